@@ -1,0 +1,3 @@
+"""Layers with parameters, one file each."""
+
+from .linear import Linear as Linear

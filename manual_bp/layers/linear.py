@@ -1,0 +1,73 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..precision import ones
+from ..protocol import Array, Cache, Params
+from ..validation import real_dtype, require_affine, require_count, require_shape
+
+
+@dataclass(frozen=True)
+class Linear:
+    """An affine map of each row, y = zW + b, with gradients by (8), (9) and (15).
+
+    Shapes: z (N, n_in), y (N, n_out), W (n_in, n_out), b (1, n_out); N may be 0. `bias=False` leaves b out.
+    Dtypes: z, W, b share one of float16, float32, float64, longdouble, object; y and gradients have it too.
+    Raises: ValueError for a wrong shape or parameter name, TypeError for a wrong or mixed dtype.
+    Source: spec (5)–(9), (15); initial weights He et al. 2015, "Delving Deep into Rectifiers", eq. 10.
+    """
+
+    n_in: int
+    n_out: int
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_count(self, "", "n_in", self.n_in)
+        require_count(self, "", "n_out", self.n_out)
+        if not isinstance(self.bias, bool):
+            raise TypeError(f"Linear: bias: expected True or False, got {self.bias!r}")
+
+    def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
+        """Draw W from a normal law of variance 2/n_in, which keeps a ReLU network's scale; b is zero."""
+        dtype = real_dtype(self, dtype)
+        params = {"W": (rng.standard_normal((self.n_in, self.n_out)) * sqrt(2 / self.n_in)).astype(dtype)}
+        if self.bias:
+            params["b"] = np.zeros((1, self.n_out), dtype)
+        return params
+
+    def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
+        """Return y = zW + b."""
+        require_affine(self, "forward", z, self.n_in, params, _shapes(self.n_in, self.n_out, self.bias))
+        W = params["W"]
+        y = z.dot(W)
+        if self.bias:
+            y += params["b"]
+        return y, (z, W)
+
+    def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
+        """Return δWᵀ (15), and zᵀδ (8) with the sum of δ over the rows (9)."""
+        z, W = cache
+        require_shape(self, "backward", "delta", delta, (len(z), self.n_out), z, "y")
+        dparams = {"W": z.T.dot(delta)}
+        if self.bias:
+            dparams["b"] = ones((1, len(z)), z.dtype).dot(delta)
+        return delta.dot(W.T), dparams
+
+    def jacobian(self, params: Params, z: Array) -> Array:
+        """Return ∂y_j/∂z_i = W_ij, the same for every row: Wᵀ, shape (1, n_out, n_in)."""
+        require_affine(self, "jacobian", z, self.n_in, params, _shapes(self.n_in, self.n_out, self.bias))
+        return params["W"].T[None].copy()
+
+
+@lru_cache
+def _shapes(n_in: int, n_out: int, bias: bool) -> dict[str, tuple[int, ...]]:
+    """Return what `init` draws and `forward` expects."""
+    W, b = (n_in, n_out), (1, n_out)
+    return {"W": W, "b": b} if bias else {"W": W}

@@ -1,0 +1,126 @@
+"""Checks at the boundary: one comparison where all is well, a message with both sides where it is not.
+
+`owner` is the layer, loss or optimizer that asks; `label` is "method: argument", as in "forward:
+params['W']". Arrays of dtype object pass, so that the same code runs on exact numbers and on enclosures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import DTypeLike
+
+from .protocol import Array, Params
+
+OBJECT = np.dtype(object)
+REALS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64, np.longdouble)))
+FLOATS = REALS | {OBJECT}
+
+
+def require_shape(
+    owner: object, method: str, name: str, x: Array, shape: tuple[int, ...], like: Array, of: str
+) -> None:
+    """Refuse x unless it has this shape and the dtype of the array `like`, which the caller calls `of`."""
+    if type(x) is ndarray and x.shape == shape and x.dtype == like.dtype:
+        return
+    _refuse_non_array(owner, method, name, x)
+    if x.dtype != like.dtype:
+        raise TypeError(
+            f"{_at(owner, method, name)}: expected dtype {like.dtype}, that of {of}, got {x.dtype}"
+        )
+    raise ValueError(f"{_at(owner, method, name)}: expected shape {shape}, got {x.shape}")
+
+
+def require_affine(
+    owner: object, method: str, z: Array, columns: int, params: Params, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Refuse z unless a float array (N, columns), and params unless of these shapes and of z's dtype."""
+    if type(z) is not ndarray or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
+        _refuse_non_float(owner, method, "z", z)
+        raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
+    if type(params) is not dict or params.keys() != shapes.keys():
+        require_names(owner, method, "params", params, shapes.keys())
+    dtype = z.dtype
+    for name, shape in shapes.items():
+        x = params[name]
+        if type(x) is not ndarray or x.shape != shape or x.dtype is not dtype:
+            require_shape(owner, method, f"params[{name!r}]", x, shape, z, "z")
+
+
+def require_rows(owner: object, method: str, name: str, x: Array) -> None:
+    """Refuse x unless it is a float array of shape (N, n) with n >= 1."""
+    if type(x) is ndarray and x.ndim == 2 and x.shape[1] and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, n) with n >= 1, got {x.shape}")
+
+
+def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
+    """Refuse x unless it is a float array of rank 1 or more."""
+    if type(x) is ndarray and x.ndim and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
+
+
+def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
+    """Refuse params unless it maps exactly these names; `names` is a set."""
+    if type(params) is dict and params.keys() == names:
+        return
+    if not isinstance(params, Mapping):
+        raise TypeError(f"{_at(owner, method, name)}: expected a dict of arrays, got {type(params).__name__}")
+    expected = set(names)
+    if missing := sorted(expected - params.keys()):
+        raise ValueError(f"{_at(owner, method, name)}: {', '.join(map(repr, missing))} missing")
+    if unknown := sorted(map(repr, params.keys() - expected)):
+        raise ValueError(
+            f"{_at(owner, method, name)}: {', '.join(unknown)} unknown, expected {sorted(expected)}"
+        )
+
+
+def require_count(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{_at(owner, method, name)}: expected a positive integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{_at(owner, method, name)}: expected a positive integer, got {value}")
+
+
+def require_real(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{_at(owner, method, name)}: expected a real number, got {value!r}")
+    if not isfinite(value):
+        raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
+
+
+def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that `init` shall draw in, one of float16, float32, float64 and longdouble."""
+    result = np.dtype(dtype)
+    if result not in REALS:
+        raise TypeError(f"{_at(owner, 'init', 'dtype')}: expected a floating dtype, got {result}")
+    return result
+
+
+def _at(owner: object, method: str, name: str) -> str:
+    """Say where: "Linear.forward: z", "Linear: n_in" for a field, "fit: epochs" for a function."""
+    owned = [] if owner is None else [type(owner).__name__]
+    return f"{'.'.join([*owned, method] if method else owned)}: {name}"
+
+
+def _refuse_non_array(owner: object, method: str, name: str, x: object) -> None:
+    if type(x) is not ndarray:
+        raise TypeError(f"{_at(owner, method, name)}: expected a numpy.ndarray, got {type(x).__name__}")
+
+
+def _refuse_non_float(owner: object, method: str, name: str, x: Array) -> None:
+    _refuse_non_array(owner, method, name, x)
+    if x.dtype not in FLOATS:
+        raise TypeError(
+            f"{_at(owner, method, name)}: expected a floating dtype in native byte order, got {x.dtype!r}"
+        )

@@ -1,0 +1,287 @@
+"""From a jaxpr to Python: JAX derives, NumPy evaluates.
+
+XLA compiles per shape, at a quarter of a second each, and a search draws a fresh shape per example. So the
+program that JAX derives is traced once, with symbolic dimensions, and written out as NumPy source whose sizes
+are read off its arguments: calls inlined, dead code dropped, broadcasts left to NumPy where it does them
+anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from oracles.jax_kernels import NAMESPACE
+from oracles.jax_primitives import ALIASES, CALLS, CONTROL, FRESH, SEQUENCES, TABLE
+
+_ALL = slice(None)
+
+
+class UnsupportedPrimitive(NotImplementedError):
+    """A JAX primitive that the table has no NumPy for."""
+
+
+@dataclass(eq=False)
+class Value:
+    """An array in a program under translation.
+
+    Attributes:
+        shape, dtype: what JAX says that it is; dimensions may be symbolic.
+        constant: the array itself, where it is known.
+        name: what the generated source calls it.
+        narrow: the array of that name may be smaller, and broadcasts to ``shape``.
+        inexact: some operation on the way here rounds.
+    """
+
+    shape: tuple[Any, ...]
+    dtype: np.dtype[Any]
+    constant: Any = None
+    name: str = ""
+    narrow: bool = False
+    inexact: bool = False
+
+    @property
+    def floating(self) -> bool:
+        """Whether rounding happens in this dtype; bfloat16 is one that NumPy does not know of."""
+        return self.dtype.kind == "f" or self.dtype.name == "bfloat16"
+
+
+@dataclass
+class Operation:
+    """One primitive applied to values."""
+
+    primitive: str
+    params: Mapping[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+
+
+def flatten(
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], keep: slice
+) -> tuple[list[Operation], list[Value]]:
+    """Return the outputs to keep of a jaxpr and the operations that they need, known calls inlined.
+
+    Only the calls of `oracles.jax_primitives.CALLS` are inlined: a scan holds a jaxpr too, and is not a call.
+    """
+    operations: list[Operation] = []
+    outputs = _inline(jaxpr, consts, inputs, operations)[keep]
+    live, kept = {id(v) for v in outputs}, []
+    for op in reversed(operations):
+        if any(id(v) in live for v in op.outputs):
+            kept.append(op)
+            live.update(id(v) for v in op.inputs)
+    return kept[::-1], outputs
+
+
+def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], into: list[Operation]) -> list[Value]:
+    values = dict(zip(jaxpr.invars, inputs, strict=True))
+    values.update((v, _constant(c, v.aval)) for v, c in zip(jaxpr.constvars, consts, strict=True))
+
+    def read(atom: Any) -> Value:
+        return _constant(atom.val, atom.aval) if hasattr(atom, "val") else values[atom]
+
+    for eqn in jaxpr.eqns:
+        name, operands = eqn.primitive.name, [read(v) for v in eqn.invars]
+        if name in CALLS:
+            inner = eqn.params[CALLS[name]]
+            results = _inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, into)
+        elif name in ALIASES:
+            results = operands
+        elif name in TABLE and all(_is_real(v.aval.dtype) for v in eqn.outvars):
+            results = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype)) for v in eqn.outvars]
+            into.append(Operation(name, eqn.params, operands, results))
+        else:
+            raise UnsupportedPrimitive(name)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _is_real(dtype: Any) -> bool:
+    return dtype.kind in "fiub" or dtype.name == "bfloat16"
+
+
+def _constant(value: Any, aval: Any) -> Value:
+    return Value(tuple(aval.shape), np.dtype(aval.dtype), np.asarray(value, aval.dtype))
+
+
+@dataclass
+class Function:
+    """A Python function under construction; emitters write through it.
+
+    Attributes:
+        namespace: globals of the generated source: kernels, constants and dtypes.
+        noisy: shake the operands of rounding operations.
+        lines: the body so far.
+        extents: source of the dimensions computed so far, by symbolic expression.
+    """
+
+    namespace: dict[str, Any]
+    noisy: bool
+    indent: str = "    "
+    lines: list[str] = field(default_factory=list)
+    extents: dict[str, str] = field(default_factory=dict)
+    _rounds: bool = False
+
+    def define(
+        self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = _ALL
+    ) -> list[str]:
+        """Return the source of the function of a jaxpr and the outputs to keep.
+
+        With ``bind`` it is the outermost function: it reads sizes off its arguments and returns copies.
+        """
+        inputs = [
+            Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars
+        ]
+        if bind:
+            self._bind(inputs)
+        operations, outputs = flatten(jaxpr, consts, inputs, keep)
+        owned: set[int] = set()
+        for op in operations:
+            self._emit(op)
+            if op.primitive in FRESH:
+                owned.update(id(v) for v in op.outputs if v.shape and not v.narrow)
+        results = []
+        for v in outputs:
+            if bind and self.noisy and v.inexact:  # the last rounding has no later operation to show it
+                results.append(f"np.asarray(noise({self.whole(v)}))")
+            else:
+                results.append(self.whole(v) if id(v) in owned or not bind else self._copy(v))
+            owned.discard(id(v))
+        arguments = [v.name for v in inputs] + ["noise"] * (bind and self.noisy)
+        head = f"{self.indent[4:]}def {name}({', '.join(arguments)}):"
+        return [head, *self.lines, f"{self.indent}return {self.group(results)}"]
+
+    def _bind(self, inputs: Sequence[Value]) -> None:
+        for v in inputs:
+            for axis, n in enumerate(v.shape):
+                if str(n).isidentifier() and str(n) not in self.extents:
+                    self.extents[str(n)] = str(n)
+                    self._write(f"{n} = {v.name}.shape[{axis}]")
+
+    def _emit(self, op: Operation) -> None:
+        self._rounds = False
+        source = TABLE[op.primitive](self, op)
+        inexact = self._rounds or any(v.inexact for v in op.inputs) or op.primitive in CONTROL
+        for v in op.outputs:
+            v.name, v.inexact = self.fresh("v"), inexact and v.floating
+        single = len(op.outputs) == 1 and op.primitive not in SEQUENCES
+        target = op.outputs[0].name if single else f"[{', '.join(v.name for v in op.outputs)}]"
+        self._write(f"{target} = {source}")
+
+    def _copy(self, v: Value) -> str:
+        name = self.whole(v)
+        return f"{name}.copy()" if v.shape else f"np.array({name})"
+
+    def _write(self, line: str) -> None:
+        self.lines.append(self.indent + line)
+
+    def fresh(self, prefix: str) -> str:
+        """Return a name not used before in this source."""
+        count = self.namespace["_count"] = self.namespace.get("_count", 0) + 1
+        return f"{prefix}{count}"
+
+    def const(self, value: Any) -> str:
+        """Return the name of a constant."""
+        name = self.fresh("c")
+        self.namespace[name] = value
+        return name
+
+    def scalar(self, value: float, dtype: Any) -> str:
+        """Return the name of a scalar constant of a dtype."""
+        return self.const(np.asarray(value, dtype))
+
+    def dtype(self, dtype: Any) -> str:
+        """Return the name of a dtype."""
+        name = f"t_{np.dtype(dtype).name}"
+        self.namespace[name] = np.dtype(dtype)
+        return name
+
+    def dim(self, n: Any) -> str:
+        """Return source for a dimension or an expression of dimensions."""
+        if not re.search("[a-z]", str(n)):
+            return str(int(n))
+        if str(n) not in self.extents:
+            self.extents[str(n)] = name = self.fresh("n")
+            self._write(f"{name} = {str(n).replace('^', '**')}")
+        return self.extents[str(n)]
+
+    def shape(self, extents: Iterable[Any]) -> str:
+        """Return source for a tuple of dimensions."""
+        return self.group(map(self.dim, extents))
+
+    def nested(self, rows: Iterable[Iterable[Any]]) -> str:
+        """Return source for a tuple of tuples of dimensions."""
+        return self.group(map(self.shape, rows))
+
+    @staticmethod
+    def group(parts: Iterable[str]) -> str:
+        """Return source for a tuple."""
+        return f"({''.join(f'{part}, ' for part in parts)})"
+
+    def whole(self, v: Value) -> str:
+        """Return the name of a value in its full shape."""
+        if v.narrow:
+            name, v.name, v.narrow = v.name, self.fresh("w"), False
+            self._write(f"{v.name} = fill({name}, {self.shape(v.shape)})")
+        return self.narrow(v)
+
+    def rounded(self, v: Value) -> str:
+        """Return source for the operand of a rounding operation, in its full shape."""
+        self._rounds = True
+        return f"noise({self.whole(v)})" if self.noisy and v.floating else self.whole(v)
+
+    def operands(self, op: Operation, rounds: bool) -> list[str]:
+        """Return source for the operands of an elementwise operation, and say how wide its result is."""
+        out, names, shaken = op.outputs[0], [], False
+        self._rounds = rounds
+        for v in op.inputs:
+            name, narrow = self.narrow(v), v.narrow or v.shape != out.shape
+            if self.noisy and rounds and v.floating:
+                name, shaken = f"noise({name}, {self.shape(out.shape)})" if narrow else f"noise({name})", True
+            names.append(name)
+        out.narrow = not shaken and all(v.narrow or v.shape != out.shape for v in op.inputs)
+        return names
+
+    def narrow(self, v: Value) -> str:
+        """Return the name of a value as it is: it broadcasts to its shape."""
+        if not v.name:
+            v.name = self.const(v.constant)
+        return v.name
+
+    def nest(self, closed: Any) -> str:
+        """Write an inner function (a loop's body, a branch), which sees this one's sizes; return its name."""
+        name = self.fresh("f")
+        inner = Function(self.namespace, self.noisy, self.indent + "    ", extents=dict(self.extents))
+        self.lines += inner.define(name, closed.jaxpr, closed.consts)
+        return name
+
+
+@dataclass(frozen=True)
+class Program:
+    """Generated NumPy code: ``run(*arrays) -> tuple`` of fresh arrays; ``source`` is what it looks like."""
+
+    run: Callable[..., tuple[Any, ...]]
+    source: str
+
+
+def translate(closed: Any, *, keep: slice = _ALL, noisy: bool = False) -> Program:
+    """Write a closed jaxpr as NumPy.
+
+    Args:
+        closed: a ClosedJaxpr; its dimensions may be symbolic where arguments carry them as plain symbols.
+        keep: which of its outputs to compute. noisy: let ``run`` take `oracles.jax_shaker.shaker`'s function
+        last, and pass every floating operand of
+            every rounding operation through it.
+
+    Raises:
+        UnsupportedPrimitive: if the table lacks one of its primitives.
+    """
+    namespace = dict(NAMESPACE)
+    lines = Function(namespace, noisy).define("run", closed.jaxpr, closed.consts, True, keep)
+    source = "\n".join(lines)
+    exec(compile(source, "<translated from JAX>", "exec"), namespace)
+    return Program(namespace["run"], source)

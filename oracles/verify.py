@@ -1,0 +1,176 @@
+"""``oracles verify``: run every check on every layer, show it live, print one table, save it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+from hypothesis.errors import HypothesisException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from oracles.conformance import Tally, search, searches
+from oracles.files import write_atomically
+from oracles.registry import entries
+from oracles.verdict import Disagreement, Verdict
+
+# Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
+VACUOUS_LIMIT = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the JSON: what one oracle found in one check of one layer in one dtype."""
+
+    layer: str
+    check: str
+    oracle: str
+    dtype: str
+    verdict: str
+    examples: int
+    worst_ratio: float
+    seconds: float
+    vacuous: int
+    resolves_median: float
+    resolves_worst: float
+
+
+def verify(
+    layers: Sequence[str],
+    *,
+    against: Sequence[str],
+    dtypes: Sequence[str],
+    max_examples: int,
+    seed: int,
+    json_path: str | None,
+    console: Console | None = None,
+) -> int:
+    """Judge the named layers (all, if none is named); return 0 if all agree, 1 if not, 130 if interrupted.
+
+    Raises:
+        ValueError: for an unknown layer, or a JSON path whose folder does not exist.
+    """
+    if json_path and not Path(json_path).absolute().parent.is_dir():
+        raise ValueError(f"--json: the folder of {json_path} does not exist")
+    console = console or Console()
+    planned = list(searches(entries(layers), dtypes))
+    rows: list[Row] = []
+    failures: list[str] = []
+    interrupted = False
+    columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(planned) * max_examples)
+        for i, (entry, check, dtype) in enumerate(planned):
+            progress.update(task, description=f"{entry.name} {check} {dtype}", completed=i * max_examples)
+            tally = Tally()
+            try:
+                search(
+                    entry.cases, check, dtype, against=against, label=entry.name, max_examples=max_examples,
+                    seed=seed, tally=tally, tick=lambda: progress.advance(task),
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                interrupted = True
+            except Disagreement as disagreement:
+                failures.append(str(disagreement))
+            except (Exception, HypothesisException) as error:
+                failures.append(f"{entry.name}, {check}, {dtype}: {type(error).__name__}: {error}")
+                tally.verdicts["itself"] = Verdict.WRONG
+            rows += _rows(entry.name, check, dtype, tally)
+            if interrupted:
+                break
+    for failure in failures:
+        console.print(failure, highlight=False, markup=False, soft_wrap=True)
+        console.print()
+    console.print(_table(rows))
+    vacuous = _vacuous(rows)
+    console.print(_summary(rows, failures, vacuous, interrupted), highlight=False)
+    if json_path:
+        write_atomically(json_path, json.dumps(_document(rows, seed), indent=2) + "\n")
+    return 130 if interrupted else int(bool(failures or vacuous or not rows))
+
+
+def _rows(layer: str, check: str, dtype: str, tally: Tally) -> Iterable[Row]:
+    for oracle, verdict in tally.verdicts.items():
+        resolved = tally.resolves.get(oracle, [])
+        yield Row(
+            layer=layer,
+            check=check,
+            oracle=oracle,
+            dtype=dtype,
+            verdict=str(verdict),
+            examples=tally.examples.get(oracle, 0),
+            worst_ratio=float(tally.worst_ratio.get(oracle, 0.0)),
+            seconds=round(tally.seconds, 4),
+            vacuous=tally.vacuous.get(oracle, 0),
+            resolves_median=float(median(resolved)) if resolved else 0.0,
+            resolves_worst=float(max(resolved, default=0.0)),
+        )
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.layer, row.oracle, row.dtype), []).append(row)
+    return groups
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """One line for each layer, oracle and dtype; errors in units of what rounding allows."""
+    table = Table(show_edge=False, pad_edge=False)
+    for title, justify in (
+        ("layer", "left"), ("oracle", "left"), ("dtype", "left"), ("examples", "right"),
+        ("error/allowed", "right"), ("resolves", "right"), ("blind", "right"), ("verdict", "left"),
+    ):  # fmt: skip
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    shown = ""
+    for (layer, oracle, dtype), group in sorted(_grouped(rows).items()):
+        refused = [r for r in group if Verdict(r.verdict).refuses]
+        examples = sum(r.examples for r in group)
+        resolved = [r.resolves_median for r in group if r.resolves_median]
+        table.add_row(
+            layer if layer != shown else "",
+            oracle,
+            dtype,
+            str(examples),
+            f"{max(r.worst_ratio for r in group):.2g}",
+            f"{median(resolved):.0e}" if resolved else "exact",
+            f"{sum(r.vacuous for r in group) / examples:.1%}" if examples else "",
+            f"[red]{refused[0].verdict}: {refused[0].check}" if refused else "[green]agrees",
+        )
+        shown = layer
+    return table
+
+
+def _vacuous(rows: Sequence[Row]) -> list[str]:
+    """Name the groups in which too many points were blind."""
+    groups = _grouped([row for row in rows if row.check.endswith("_agrees")])
+    return [
+        f"{layer} by {oracle} in {dtype}"
+        for (layer, oracle, dtype), group in groups.items()
+        if sum(r.vacuous for r in group) > VACUOUS_LIMIT * sum(r.examples for r in group)
+    ]
+
+
+def _summary(rows: Sequence[Row], failures: Sequence[str], vacuous: Sequence[str], interrupted: bool) -> str:
+    examples, seconds = sum(r.examples for r in rows), sum({(r.layer, r.check, r.dtype): r.seconds for r in rows}.values())
+    text = f"\n{len({r.layer for r in rows})} layers, {examples} verdicts in {seconds:.0f} s: "
+    text += f"[red]{len(failures)} searches refused" if failures else "[green]all agree" if rows else "nothing judged"
+    if vacuous:
+        text += f"\n[red]more than {VACUOUS_LIMIT:.0%} of the points were blind for {', '.join(vacuous)}"
+    return text + ("\n[yellow]interrupted: this is what was seen until then" if interrupted else "")
+
+
+def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
+    versions = {"python": platform.python_version()}
+    for package in ("manual-bp", "numpy", "torch", "jax", "hypothesis"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"schema": 1, "versions": versions, "seed": seed, "results": [asdict(row) for row in rows]}

@@ -1,0 +1,298 @@
+"""Translated programs agree with XLA to the last bits, on whatever shapes, and say what they cannot do."""
+
+import numpy as np
+import pytest
+
+from oracles.jax_vjp import jax_vjp
+from oracles.rule import Shake
+
+jax = pytest.importorskip("jax")
+import jax.numpy as jnp  # noqa: E402
+from jax import lax, nn  # noqa: E402
+
+from oracles import jax_primitives, jax_program  # noqa: E402
+
+SAMPLES, CONFIDENCE, H = 8, 8.0, 2.0**-26
+f8 = np.float64
+
+
+def parts(y):
+    return list(y) if isinstance(y, tuple) else [y]
+
+
+def of(**shapes):
+    return shapes
+
+
+def draw(shapes, seed=0, dtype=f8):
+    """Primals by name: a shape draws normals, an array stands for itself."""
+    rng = np.random.default_rng(seed)
+    return {
+        k: s if isinstance(s, np.ndarray) else rng.standard_normal(s).astype(dtype) for k, s in shapes.items()
+    }
+
+
+def deltas_of(y, seed=1):
+    rng = np.random.default_rng(seed)
+    ds = tuple(np.asarray(rng.standard_normal(part.shape), part.dtype) for part in parts(y))
+    return ds if isinstance(y, tuple) else ds[0]
+
+
+def disagreements(f, primals, unit=2.0**-53, rule=None):
+    """Names whose NumPy and XLA values differ by more than rounding can explain: c √n u noise."""
+    rule = rule or jax_vjp(f)
+    (y, pull), (y_xla, pull_xla) = rule(**primals), jax_vjp(f, through="xla")(**primals)
+    delta = deltas_of(y)
+    ours = dict(enumerate(parts(y))) | pull(delta)
+    xla = dict(enumerate(parts(y_xla))) | pull_xla(delta)
+    assert ours.keys() == xla.keys()
+    noise = {k: np.zeros(np.shape(v)) for k, v in ours.items()}
+    for seed in range(SAMPLES):
+        ys, gs = rule.perturbed(primals, delta, Shake(np.random.default_rng(seed), H))
+        for k, v in (dict(enumerate(ys)) | gs).items():
+            with np.errstate(invalid="ignore"):
+                noise[k] = np.fmax(noise[k], np.abs(v - ours[k]) / H) if v.dtype.kind == "f" else noise[k]
+    n = max((e for a in (*primals.values(), *parts(delta)) for e in a.shape), default=1)
+    wrong = []
+    for k, a in ours.items():
+        b = xla[k]
+        assert (a.shape, a.dtype, type(a)) == (b.shape, b.dtype, np.ndarray)
+        assert a.flags.writeable
+        assert a.base is None
+        with np.errstate(invalid="ignore"):
+            agree = (
+                (np.abs(a - b) <= CONFIDENCE * max(n, 1) ** 0.5 * unit * noise[k])
+                if a.dtype.kind == "f"
+                else a == b
+            )
+        if not np.all(agree | (a == b) | ((a != a) & (b != b))):
+            wrong.append(k)
+    return wrong
+
+
+def mlp(**p):
+    h = p["z"]
+    for i in range(3):
+        h = jnp.tanh(h @ p[f"{i}.W"] + p[f"{i}.b"])
+    return h
+
+
+def mlp_shapes(n, a, b, c, d):
+    return {"z": (n, a), "0.W": (a, b), "0.b": (b,), "1.W": (b, c), "1.b": (c,), "2.W": (c, d), "2.b": (d,)}
+
+
+def attention(q, k, v):
+    scores = q @ k.swapaxes(-1, -2) / jnp.sqrt(q.shape[-1])
+    mask = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    return nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1) @ v
+
+
+def layer_norm(z, g, b):
+    m, v = z.mean(-1, keepdims=True), z.var(-1, keepdims=True)
+    return (z - m) * lax.rsqrt(v + 1e-5) * g + b
+
+
+def batch_norm(z, g):
+    return (z - z.mean(0)) / jnp.sqrt(z.var(0) + 1e-5) * g
+
+
+def cross_entropy(z, labels):
+    return -(nn.log_softmax(z) * nn.one_hot(labels, z.shape[1], dtype=z.dtype)).sum() / z.shape[0]
+
+
+def picked(z, labels):
+    return (nn.logsumexp(z, axis=1) - jnp.take_along_axis(z, labels[:, None], 1)[:, 0]).mean()
+
+
+def rnn(z, W):
+    def step(h, x):
+        h = jnp.tanh(h @ W + x)
+        return h, h * x
+
+    return lax.scan(step, jnp.zeros(z.shape[1:]), z)
+
+
+def conv(z, W):
+    return lax.conv_general_dilated(z, W, (2, 1), [(1, 1), (0, 2)], feature_group_count=2)
+
+
+def pool(z):
+    z = lax.reduce_window(z, -jnp.inf, lax.max, (1, 2), (1, 2), "SAME")
+    return lax.reduce_window(z, 0.0, lax.add, (2, 1), (1, 1), "VALID") + z[:1]
+
+
+def chosen(z):
+    return lax.cond(z.sum() > 0, lambda x: x * jnp.sin(x), lambda x: jnp.exp(x) - x, z)
+
+
+def many(z):
+    return z.T, z.sum(), (z > 0).astype(jnp.int32), jnp.broadcast_to(z[:1], z.shape)
+
+
+def indexed(z):
+    i = jnp.array([0, 2, 0])
+    return z[i] * 2 + lax.dynamic_slice(z, (1, 0), (3, z.shape[1])).at[1].add(z[0]) + jnp.roll(z, 1, 0)[:3]
+
+
+def looped(z):
+    return lax.fori_loop(0, 3, lambda i, x: x * jnp.cos(x) + i, z)
+
+
+def assembled(z):
+    a, b = jnp.split(jnp.concatenate([z, z[::-1] * 2], 1), 2, axis=1)
+    return (
+        jnp.pad(a[1:, ::2], ((1, 0), (0, 2)), constant_values=3.0),
+        jnp.stack([a * b, b, z]),
+        jnp.sort(b, 0) + lax.top_k(z, 2)[0].sum(),
+    )
+
+
+def running(z):
+    return (
+        jnp.cumsum(z, 1) * jnp.cumprod(z, 0)
+        + lax.cummax(z, 1)
+        + jnp.round(z)
+        + jnp.remainder(z, 2.0)
+        + z.argmax()
+    )
+
+
+def elementary(z):
+    a = jnp.abs(z) + 0.1
+    b = (
+        jnp.log1p(a) * jnp.expm1(z)
+        + jnp.sin(z) * jnp.cos(z)
+        + jnp.arctan2(z, a)
+        + jnp.cbrt(a)
+        + a**2.5
+        + jnp.exp2(z)
+    )
+    return (
+        b
+        + lax.erf(z)
+        + lax.lgamma(a)
+        + 1 / a**3
+        + jnp.sqrt(a) * jnp.log(a)
+        + jnp.clip(z, -0.5, 0.5)
+        + jnp.sign(z) * z
+    )
+
+
+def activations(z):
+    return sum(
+        g(z) for g in (nn.relu, nn.leaky_relu, nn.elu, nn.softplus, nn.sigmoid, nn.silu, nn.selu)
+    ) + nn.gelu(z)
+
+
+def exact_gelu(z):
+    return nn.gelu(z, approximate=False) + nn.log_sigmoid(z)
+
+
+def reduced(z):
+    return z.max(0) + z.min(0) + z.prod(0) + jnp.linalg.norm(z, axis=0) + (z * z.shape[0]).mean(0)
+
+
+def einsums(a, b):
+    return jnp.einsum("bij,bjk->ibk", a, b), jnp.einsum("bij,bjk->k", a, b), jnp.einsum("bij->ij", a)
+
+
+def divided(z, i):
+    return z * (i // 2) + (i % 3) + jnp.where((i > 0) & ~(i == 2), z, -z)
+
+
+INTS = np.array([[-5, 2, 0], [7, -1, 3]])
+CASES = [
+    (mlp, [mlp_shapes(3, 4, 5, 2, 6), mlp_shapes(1, 1, 1, 1, 1), mlp_shapes(0, 3, 2, 4, 1)]),
+    (attention, [of(q=(2, 4, 3), k=(2, 4, 3), v=(2, 4, 5)), of(q=(1, 1, 1), k=(1, 1, 1), v=(1, 1, 1))]),
+    (
+        layer_norm,
+        [of(z=(5, 6), g=(6,), b=(6,)), of(z=(0, 3), g=(3,), b=(3,)), of(z=(2, 2), g=(2,), b=(1,))],
+    ),
+    (batch_norm, [of(z=(7, 3), g=(3,)), of(z=(2, 1), g=(1,))]),
+    (cross_entropy, [of(z=(3, 4), labels=np.array([0, 3, 3])), of(z=(1, 1), labels=np.array([0]))]),
+    (picked, [of(z=(3, 4), labels=np.array([0, -1, 3])), of(z=(2, 3), labels=np.array([7, 0]))]),
+    (rnn, [of(z=(4, 3), W=(3, 3)), of(z=(1, 1), W=(1, 1))]),
+    (conv, [of(z=(2, 4, 6, 5), W=(6, 2, 3, 2)), of(z=(1, 2, 5, 3), W=(2, 1, 1, 1))]),
+    (pool, [of(z=(4, 7)), of(z=(2, 2))]),
+    (chosen, [of(z=(3, 2)), of(z=np.full((2, 2), -1.5))]),
+    (many, [of(z=(3, 2)), of(z=(1, 1))]),
+    (indexed, [of(z=(5, 3))]),
+    (looped, [of(z=(3,)), of(z=())]),
+    (assembled, [of(z=(3, 4)), of(z=(2, 2))]),
+    (running, [of(z=(3, 4)), of(z=(1, 1))]),
+    (elementary, [of(z=(3, 4)), of(z=()), of(z=(0,))]),
+    (activations, [of(z=(3, 4)), of(z=np.array([-800.0, -40.0, 0.0, 1e-300, 40.0, 800.0]))]),
+    (exact_gelu, [of(z=(3, 4)), of(z=(1,))]),
+    (reduced, [of(z=(3, 4)), of(z=(1, 1)), of(z=(2, 0))]),
+    (einsums, [of(a=(2, 3, 4), b=(2, 4, 5)), of(a=(1, 1, 1), b=(1, 1, 1))]),
+    (divided, [of(z=(2, 3), i=INTS), of(z=(1, 3), i=INTS.astype(np.int32))]),
+]
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [pytest.param(f, s, id=f"{f.__name__}-{i}") for f, many in CASES for i, s in enumerate(many)],
+)
+def test_agrees_with_xla(f, shapes):
+    assert disagreements(f, draw(shapes)) == []
+
+
+def test_a_learnt_program_holds_where_dimensions_coincide():
+    rule = jax_vjp(mlp)
+    for dims in [(7, 2, 3, 4, 5), (1, 1, 1, 1, 1), (4, 4, 4, 4, 4), (1, 9, 2, 1, 9)]:
+        assert disagreements(mlp, draw(mlp_shapes(*dims)), rule=rule) == []
+    assert rule.evaluate.traces == 2
+
+
+def swapped(f, op):
+    return "{1} - {0}".format(*f.operands(op, True))
+
+
+def transposed(f, op):
+    return jax_primitives._dot_general(f, op) + f".T.reshape({f.shape(op.outputs[0].shape)})"
+
+
+def first_axis(f, op):
+    return jax_primitives._reduce("add")(f, op).replace(", 1)", ", 0)")
+
+
+def flattened(f, op):
+    """What went wrong once: a scan taken for a call."""
+    return f"{f.nest(op.params['jaxpr'])}({', '.join(f.whole(v) for v in op.inputs)})"
+
+
+def off_by_an_ulp_or_many(f, op):
+    return "{} * 1.0000000001".format(*f.operands(op, True))
+
+
+def in_float32(f, op):
+    return "np.tanh({}.astype('f4')).astype('f8')".format(*f.operands(op, True))
+
+
+PLANTS = [
+    ("sub", jax_primitives.TABLE["add"], mlp, mlp_shapes(3, 4, 5, 2, 6)),
+    ("sub", swapped, batch_norm, of(z=(7, 3), g=(3,))),
+    ("dot_general", transposed, mlp, mlp_shapes(3, 4, 5, 2, 6)),
+    ("reduce_sum", first_axis, layer_norm, of(z=(4, 4), g=(4,), b=(4,))),
+    ("scatter-add", jax_primitives.TABLE["scatter"], indexed, of(z=(5, 3))),
+    ("select_n", jax_primitives._elementwise("np.where({0}, {1}, {2})", False), activations, of(z=(3, 4))),
+    ("integer_pow", off_by_an_ulp_or_many, elementary, of(z=(3, 4))),
+    ("tanh", in_float32, mlp, mlp_shapes(2, 2, 2, 2, 2)),
+    ("scan", flattened, rnn, of(z=(3, 3), W=(3, 3))),
+]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "plant", "f", "shapes"), PLANTS, ids=[f"{p[0]}-{p[1].__name__}" for p in PLANTS]
+)
+def test_a_planted_bug_is_caught(primitive, plant, f, shapes, monkeypatch):
+    monkeypatch.setitem(jax_program.TABLE, primitive, plant)
+    try:
+        wrong = disagreements(f, draw(shapes))
+    except (
+        ValueError,
+        IndexError,
+        AssertionError,
+    ) as error:  # not even the shapes are kept
+        wrong = [error]
+    assert wrong
