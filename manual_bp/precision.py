@@ -32,7 +32,7 @@ def scalar(value: Any, x: Array) -> Any:
 
 
 @lru_cache(maxsize=32)
-def ones(shape: int | tuple[int, int], dtype: np.dtype[Any]) -> Array:
+def ones(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return ones, read-only."""
     result = np.ones(shape, dtype)
     result.flags.writeable = False

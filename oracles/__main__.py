@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     verify_.add_argument("layers", nargs="*", metavar="LAYER", help="layers by name, see `oracles list`; default: all")
     verify_.add_argument("--against", default="torch,jax", help="frameworks, comma-separated (default: torch,jax)")
     verify_.add_argument("--dtype", default="float64,float32", help="dtypes, comma-separated (default: both)")
-    verify_.add_argument("--max-examples", type=_positive, default=50, metavar="N", help="points per check (default: 50)")
+    verify_.add_argument(
+        "--max-examples", type=_positive, default=50, metavar="N", help="points per check (default: 50)"
+    )
     verify_.add_argument("--seed", type=int, default=0, metavar="S", help="of the search (default: 0)")
     verify_.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically")
     return parser

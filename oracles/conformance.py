@@ -87,13 +87,13 @@ def search(
             require(result)
 
     conforms.__name__ = conforms.__qualname__ = f"conforms_{label}_{check}_{dtype}"
+    profile = settings()
     test = settings(
-        parent=settings(),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
-        phases=[p for p in settings().phases if p is not Phase.explain],
-        **({} if max_examples is None else {"max_examples": max_examples}),
-        **({} if seed is None else {"database": None}),
+        phases=[phase for phase in profile.phases if phase is not Phase.explain],
+        max_examples=max_examples or profile.max_examples,
+        database=profile.database if seed is None else None,
     )(given(judged_points(cases, dtype))(conforms))
     started = time.perf_counter()
     try:
@@ -127,9 +127,9 @@ def conformance(
 ) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a test so that every check runs on a strategy of cases, one pytest id for each check and dtype.
 
-        @oracles.conformance(my_cases())
-        def test_my_layer(check):
-            check()
+    @oracles.conformance(my_cases())
+    def test_my_layer(check):
+        check()
     """
     import pytest
 

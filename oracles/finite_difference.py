@@ -60,7 +60,7 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
     along = [name for name, d in direction.items() if np.any(d)]
     size = max((float(np.max(np.abs(primals[name]), initial=0.0)) for name in along), default=1.0)
     unit = max((float(np.max(np.abs(direction[name]))) for name in along), default=1.0)
-    step = 2.0**-4 * (2.0 ** np.round(np.log2(size)) if size > 2.0**-10 else 2.0**-10) / unit
+    step = 2.0**-4 * (2.0 ** round(float(np.log2(size))) if size > 2.0**-10 else 2.0**-10) / unit
     weights = [np.asarray(d, np.float64) for d in outputs(delta)]
 
     def height(t: float) -> tuple[list[Array], float]:
@@ -70,11 +70,11 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
         return parts, sum(float(np.sum(np.abs(w * p))) for w, p in zip(weights, parts, strict=True))
 
     def sides(t: float) -> tuple[float, float, float]:
-        """The central slope at t, the gap between the one-sided slopes, and the rounding in either."""
+        """The central slope at t, how far the one-sided slopes are from it, and the rounding in either."""
         (up, size_up), (down, size_down) = height(t), height(-t)
         terms = list(zip(weights, up, middle, down, strict=True))
         slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
-        gap = sum(float(np.sum(w * ((u - m) + (d - m)))) for w, u, m, d in terms) / (2 * t)
+        gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
         return slope, gap, ((size_up + size_down) * 2.0**-53 + 2.0**-1022) / (2 * t)
 
     with np.errstate(all="ignore"):
@@ -83,13 +83,16 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
         slope, radius = _extrapolated(slopes, roundings, first_power=2)
         gap, doubt = _extrapolated(gaps, roundings, first_power=1)
         probes = [sides(step * probe) for probe in PROBES]
-        contradicted = any(not abs(s - slope) <= radius + SAFETY * abs(g) + 2 * r for s, g, r in probes)
-    return float(slope), float(radius) if abs(gap) <= doubt and not contradicted else np.inf
+        contradicted = any(not abs(s - slope) <= radius + SAFETY * g + 2 * r for s, g, r in probes)
+    return float(slope), float(radius) if gap <= doubt and not contradicted else np.inf
 
 
 def _extrapolated(values: Sequence[float], roundings: Sequence[float], first_power: int) -> tuple[float, float]:
-    """Neville's tableau for a series in h^p, h^{p+2}, …: the entry that agrees best with its neighbours and with two
-    rows before it, and SAFETY times the worst of these differences as its radius. One small difference may be luck."""
+    """Neville's tableau for a series in h^p, h^{p+2}, …: the entry that agrees best with those around it.
+
+    Its radius is SAFETY times the worst difference from its neighbours and from two rows before: one small
+    difference may be luck.
+    """
     best, radius = 0.0, np.inf
     rows: list[list[float]] = []
     for value, rounding in zip(values, roundings, strict=True):

@@ -59,9 +59,7 @@ def pad(x: Array, value: Any, config: Pads) -> Array:
     """Pad every axis by (low, high, interior); negative low and high crop."""
     x = np.asarray(x)
     inner = [n + max(0, n - 1) * k for n, (_, _, k) in zip(x.shape, config, strict=True)]
-    wide = np.full(
-        [n + max(0, lo) + max(0, hi) for n, (lo, hi, _) in zip(inner, config, strict=True)], value, x.dtype
-    )
+    wide = np.full([n + max(0, lo) + max(0, hi) for n, (lo, hi, _) in zip(inner, config, strict=True)], value, x.dtype)
     starts = [max(0, lo) for lo, _, _ in config]
     wide[tuple(slice(s, s + n, k + 1) for s, n, (_, _, k) in zip(starts, inner, config, strict=True))] = x
     ends = [n + min(0, hi) for n, (_, hi, _) in zip(wide.shape, config, strict=True)]
@@ -133,9 +131,7 @@ def window_index(
         if d in inner:
             at = at + along(np.arange(sizes[d]), [window[inner.index(d)]])
         index.append(at)
-    extents = dict(zip(outer, indices.shape, strict=False)) | {
-        p: sizes[d] for p, d in zip(window, inner, strict=True)
-    }
+    extents = dict(zip(outer, indices.shape, strict=False)) | {p: sizes[d] for p, d in zip(window, inner, strict=True)}
     full = [extents[p] for p in range(rank)]
     return tuple(np.broadcast_to(i, full) for i in index), np.broadcast_to(valid, full)
 
@@ -194,9 +190,7 @@ def reduce_window(
     return np.asarray(getattr(np, ufunc).reduce(seen, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
 
 
-def select_and_scatter_add(
-    source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads
-) -> Array:
+def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads) -> Array:
     """Add each source entry to the place of the first largest (smallest) entry of its window of x."""
     config = [(lo, hi, 0) for lo, hi in pads]
     worst = -np.inf if largest else np.inf
@@ -245,9 +239,7 @@ def scan(
     return [*carry, *ys]
 
 
-def loop(
-    test: Callable[..., Any], body: Callable[..., Any], test_consts: Any, body_consts: Any, state: Any
-) -> Any:
+def loop(test: Callable[..., Any], body: Callable[..., Any], test_consts: Any, body_consts: Any, state: Any) -> Any:
     """Run a body while its test holds."""
     while test(*test_consts, *state)[0]:
         state = body(*body_consts, *state)

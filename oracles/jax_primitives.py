@@ -72,9 +72,7 @@ def _elementwise(template: str, rounds: bool) -> Emitter:
 
 
 def _mul(f: Function, op: Operation) -> str:
-    exact = any(
-        v.constant is not None and np.size(v.constant) == 1 and abs(v.constant) in (0, 1) for v in op.inputs
-    )
+    exact = any(v.constant is not None and np.size(v.constant) == 1 and abs(v.constant) in (0, 1) for v in op.inputs)
     return "{} * {}".format(*f.operands(op, not exact))
 
 
@@ -95,9 +93,7 @@ def _integer_pow(f: Function, op: Operation) -> str:
     if y == 2:
         return f"np.square({x})"
     if y < 0:
-        return f"{f.scalar(1, op.outputs[0].dtype)} / " + (
-            f"np.square({x})" if y == -2 else f"np.power({x}, {-y})"
-        )
+        return f"{f.scalar(1, op.outputs[0].dtype)} / " + (f"np.square({x})" if y == -2 else f"np.power({x}, {-y})")
     return f"np.power({x}, {y})"
 
 

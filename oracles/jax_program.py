@@ -126,16 +126,12 @@ class Function:
     extents: dict[str, str] = field(default_factory=dict)
     _rounds: bool = False
 
-    def define(
-        self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = _ALL
-    ) -> list[str]:
+    def define(self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = _ALL) -> list[str]:
         """Return the source of the function of a jaxpr and the outputs to keep.
 
         With ``bind`` it is the outermost function: it reads sizes off its arguments and returns copies.
         """
-        inputs = [
-            Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars
-        ]
+        inputs = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars]
         if bind:
             self._bind(inputs)
         operations, outputs = flatten(jaxpr, consts, inputs, keep)

@@ -52,9 +52,7 @@ def edge(dtype: Any, which: str) -> Any:
     if dtype.kind == "b":
         return np.asarray(which == "max")
     integer = np.issubdtype(dtype, np.integer)
-    return np.asarray(
-        getattr(np.iinfo(dtype), which) if integer else {"min": -np.inf, "max": np.inf}[which], dtype
-    )
+    return np.asarray(getattr(np.iinfo(dtype), which) if integer else {"min": -np.inf, "max": np.inf}[which], dtype)
 
 
 def _concatenate(f: Function, op: Operation) -> str:
@@ -118,9 +116,7 @@ def _gather(f: Function, op: Operation) -> str:
         f.shape(op.params["slice_sizes"]),
         mode != "FILL_OR_DROP",
     )
-    return (
-        f"gather({', '.join(map(str, args))}, {f.const(np.asarray(missing, dtype))}, *{(*layout, batched)})"
-    )
+    return f"gather({', '.join(map(str, args))}, {f.const(np.asarray(missing, dtype))}, *{(*layout, batched)})"
 
 
 def _scatter(combine: str) -> Emitter:
@@ -194,9 +190,7 @@ def _while(f: Function, op: Operation) -> str:
     p = op.params
     test, body = f.nest(p["cond_jaxpr"]), f.nest(p["body_jaxpr"])
     names, m, n = [f.whole(v) for v in op.inputs], p["cond_nconsts"], p["body_nconsts"]
-    return (
-        f"loop({test}, {body}, {f.group(names[:m])}, {f.group(names[m : m + n])}, {f.group(names[m + n :])})"
-    )
+    return f"loop({test}, {body}, {f.group(names[:m])}, {f.group(names[m : m + n])}, {f.group(names[m + n :])})"
 
 
 def _cond(f: Function, op: Operation) -> str:

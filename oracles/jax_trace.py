@@ -115,9 +115,7 @@ def _owned(tree: Any) -> Any:
     return np.array(tree)
 
 
-def _functions(
-    f: Callable[..., Any], primals: Primals
-) -> tuple[Callable[..., Any], Callable[..., Any], list[bool]]:
+def _functions(f: Callable[..., Any], primals: Primals) -> tuple[Callable[..., Any], Callable[..., Any], list[bool]]:
     """Return the primal and its VJP on lists of arrays, and a list that learns whether f returns a tuple."""
     import jax
     import jax.numpy as jnp
@@ -136,9 +134,7 @@ def _functions(
             ys = primal([next(rest) if moves else a for a, moves in zip(arrays, moving, strict=True)])
             return [y for y in ys if jnp.issubdtype(y.dtype, jnp.inexact)], ys
 
-        _, pull, ys = jax.vjp(
-            of_moving, [a for a, moves in zip(arrays, moving, strict=True) if moves], has_aux=True
-        )
+        _, pull, ys = jax.vjp(of_moving, [a for a, moves in zip(arrays, moving, strict=True) if moves], has_aux=True)
         return ys, pull(list(deltas))[0]
 
     return primal, vjp, is_tuple

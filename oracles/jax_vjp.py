@@ -18,14 +18,10 @@ import numpy as np
 from oracles.jax_program import Program, UnsupportedPrimitive, translate
 from oracles.jax_shaker import shaker
 from oracles.jax_trace import Executables, Pattern, Trace, compile_xla, equality_pattern, fitting, meet, trace
-from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Shake, is_differentiable, outputs
+from oracles.rule import Array, Cotangents, Opaque, Primals, Pullback, Rule, Shake, is_differentiable, outputs
 
 SYMBOLIC_TRACES = 12  # attempts per signature before only concrete shapes are traced
 KEPT = 64  # concrete programs per signature, and executables per oracle
-
-
-class NoPerturbedProgram(NotImplementedError):
-    """The program runs in XLA, where the operands of single operations are out of reach."""
 
 
 def jax_vjp(f: Callable[..., Any], *, name: str = "jax", through: str = "numpy") -> Rule:
@@ -125,14 +121,12 @@ class _Oracle:
         """Evaluate outputs and cotangents with every operand of every rounding operation shaken.
 
         Raises:
-            NoPerturbedProgram: if the program runs in XLA.
+            Opaque: if the program runs in XLA.
         """
         arrays = tuple(primals.values())
         program = self._program(primals, arrays)
         if program is None:
-            raise NoPerturbedProgram(
-                f"{self.name}: {self.opaque!r} runs in XLA, where single operations cannot be shaken"
-            )
+            raise Opaque(f"{self.name}: {self.opaque!r} runs in XLA, where single operations cannot be shaken")
         deltas = [np.asarray(d) for d in outputs(delta) if is_differentiable(d)]
         with np.errstate(all="ignore"):
             ys, cotangents = program.shaken((*arrays, *deltas), shake)
@@ -211,7 +205,5 @@ def _checked(delta: Any, ys: Sequence[Array], name: str) -> list[Array]:
         came, expected = ([np.shape(a) for a in part] for part in (deltas, ys))
         raise ValueError(f"{name}: delta: expected shapes {expected} like the output, got {came}")
     return [
-        np.asarray(d, y.dtype)
-        for d, y in zip(deltas, ys, strict=True)
-        if y.dtype.kind == "f" or is_differentiable(y)
+        np.asarray(d, y.dtype) for d, y in zip(deltas, ys, strict=True) if y.dtype.kind == "f" or is_differentiable(y)
     ]

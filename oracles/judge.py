@@ -59,8 +59,10 @@ def own_finite_difference(subject: Rule) -> Rule:
 
 
 def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, count: int = 3) -> list[Any]:
-    """Draw signed cotangents for the subject's output, in its shape and dtype. Never all ones: under a cotangent of
-    ones an all-zero softmax backward passes."""
+    """Draw signed cotangents for the subject's output, in its shape and dtype.
+
+    Never all ones: under a cotangent of ones an all-zero softmax backward passes.
+    """
     y, _ = subject(**primals)
     draws = [tuple(_signed(part, rng) for part in outputs(y)) for _ in range(count)]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
@@ -91,7 +93,11 @@ def judge(
     misfits = _misfits(got, expected)
     if misfits:  # a delta of the output's shape does not fit the oracles' pullbacks then
         return Result(subject.name, check, misfits)
-    cotangents = dict(pullback(delta))
+    try:
+        cotangents = dict(pullback(delta))
+    except Exception as error:
+        reason = f"the pullback raised {type(error).__name__}: {error}"
+        return Result(subject.name, check, (_refused("cotangents", reason),))
     not_claimed = tuple(n for n, a in primals.items() if is_differentiable(a) and n not in cotangents)
     got |= cotangents
     if only is not None:
@@ -100,7 +106,11 @@ def judge(
     refused = {f.quantity for f in misfits}
     answers = {o: named_outputs(outputs(oy), dict(pb(wide_delta))) for o, (oy, pb) in evaluated.items()}
     rounding = rounding_at(
-        oracles, primals, delta, precision_name(precision) if precision else precision_of(primals), fallback=subject
+        oracles,
+        primals,
+        delta,
+        precision_name(precision) if precision else precision_of(primals),
+        fallback=subject,
     )
     findings = list(misfits)
     for n in got:
@@ -120,9 +130,11 @@ def _like_outputs(evaluated: Mapping[str, Any], primals: Primals) -> dict[str, A
 def _misfits(got: Mapping[str, Any], expected: Mapping[str, Array]) -> tuple[Finding, ...]:
     """Refuse every array whose kind, shape or dtype is not exactly the expected one."""
     reasons = {n: _misfit(got[n], expected[n]) if n in expected else "an output too many" for n in got}
-    return tuple(
-        Finding(n, "itself", Verdict.WRONG, np.inf, evidence=Evidence(reason=r)) for n, r in reasons.items() if r
-    )
+    return tuple(_refused(n, r) for n, r in reasons.items() if r)
+
+
+def _refused(quantity: str, reason: str) -> Finding:
+    return Finding(quantity, "itself", Verdict.WRONG, np.inf, evidence=Evidence(reason=reason))
 
 
 def _compare(name: str, got: Array, answers: Mapping[str, Any], rounding: Rounding) -> list[Finding]:
@@ -136,7 +148,15 @@ def _compare(name: str, got: Array, answers: Mapping[str, Any], rounding: Roundi
     refusing = [o for o, r in ratios.items() if np.any(r > 1)]
     conflict = refusing and _conflict(name, answers, rounding)
     return [
-        _finding(name, o, value, answers, ratios[o], allowed, Verdict.ORACLES_CONFLICT if conflict else Verdict.WRONG)
+        _finding(
+            name,
+            o,
+            value,
+            answers,
+            ratios[o],
+            allowed,
+            Verdict.ORACLES_CONFLICT if conflict else Verdict.WRONG,
+        )
         for o in answers
     ]
 
@@ -175,7 +195,9 @@ def _ratio(got: Array, answer: Any, allowed: Array, dtype: np.dtype[Any]) -> Arr
     want, radius = _value(answer)
     with np.errstate(all="ignore"):
         error, room = np.abs(got - want), allowed + radius
-        ratio = np.where(error <= room, np.where(error > 0, error / room, 0.0), np.where(room > 0, error / room, np.inf))
+        ratio = np.where(
+            error <= room, np.where(error > 0, error / room, 0.0), np.where(room > 0, error / room, np.inf)
+        )
         infinite = np.isinf(got)
         if np.any(infinite):
             reach = np.abs(want) + room > float(np.finfo(dtype).max) if dtype.kind == "f" else np.isinf(want)
@@ -185,11 +207,9 @@ def _ratio(got: Array, answer: Any, allowed: Array, dtype: np.dtype[Any]) -> Arr
 
 def _conflict(name: str, answers: Mapping[str, Any], rounding: Rounding) -> bool:
     """Return whether the oracles, all in float64, differ from one another by more than float64 rounding allows."""
-    fine = Rounding(rounding.source, rounding.primals, rounding.delta, "float64").allowance(MORE_SAMPLES)[name]
+    fine = Rounding(rounding.sources, rounding.primals, rounding.delta, "float64").allowance(MORE_SAMPLES)[name]
     parts = [_value(a) for a in answers.values()]
-    return any(
-        bool(np.any(np.abs(a - b) > fine + ra + rb)) for i, (a, ra) in enumerate(parts) for b, rb in parts[:i]
-    )
+    return any(bool(np.any(np.abs(a - b) > fine + ra + rb)) for i, (a, ra) in enumerate(parts) for b, rb in parts[:i])
 
 
 def _value(answer: Any) -> tuple[Array, Array | float]:

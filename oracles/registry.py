@@ -56,8 +56,7 @@ def _lifted(framework: str, f: Callable[..., Any], options: tuple[tuple[str, Has
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered family of cases: its name, the type it speaks for, the strategy that draws them, and whether its
-    subjects have a pullback."""
+    """A registered family of cases: the type it speaks for, the strategy that draws them, whether they pull back."""
 
     name: str
     speaks_for: type

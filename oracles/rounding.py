@@ -3,7 +3,7 @@
 The reference is evaluated again with every operand of every rounding operation, forward and backward, shaken by
 ``1 ± c√n·u`` (random signs), where u is the unit roundoff of the subject's precision and n the longest reduction.
 What moves under that, rounding can move; what does not, it cannot. So the allowance of an entry is the largest
-deviation seen over the samples: no rtol, no atol, conditioning and cancellation included.
+deviation seen over the samples: nothing is chosen, conditioning and cancellation are included.
 
 √n·u is the probabilistic growth of rounding errors in a reduction of length n (Higham & Mary 2019, Ipsen & Zhou
 2020); c = 8 covers what the worst of a few samples leaves to chance.
@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from oracles.rule import Array, Cotangents, Primals, Rule, Shake, is_differentiable, outputs, with_dtype
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Opaque,
+    Primals,
+    Rule,
+    Shake,
+    is_differentiable,
+    outputs,
+    with_dtype,
+)
 
 CONFIDENCE = 8.0
 FIRST_SAMPLES = 3
@@ -68,61 +78,68 @@ class Rounding:
     """The allowance at one point, refined on demand: a few samples decide most inputs, more are drawn to refuse.
 
     Attributes:
-        source: the Rule whose operations are shaken.
+        sources: Rules whose operations can be shaken, the first that is not opaque at this point is used.
         primals, delta: the point, in float64.
         precision: what the subject computes in.
     """
 
-    source: Rule
+    sources: Sequence[Rule]
     primals: Primals
     delta: Any
     precision: str
-    _centre: tuple[tuple[Array, ...], Cotangents] | None = None
+    _centre: dict[str, Array] = field(default_factory=dict)
     _worst: dict[str, Array] = field(default_factory=dict)
     _samples: int = 0
 
     def allowance(self, samples: int = FIRST_SAMPLES) -> dict[str, Array]:
-        """Return how far rounding may move each entry of the outputs ("y", or "y[0]" …) and of each cotangent.
+        """Return how far rounding may move each entry of the outputs ("output", or "output[0]" …) and cotangents.
 
         The perturbations are seeded, so that an allowance is a function of the input. From the fourth sample on
         underflow is imitated too.
         """
         u, tiny = _PRECISIONS[self.precision]
         growth = CONFIDENCE * max(1, longest_reduction(self.primals, self.delta)) ** 0.5
-        if self._centre is None:
-            y, pullback = self.source(**self.primals)
-            self._centre = outputs(y), pullback(self.delta)
-        centre = named_outputs(*self._centre)
-        assert self.source.perturbed is not None
         for k in range(self._samples, samples):
             floor = 0.0 if k < FIRST_SAMPLES else tiny * growth
-            shake = Shake(np.random.default_rng(k), u * growth, floor)
-            for name, moved in named_outputs(*self.source.perturbed(self.primals, self.delta, shake)).items():
-                deviation = np.abs(moved - centre[name])
+            for name, moved in self._shaken(Shake(np.random.default_rng(k), u * growth, floor)).items():
+                centre = self._centre[name]
+                deviation = np.abs(moved - centre)
                 deviation = np.where(np.isnan(deviation), np.inf, deviation)
                 # Operands are shaken, so a result that no operation consumes has its own last rounding to add.
-                before = self._worst.get(name, u * growth * np.abs(centre[name]))
+                before = self._worst[name] if k else u * growth * np.abs(centre)
                 self._worst[name] = np.maximum(before, deviation)
         self._samples = max(self._samples, samples)
         return self._worst
 
+    def _shaken(self, shake: Shake) -> dict[str, Array]:
+        while True:
+            source = self.sources[0]
+            try:
+                assert source.perturbed is not None
+                shaken = named_outputs(*source.perturbed(self.primals, self.delta, shake))
+            except Opaque:
+                self.sources = self.sources[1:]
+                continue
+            if not self._centre:
+                y, pullback = source(**self.primals)
+                self._centre = named_outputs(outputs(y), dict(pullback(self.delta)))
+            return shaken
+
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:
-    """Return outputs and cotangents in one mapping: "∂y" is no primal's name, so outputs are called "y", "y[1]" …"""
+    """Return outputs and cotangents in one mapping; outputs are called "output", or "output[0]" and so on."""
     names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
     return {**dict(zip(names, y, strict=True)), **cotangents}
 
 
-def rounding_at(
-    oracles: Sequence[Rule], primals: Primals, delta: Any, precision: str, *, fallback: Rule
-) -> Rounding:
-    """Return the allowance at a point, from the first oracle that can be seen into.
+def rounding_at(oracles: Sequence[Rule], primals: Primals, delta: Any, precision: str, *, fallback: Rule) -> Rounding:
+    """Return the allowance at a point, from the first oracle that can be seen into there.
 
     Where none can (finite differences, opaque kernels), the primals and delta of ``fallback`` are shaken as a
     whole: that shows the conditioning of the problem, though not the rounding inside.
     """
-    source = next((rule for rule in oracles if rule.perturbed is not None), None) or _shaken_inputs(fallback)
-    return Rounding(source, with_dtype(primals, np.float64), with_dtype(delta, np.float64), precision)
+    sources = [*(rule for rule in oracles if rule.perturbed is not None), _shaken_inputs(fallback)]
+    return Rounding(sources, with_dtype(primals, np.float64), with_dtype(delta, np.float64), precision)
 
 
 def _shaken_inputs(rule: Rule) -> Rule:

@@ -25,8 +25,11 @@ Evaluate: TypeAlias = Callable[..., tuple[Any, Pullback]]
 
 
 class Enclosure(NamedTuple):
-    """A value known up to a radius: ``|truth − mid| ≤ radius`` entry by entry. Oracles that know their own
-    error (finite differences, ball arithmetic) return these as cotangents; the others return arrays."""
+    """A value known up to a radius: ``|truth − mid| ≤ radius`` entry by entry.
+
+    Oracles that know their own error (finite differences, ball arithmetic) return these as cotangents; the others
+    return arrays.
+    """
 
     mid: Array
     radius: Array
@@ -43,6 +46,10 @@ class Shake(NamedTuple):
     floor: float = 0.0
 
 
+class Opaque(NotImplementedError):
+    """A rule cannot be perturbed at this point: its operations run where they cannot be reached."""
+
+
 Perturbed: TypeAlias = Callable[[Primals, Any, Shake], tuple[tuple[Array, ...], Cotangents]]
 
 
@@ -54,8 +61,8 @@ class Rule:
         evaluate: the function behind ``rule(**primals)``.
         name: what reports call it: "torch", "jax", "Linear(n_in=3, n_out=2)".
         perturbed: ``perturbed(primals, delta, shake) -> (outputs, cotangents)`` evaluates output and pullback with
-            every floating operand of every rounding operation shaken; ``None`` where the rule cannot be seen
-            into. `oracles.rounding` derives tolerances from it.
+            every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
+            can never be seen into. `oracles.rounding` derives tolerances from it.
     """
 
     evaluate: Evaluate
@@ -99,6 +106,8 @@ def manual(
         name: what reports call it; the forward's name by default.
     """
 
+    label = name or str(getattr(forward, "__qualname__", "manual"))
+
     def evaluate(**primals: Array) -> tuple[Any, Pullback]:
         came = forward(**primals)
         if not (isinstance(came, tuple) and len(came) == 2):
@@ -109,7 +118,6 @@ def manual(
         y, cache = came
         return y, lambda delta: _named(backward(cache, delta), primals, label)
 
-    label = name or getattr(forward, "__qualname__", "manual")
     return Rule(evaluate, label)
 
 

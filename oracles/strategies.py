@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from oracles.rule import Array, Rule, outputs
 
 MAX_EXTENT = 8
-MAGNITUDES = (1.0, 1.0, 1.0, 1e-3, 30.0, 1e4)
+MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "repeated")
 
 
@@ -165,7 +165,18 @@ class _Tidy:
 def _specials(dtype: str) -> tuple[float, ...]:
     """Values that break things; ``nan`` stands for "the value of a neighbour": a tie."""
     info = np.finfo(dtype)
-    return (0.0, -0.0, 1.0, -1.0, np.nan, 1e-3, 1e4, -1e4, float(info.eps), 2 * float(info.smallest_subnormal))
+    return (
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        np.nan,
+        1e-3,
+        1e4,
+        -1e4,
+        float(info.eps),
+        2 * float(info.smallest_subnormal),
+    )
 
 
 def _override(arrays: list[Array], where: int, which: int, dtype: str) -> None:

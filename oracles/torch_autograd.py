@@ -52,7 +52,9 @@ def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[s
         y = f(**tensors)
     for part in outputs(y):
         if not isinstance(part, torch.Tensor):
-            raise TypeError(f"{name}: the reference must return a torch tensor (or a tuple of them), got {type(part).__name__}")
+            raise TypeError(
+                f"{name}: the reference must return a torch tensor (or a tuple of them), got {type(part).__name__}"
+            )
     return tensors, y
 
 

@@ -9,17 +9,22 @@ from typing import Any
 from oracles.rule import Shake
 
 # Operations that only move, select, compare or change a sign: exact in floating point, so nothing to imitate.
-EXACT = frozenset(
-    """_to_copy abs alias amax amin argmax argmin as_strided bitwise_and bitwise_not bitwise_or bitwise_xor bool
-    broadcast_to cat ceil clamp clamp_max clamp_min clone contiguous copy copy_ detach diagonal empty empty_like eq
-    expand expand_as eye fill fill_ flip floor full full_like gather ge gt hardtanh index index_select isfinite
-    isinf isnan le lift_fresh lt masked_fill max maximum min minimum ne neg new_empty
-    new_empty_strided new_full new_ones new_zeros one_hot ones ones_like permute relu repeat reshape roll round
-    scalar_tensor scatter select select_backward sgn sign slice slice_backward sort split split_with_sizes squeeze
-    stack t topk transpose tril triu unbind unfold unsafe_view unsqueeze value_selecting_reduction_backward view
-    view_as where zero_ zeros zeros_like threshold_backward max_pool2d_with_indices
-    max_pool2d_with_indices_backward""".split()
-)
+# fmt: off
+EXACT = frozenset((
+    "_to_copy", "abs", "alias", "amax", "amin", "argmax", "argmin", "as_strided", "bitwise_and",
+    "bitwise_not", "bitwise_or", "bitwise_xor", "bool", "broadcast_to", "cat", "ceil", "clamp", "clamp_max",
+    "clamp_min", "clone", "contiguous", "copy", "copy_", "detach", "diagonal", "empty", "empty_like", "eq",
+    "expand", "expand_as", "eye", "fill", "fill_", "flip", "floor", "full", "full_like", "gather", "ge", "gt",
+    "hardtanh", "index", "index_select", "isfinite", "isinf", "isnan", "le", "lift_fresh", "lt",
+    "masked_fill", "max", "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "maximum", "min",
+    "minimum", "ne", "neg", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "one_hot",
+    "ones", "ones_like", "permute", "relu", "repeat", "reshape", "roll", "round", "scalar_tensor", "scatter",
+    "select", "select_backward", "sgn", "sign", "slice", "slice_backward", "sort", "split",
+    "split_with_sizes", "squeeze", "stack", "t", "threshold_backward", "topk", "transpose", "tril", "triu",
+    "unbind", "unfold", "unsafe_view", "unsqueeze", "value_selecting_reduction_backward", "view", "view_as",
+    "where", "zero_", "zeros", "zeros_like",
+))
+# fmt: on
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
         value = value * (1.0 + shake.h * signs(value))
         return value + shake.floor * signs(value) if shake.floor else value
 
-    class Perturb(TorchDispatchMode):
+    class Perturb(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func.is_view or func.overloadpacket.__name__ in EXACT:

@@ -25,7 +25,7 @@ class Elementwise(ABC):
 
     @abstractmethod
     def derivative(self, z: Array) -> Array:
-        """Return σ'(z), or a mask that multiplies like it."""
+        """Return σ'(z), a new array."""
 
     def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
         """Return {}: there is nothing to learn."""

@@ -26,7 +26,7 @@ def reduce_rows(rows: Array, reduction: Reduction, dtype: np.dtype[Any]) -> Any:
     if reduction == "none":
         return narrow(rows, dtype)
     total = rows.dot(ones(len(rows), rows.dtype))
-    return narrow(total if reduction == "sum" else total / max(len(rows), 1), dtype)
+    return narrow(total / len(rows) if reduction == "mean" and len(rows) > 1 else total, dtype)
 
 
 def scale_rows(

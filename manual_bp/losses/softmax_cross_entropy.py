@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +11,7 @@ from ..precision import ones, widen
 from ..protocol import Array, Cache
 from ..validation import OBJECT, require_rows, require_shape
 from .reduction import Reduction, reduce_rows, require_reduction, scale_rows
-from .targets import require_classes, require_no_nan
-
-
-class _Saved(NamedTuple):
-    e: Array  # e^{y_k − y_m}, 0 in place of the 1 at k = m
-    rest: Array  # the sum of e over each row
-    top: tuple[Array, Array]  # the index of every row's m
-    target: Array
-    dtype: np.dtype[Any]
+from .targets import class_indices, require_no_nan
 
 
 @dataclass(frozen=True)
@@ -52,58 +44,57 @@ class SoftmaxCrossEntropy:
     def forward(self, y: Array, target: Array) -> tuple[Any, Cache]:
         """Return L."""
         require_rows(self, "forward", "y", y)
-        weighted = self._checked(target, y)
+        target = self._checked(target, y)
         wide = widen(y)
-        top = np.arange(len(y)), wide.argmax(axis=1)
-        shifted = wide - wide[top][:, None]
+        starts = np.arange(0, wide.size, wide.shape[1])
+        top = starts + wide.argmax(axis=1)  # where each row's m lies in y laid flat: take and put are fast
+        shifted = wide - wide.take(top)[:, None]
         e = np.exp(shifted)
-        e[top] = 0
+        e.put(top, 0)
         rest = e.dot(ones(e.shape[1], e.dtype))
         normalizer = np.log1p(rest)
-        if weighted:
-            rows = (target * (normalizer[:, None] - shifted)).sum(axis=1)
+        if target.ndim == 1:
+            target += starts
+            rows = normalizer - shifted.take(target)
         else:
-            rows = normalizer - shifted[top[0], target]
-        return reduce_rows(rows, self.reduction, y.dtype), _Saved(e, rest, top, target, y.dtype)
+            rows = (target * (normalizer[:, None] - shifted)).sum(axis=1)
+        return reduce_rows(rows, self.reduction, y.dtype), (e, rest, top, target, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return (a Σ y* − y*) times delta."""
-        gradient = _against_weights(cache) if cache.target.ndim == 2 else _against_classes(cache)
-        return scale_rows(self, gradient, delta, self.reduction, cache.dtype)
+        *saved, target, dtype = cache
+        gradient = (_against_classes if target.ndim == 1 else _against_weights)(*saved, target)
+        return scale_rows(self, gradient, delta, self.reduction, dtype)
 
-    def _checked(self, target: Array, y: Array) -> bool:
-        """Return whether the target is of weights rather than of class indices."""
+    def _checked(self, target: Array, y: Array) -> Array:
+        """Return the target: the weights themselves, or the class indices as a new array."""
         if type(target) is np.ndarray and target.ndim == 1:
-            require_classes(self, target, *y.shape)
-            return False
+            return class_indices(self, target, *y.shape)
         # The target of exact numbers or enclosures is a constant, which may be an ordinary array.
         like = target if y.dtype == OBJECT and type(target) is np.ndarray else y
         require_shape(self, "forward", "target", target, y.shape, like, "y")
         require_no_nan(self, target)
-        return True
+        return target
 
 
-def _against_weights(saved: _Saved) -> Array:
+def _against_weights(e: Array, rest: Array, top: Array, target: Array) -> Array:
     """Return a Σ y* − y*, the row's top entry from the sums that leave it out."""
-    e, rest, top, target, _ = saved
     target = widen(target)
+    weight_of_top = target.take(top)
     others = target.copy()
-    others[top] = 0
+    others.put(top, 0)
     sum_of_others = others.sum(axis=1)
-    weight_of_top = target[top]
     norm = 1 + rest
     gradient: Array = e / norm[:, None] * (sum_of_others + weight_of_top)[:, None] - target
-    gradient[top] = (sum_of_others - weight_of_top * rest) / norm
+    gradient.put(top, (sum_of_others - weight_of_top * rest) / norm)
     return gradient
 
 
-def _against_classes(saved: _Saved) -> Array:
+def _against_classes(e: Array, rest: Array, top: Array, classes: Array) -> Array:
     """Return a − 1[i = class], which is −r/(1 + r) where the class is the top entry."""
-    e, rest, top, target, _ = saved
-    rows, m = top
-    miss = target != m
+    miss = (classes != top).astype(e.dtype)
     gradient: Array = e.copy()
-    gradient[top] = miss
-    gradient[rows, target] -= rest + miss
-    gradient /= (1 + rest)[:, None]
+    gradient.put(top, miss)
+    gradient.put(classes, gradient.take(classes) - rest - miss)
+    gradient /= (ones((), e.dtype) + rest)[:, None]
     return gradient

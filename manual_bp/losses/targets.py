@@ -15,8 +15,11 @@ def require_no_nan(owner: object, target: Array) -> None:
         raise ValueError(f"{_at(owner)}: row {row}, column {column} is nan")
 
 
-def require_classes(owner: object, target: Array, rows: int, classes: int) -> None:
-    """Refuse anything but one integer in 0 … classes − 1 for each row, naming the first offender."""
+def class_indices(owner: object, target: Array, rows: int, classes: int) -> Array:
+    """Return a copy of the target of dtype intp.
+
+    Anything but one integer in 0 … classes − 1 for each row is refused, and the first offender named.
+    """
     if target.dtype.kind not in "iu":
         raise TypeError(
             f"{_at(owner)}: a vector of class indices must be of integers, got dtype {target.dtype}; "
@@ -24,10 +27,12 @@ def require_classes(owner: object, target: Array, rows: int, classes: int) -> No
         )
     if target.shape != (rows,):
         raise ValueError(f"{_at(owner)}: expected shape ({rows},) of class indices, got {target.shape}")
-    unsigned = target.astype(np.uint64)  # where a negative one is huge
-    if rows and unsigned[unsigned.argmax()] >= classes:
+    indices = target.astype(np.intp)
+    unsigned = indices.view(np.uintp)  # where a negative one is huge
+    if rows and unsigned.item(unsigned.argmax()) >= classes:
         row = int(np.argmax((target < 0) | (target >= classes)))
         raise ValueError(f"{_at(owner)}: row {row} is class {target[row]}, expected one of 0 … {classes - 1}")
+    return indices
 
 
 def _at(owner: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -71,7 +71,7 @@ def digits_network(draw: st.DrawFn) -> Case:
 
 def parameters(network: Sequential, prefix: str = "") -> dict[str, Drawn]:
     """Return how to fill the parameters of every `Linear` in a network."""
-    found = {}
+    found: dict[str, Drawn] = {}
     for i, layer in enumerate(network.layers):
         if isinstance(layer, Sequential):
             found |= parameters(layer, f"{prefix}{i}.")
@@ -89,7 +89,7 @@ def options(network: Sequential) -> Mapping[str, Chain]:
 
 def _link(layer: Any) -> Link:
     twin = type(layer).__module__.replace("manual_bp", "oracles.cases", 1)
-    of_layer = getattr(import_module(twin), "options", lambda layer: {})
+    of_layer: Callable[[Any], Mapping[str, Any]] = getattr(import_module(twin), "options", lambda layer: {})
     return twin, tuple(of_layer(layer).items())
 
 

@@ -27,9 +27,7 @@ def of(**shapes):
 def draw(shapes, seed=0, dtype=f8):
     """Primals by name: a shape draws normals, an array stands for itself."""
     rng = np.random.default_rng(seed)
-    return {
-        k: s if isinstance(s, np.ndarray) else rng.standard_normal(s).astype(dtype) for k, s in shapes.items()
-    }
+    return {k: s if isinstance(s, np.ndarray) else rng.standard_normal(s).astype(dtype) for k, s in shapes.items()}
 
 
 def deltas_of(y, seed=1):
@@ -61,9 +59,7 @@ def disagreements(f, primals, unit=2.0**-53, rule=None):
         assert a.base is None
         with np.errstate(invalid="ignore"):
             agree = (
-                (np.abs(a - b) <= CONFIDENCE * max(n, 1) ** 0.5 * unit * noise[k])
-                if a.dtype.kind == "f"
-                else a == b
+                (np.abs(a - b) <= CONFIDENCE * max(n, 1) ** 0.5 * unit * noise[k]) if a.dtype.kind == "f" else a == b
             )
         if not np.all(agree | (a == b) | ((a != a) & (b != b))):
             wrong.append(k)
@@ -148,40 +144,19 @@ def assembled(z):
 
 
 def running(z):
-    return (
-        jnp.cumsum(z, 1) * jnp.cumprod(z, 0)
-        + lax.cummax(z, 1)
-        + jnp.round(z)
-        + jnp.remainder(z, 2.0)
-        + z.argmax()
-    )
+    return jnp.cumsum(z, 1) * jnp.cumprod(z, 0) + lax.cummax(z, 1) + jnp.round(z) + jnp.remainder(z, 2.0) + z.argmax()
 
 
 def elementary(z):
     a = jnp.abs(z) + 0.1
-    b = (
-        jnp.log1p(a) * jnp.expm1(z)
-        + jnp.sin(z) * jnp.cos(z)
-        + jnp.arctan2(z, a)
-        + jnp.cbrt(a)
-        + a**2.5
-        + jnp.exp2(z)
-    )
+    b = jnp.log1p(a) * jnp.expm1(z) + jnp.sin(z) * jnp.cos(z) + jnp.arctan2(z, a) + jnp.cbrt(a) + a**2.5 + jnp.exp2(z)
     return (
-        b
-        + lax.erf(z)
-        + lax.lgamma(a)
-        + 1 / a**3
-        + jnp.sqrt(a) * jnp.log(a)
-        + jnp.clip(z, -0.5, 0.5)
-        + jnp.sign(z) * z
+        b + lax.erf(z) + lax.lgamma(a) + 1 / a**3 + jnp.sqrt(a) * jnp.log(a) + jnp.clip(z, -0.5, 0.5) + jnp.sign(z) * z
     )
 
 
 def activations(z):
-    return sum(
-        g(z) for g in (nn.relu, nn.leaky_relu, nn.elu, nn.softplus, nn.sigmoid, nn.silu, nn.selu)
-    ) + nn.gelu(z)
+    return sum(g(z) for g in (nn.relu, nn.leaky_relu, nn.elu, nn.softplus, nn.sigmoid, nn.silu, nn.selu)) + nn.gelu(z)
 
 
 def exact_gelu(z):
@@ -282,9 +257,7 @@ PLANTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("primitive", "plant", "f", "shapes"), PLANTS, ids=[f"{p[0]}-{p[1].__name__}" for p in PLANTS]
-)
+@pytest.mark.parametrize(("primitive", "plant", "f", "shapes"), PLANTS, ids=[f"{p[0]}-{p[1].__name__}" for p in PLANTS])
 def test_a_planted_bug_is_caught(primitive, plant, f, shapes, monkeypatch):
     monkeypatch.setitem(jax_program.TABLE, primitive, plant)
     try:

@@ -12,9 +12,7 @@ TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counte
 def output(code, **environment):
     """Run code in a fresh process which, like any user's, may keep its bytecode."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | environment
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     return run.stdout
 
 

@@ -77,9 +77,7 @@ def test_layout_is_not_seen(layer):
     expected = outputs(layer, params, z, delta)
     for kind in range(3):
         relaid = {name: layouts(value)[kind] for name, value in params.items()}
-        for one, other in zip(
-            expected, outputs(layer, relaid, layouts(z)[kind], layouts(delta)[kind]), strict=True
-        ):
+        for one, other in zip(expected, outputs(layer, relaid, layouts(z)[kind], layouts(delta)[kind]), strict=True):
             # exp is vectorized differently for strided memory: NumPy promises 4 ulp, and no more than a
             # dozen roundings of numbers below 2^4 follow it here.
             assert np.abs(one - other).max() <= 2.0**-53 * 2**4 * 16
@@ -136,17 +134,12 @@ def test_kinks_are_declared():
         z = np.array([0.0, -0.0])
         dz, _ = layer.backward(layer.forward({}, z)[1], np.ones(2))
         np.testing.assert_array_equal(dz, np.full(2, layer.kink_convention[0.0]))
-    assert all(
-        getattr(m, n).preserves_shape for n in ["Identity", "Sigmoid", "Tanh", "ReLU", "LeakyReLU", "Softmax"]
-    )
+    assert all(getattr(m, n).preserves_shape for n in ["Identity", "Sigmoid", "Tanh", "ReLU", "LeakyReLU", "Softmax"])
 
 
 def test_layers_are_frozen_values():
     assert m.Linear(2, 3) == m.Linear(2, 3)
-    assert (
-        repr(m.Sequential(m.Linear(2, 3), m.ReLU()))
-        == "Sequential(Linear(n_in=2, n_out=3, bias=True), ReLU())"
-    )
+    assert repr(m.Sequential(m.Linear(2, 3), m.ReLU())) == "Sequential(Linear(n_in=2, n_out=3, bias=True), ReLU())"
     with pytest.raises(dataclasses.FrozenInstanceError):
         m.Linear(2, 3).n_in = 4
 
@@ -197,9 +190,7 @@ def test_linear_refuses():
     _, cache = f(p, z)
     refuses(ValueError, "Linear.backward: delta: expected shape (2, 4), got (2, 3)", layer.backward, cache, z)
     half = np.zeros((2, 4), np.float16)
-    refuses(
-        TypeError, "Linear.backward: delta: expected dtype float64, that of y", layer.backward, cache, half
-    )
+    refuses(TypeError, "Linear.backward: delta: expected dtype float64, that of y", layer.backward, cache, half)
 
 
 def test_construction_refuses():
@@ -225,13 +216,9 @@ def test_construction_refuses():
 @pytest.mark.parametrize("layer", LAYERS[2:8], **names)
 def test_activations_refuse(layer):
     name = type(layer).__name__
-    refuses(
-        TypeError, f"{name}.forward: z: expected a floating dtype", layer.forward, {}, np.zeros((2, 3), int)
-    )
+    refuses(TypeError, f"{name}.forward: z: expected a floating dtype", layer.forward, {}, np.zeros((2, 3), int))
     refuses(ValueError, f"{name}.forward: z: expected", layer.forward, {}, np.array(1.0))
-    refuses(
-        ValueError, f"{name}.forward: params: 'W' unknown", layer.forward, {"W": np.ones(1)}, np.ones((2, 3))
-    )
+    refuses(ValueError, f"{name}.forward: params: 'W' unknown", layer.forward, {"W": np.ones(1)}, np.ones((2, 3)))
     refuses(TypeError, f"{name}.forward: params: expected a dict", layer.forward, None, np.ones((2, 3)))
     _, cache = layer.forward({}, np.ones((2, 3)))
     refuses(
@@ -261,9 +248,7 @@ def test_losses_refuse():
             np.float32(y),
         )
         refuses(TypeError, "target: expected a numpy.ndarray, got list", loss.forward, y, y.tolist())
-        refuses(
-            ValueError, "y: expected shape (N, n) with n >= 1, got (2, 0)", loss.forward, y[:, :0], y[:, :0]
-        )
+        refuses(ValueError, "y: expected shape (N, n) with n >= 1, got (2, 0)", loss.forward, y[:, :0], y[:, :0])
         _, cache = loss.forward(y, y)
         refuses(TypeError, f"{name}.backward: delta", loss.backward, cache, np.float32(1))
         refuses(
@@ -287,9 +272,7 @@ def test_losses_refuse():
 
 def test_class_indices_are_checked():
     loss, y = m.SoftmaxCrossEntropy(), np.zeros((3, 4))
-    refuses(
-        ValueError, "target: row 1 is class 4, expected one of 0 … 3", loss.forward, y, np.array([0, 4, -1])
-    )
+    refuses(ValueError, "target: row 1 is class 4, expected one of 0 … 3", loss.forward, y, np.array([0, 4, -1]))
     refuses(ValueError, "target: row 2 is class -1", loss.forward, y, np.array([0, 3, -1], np.int8))
     refuses(
         ValueError,
@@ -369,11 +352,7 @@ def test_sgd():
     assert state == {}
     step = m.SGD(0.25).step
     refuses(ValueError, "SGD.step: grads: 'w' missing", step, params, {}, {})
-    refuses(
-        ValueError, "SGD.step: grads['w']: expected shape (2,), got (1,)", step, params, {"w": np.ones(1)}, {}
-    )
-    refuses(
-        TypeError, "SGD.step: grads['w']: expected dtype", step, params, {"w": np.ones(2, np.float32)}, {}
-    )
+    refuses(ValueError, "SGD.step: grads['w']: expected shape (2,), got (1,)", step, params, {"w": np.ones(1)}, {})
+    refuses(TypeError, "SGD.step: grads['w']: expected dtype", step, params, {"w": np.ones(2, np.float32)}, {})
     refuses(ValueError, "SGD.step: state", step, params, grads, {"w": 1})
     assert step({"w": np.ones(1, np.float16)}, {"w": np.ones(1, np.float16)}, {})[0]["w"].dtype == np.float16

@@ -13,9 +13,7 @@ import pytest
 
 from manual_bp import Sigmoid, Softmax, SoftmaxCrossEntropy, Tanh
 
-POINTS = np.float32(
-    [-1e4, -200, -104, -88, -50, -20, -9.5, -3, -0.25, -0.0, 0, 1e-3, 0.5, 8, 17, 44, 60, 103, 1e4]
-)
+POINTS = np.float32([-1e4, -200, -104, -88, -50, -20, -9.5, -3, -0.25, -0.0, 0, 1e-3, 0.5, 8, 17, 44, 60, 103, 1e4])
 SUBNORMAL = Decimal(2) ** -149
 
 
@@ -29,9 +27,7 @@ def precise():
 def within(got, exact, units, subnormals=1):
     for value, truth in zip(np.ravel(got), exact, strict=True):
         error = abs(Decimal(float(value)) - truth)
-        assert error <= units * Decimal(2) ** -24 * abs(truth) + subnormals * SUBNORMAL, (
-            f"{value} for {truth:.9e}"
-        )
+        assert error <= units * Decimal(2) ** -24 * abs(truth) + subnormals * SUBNORMAL, f"{value} for {truth:.9e}"
 
 
 def decimals(array):
@@ -105,7 +101,4 @@ def test_cross_entropy_survives_saturation(row, target):
         others = sum(a[j] for j in range(3) if j != i)
         exact = a[i] * (total - weights[i]) - weights[i] * others
         terms = (total - weights[i]) * a[i] + weights[i] * others if i == m else a[i] * total + weights[i]
-        assert (
-            abs(Decimal(float(gradient[0, i])) - exact)
-            <= (16 + 6) * Decimal(2) ** -24 * terms + 4 * SUBNORMAL
-        )
+        assert abs(Decimal(float(gradient[0, i])) - exact) <= (16 + 6) * Decimal(2) ** -24 * terms + 4 * SUBNORMAL

@@ -67,18 +67,14 @@ def test_the_loss_of_an_epoch_is_that_of_its_rows(reduction):
     layer, x, target = Linear(1, 1), np.arange(8.0)[:, None], np.zeros((8, 1))
     params = {"W": np.ones((1, 1)), "b": np.zeros((1, 1))}
     loss = HalfSquaredError(reduction)
-    result = fit(
-        layer, loss, params, x, target, SGD(1e-30), epochs=1, batch_size=4, rng=np.random.default_rng(0)
-    )
+    result = fit(layer, loss, params, x, target, SGD(1e-30), epochs=1, batch_size=4, rng=np.random.default_rng(0))
     assert result.losses == (float(loss.forward(x, target)[0]),)
 
 
 def test_patience_keeps_the_best_epoch():
     seen = []
     x, target = xor(16)
-    result = run(
-        epochs=50, rate=30.0, patience=3, validation=(x, target), callback=lambda p: seen.append(p) and None
-    )
+    result = run(epochs=50, rate=30.0, patience=3, validation=(x, target), callback=lambda p: seen.append(p) and None)
     best = min(seen, key=lambda p: p.validation_loss)
     assert result.stopped == "patience"
     assert result.epochs == best.epoch + 3 == len(result.validation_losses) == len(seen)

@@ -19,7 +19,11 @@ def softmax_cross_entropy(draw: st.DrawFn) -> Case:
     n_rows, n_classes = draw(rows()), draw(widths())
     target = draw(
         st.sampled_from(
-            (indices(n_rows, below=n_classes), probabilities(n_rows, n_classes), nonnegative(n_rows, n_classes))
+            (
+                indices(n_rows, below=n_classes),
+                probabilities(n_rows, n_classes),
+                nonnegative(n_rows, n_classes),
+            )
         )
     )
     return Case(

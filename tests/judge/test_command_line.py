@@ -1,0 +1,162 @@
+"""The command line: what it prints, saves and returns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from oracles import verify as verify_module
+from oracles.__main__ import main
+from oracles.conformance import search
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {"layer", "check", "oracle", "dtype", "verdict", "examples", "worst_ratio", "seconds"}
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "oracles", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        **options,
+    )
+
+
+def test_list_names_every_layer():
+    done = run("list")
+    assert done.returncode == 0
+    assert {"Linear", "Softmax", "Sequential", "SGD"} <= set(done.stdout.split())
+
+
+def test_help_teaches():
+    done = run("verify", "--help")
+    assert done.returncode == 0
+    assert "examples:" in done.stdout
+    assert "exit status" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verify", "Lineal"], "unknown layer Lineal; known are"),
+        (["verify", "--against", "tensorflow"], "--against: expected some of torch, jax"),
+        (["verify", "--dtype", "int8"], "--dtype: expected some of float64, float32"),
+        (["verify", "--max-examples", "0"], "at least 1"),
+        (["verify", "--json", "no/such/folder/x.json"], "folder"),
+    ],
+)
+def test_wrong_usage_says_what_is_expected(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
+    file = tmp_path / "verdicts.json"
+    done = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "all agree" in done.stdout
+    document = json.loads(file.read_text())
+    assert document["schema"] == 1
+    assert document["seed"] == 3
+    assert {"python", "numpy", "torch", "jax"} <= document["versions"].keys()
+    assert all(row.keys() >= FIELDS for row in document["results"])
+    assert {row["oracle"] for row in document["results"]} == {"torch", "jax", "itself", "finite difference"}
+    assert {row["dtype"] for row in document["results"]} == {"float64", "float32"}
+    assert all(row["verdict"] == "agrees" and row["examples"] > 0 for row in document["results"])
+    assert all(0 <= row["worst_ratio"] <= 1 for row in document["results"])
+    assert os.listdir(tmp_path) == ["verdicts.json"]
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path):
+    documents = []
+    for name in ("a.json", "b.json"):
+        assert (
+            main(
+                [
+                    "verify",
+                    "Tanh",
+                    "--dtype",
+                    "float64",
+                    "--max-examples",
+                    "5",
+                    "--json",
+                    str(tmp_path / name),
+                ]
+            )
+            == 0
+        )
+        results = json.loads((tmp_path / name).read_text())["results"]
+        documents.append([{k: v for k, v in row.items() if k != "seconds"} for row in results])
+    assert documents[0] == documents[1]
+
+
+def broken(monkeypatch, error):
+    """Let the second search fail."""
+    calls = []
+
+    def fake(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(verify_module, "search", fake)
+
+
+def verified(tmp_path):
+    console = Console(width=100, record=True)
+    status = verify_module.verify(
+        ["Tanh"], against=["torch"], dtypes=["float64"], max_examples=3, seed=0,
+        json_path=str(tmp_path / "v.json"), console=console,
+    )  # fmt: skip
+    return status, console.export_text(), json.loads((tmp_path / "v.json").read_text())["results"]
+
+
+def test_interrupted_prints_and_saves_what_it_has(monkeypatch, tmp_path):
+    broken(monkeypatch, KeyboardInterrupt())
+    status, text, results = verified(tmp_path)
+    assert status == 130
+    assert "interrupted" in text
+    assert {row["check"] for row in results} == {"primal_agrees"}
+
+
+def test_a_crash_in_a_layer_is_a_failure_and_the_run_goes_on(monkeypatch, tmp_path):
+    broken(monkeypatch, ZeroDivisionError("in forward"))
+    status, text, results = verified(tmp_path)
+    assert status == 1
+    assert "ZeroDivisionError: in forward" in text
+    assert len({row["check"] for row in results}) > 5
+    assert [row["check"] for row in results if row["verdict"] == "wrong"] == ["cotangents_agree"]
+
+
+def test_too_many_blind_points_are_no_green_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(verify_module, "VACUOUS_LIMIT", -1.0)
+    status, text, _ = verified(tmp_path)
+    assert status == 1
+    assert "blind" in text
+
+
+@pytest.mark.slow
+def test_control_c_stops_a_real_run(tmp_path):
+    file = tmp_path / "v.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oracles", "verify", "--max-examples", "3000", "--json", str(file)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in out
+    assert json.loads(file.read_text())["results"]

@@ -1,0 +1,62 @@
+"""Finite differences know their own error: the truth lies within the radius, and at a kink they see nothing."""
+
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oracles import Rule, finite_difference
+from oracles.finite_difference import directional_derivative
+
+
+def rule(f):
+    return Rule(lambda **primals: (f(**primals), lambda delta: {}), "f")
+
+
+SMOOTH = {
+    "tanh": (np.tanh, lambda z: 4 / (z.exp() + (-z).exp()) ** 2),
+    "exp": (np.exp, lambda z: z.exp()),
+    "square": (np.square, lambda z: 2 * z),
+    "reciprocal of 2 + z²": (lambda z: 1 / (2 + z * z), lambda z: -2 * z / (2 + z * z) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@given(z=st.floats(-3, 3), delta=st.floats(-2, 2))
+def test_the_truth_lies_within_the_radius(name, z, delta):
+    f, derivative = SMOOTH[name]
+    slope, radius = directional_derivative(
+        rule(lambda z: f(z)), {"z": np.array([z])}, np.array([delta]), {"z": np.ones(1)}
+    )
+    with localcontext() as context:
+        context.prec = 50
+        error = abs(float(Decimal(slope) - Decimal(delta) * derivative(Decimal(z))))
+    assert error <= radius
+    assert radius <= 1e-7 * (1 + abs(delta))  # and it is a narrow one
+
+
+@pytest.mark.parametrize("f", [np.abs, lambda z: np.maximum(z, 0), lambda z: np.maximum(z, 0.1 * z)])
+def test_at_a_kink_it_sees_nothing(f):
+    _, radius = directional_derivative(rule(lambda z: f(z)), {"z": np.zeros(3)}, np.ones(3), {"z": np.ones(3)})
+    assert radius == np.inf
+
+
+def test_kinks_that_cancel_are_still_seen():
+    _, radius = directional_derivative(
+        rule(lambda z: np.abs(z)), {"z": np.zeros(2)}, np.array([1.0, -1.0]), {"z": np.ones(2)}
+    )
+    assert radius == np.inf
+
+
+def test_every_entry_has_its_enclosure():
+    y, pullback = finite_difference(rule(lambda z, W, k: (z @ W)[k]))(
+        z=np.array([[1.0, 2.0], [3.0, -1.0]]), W=np.array([[0.5, 1.0], [-2.0, 4.0]]), k=np.array([0, 0, 1])
+    )
+    found = pullback(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]]))
+    assert set(found) == {"z", "W"}
+    assert y.shape == (3, 2)
+    for n, exact in {"z": [[1.5, 2.0], [3.0, 4.0]], "W": [[7.0, 7.0], [0.0, 0.0]]}.items():
+        assert np.all(np.abs(found[n].mid - exact) <= found[n].radius)
+        assert np.all(found[n].radius < 1e-10)

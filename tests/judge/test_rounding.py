@@ -1,0 +1,107 @@
+"""What rounding may do: the two sources agree, it follows the conditioning, and it is a function of the input."""
+
+import numpy as np
+import pytest
+
+from oracles import Rule, jax_vjp, torch_autograd
+from oracles.cases.activations import softmax as softmax_twin
+from oracles.cases.layers import linear as linear_twin
+from oracles.rounding import MORE_SAMPLES, precision_name, precision_of, rounding_at, unit_roundoff
+
+RNG = np.random.default_rng(2)
+
+
+def layer_norm_torch(z, g):
+    return (z - z.mean(-1, keepdim=True)) / (z.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * g
+
+
+def layer_norm_jax(z, g):
+    import jax.numpy as jnp
+
+    return (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5) * g
+
+
+POINTS = {
+    "linear": (
+        linear_twin.torch_reference,
+        linear_twin.jax_reference,
+        {"z": (4, 9), "W": (9, 3), "b": (1, 3)},
+        (4, 3),
+    ),
+    "softmax": (softmax_twin.torch_reference, softmax_twin.jax_reference, {"z": (3, 5)}, (3, 5)),
+    "layer norm": (layer_norm_torch, layer_norm_jax, {"z": (3, 6), "g": (6,)}, (3, 6)),
+}
+
+
+def point(name):
+    torch_reference, jax_reference, shapes, out = POINTS[name]
+    primals = {n: RNG.standard_normal(s) for n, s in shapes.items()}
+    return torch_autograd(torch_reference), jax_vjp(jax_reference), primals, RNG.standard_normal(out)
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_torch_and_jax_see_the_same_rounding(name):
+    """Median over the entries within a factor of 4: they shake different operations of the same function."""
+    torch, jax, primals, delta = point(name)
+    by_torch, by_jax = (
+        rounding_at([o], primals, delta, "float32", fallback=o).allowance(MORE_SAMPLES) for o in (torch, jax)
+    )
+    assert by_torch.keys() == by_jax.keys()
+    for n in by_torch:
+        ratio = np.median(by_torch[n]) / np.median(by_jax[n])
+        assert 1 / 4 < ratio < 4
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_allowance_scales_with_the_unit_roundoff(name):
+    _, jax, primals, delta = point(name)
+    fine, coarse = (rounding_at([jax], primals, delta, p, fallback=jax).allowance() for p in ("float32", "float16"))
+    scale = unit_roundoff("float16") / unit_roundoff("float32")
+    for n in fine:
+        assert scale / 4 < np.median(coarse[n]) / np.median(fine[n]) < 4 * scale
+
+
+def test_allowance_is_a_function_of_the_input_and_grows_with_samples():
+    torch, _, primals, delta = point("layer norm")
+    first, second = (rounding_at([torch], primals, delta, "float64", fallback=torch).allowance() for _ in range(2))
+    assert all(first[n].tobytes() == second[n].tobytes() for n in first)
+    more = rounding_at([torch], primals, delta, "float64", fallback=torch).allowance(MORE_SAMPLES)
+    assert all(np.all(more[n] >= first[n]) for n in first)
+
+
+def test_allowance_follows_the_conditioning():
+    """Mean far from zero against the spread: layer norm cancels, and rounding may move its gradient further."""
+    torch, _, primals, delta = point("layer norm")
+    far = {**primals, "z": primals["z"] + 1000.0}
+    near_, far_ = (
+        np.median(rounding_at([torch], p, delta, "float64", fallback=torch).allowance()["z"]) for p in (primals, far)
+    )
+    assert far_ > 100 * near_
+
+
+def test_an_exact_zero_of_a_fused_kernel_has_rounding_of_its_own():
+    """Layer norm over one feature: the exact gradient is 0, and torch's fused backward is only nearly so."""
+    import torch
+
+    fused = torch_autograd(lambda z: torch.nn.functional.layer_norm(z, (1,)))
+    allowed = rounding_at(
+        [fused], {"z": np.array([[0.3], [7.0]])}, np.array([[1.0], [-2.0]]), "float64", fallback=fused
+    )
+    assert np.all(allowed.allowance()["z"] > 0)
+
+
+def test_a_rule_that_cannot_be_seen_into_shows_its_conditioning():
+    opaque = Rule(lambda z: (np.sin(z), lambda d: {"z": d * np.cos(z)}))
+    allowed = rounding_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).allowance()
+    assert np.all(allowed["z"] > 0)
+    assert np.all(allowed["output"] > 0)
+
+
+def test_precisions():
+    assert unit_roundoff("float32") == np.finfo(np.float32).eps / 2
+    assert unit_roundoff(np.float64) == np.finfo(np.float64).eps / 2
+    assert unit_roundoff("float16") == float(np.finfo(np.float16).eps) / 2
+    assert precision_name(np.longdouble) == "longdouble"
+    assert precision_of({"z": np.zeros(1), "W": np.zeros(1, np.float32), "i": np.zeros(1, int)}) == "float32"
+    with pytest.raises(ValueError, match="expected one of float16"):
+        precision_name("int8")
