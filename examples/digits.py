@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped == "interrupted":
         say(console, "interrupted: this is what was seen until then")
         return 130
-    if record.refused or not record.losses:
+    if record.refused or stopped == "diverged":
         say(console, f"FAILED: {'an oracle refuses a gradient' if record.refused else 'training diverged'}")
         return 1
     accuracy = f"held-out accuracy {record.accuracies[-1]:.1%}"

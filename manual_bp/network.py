@@ -78,18 +78,16 @@ class Sequential:
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return δ^1 by (15), and every layer's gradients under the names of its parameters."""
         routes, caches = cache
-        grads: list[Params] = []
+        grads: Params = {}
         try:
-            for layer, layer_cache in zip(self.layers[::-1], reversed(caches), strict=True):
-                delta, dparams = layer.backward(layer_cache, delta)
-                grads.append(dparams)
+            for index in reversed(range(len(caches))):
+                delta, dparams = self.layers[index].backward(caches[index], delta)
+                for own, name in reversed(routes[index]):
+                    grads[name] = dparams[own]
         except Exception as error:
-            self._note(error, len(self.layers) - 1 - len(grads))
+            self._note(error, index)
             raise
-        grads.reverse()
-        return delta, {
-            name: dparams[own] for route, dparams in zip(routes, grads, strict=True) for own, name in route
-        }
+        return delta, dict(reversed(grads.items()))
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return the product of the layers' Jacobians, the last one's first."""
@@ -103,9 +101,7 @@ class Sequential:
 
     def _routes(self, method: str, params: Params) -> _Routes:
         if not isinstance(params, dict):
-            raise TypeError(
-                f"Sequential.{method}: params: expected a dict of arrays, got {type(params).__name__}"
-            )
+            raise TypeError(f"Sequential.{method}: params: expected a dict of arrays, got {type(params).__name__}")
         return _route(len(self.layers), tuple(params))
 
     def _note(self, error: Exception, index: int) -> None:
@@ -135,9 +131,7 @@ def value_and_grad(network: Layer, loss: Loss, params: Params, x: Array, target:
     return value, grads
 
 
-def deltas(
-    network: Layer, params: Params, x: Array, delta: Array, *, closed_form: bool = False
-) -> list[Array]:
+def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_form: bool = False) -> list[Array]:
     """Return every δ^l = ∂L/∂z^l, from δ^1 at the input to δ^n, the given delta, nested networks laid flat.
 
     Layer by layer by (15); or, with `closed_form`, by (16): the Jacobians, each from its definition, are
@@ -184,9 +178,7 @@ def _require_layers(layers: tuple[Any, ...]) -> None:
     if not layers:
         raise ValueError("Sequential: expected one layer or more, got none")
     for index, layer in enumerate(layers):
-        if isinstance(layer, type) or not all(
-            hasattr(layer, name) for name in ("init", "forward", "backward")
-        ):
+        if isinstance(layer, type) or not all(hasattr(layer, name) for name in ("init", "forward", "backward")):
             raise TypeError(f"Sequential: layer {index} is no Layer: {layer!r}")
 
 
@@ -196,8 +188,7 @@ def _require_matching_widths(layers: tuple[Any, ...]) -> None:
         expected = getattr(layer, "n_in", None)
         if None not in (width, expected) and width != expected:
             raise ValueError(
-                f"layer {index} {layer} expects {expected} columns "
-                f"but layer {giver} {layers[giver]} gives {width}"
+                f"layer {index} {layer} expects {expected} columns but layer {giver} {layers[giver]} gives {width}"
             )
         if getattr(layer, "n_out", None) is not None:
             giver, width = index, layer.n_out

@@ -61,9 +61,7 @@ def load_params(path: str | os.PathLike[str], expected: Params) -> Params:
                 for name, like in expected.items():
                     _read(archive, members[name], like, header_only=True)
                 return {name: _read(archive, members[name], like) for name, like in expected.items()}
-        except (
-            Exception
-        ) as error:  # a hostile archive may make zipfile, zlib or the header's parser raise anything
+        except Exception as error:  # a hostile archive may make zipfile, zlib or the header's parser raise anything
             reason = str(error) or type(error).__name__
             raise ValueError(f"load_params: {os.fspath(path)}: {reason}") from error
 

@@ -93,22 +93,17 @@ def fit(
     Raises: ValueError or TypeError for arguments that make no sense, and whatever the layers raise.
     """
     _require_arguments(x, target, epochs, batch_size, rng, patience, min_improvement)
-    run = _Run(params, optimizer.init(params), (params, {}))
-    run.best = (params, run.state)
+    state = optimizer.init(params)
+    run = _Run(params, state, best=(params, state))
     stopped: Stopped = "finished"
     try:
         for epoch in range(1, epochs + 1):
-            before = run.params, run.state
-            value, validated = _epoch(run, network, loss, x, target, optimizer, batch_size, rng, validation)
-            if not isfinite(value) or (validated is not None and not isfinite(validated)):
-                run.params, run.state = before
+            last = _epoch(run, network, loss, x, target, optimizer, batch_size, rng, validation)
+            if last is None:
                 stopped = "diverged"
                 break
-            run.losses.append(value)
-            if validated is not None:
-                run.validation_losses.append(validated)
-            _watch(run, value if validated is None else validated, min_improvement)
-            if callback and callback(Progress(epoch, epochs, value, validated, run.params)) is True:
+            _watch(run, *last, min_improvement)
+            if callback and callback(Progress(epoch, epochs, *last, run.params)) is True:
                 stopped = "callback"
                 break
             if patience is not None and run.stale >= patience:
@@ -132,8 +127,12 @@ def _epoch(
     batch_size: int | None,
     rng: np.random.Generator | None,
     validation: tuple[Array, Array] | None,
-) -> tuple[float, float | None]:
-    """Step over all rows once; return the loss on the way and the validation loss at the end."""
+) -> tuple[float, float | None] | None:
+    """Step over all rows once; return the loss on the way and the validation loss at the end.
+
+    Where either is not finite, return None and leave the run as it was.
+    """
+    before = run.params, run.state
     total = 0.0
     mean = getattr(loss, "reduction", "mean") == "mean"
     for rows in _batches(len(x), batch_size, rng):
@@ -141,12 +140,16 @@ def _epoch(
         value, grads = value_and_grad(network, loss, run.params, batch, target[rows])
         total += float(value) * (len(batch) / len(x) if mean else 1)
         if not isfinite(total):
-            return total, None
+            break
         run.params, run.state = optimizer.step(run.params, grads, run.state)
-    if validation is None:
-        return total, None
-    y, _ = network.forward(run.params, validation[0])
-    return total, float(loss.forward(y, validation[1])[0])
+    validated = None
+    if validation is not None and isfinite(total):
+        y, _ = network.forward(run.params, validation[0])
+        validated = float(loss.forward(y, validation[1])[0])
+    if isfinite(total) and (validated is None or isfinite(validated)):
+        return total, validated
+    run.params, run.state = before
+    return None
 
 
 def _batches(n_rows: int, batch_size: int | None, rng: np.random.Generator | None) -> Iterator[Any]:
@@ -156,7 +159,12 @@ def _batches(n_rows: int, batch_size: int | None, rng: np.random.Generator | Non
     return minibatches(n_rows, batch_size, rng)
 
 
-def _watch(run: _Run, value: float, min_improvement: float) -> None:
+def _watch(run: _Run, loss: float, validated: float | None, min_improvement: float) -> None:
+    """Write down the losses of an epoch, and whether they are the best so far."""
+    run.losses.append(loss)
+    if validated is not None:
+        run.validation_losses.append(validated)
+    value = loss if validated is None else validated
     if value < run.best_loss - min_improvement:
         run.best_loss, run.best, run.stale = value, (run.params, run.state), 0
     else:
@@ -180,9 +188,7 @@ def _require_arguments(
     if batch_size is not None:
         require_count(None, "fit", "batch_size", batch_size)
         if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"fit: rng: a batch_size needs a numpy.random.Generator, got {type(rng).__name__}"
-            )
+            raise TypeError(f"fit: rng: a batch_size needs a numpy.random.Generator, got {type(rng).__name__}")
     if patience is not None:
         require_count(None, "fit", "patience", patience)
     require_real(None, "fit", "min_improvement", min_improvement)

@@ -30,9 +30,7 @@ def require_shape(
         return
     _refuse_non_array(owner, method, name, x)
     if x.dtype != like.dtype:
-        raise TypeError(
-            f"{_at(owner, method, name)}: expected dtype {like.dtype}, that of {of}, got {x.dtype}"
-        )
+        raise TypeError(f"{_at(owner, method, name)}: expected dtype {like.dtype}, that of {of}, got {x.dtype}")
     raise ValueError(f"{_at(owner, method, name)}: expected shape {shape}, got {x.shape}")
 
 
@@ -78,9 +76,7 @@ def require_names(owner: object, method: str, name: str, params: object, names: 
     if missing := sorted(expected - params.keys()):
         raise ValueError(f"{_at(owner, method, name)}: {', '.join(map(repr, missing))} missing")
     if unknown := sorted(map(repr, params.keys() - expected)):
-        raise ValueError(
-            f"{_at(owner, method, name)}: {', '.join(unknown)} unknown, expected {sorted(expected)}"
-        )
+        raise ValueError(f"{_at(owner, method, name)}: {', '.join(unknown)} unknown, expected {sorted(expected)}")
 
 
 def require_count(owner: object, method: str, name: str, value: Any) -> None:
@@ -121,6 +117,4 @@ def _refuse_non_array(owner: object, method: str, name: str, x: object) -> None:
 def _refuse_non_float(owner: object, method: str, name: str, x: Array) -> None:
     _refuse_non_array(owner, method, name, x)
     if x.dtype not in FLOATS:
-        raise TypeError(
-            f"{_at(owner, method, name)}: expected a floating dtype in native byte order, got {x.dtype!r}"
-        )
+        raise TypeError(f"{_at(owner, method, name)}: expected a floating dtype in native byte order, got {x.dtype!r}")

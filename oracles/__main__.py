@@ -1,4 +1,4 @@
-"""The command line: ``oracles list`` and ``oracles verify``."""
+"""The command line: ``oracles list``, ``oracles conventions`` and ``oracles verify``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from oracles.verify import verify  # noqa: E402
 EXAMPLES = """\
 examples:
   oracles list                                  the layers that can be judged, and by what
+  oracles conventions                           the derivatives at kinks, as each framework has them
   oracles verify                                every layer, both frameworks, float64 and float32
   oracles verify Linear Tanh --against torch    two layers, by PyTorch alone
   oracles verify --max-examples 2000 --seed 7   a deeper search, reproducible
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "list":
             return _list()
+        if args.command == "conventions":
+            return _conventions()
         return verify(
             args.layers,
             against=_listed(args.against, ("torch", "jax"), "--against"),
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="list the layers that can be judged")
+    commands.add_parser("conventions", help="what ours, torch and JAX take for a derivative where there is none")
     verify_ = commands.add_parser(
         "verify",
         help="search for a point at which a layer's gradient is wrong",
@@ -62,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     verify_.add_argument("--against", default="torch,jax", help="frameworks, comma-separated (default: torch,jax)")
     verify_.add_argument("--dtype", default="float64,float32", help="dtypes, comma-separated (default: both)")
     verify_.add_argument(
-        "--max-examples", type=_positive, default=50, metavar="N", help="points per check (default: 50)"
+        "--max-examples", type=_positive, default=100, metavar="N", help="points per check (default: 100)"
     )
     verify_.add_argument("--seed", type=int, default=0, metavar="S", help="of the search (default: 0)")
     verify_.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically")
@@ -80,6 +84,19 @@ def _list() -> int:
     for entry in entries():
         checks = {check for _, check, _ in searches([entry])}
         table.add_row(entry.name, entry.speaks_for.__module__, entry.module, str(len(checks)))
+    Console(width=100 if not sys.stdout.isatty() else None).print(table)
+    return 0
+
+
+def _conventions() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from oracles.conventions import conventions
+
+    table = Table("layer", "at", "declared", "manual_bp", "torch's own", "JAX's own")
+    for row in conventions():
+        table.add_row(row.layer, *(f"{v:g}" for v in (row.kink, row.declared, row.manual_bp, row.torch, row.jax)))
     Console(width=100 if not sys.stdout.isatty() else None).print(table)
     return 0
 

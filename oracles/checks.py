@@ -19,18 +19,28 @@ from oracles.rule import Array, Rule, is_differentiable, outputs, with_dtype
 from oracles.strategies import Point, laid_out
 from oracles.verdict import Evidence, Finding, Result, Verdict
 
+ALONG = "⟨cotangents, v⟩"
+
 Check = Callable[[Case, Point, Sequence[Rule]], Result | None]
 
 
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """The output is the one that every oracle computes."""
     names = named_outputs(outputs(point.delta), {})
-    return judge(case.subject, point.primals, point.delta, oracles, only=names, check="primal_agrees")
+    return judge(case.subject, point.primals, point.delta, oracles, kinks=case.kinks, only=names, check="primal_agrees")
 
 
 def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """Every cotangent is the one that every oracle derives."""
-    return judge(case.subject, point.primals, point.delta, oracles, only=point.primals, check="cotangents_agree")
+    return judge(
+        case.subject,
+        point.primals,
+        point.delta,
+        oracles,
+        kinks=case.kinks,
+        only=point.primals,
+        check="cotangents_agree",
+    )
 
 
 def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -50,12 +60,12 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
             if ratio <= 1:
                 break
         if ratio > 1:
-            evidence = Evidence((), sum(terms), {"finite difference": slope}, room, (1, 1))
-            finding = Finding("⟨cotangents, v⟩", "finite difference", Verdict.WRONG, ratio, evidence=evidence)
+            evidence = Evidence((), sum(terms), {"finite difference": slope}, room, refused=(1, 1))
+            finding = Finding(ALONG, "finite difference", Verdict.WRONG, True, ratio, evidence=evidence)
         else:
             size = sum(map(abs, terms))
             verdict = Verdict.VACUOUS if size and room >= size else Verdict.AGREES
-            finding = Finding("⟨cotangents, v⟩", "finite difference", verdict, ratio, room / size if size else 0.0)
+            finding = Finding(ALONG, "finite difference", verdict, ratio=ratio, resolves=room / size if size else 0.0)
         findings.append(finding)
     return Result(case.subject.name, "adjoint_of_own_primal", tuple(findings))
 
@@ -241,19 +251,19 @@ def _within(name: str, got: Any, want: Any, room: Callable[[str], Array], reason
         ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / allowed))
     worst = float(np.max(ratio))
     if worst <= 1:
-        return Finding(name, "itself", Verdict.AGREES, worst)
+        return Finding(name, "itself", Verdict.AGREES, ratio=worst)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     refused = int(np.count_nonzero(ratio > 1)), ratio.size
     evidence = Evidence(
-        index, float(got[index]), {"itself": float(want[index])}, float(allowed[index]), refused, reason
+        index, float(got[index]), {"itself": float(want[index])}, float(allowed[index]), refused=refused, reason=reason
     )
-    return Finding(name, "itself", Verdict.WRONG, worst, evidence=evidence)
+    return Finding(name, "itself", Verdict.WRONG, True, worst, evidence=evidence)
 
 
 def _bits(name: str, holds: bool, reason: str) -> Finding:
     if holds:
         return Finding(name, "itself", Verdict.AGREES)
-    return Finding(name, "itself", Verdict.WRONG, np.inf, evidence=Evidence(reason=reason))
+    return Finding(name, "itself", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -12,11 +12,12 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from oracles.checks import CHECKS, PRIMAL_ONLY
-from oracles.judge import require
+from oracles.disagreement import require
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.strategies import Point, points
 from oracles.verdict import Finding, Result, Verdict
 
+POINTS_PER_CASE = 4
 DTYPES = ("float64", "float32")
 
 
@@ -40,7 +41,7 @@ class Tally:
             worst = max(f.ratio for f in findings)
             self.examples[oracle] = self.examples.get(oracle, 0) + 1
             self.worst_ratio[oracle] = max(self.worst_ratio.get(oracle, 0.0), worst)
-            refused = [f.verdict for f in findings if f.verdict.refuses]
+            refused = [f.verdict for f in findings if f.refuses]
             self.verdicts[oracle] = refused[0] if refused else self.verdicts.get(oracle, Verdict.AGREES)
             if all(f.verdict is Verdict.VACUOUS for f in findings):
                 self.vacuous[oracle] = self.vacuous.get(oracle, 0) + 1
@@ -77,14 +78,16 @@ def search(
     """
     run, counted = CHECKS[check], tally if tally is not None else Tally()
 
-    def conforms(drawn: tuple[Case, Point]) -> None:
-        case, point = drawn
-        result = run(case, point, case.oracles(against))
-        if tick:
-            tick()
-        if result is not None:
-            counted.add(result)
-            require(result)
+    def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
+        case, at = drawn
+        oracles = case.oracles(against)
+        for point in at:
+            result = run(case, point, oracles)
+            if tick:
+                tick()
+            if result is not None:
+                counted.add(result)
+                require(result)
 
     conforms.__name__ = conforms.__qualname__ = f"conforms_{label}_{check}_{dtype}"
     profile = settings()
@@ -92,7 +95,7 @@ def search(
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         phases=[phase for phase in profile.phases if phase is not Phase.explain],
-        max_examples=max_examples or profile.max_examples,
+        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
         database=profile.database if seed is None else None,
     )(given(judged_points(cases, dtype))(conforms))
     started = time.perf_counter()
@@ -104,10 +107,10 @@ def search(
 
 
 @st.composite
-def judged_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -> tuple[Case, Point]:
-    """Draw a case, then a point of it."""
+def judged_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -> tuple[Case, tuple[Point, ...]]:
+    """Draw a case, then points of it."""
     case = draw(cases)
-    return case, draw(points(case.subject, case.primals, dtype))
+    return case, draw(points(case.subject, case.primals, dtype, POINTS_PER_CASE))
 
 
 def searches(names: Sequence[Entry], dtypes: Sequence[str] = DTYPES) -> Iterator[tuple[Entry, str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.rule import Array, Primals, is_differentiable, outputs
+from oracles.rule import Array, Primals, called, is_differentiable, outputs
 
 Pattern: TypeAlias = "tuple[int | str, ...]"
 
@@ -124,7 +124,7 @@ def _functions(f: Callable[..., Any], primals: Primals) -> tuple[Callable[..., A
     is_tuple: list[bool] = []
 
     def primal(arrays: Sequence[Any]) -> list[Any]:
-        y = f(**dict(zip(primals, arrays, strict=True)))
+        y = called(f, dict(zip(primals, arrays, strict=True)))
         is_tuple[:] = [isinstance(y, tuple | list)]
         return [jnp.asarray(part) for part in outputs(y)]
 

@@ -40,7 +40,7 @@ def jax_vjp(f: Callable[..., Any], *, name: str = "jax", through: str = "numpy")
     if through not in ("numpy", "xla"):
         raise ValueError(f'through: expected "numpy" or "xla", got {through!r}')
     oracle = _Oracle(f, name, through == "xla")
-    return Rule(oracle, name, None if through == "xla" else oracle.perturbed)
+    return Rule(oracle, name, None if through == "xla" else oracle.perturbed, f, "jax")
 
 
 class _Translated:

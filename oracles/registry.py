@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 
@@ -29,6 +29,8 @@ class Case:
         torch, jax: the reference in each framework's own idiom, ``f(**primals, **options) -> y``; the primal only.
         options: configuration that the references need beyond the primals (a slope, a reduction); hashable, since a
             reference is traced once for each value.
+        kinks: "declared" where the references are written to give the convention that the subject declares for points
+            without a derivative; "any" accepts every subgradient there.
         batched: primals whose first axis holds independent rows, as the output's does; the cotangents of all other
             primals are then sums over the rows.
     """
@@ -39,6 +41,7 @@ class Case:
     jax: Callable[..., Any] | None = None
     options: Mapping[str, Hashable] = field(default_factory=dict)
     batched: tuple[str, ...] = ()
+    kinks: Literal["any", "declared"] = "any"
 
     def oracles(self, names: Sequence[str] = tuple(FRAMEWORKS)) -> list[Rule]:
         """Return the oracles of these names that this case has a reference for."""

@@ -11,8 +11,9 @@ deviation seen over the samples: nothing is chosen, conditioning and cancellatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from oracles.rule import (
 )
 
 CONFIDENCE = 8.0
-FIRST_SAMPLES = 3
+FIRST_SAMPLES = 2
 MORE_SAMPLES = 16
 
 # (unit roundoff, smallest normal) of each precision: what is smaller, vector units may flush to zero.
@@ -44,6 +45,7 @@ _PRECISIONS = {
 }
 
 
+@lru_cache
 def precision_name(dtype: npt.DTypeLike) -> str:
     """Return the name of a floating dtype as this module knows it.
 
@@ -60,6 +62,14 @@ def precision_name(dtype: npt.DTypeLike) -> str:
 def unit_roundoff(dtype: npt.DTypeLike) -> float:
     """Return u, the largest relative error of one rounding: 2^-53 for float64, 2^-24 for float32."""
     return _PRECISIONS[precision_name(dtype)][0]
+
+
+def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
+    """Return whether a dtype is a floating one of less precision than another."""
+    try:
+        return unit_roundoff(dtype) > unit_roundoff(than)
+    except ValueError:
+        return False
 
 
 def precision_of(primals: Primals) -> str:
@@ -81,49 +91,79 @@ class Rounding:
         sources: Rules whose operations can be shaken, the first that is not opaque at this point is used.
         primals, delta: the point, in float64.
         precision: what the subject computes in.
+        known: what oracles of these names have already answered at the point.
     """
 
     sources: Sequence[Rule]
     primals: Primals
     delta: Any
     precision: str
-    _centre: dict[str, Array] = field(default_factory=dict)
-    _worst: dict[str, Array] = field(default_factory=dict)
+    known: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    _centre: Array | None = None
+    _worst: Array | None = None
+    _places: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
     _samples: int = 0
 
     def allowance(self, samples: int = FIRST_SAMPLES) -> dict[str, Array]:
         """Return how far rounding may move each entry of the outputs ("output", or "output[0]" …) and cotangents.
 
-        The perturbations are seeded, so that an allowance is a function of the input. From the fourth sample on
+        The perturbations are seeded, so that an allowance is a function of the input. Beyond the first samples
         underflow is imitated too.
         """
-        u, tiny = _PRECISIONS[self.precision]
-        growth = CONFIDENCE * max(1, longest_reduction(self.primals, self.delta)) ** 0.5
-        for k in range(self._samples, samples):
-            floor = 0.0 if k < FIRST_SAMPLES else tiny * growth
-            for name, moved in self._shaken(Shake(np.random.default_rng(k), u * growth, floor)).items():
-                centre = self._centre[name]
-                deviation = np.abs(moved - centre)
-                deviation = np.where(np.isnan(deviation), np.inf, deviation)
+        if samples > self._samples:
+            u, tiny = _PRECISIONS[self.precision]
+            for k in range(self._samples, samples):
+                floor = 0.0 if k < FIRST_SAMPLES else tiny * self._growth
+                deviation = self._deviation(Shake(np.random.default_rng(k), u * self._growth, floor))
+                assert self._centre is not None
                 # Operands are shaken, so a result that no operation consumes has its own last rounding to add.
-                before = self._worst[name] if k else u * growth * np.abs(centre)
-                self._worst[name] = np.maximum(before, deviation)
-        self._samples = max(self._samples, samples)
-        return self._worst
+                before = u * self._growth * np.abs(self._centre) if self._worst is None else self._worst
+                self._worst = np.maximum(before, deviation)
+            self._samples = samples
+        return self._named(self._worst)
+
+    def jumps(self, name: str) -> bool:
+        """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
+        large = self.allowance()[name]
+        h = 2.0**-10 * _PRECISIONS[self.precision][0] * self._growth
+        finer = [self._deviation(Shake(np.random.default_rng(k), h)) for k in range(FIRST_SAMPLES)]
+        small = self._named(np.maximum.reduce(finer))[name]
+        return bool(np.any((small > large / 8) & (large > 0)))
+
+    @cached_property
+    def _growth(self) -> float:
+        return CONFIDENCE * float(max(1, longest_reduction(self.primals, self.delta)) ** 0.5)
+
+    def _deviation(self, shake: Shake) -> Array:
+        """Return how far one shaken evaluation lies from the plain one, all arrays in one flat vector."""
+        shaken = self._shaken(shake)
+        if self._centre is None:
+            source = self.sources[0]
+            plain = self.known.get(source.name)
+            if plain is None:
+                y, pullback = source(**self.primals)
+                plain = named_outputs(outputs(y), dict(pullback(self.delta)))
+            self._centre = np.concatenate([np.ravel(plain[n]) for n in shaken])
+            stops = np.cumsum([np.size(a) for a in shaken.values()]).tolist()
+            self._places = {
+                n: (slice(stop - np.size(a), stop), np.shape(a))
+                for (n, a), stop in zip(shaken.items(), stops, strict=True)
+            }
+        deviation = np.abs(np.concatenate([np.ravel(a) for a in shaken.values()]) - self._centre)
+        return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf))
+
+    def _named(self, flat: Array | None) -> dict[str, Array]:
+        assert flat is not None
+        return {n: flat[place].reshape(shape) for n, (place, shape) in self._places.items()}
 
     def _shaken(self, shake: Shake) -> dict[str, Array]:
         while True:
-            source = self.sources[0]
+            perturbed = self.sources[0].perturbed
+            assert perturbed is not None
             try:
-                assert source.perturbed is not None
-                shaken = named_outputs(*source.perturbed(self.primals, self.delta, shake))
+                return named_outputs(*perturbed(self.primals, self.delta, shake))
             except Opaque:
                 self.sources = self.sources[1:]
-                continue
-            if not self._centre:
-                y, pullback = source(**self.primals)
-                self._centre = named_outputs(outputs(y), dict(pullback(self.delta)))
-            return shaken
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:
@@ -132,14 +172,23 @@ def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Arr
     return {**dict(zip(names, y, strict=True)), **cotangents}
 
 
-def rounding_at(oracles: Sequence[Rule], primals: Primals, delta: Any, precision: str, *, fallback: Rule) -> Rounding:
+def rounding_at(
+    oracles: Sequence[Rule],
+    primals: Primals,
+    delta: Any,
+    precision: str,
+    *,
+    fallback: Rule,
+    known: Mapping[str, Mapping[str, Array]] | None = None,
+) -> Rounding:
     """Return the allowance at a point, from the first oracle that can be seen into there.
 
     Where none can (finite differences, opaque kernels), the primals and delta of ``fallback`` are shaken as a
-    whole: that shows the conditioning of the problem, though not the rounding inside.
+    whole: that shows the conditioning of the problem, though not the rounding inside. ``known`` holds what oracles
+    of these names have already answered at the point, so that they are not asked again.
     """
     sources = [*(rule for rule in oracles if rule.perturbed is not None), _shaken_inputs(fallback)]
-    return Rounding(sources, with_dtype(primals, np.float64), with_dtype(delta, np.float64), precision)
+    return Rounding(sources, with_dtype(primals, np.float64), with_dtype(delta, np.float64), precision, known or {})
 
 
 def _shaken_inputs(rule: Rule) -> Rule:

@@ -9,8 +9,10 @@ labels) have no cotangent. ``y`` and ``delta`` may be tuples of arrays.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,6 +35,14 @@ class Enclosure(NamedTuple):
 
     mid: Array
     radius: Array
+
+
+class Proof(NamedTuple):
+    """An enclosure, and the rigorous bound on what any rounding of the subject's own primal can do to it."""
+
+    mid: Array
+    radius: Array
+    rounding: Array
 
 
 class Shake(NamedTuple):
@@ -63,11 +73,15 @@ class Rule:
         perturbed: ``perturbed(primals, delta, shake) -> (outputs, cotangents)`` evaluates output and pullback with
             every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
             can never be seen into. `oracles.rounding` derives tolerances from it.
+        reference: the primal that a framework differentiates, as its user wrote it.
+        framework: "torch", "jax", or "" for NumPy.
     """
 
     evaluate: Evaluate
     name: str = "rule"
     perturbed: Perturbed | None = None
+    reference: Callable[..., Any] | None = None
+    framework: str = ""
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
@@ -81,8 +95,8 @@ def outputs(y: Any) -> tuple[Any, ...]:
 
 def is_differentiable(array: Any) -> bool:
     """Return whether an array has a cotangent: floating dtypes have, integers and booleans have not."""
-    dtype = np.asarray(array).dtype
-    return bool(np.issubdtype(dtype, np.floating)) or dtype.name == "bfloat16"
+    dtype = array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
@@ -91,7 +105,27 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
         return {name: with_dtype(array, dtype) for name, array in tree.items()}
     if isinstance(tree, tuple):
         return tuple(with_dtype(array, dtype) for array in tree)
-    return tree.astype(dtype) if is_differentiable(tree) else tree
+    return np.asarray(tree, dtype) if is_differentiable(tree) else tree
+
+
+def called(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
+    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin)."""
+    return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
+
+
+@lru_cache(maxsize=4096)
+def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return False  # builtins show no signature; most take no names
+    required = [p for p in signature.parameters.values() if p.default is p.empty]
+    positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError:
+        return not (positional and len(required) == len(names) == 1)  # one primal can only be meant for one parameter
+    return True
 
 
 def manual(
@@ -105,7 +139,6 @@ def manual(
             array where there is one primal). ``None`` or a missing name claims no gradient for that primal.
         name: what reports call it; the forward's name by default.
     """
-
     label = name or str(getattr(forward, "__qualname__", "manual"))
 
     def evaluate(**primals: Array) -> tuple[Any, Pullback]:

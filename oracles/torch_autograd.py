@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Shake, is_differentiable, outputs
+from oracles.rule import Array, called, Cotangents, Primals, Pullback, Rule, Shake, is_differentiable, outputs
 
 
 def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:
@@ -41,7 +41,7 @@ def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:
             gradients = _gradients(tensors, y, [_tensor(d) for d in outputs(delta)], retain=False)
         return tuple(_array(t) for t in outputs(y)), gradients
 
-    return Rule(evaluate, name, perturbed)
+    return Rule(evaluate, name, perturbed, f, "torch")
 
 
 def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[str, Any], Any]:
@@ -49,7 +49,7 @@ def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[s
 
     tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
     with torch.enable_grad():
-        y = f(**tensors)
+        y = called(f, tensors)
     for part in outputs(y):
         if not isinstance(part, torch.Tensor):
             raise TypeError(

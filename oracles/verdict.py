@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from oracles.rule import Primals, Rule
 
 
 class Verdict(StrEnum):
-    """The possible verdicts, from the best to the worst."""
+    """The possible verdicts, from the best to the worst.
+
+    AGREES: no further from the oracles than rounding could move it.
+    KINK: at a point without a derivative, a subgradient other than the oracles'.
+    VACUOUS: rounding alone could move the gradient by its own size: nothing can be seen here.
+    UNSTABLE: right as a formula, but it loses digits that need not be lost.
+    ORACLES_CONFLICT: the oracles contradict one another, and nothing could arbitrate.
+    WRONG: no rounding explains it.
+    """
 
     AGREES = "agrees"
     KINK = "kink"
@@ -16,11 +27,6 @@ class Verdict(StrEnum):
     UNSTABLE = "unstable"
     ORACLES_CONFLICT = "oracles_conflict"
     WRONG = "wrong"
-
-    @property
-    def refuses(self) -> bool:
-        """Whether this verdict raises: the subject, or the evidence against it, is not as it should be."""
-        return self in (Verdict.WRONG, Verdict.UNSTABLE, Verdict.ORACLES_CONFLICT)
 
 
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
@@ -35,14 +41,16 @@ class Evidence:
         subject: what the subject gave there.
         oracles: what each oracle gave there.
         allowance: how far rounding could have moved this entry.
+        enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could tell.
         refused: how many entries are refused, of how many.
-        reason: what is wrong in words, where values alone do not say it ("shape (3,), expected (1, 3)").
+        reason: what is wrong in words: "shape (3,), expected (1, 3)", "no subgradient", who agrees with whom.
     """
 
     index: tuple[int, ...] = ()
     subject: float | None = None
     oracles: Mapping[str, float] = field(default_factory=dict)
     allowance: float | None = None
+    enclosure: tuple[float, float] | None = None
     refused: tuple[int, int] = (0, 0)
     reason: str = ""
 
@@ -54,6 +62,8 @@ class Finding:
     Attributes:
         quantity: "output", or the name of the primal whose cotangent was judged.
         oracle: who judged: an oracle's name, or "itself" where the subject is held against itself.
+        refuses: whether the subject is refused for it. A subgradient where none is declared, or digits that torch
+            and JAX lose as well, are worth telling and no reason to refuse.
         ratio: worst |error| / allowance over the entries: up to 1 is rounding.
         resolves: the relative error in one entry that would have been refused here (median over the entries).
     """
@@ -61,9 +71,26 @@ class Finding:
     quantity: str
     oracle: str
     verdict: Verdict
+    refuses: bool = False
     ratio: float = 0.0
     resolves: float = 0.0
     evidence: Evidence = Evidence()
+
+    @property
+    def gravity(self) -> tuple[bool, int, float]:
+        """Orders findings from the lightest to the gravest."""
+        return self.refuses, _SEVERITY[self.verdict], self.ratio
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a result was found, so that it can be looked into and reproduced."""
+
+    subject: Rule
+    oracles: tuple[Rule, ...]
+    primals: Primals
+    delta: Any
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -75,42 +102,40 @@ class Result:
         check: the property that was checked.
         findings: one for every array and oracle.
         not_claimed: primals for which the subject claims no gradient; nothing was judged there.
+        setting: the point, the subject and the oracles.
     """
 
     subject: str
     check: str
     findings: tuple[Finding, ...]
     not_claimed: tuple[str, ...] = ()
+    setting: Setting | None = field(default=None, repr=False, compare=False)
 
     @property
     def worst(self) -> Finding | None:
-        """The gravest finding, by verdict and then by ratio; ``None`` where nothing was judged."""
-        return max(self.findings, key=lambda f: (_SEVERITY[f.verdict], f.ratio), default=None)
+        """The gravest finding; ``None`` where nothing was judged."""
+        return max(self.findings, key=lambda finding: finding.gravity, default=None)
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict; vacuous where nothing was judged."""
-        return self.worst.verdict if self.worst else Verdict.VACUOUS
+        """The gravest verdict; vacuous where nothing was judged, or nothing could be seen by anyone."""
+        if not self.findings or all(f.verdict is Verdict.VACUOUS for f in self.findings):
+            return Verdict.VACUOUS
+        seeing = [f for f in self.findings if f.verdict is not Verdict.VACUOUS]
+        return max(seeing, key=lambda finding: finding.gravity).verdict
+
+    @property
+    def refuses(self) -> bool:
+        """Whether any finding refuses the subject."""
+        return any(f.refuses for f in self.findings)
 
     @property
     def ratio(self) -> float:
         """The worst error over all findings, in units of what rounding allows."""
         return max((f.ratio for f in self.findings), default=0.0)
 
-
-class Disagreement(AssertionError):
-    """The subject is refused. ``verdict``, ``evidence`` and ``result`` say why; ``str()`` reads like a bug report."""
-
-    def __init__(self, result: Result, text: str) -> None:
-        super().__init__(text)
-        self.result = result
-
     @property
-    def verdict(self) -> Verdict:
-        """The gravest verdict found."""
-        return self.result.verdict
-
-    @property
-    def evidence(self) -> Evidence:
-        """The evidence of the gravest finding."""
-        return self.result.worst.evidence if self.result.worst else Evidence()
+    def resolves(self) -> float:
+        """The relative error in one entry that would have been refused: the median over what was seen."""
+        seen = sorted(f.resolves for f in self.findings if f.resolves)
+        return seen[len(seen) // 2] if seen else 0.0

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from oracles.conformance import Tally, search, searches
+from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
 from oracles.registry import entries
-from oracles.verdict import Disagreement, Verdict
+from oracles.verdict import Verdict
 
 # Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
 VACUOUS_LIMIT = 0.1
@@ -137,7 +138,7 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     shown = ""
     for (layer, oracle, dtype), group in sorted(_grouped(rows).items()):
-        refused = [r for r in group if Verdict(r.verdict).refuses]
+        refused = [r for r in group if r.verdict != Verdict.AGREES]
         examples = sum(r.examples for r in group)
         resolved = [r.resolves_median for r in group if r.resolves_median]
         table.add_row(

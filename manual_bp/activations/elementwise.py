@@ -41,7 +41,7 @@ class Elementwise(ABC):
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return delta · σ'(z)."""
         require_shape(self, "backward", "delta", delta, cache.shape, cache, "y")
-        return np.multiply(delta, self.derivative(cache)), {}
+        return delta * self.derivative(cache), {}
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return diag σ'(z) for each row of z, shape (N, n, n)."""

@@ -29,9 +29,7 @@ def reduce_rows(rows: Array, reduction: Reduction, dtype: np.dtype[Any]) -> Any:
     return narrow(total / len(rows) if reduction == "mean" and len(rows) > 1 else total, dtype)
 
 
-def scale_rows(
-    owner: object, gradient: Array, delta: Any, reduction: Reduction, dtype: np.dtype[Any]
-) -> Array:
+def scale_rows(owner: object, gradient: Array, delta: Any, reduction: Reduction, dtype: np.dtype[Any]) -> Array:
     """Return the rows' gradients times delta, divided by N for a mean; `gradient` is overwritten."""
     if type(delta) is float and delta == 1.0 and reduction != "none":
         factor = None

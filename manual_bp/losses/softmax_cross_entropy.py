@@ -62,9 +62,9 @@ class SoftmaxCrossEntropy:
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return (a Σ y* − y*) times delta."""
-        *saved, target, dtype = cache
-        gradient = (_against_classes if target.ndim == 1 else _against_weights)(*saved, target)
-        return scale_rows(self, gradient, delta, self.reduction, dtype)
+        e, rest, top, target, dtype = cache
+        against = _against_classes if target.ndim == 1 else _against_weights
+        return scale_rows(self, against(e, rest, top, target), delta, self.reduction, dtype)
 
     def _checked(self, target: Array, y: Array) -> Array:
         """Return the target: the weights themselves, or the class indices as a new array."""

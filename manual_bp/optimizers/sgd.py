@@ -34,7 +34,5 @@ class SGD:
         require_names(self, "step", "state", state, frozenset())
         require_names(self, "step", "grads", grads, params.keys())
         for name, value in params.items():
-            require_shape(
-                self, "step", f"grads[{name!r}]", grads[name], value.shape, value, f"params[{name!r}]"
-            )
+            require_shape(self, "step", f"grads[{name!r}]", grads[name], value.shape, value, f"params[{name!r}]")
         return {name: w - scalar(self.learning_rate, w) * grads[name] for name, w in params.items()}, {}

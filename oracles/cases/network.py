@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -51,6 +52,7 @@ def sequential(draw: st.DrawFn) -> Case:
         jax=jax_reference,
         options=options(network),
         batched=("z",),
+        kinks="declared",
     )
 
 
@@ -66,6 +68,7 @@ def digits_network(draw: st.DrawFn) -> Case:
         jax=jax_objective,
         options=options(network),
         batched=("z", "target"),
+        kinks="declared",
     )
 
 
@@ -116,5 +119,11 @@ def jax_objective(z: Any, target: Any, chain: Chain, **params: Any) -> Any:
 def _composed(reference: str, z: Any, chain: Chain, params: Mapping[str, Any]) -> Any:
     for i, (twin, configuration) in enumerate(chain):
         own = {name.removeprefix(f"{i}."): p for name, p in params.items() if name.startswith(f"{i}.")}
-        z = getattr(import_module(twin), reference)(z, **own, **dict(configuration))
+        z = _function(twin, reference)(z, **own, **dict(configuration))
     return z
+
+
+@lru_cache
+def _function(twin: str, reference: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(import_module(twin), reference)
+    return found

@@ -165,7 +165,7 @@ def test_overflow_to_the_same_infinity_is_right():
 def test_a_pair_that_does_not_fit_says_how(subject, said):
     with pytest.raises((TypeError, ValueError, Disagreement)) as refused:
         oracles.check(subject, {"z": POINT["z"]}, against=[oracles.torch_autograd(lambda z: z.clone())])
-    assert said in str(refused.value)
+    assert said in " ".join(str(refused.value).split())
 
 
 def test_primals_and_references_that_do_not_fit_say_so():

@@ -18,7 +18,7 @@ def test_planted_bug_is_killed(plant, dtype):
     with pytest.raises(Disagreement) as refused:
         search(plant.planted(), plant.killer, dtype, max_examples=EXAMPLES, seed=0)
     assert refused.value.result.check == plant.killer
-    assert refused.value.verdict.refuses
+    assert refused.value.verdict in ("wrong", "kink", "unstable")
     assert len(str(refused.value).splitlines()) <= 25
 
 

@@ -18,7 +18,7 @@ IDENTITY = manual(lambda z: (z.copy(), None), lambda cache, delta: {"z": delta.c
 
 @st.composite
 def any_point(draw, dtype="float64"):
-    return draw(points(IDENTITY, {"z": real(draw(rows()), draw(widths()))}, dtype))
+    return draw(points(IDENTITY, {"z": real(draw(rows()), draw(widths()))}, dtype))[0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

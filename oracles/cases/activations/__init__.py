@@ -27,4 +27,5 @@ def on_rows(
         jax=jax_reference,
         options=options or {},
         batched=("z",),
+        kinks="declared",
     )

@@ -1,0 +1,417 @@
+"""Count false alarms: right gradients of manual_bp, torch and JAX, on hard inputs, that the judge calls wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
+
+from oracles.threads import pin_threads  # noqa: E402
+
+pin_threads()
+
+import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
+from rich.box import SIMPLE_HEAD  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from oracles.disagreement import Disagreement  # noqa: E402
+from oracles.files import write_atomically  # noqa: E402
+from oracles.jax_vjp import jax_vjp  # noqa: E402
+from oracles.judge import judge  # noqa: E402
+from oracles.registry import Case, Entry, entries  # noqa: E402
+from oracles.rounding import named_outputs  # noqa: E402
+from oracles.rule import Array, Rule, outputs  # noqa: E402
+from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at  # noqa: E402
+from oracles.verdict import Result, Verdict  # noqa: E402
+
+GUIDE = """\
+Subjects, all of them right, each judged by torch and JAX in float64 as any subject is:
+  manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
+  jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
+An example is a layer, a configuration, a dtype, values, a cotangent and a memory layout, all determined by --seed
+and its number. Values are drawn in eight ways: normal; a mean of 10^k times the spread; pairs that cancel; rows equal
+but for a few units in the last place; zeros and ties; saturated; tiny; every entry of another magnitude. Magnitudes
+are log-uniform in 1e-6 ... 1e6, of cotangents in 1e-3 ... 1e3 (float16: smaller, or everything overflows); a third of
+the examples have entries overridden by what breaks things: 0, -0, 1e4, subnormal, a tie.
+  wrong    a false alarm: exit status 1     error    the judge raised: exit status 1
+  refused  of all verdicts; unstable, kink and conflict may refuse too, and are listed in the JSON
+
+examples:
+  python benchmarks/false_alarms.py --json alarms.json         200,000 verdicts in two processes
+  python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
+  python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
+
+DTYPES = ("float64", "float32", "float16")
+# Powers of ten between which the magnitudes of primals and of cotangents lie.
+MAGNITUDES = {"float64": (-6.0, 6.0), "float32": (-6.0, 6.0), "float16": (-2.0, 1.0)}
+COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 1.0)}
+SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
+POOL = 200  # configurations of each layer
+XLA_POOL = 6  # of which so many are compiled
+CHUNK = 120  # examples handed to a process at a time
+SHOWN = 20  # alarms of each verdict kept with their reports
+CATEGORIES = (*(str(v) for v in Verdict), "error")
+Fill = Callable[[Any, tuple[int, ...], float, "np.finfo[Any]"], Array]
+
+
+def _normal(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    return np.asarray(rng.standard_normal(shape) * magnitude)
+
+
+def _offset(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    spread = 10.0 ** -rng.uniform(1, info.precision)
+    return np.asarray(magnitude * (rng.choice((-1.0, 1.0)) + spread * rng.standard_normal(shape)))
+
+
+def _cancelling(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    """Neighbours along a random axis are opposite but for a few units in the last place."""
+    values = _normal(rng, shape, magnitude, info)
+    along = np.moveaxis(values, rng.integers(len(shape)), 0)
+    pairs = len(along) // 2
+    off = 1 + rng.integers(-2, 3, along[:pairs].shape) * float(info.eps)
+    along[1 : 2 * pairs : 2] = -along[0 : 2 * pairs : 2] * off
+    return values
+
+
+def _near_rows(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    row = rng.standard_normal(shape[1:]) * magnitude
+    return np.asarray(row * (1 + rng.integers(-2, 3, shape) * float(info.eps)))
+
+
+def _ties(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    return np.asarray(rng.integers(-1, 2, shape) * magnitude)
+
+
+def _saturated(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*SATURATION[info.dtype.name]))
+
+
+def _tiny(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    smallest = np.log10(float(info.smallest_normal)) / 2
+    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(smallest, MAGNITUDES[info.dtype.name][0]))
+
+
+def _scattered(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*MAGNITUDES[info.dtype.name], shape))
+
+
+REGIMES: Mapping[str, Fill] = {
+    f.__name__.strip("_"): f
+    for f in (_normal, _offset, _cancelling, _near_rows, _ties, _saturated, _tiny, _scattered)
+}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A verdict that is not an agreement, and how to see it again."""
+
+    example: int
+    subject: str
+    layer: str
+    dtype: str
+    regime: str
+    verdict: str
+    report: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One point of one configuration of a layer."""
+
+    entry: Entry
+    case: Case
+    compiled: bool
+    point: Point
+    regime: str
+
+
+def drawn_cases(entry: Entry, count: int, seed: int) -> list[Case]:
+    """Draw configurations of a layer as a search does; a seed determines them."""
+    cases: list[Case] = []
+    settings = hypothesis.settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+    def keep(case: Case) -> None:
+        cases.append(case)
+
+    hypothesis.seed(seed)(settings(hypothesis.given(entry.cases)(keep)))()
+    return cases
+
+
+@lru_cache(maxsize=4)
+def pools(seed: int) -> list[tuple[Entry, list[Case]]]:
+    """Return all layers with their configurations, drawn before anything is judged, so that they depend on no order."""
+    return [(entry, drawn_cases(entry, POOL, seed)) for entry in entries()]
+
+
+def drawn_example(seed: int, number: int) -> Example:
+    """Return the example that a seed and its number determine."""
+    layers = pools(seed)
+    entry, pool = layers[number % len(layers)]
+    dtype = DTYPES[number // len(layers) % len(DTYPES)]
+    rng = np.random.default_rng((seed, number))
+    # Configurations that XLA compiles come up as often as all others together: each costs one compilation.
+    compiled = bool(rng.random() < 0.5)
+    which = int(rng.integers(XLA_POOL if compiled else len(pool)))
+    case = pool[min(which, len(pool) - 1)]
+    common, alike = rng.uniform(*MAGNITUDES[dtype]), rng.random() < 0.5
+    regimes = {name: str(rng.choice(list(REGIMES))) for name in case.primals}
+    regime = next(iter(regimes.values()))
+    primals = {
+        name: replace(drawn, fill=_filling(regime if alike else regimes[name], dtype, common if alike else None))
+        if drawn.special
+        else drawn
+        for name, drawn in case.primals.items()
+    }
+    overrides = rng.integers(SPECIALS * 2**16, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
+    layout = str(rng.choice(LAYOUTS))
+    point = point_at(
+        case.subject, primals, dtype, seed=int(rng.integers(1, 2**32)), overrides=overrides, layout=layout
+    )
+    scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])
+    deltas = tuple(laid_out(np.asarray(d * scale).astype(d.dtype), layout) for d in outputs(point.delta))
+    point = replace(point, delta=deltas if isinstance(point.delta, tuple) else deltas[0])
+    return Example(entry, case, compiled, point, regime if alike else "+".join(dict.fromkeys(regimes.values())))
+
+
+def _filling(regime: str, dtype: str, exponent: float | None) -> Callable[[Any, tuple[int, ...], float], Array]:
+    """Return how to fill one primal with finite values of a regime, of a given magnitude or of its own."""
+    info: Any = np.finfo(dtype)
+
+    def fill(rng: Any, shape: tuple[int, ...], _: float) -> Array:
+        power = rng.uniform(*MAGNITUDES[dtype]) if exponent is None else exponent
+        return np.clip(REGIMES[regime](rng, shape, 10.0**power, info), float(info.min), float(info.max))
+
+    return fill
+
+
+@lru_cache(maxsize=1024)
+def _compiled(reference: Callable[..., Any]) -> Rule:
+    return jax_vjp(reference, name="xla", through="xla")
+
+
+def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
+    """Yield what is judged at an example: our layer, and each framework's own backward in that dtype."""
+    yield "manual", example.case.subject
+    for oracle in example.case.oracles():
+        yield oracle.name, replace(oracle, name=f"{oracle.name}'s own {example.entry.name}")
+        if oracle.framework == "jax" and example.compiled and oracle.reference is not None:
+            yield "xla", replace(_compiled(oracle.reference), name=f"XLA's own {example.entry.name}")
+
+
+def judged(example: Example, subject: Rule) -> Result:
+    """Judge one subject at an example; of what has no pullback, the output alone."""
+    only = None if example.entry.pullback else named_outputs(outputs(example.point.delta), {})
+    case, point = example.case, example.point
+    return judge(subject, point.primals, point.delta, case.oracles(), kinks=case.kinks, only=only)
+
+
+def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, ...]], list[Alarm]]:
+    """Judge some examples by every subject; return the counts and the alarms with their reports."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    alarms: list[Alarm] = []
+    kept: Counter[tuple[str, ...]] = Counter()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in numbers:
+            example = drawn_example(seed, number)
+            for name, subject in subjects(example):
+                key = name, example.entry.name, example.point.dtype
+                result: Result | None = None
+                try:
+                    result = judged(example, subject)
+                    verdict = str(result.verdict)
+                except Exception:
+                    verdict = "error"
+                counts[(*key, verdict)] += 1
+                refused = result is None or result.refuses
+                counts[(*key, "refused")] += refused
+                if refused and kept[name, verdict] < SHOWN:
+                    kept[name, verdict] += 1
+                    report = traceback.format_exc() if result is None else _report(result)
+                    alarms.append(Alarm(number, *key, example.regime, verdict, report))
+    return counts, alarms
+
+
+def _report(result: Result) -> str:
+    try:
+        return str(Disagreement(result))
+    except Exception:
+        return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
+
+
+def _start() -> None:
+    """Prepare a process: Ctrl-C is for the parent, and torch runs on one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, Any]:
+    """Judge until so many verdicts are counted, or until interrupted."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    alarms: list[Alarm] = []
+    interrupted, started, done = False, time.perf_counter(), 0
+    columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
+    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start)
+    chunks = (range(start, start + CHUNK) for start in range(0, sys.maxsize, CHUNK))
+    running: set[Future[Any]] = set()
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("verdicts", total=examples)
+            while done < examples:
+                while len(running) < 2 * jobs:
+                    running.add(executor.submit(judge_chunk, seed, next(chunks)))
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    more, found = future.result()
+                    counts += more
+                    alarms += found
+                done = sum(n for key, n in counts.items() if key[-1] in CATEGORIES)
+                wrong = sum(n for key, n in counts.items() if key[-1] in ("wrong", "error"))
+                progress.update(task, completed=done, description=f"verdicts, {wrong} false alarms")
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        executor.shutdown(wait=not interrupted, cancel_futures=True)
+    return {
+        "seed": seed,
+        "jobs": jobs,
+        "interrupted": interrupted,
+        "verdicts": done,
+        "seconds": time.perf_counter() - started,
+        "rows": table_rows(counts),
+        "alarms": [asdict(alarm) for alarm in _kept(alarms)],
+    }
+
+
+def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
+    """Return one row for each subject, layer and dtype."""
+    keys = sorted({key[:3] for key in counts}, key=lambda k: (k[0] != "manual", k[0], k[1], DTYPES.index(k[2])))
+    rows = []
+    for key in keys:
+        by = {name: counts.get((*key, name), 0) for name in (*CATEGORIES, "refused")}
+        verdicts = sum(by[name] for name in CATEGORIES)
+        rows.append({**dict(zip(("subject", "layer", "dtype"), key, strict=True)), "verdicts": verdicts, **by})
+    return rows
+
+
+def _kept(alarms: Sequence[Alarm]) -> list[Alarm]:
+    """Return the alarms in the order of their examples, so many of each verdict of each subject."""
+    kept: Counter[tuple[str, ...]] = Counter()
+    found = []
+    for alarm in sorted(alarms, key=lambda a: (a.verdict not in ("wrong", "error"), a.example)):
+        key = (alarm.verdict,) if alarm.verdict in ("wrong", "error") else (alarm.verdict, alarm.subject, alarm.layer)
+        kept[key] += 1
+        if kept[key] <= (SHOWN if len(key) == 1 else 3):
+            found.append(alarm)
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the counts as a table of at most 100 columns."""
+    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("subject", "layer", "dtype"):
+        shown.add_column(title, no_wrap=True)
+    titles = ("verdicts", *CATEGORIES, "refused")
+    for title in titles:
+        shown.add_column("conflict" if title == "oracles_conflict" else title, justify="right", no_wrap=True)
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update({title: row[title] for title in titles})
+        cells = [str(row[title]) if row[title] else "." for title in titles]
+        shown.add_row(row["subject"], row["layer"], row["dtype"].replace("float", "f"), *cells)
+    shown.add_section()
+    shown.add_row("all", "", "", *(str(total[title]) for title in titles))
+    return shown
+
+
+def reproduce(seed: int, numbers: Sequence[int], console: Console) -> int:
+    """Judge some examples again and print what came out; return 1 if any is wrong."""
+    pools(seed)
+    _, alarms = judge_chunk(seed, numbers)
+    for number in numbers:
+        example = drawn_example(seed, number)
+        console.print(f"example {number}: {example.case.subject.name}, {example.point.dtype}, {example.regime}")
+        for name, a in {**example.point.primals, "delta": example.point.delta}.items():
+            console.print(f"  {name} = {np.asarray(a)!r}", markup=False, highlight=False)
+        _print_alarms([a for a in alarms if a.example == number], seed, console)
+    return int(any(a.verdict in ("wrong", "error") for a in alarms))
+
+
+def _print_alarms(alarms: Sequence[Alarm], seed: int, console: Console) -> None:
+    for a in alarms:
+        head = f"{a.verdict}: {a.subject} {a.layer} {a.dtype} {a.regime}"
+        console.print(f"\n{head}   --seed {seed} --reproduce {a.example}", markup=False, highlight=False)
+        console.print(a.report, markup=False, highlight=False, soft_wrap=True)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return value
+
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", metavar="FILE", help="write counts and alarms to FILE, whole or not at all")
+    parser.add_argument("--examples", type=_at_least(1), default=200_000, metavar="N", help="verdicts (200000)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="S", help="of all draws (0)")
+    parser.add_argument("--jobs", type=_at_least(1), default=2, metavar="J", help="processes (2)")
+    parser.add_argument("--reproduce", type=_at_least(0), nargs="+", metavar="E", help="judge these examples again")
+    args = parser.parse_args(argv)
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        parser.error(f"--json: the folder of {args.json} does not exist")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    if args.reproduce:
+        return reproduce(args.seed, args.reproduce, console)
+    found = count(args.examples, args.seed, args.jobs, console)
+    wrong = sum(row["wrong"] + row["error"] for row in found["rows"])
+    if args.json:
+        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+    console.print(table(found["rows"]))
+    refused = [Alarm(**alarm) for alarm in found["alarms"] if alarm["verdict"] in ("wrong", "error")]
+    _print_alarms(refused, args.seed, console)
+    rate = found["verdicts"] / found["seconds"]
+    console.print(
+        f"\n{found['verdicts']} verdicts in {found['seconds']:.0f} s, {rate:.0f} a second: {wrong} false alarms"
+        + (" (interrupted: this is what was seen until then)" if found["interrupted"] else ""),
+        highlight=False,
+    )
+    return 130 if found["interrupted"] else int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

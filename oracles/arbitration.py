@@ -1,0 +1,239 @@
+"""Settle a dispute, where rounding does not explain the difference.
+
+In this order: a dtype coarser than fed, a kink, a proof by ball arithmetic, oracles that contradict one another,
+digits lost in a formula that is right. What is left is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from oracles.comparison import EXACT, Answers, exact_answers, ratios_of, value_and_radius
+from oracles.kinks import subgradient
+from oracles.precision import right_up_to, shrinks_with_precision
+from oracles.rounding import MORE_SAMPLES, Rounding, is_coarser, named_outputs, precision_of, unit_roundoff
+from oracles.rule import Array, Enclosure, Proof, Rule, outputs
+from oracles.verdict import Evidence, Finding, Setting, Verdict
+
+ARBITER_INPUTS = 1024  # up to so many inputs ball arithmetic is asked to arbitrate
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """One array of the subject that some oracle refuses."""
+
+    name: str
+    got: Array
+    answers: Answers
+    ratios: dict[str, Array]
+    allowed: Array
+    rounding: Rounding
+    setting: Setting
+
+    @property
+    def value(self) -> Array:
+        """What the subject gave, in float64."""
+        return np.asarray(self.got, np.float64)
+
+    @property
+    def is_cotangent(self) -> bool:
+        """Whether this is a cotangent, and not an output."""
+        return self.name in self.setting.primals
+
+    @property
+    def refusing(self) -> list[str]:
+        """The oracles that refuse."""
+        return [o for o, ratio in self.ratios.items() if np.any(ratio > 1)]
+
+    @property
+    def references(self) -> list[Rule]:
+        """The oracles that differentiate a reference, rather than bound the subject's own derivative."""
+        return [o for o in self.setting.oracles if not isinstance(self.answers.get(o.name), Enclosure | Proof | None)]
+
+
+def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
+    """Return a finding for every oracle; ``declared``: at a kink the oracles' choice alone is right."""
+    coarse = _coarser_dtype(dispute)
+    if coarse or not dispute.refusing:
+        return coarse or _findings(dispute, Verdict.AGREES, False, "")
+    at_kink = _at_kink(dispute)
+    if at_kink and not set(dispute.refusing) & {o.name for o in dispute.references}:
+        return _findings(dispute, Verdict.AGREES, False, "no derivative here; the balls follow another branch")
+    if at_kink:
+        why = (
+            "another subgradient than the declared one" if declared else "a subgradient, and no convention is declared"
+        )
+        return _findings(dispute, Verdict.KINK, declared, f"no derivative here; {why}")
+    if at_kink is False:
+        return _findings(dispute, Verdict.WRONG, True, "a kink is near, and this is no subgradient")
+    dispute, proven = _arbitrated(dispute)
+    if proven:
+        off = ", ".join(dispute.refusing)
+        return _findings(dispute, Verdict.AGREES, False, f"ball arithmetic proves the subject right, and {off} off")
+    if EXACT not in dispute.answers and _contradicting(dispute):
+        return _findings(dispute, Verdict.ORACLES_CONFLICT, True, "the oracles contradict one another here")
+    want, refused = _reference(dispute), np.any([r > 1 for r in dispute.ratios.values()], axis=0)
+    why = right_up_to(dispute.value, want, dispute.allowed, dispute.rounding.precision)
+    if not why and shrinks_with_precision(dispute.setting, dispute.name, want, dispute.allowed, refused):
+        why = "the error shrinks with the precision: the formula is right and loses digits"
+    if why:
+        error = np.abs(dispute.value - want)
+        said, _ = _frameworks_lose(dispute.name, error, want, dispute.references, dispute.setting)
+        return _findings(dispute, Verdict.UNSTABLE, True, why + said)
+    return _findings(dispute, Verdict.WRONG, True, "")
+
+
+def _at_kink(dispute: Dispute) -> bool | None:
+    """Return whether the subject gave a subgradient; ``None`` where no kink is near."""
+    if not dispute.is_cotangent:
+        return None
+    nearby = next(iter(dispute.references), dispute.setting.subject)
+    want, _ = value_and_radius(dispute.answers[dispute.refusing[0]])
+    point = dispute.rounding
+    try:
+        return subgradient(dispute.name, dispute.value, want, nearby, point.primals, point.delta, dispute.allowed)
+    except (TypeError, ValueError, KeyError, FloatingPointError):
+        return None  # the rule cannot be asked beside the point
+
+
+def _coarser_dtype(dispute: Dispute) -> list[Finding]:
+    """Return the findings where the subject returned less precision than it was fed, undeclared."""
+    fed = precision_of(dispute.setting.primals)
+    returned = dispute.got.dtype
+    if not is_coarser(returned, fed) or returned.name == dispute.rounding.precision:
+        return []
+    point = dispute.rounding
+    allowed = Rounding(point.sources, point.primals, point.delta, returned.name).allowance(MORE_SAMPLES)[dispute.name]
+    ratios = ratios_of(dispute.value, dispute.answers, allowed, returned)
+    right = not any(np.any(r > 1) for r in ratios.values())
+    why = f"dtype {returned}, expected {fed}" + (
+        f"; right up to {returned}: declare precision={returned.name!r}, or compute in {fed}" if right else ""
+    )
+    verdict = Verdict.UNSTABLE if right else Verdict.WRONG
+    return _findings(replace(dispute, ratios=ratios, allowed=allowed), verdict, True, why, all_refuse=True)
+
+
+def _arbitrated(dispute: Dispute) -> tuple[Dispute, bool]:
+    """Ask ball arithmetic for the exact cotangent, and return whether it proves the subject right.
+
+    What the balls enclose is the derivative of the subject's own primal: no argument where that is another function
+    than the references'.
+    """
+    point, answers = dispute.rounding, dict(dispute.answers)
+    proof = answers.pop(EXACT, None)
+    if dispute.is_cotangent and sum(np.size(a) for a in point.primals.values()) <= ARBITER_INPUTS:
+        found = exact_answers(dispute.setting.subject, point.primals, point.delta, point.precision).get(EXACT, {})
+        proof = found.get(dispute.name) if _same_function(dispute, found) else None
+    elif dispute.references:
+        proof = None
+    if proof is not None:
+        answers[EXACT] = proof
+    ratios = ratios_of(dispute.value, answers, dispute.allowed, dispute.got.dtype)
+    return replace(dispute, answers=answers, ratios=ratios), proof is not None and not np.any(ratios[EXACT] > 1)
+
+
+def _same_function(dispute: Dispute, exact: Mapping[str, Any]) -> bool:
+    """Return whether the subject's primal, in exact arithmetic, has the references' value at the point."""
+    point = dispute.rounding
+    room = point.allowance(MORE_SAMPLES)
+    for oracle in dispute.references:
+        y, _ = oracle(**point.primals)
+        for n, theirs in named_outputs(outputs(y), {}).items():
+            if n not in exact or np.any(np.abs(exact[n].mid - theirs) > room[n] + exact[n].radius):
+                return False
+    return True
+
+
+def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: Setting) -> Finding | None:
+    """Return a finding where a proof shows that most digits are lost which rounding need not take.
+
+    The frameworks' own backward may lose them as well, so that the difference is within what rounding does to the
+    references: then it is worth telling, and no reason to refuse.
+    """
+    proof = answers[oracle]
+    if not isinstance(proof, Proof) or name not in setting.primals:
+        return None
+    error, size = np.abs(got - proof.mid), np.abs(proof.mid)
+    half_the_digits = unit_roundoff(setting.precision) ** 0.5
+    lost = (error > proof.rounding + proof.radius) & (error > half_the_digits * size)
+    if not np.any(lost):
+        return None
+    where = tuple(int(i) for i in np.argwhere(lost)[0])
+    said, worse = _frameworks_lose(name, error, proof.mid, [o for o in setting.oracles if o.framework], setting)
+    reason = f"right as a formula, but it loses digits that need not be lost{said}"
+    values = {o: float(value_and_radius(a)[0][where]) for o, a in answers.items()}
+    room = float((proof.rounding + proof.radius)[where])
+    evidence = Evidence(
+        where, float(got[where]), values, room, (float(proof.mid[where]), float(proof.radius[where])),
+        (int(np.count_nonzero(lost)), lost.size), reason,
+    )  # fmt: skip
+    ratio = float(error[where] / room) if room else np.inf
+    return Finding(name, oracle, Verdict.UNSTABLE, not worse, ratio, evidence=evidence)
+
+
+def _contradicting(dispute: Dispute) -> bool:
+    """Return whether the oracles, all in float64, differ from one another by more than float64 rounding allows."""
+    point = dispute.rounding
+    fine = Rounding(point.sources, point.primals, point.delta, "float64").allowance(MORE_SAMPLES)[dispute.name]
+    parts = [value_and_radius(a) for a in dispute.answers.values()]
+    return any(bool(np.any(np.abs(a - b) > fine + ra + rb)) for i, (a, ra) in enumerate(parts) for b, rb in parts[:i])
+
+
+def _reference(dispute: Dispute) -> Array:
+    """Return the best knowledge of the truth: what ball arithmetic proves, else what the first refusing oracle says."""
+    best = EXACT if EXACT in dispute.answers else dispute.refusing[0]
+    return value_and_radius(dispute.answers[best])[0]
+
+
+def _frameworks_lose(
+    name: str, error: Array, truth: Array, frameworks: Sequence[Rule], setting: Setting
+) -> tuple[str, bool]:
+    """Say whether the frameworks' own backward, in the subject's precision, loses as many digits, and if all do."""
+    lost = []
+    for oracle in frameworks:
+        try:
+            _, pullback = oracle(**setting.primals)
+            theirs = np.asarray(dict(pullback(setting.delta))[name], np.float64)
+        except (TypeError, ValueError, RuntimeError, KeyError):
+            continue
+        as_much = bool(np.max(np.abs(theirs - truth), initial=0.0) >= np.max(error, initial=0.0) / 4)
+        lost.append((oracle.name, as_much))
+    words = ", ".join(f"{o}'s own backward {'loses as much' if much else 'does not'}" for o, much in lost)
+    return (f"; {words}" if words else ""), bool(lost) and all(much for _, much in lost)
+
+
+def _findings(
+    dispute: Dispute, verdict: Verdict, refuses: bool, reason: str, *, all_refuse: bool = False
+) -> list[Finding]:
+    """Return one finding for every oracle; those that accept the subject agree."""
+    found = []
+    for oracle, ratio in dispute.ratios.items():
+        worst = float(np.max(ratio, initial=0.0))
+        if worst > 1 or all_refuse:
+            evidence = _evidence(dispute, ratio, reason)
+            found.append(Finding(dispute.name, oracle, verdict, refuses, worst, evidence=evidence))
+        else:
+            found.append(Finding(dispute.name, oracle, Verdict.AGREES, ratio=worst))
+    return found
+
+
+def _evidence(dispute: Dispute, ratio: Array, reason: str) -> Evidence:
+    if not ratio.size:
+        return Evidence(reason=reason)
+    index: Sequence[Any] = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    where = tuple(int(i) for i in index)
+    said = {o: float(value_and_radius(a)[0][where]) for o, a in dispute.answers.items()}
+    exact = dispute.answers.get(EXACT)
+    return Evidence(
+        where,
+        float(dispute.value[where]),
+        said,
+        float(np.broadcast_to(dispute.allowed, ratio.shape)[where]),
+        (float(exact.mid[where]), float(exact.radius[where])) if isinstance(exact, Proof) else None,
+        (int(np.count_nonzero(ratio > 1)), ratio.size),
+        reason,
+    )

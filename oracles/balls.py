@@ -1,0 +1,301 @@
+"""The number behind the exact oracle: a ball [mid ± radius] of python-flint that records how it came about.
+
+A `Ball` holds an enclosure of a value and its place on a `Tape`; every operation c = f(a, b) appends the places of its
+operands and enclosures of ∂f/∂a and ∂f/∂b. One sweep backwards,
+
+    ḡ_a ← ḡ_a + ḡ_c ∂f/∂a,        ḡ_b ← ḡ_b + ḡ_c ∂f/∂b,
+
+then encloses the exact derivative by every input at once. On a `RoundedTape` every result on the way is widened by what
+rounding may do to it, so that the sweep encloses whatever floating-point arithmetic can make of these formulas.
+
+Arithmetic runs in the precision ``flint.ctx.prec``. A ball never turns into a float, an int or an array.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from math import frexp, isinf
+from numbers import Integral, Rational
+from typing import Any
+
+import numpy as np
+from flint import arb, fmpq
+
+from oracles.rule import Opaque
+
+# NumPy's vectorized elementary functions are tested to 4 units in the last place, that is 8 unit roundoffs. A partial
+# derivative of such a function is one of them again and a few operations, and counts the same.
+ELEMENTARY = 8
+
+ZERO, ONE = arb(0), arb(1)
+SAME, MINUS = 1, -1  # partial derivatives that cost nothing and round nothing, compared by identity
+
+
+class Undecided(Opaque):
+    """Two balls overlap: more precision may decide their comparison."""
+
+
+class Tape:
+    """The operations so far, each as ``(a, ∂/∂a, b, ∂/∂b)`` with the places of its operands; −1 is a constant."""
+
+    def __init__(self) -> None:
+        self.nodes: list[tuple[int, Any, int, Any]] = []
+
+    def leaves(self, floats: Iterable[Any]) -> list[Ball]:
+        """Return inputs, exactly the given floats, at consecutive places."""
+        start = len(self.nodes)
+        found = [Ball(exact(x), self, place) for place, x in enumerate(floats, start)]
+        self.nodes += [(-1, None, -1, None)] * len(found)
+        return found
+
+    def constant(self, x: Any) -> Any:
+        """Return a number of any kind as a ball without a derivative; NotImplemented where it is no number."""
+        if type(x) is Ball:
+            return x
+        value = exact(x)
+        return value if value is NotImplemented else Ball(value, self, -1)
+
+    def record(self, value: Any, a: int, da: Any, b: int = -1, db: Any = None, roundings: int = 1) -> Ball:
+        """Return the result of an operation that counts as so many roundings."""
+        if a < 0 and b < 0:
+            return Ball(value, self, -1)
+        nodes = self.nodes
+        nodes.append((a, da, b, db))
+        return Ball(value, self, len(nodes) - 1)
+
+    def add(self, a: Ball, b: Ball, sign: int) -> Ball:
+        """Return a + sign·b; a − a is 0 and depends on nothing."""
+        if sign is SAME:
+            return self.record(a.value + b.value, a.index, SAME, b.index, SAME)
+        return Ball(ZERO, self, -1) if a is b else self.record(a.value - b.value, a.index, SAME, b.index, MINUS)
+
+    def decide(self, a: Ball, b: Ball) -> bool:
+        """Decide a comparison of balls that overlap."""
+        raise Undecided(f"undecided comparison of {a!r} and {b!r}")
+
+    def sweep(self, seeds: Iterable[tuple[Ball, Any]]) -> list[Any]:
+        """Return Σ seed·∂ball/∂node for every node, exactly 0 where there is no path."""
+        grads: list[Any] = [[] for _ in self.nodes]
+        for ball, seed in seeds:
+            if ball.index >= 0:
+                grads[ball.index].append(self.widened(exact(seed)))
+        for place in range(len(grads) - 1, -1, -1):
+            terms = grads[place]
+            if not terms:
+                grads[place] = ZERO
+                continue
+            g = grads[place] = terms[0] if len(terms) == 1 else self.total(terms)
+            a, da, b, db = self.nodes[place]
+            if a >= 0:
+                grads[a].append(g if da is SAME else -g if da is MINUS else self.widened(g * da))
+            if b >= 0:
+                grads[b].append(g if db is SAME else -g if db is MINUS else self.widened(g * db))
+        return grads
+
+    def total(self, terms: list[Any]) -> Any:
+        """Return the sum of what the uses of a node contribute."""
+        return sum(terms[1:], terms[0])
+
+    def widened(self, value: Any, roundings: int = 1) -> Any:
+        """Return a value after so many roundings."""
+        return value
+
+
+class RoundedTape(Tape):
+    """Every result is widened: x to x(1 ± u) ± tiny, u the unit roundoff, tiny what underflow may flush to zero.
+
+    A sum of n ≥ 3 terms t is Σ t(1 ± u)^{n−1}, a bound for every order of summation. What is exactly 0 stays so. The
+    seed counts as one rounding: some product with delta is in every backward, though not in every sweep.
+    A comparison that rounding can turn goes one way now, and the other way in the evaluation of `next_way`.
+    """
+
+    def __init__(self, unit: float, tiny: float, way: Iterable[bool] = ()) -> None:
+        super().__init__()
+        self.unit, self.floor = unit, arb(0, tiny)
+        self.noises: dict[int, Any] = {}
+        self.chains: dict[int, tuple[Any, Any, int]] = {}
+        self.way, self.decided = list(way), 0
+
+    def constant(self, x: Any) -> Any:
+        """Return a number as a ball, widened where this precision cannot represent it."""
+        ball = super().constant(x)
+        kept = ball is x or ball is NotImplemented or isinstance(x, Integral)
+        kept = kept or (isinstance(x, float) and (isinf(x) or (frexp(x)[0] / self.unit).is_integer()))
+        return ball if kept else Ball(self.widened(ball.value), self, -1)
+
+    def noise(self, n: int) -> Any:
+        """Return an enclosure of (1 ± u)^n − 1."""
+        return self.noises.get(n) or self.noises.setdefault(n, arb(0, (ONE + self.unit) ** n - ONE))
+
+    def widened(self, value: Any, roundings: int = 1) -> Any:
+        """Return a value after so many roundings."""
+        return value if value.is_zero() else value + value * self.noise(roundings) + self.floor
+
+    def record(self, value: Any, a: int, da: Any, b: int = -1, db: Any = None, roundings: int = 1) -> Ball:
+        """Return the result of an operation, it and its partial derivatives rounded."""
+        if roundings:
+            value = self.widened(value, roundings)
+            da = self.widened(da, roundings) if a >= 0 else None
+            db = self.widened(db, roundings) if b >= 0 else None
+        return super().record(value, a, da, b, db)
+
+    def add(self, a: Ball, b: Ball, sign: int) -> Ball:
+        """Return a + sign·b as part of the sum that either may be; a − a is 0, but its sweep rounds."""
+        if a is b and sign is MINUS:
+            return self.record(ZERO, a.index, SAME, a.index, MINUS, roundings=0)
+        total, size, n = self.chains.get(a.index) or (a.value, abs(a.value), 1)
+        total_b, size_b, n_b = self.chains.get(b.index) or (b.value, abs(b.value), 1)
+        total, size, n = (total + total_b if sign is SAME else total - total_b), size + size_b, n + n_b
+        node = self.record(self._summed(total, size, n), a.index, SAME, b.index, sign, roundings=0)
+        if node.index >= 0:
+            self.chains[node.index] = total, size, n
+        return node
+
+    def _summed(self, total: Any, size: Any, n: int) -> Any:
+        return self.widened(total) if n < 3 or size.is_zero() else total + size * self.noise(n - 1) + self.floor
+
+    def total(self, terms: list[Any]) -> Any:
+        """Return the sum, rounded, in any order."""
+        return self._summed(super().total(terms), sum(map(abs, terms), ZERO), len(terms))
+
+    def decide(self, a: Ball, b: Ball) -> bool:
+        """Take the branch that is next on this way."""
+        if self.decided == len(self.way):
+            self.way.append(True)
+        self.decided += 1
+        return self.way[self.decided - 1]
+
+    def next_way(self) -> list[bool] | None:
+        """Return the next way through the comparisons that rounding can turn, None after the last."""
+        return [*self.way[: len(self.way) - 1 - self.way[::-1].index(True)], False] if True in self.way else None
+
+
+class Ball:
+    """An enclosure and its place on the tape, −1 for a constant; operators and functions come from the tables below.
+
+    Where balls overlap, the tape decides comparisons. At a tie the derivative is that of the branch that the code
+    takes; that of abs, which has none, is 0 at 0.
+    """
+
+    __slots__ = ("index", "tape", "value")
+
+    def __init__(self, value: Any, tape: Tape, index: int) -> None:
+        self.value, self.tape, self.index = value, tape, index
+
+    def __repr__(self) -> str:
+        return f"Ball({self.value.str(17)})"
+
+    def __neg__(self) -> Ball:
+        return self.tape.record(-self.value, self.index, MINUS, roundings=0)
+
+    def __abs__(self) -> Ball:
+        sign = self.sign()
+        return self if sign > 0 else -self if sign < 0 else Ball(ZERO, self.tape, -1)
+
+    def __bool__(self) -> bool:
+        return self.sign() != 0
+
+    def sign(self) -> int:
+        """Return 1, 0 or −1, a constant."""
+        ball: Any = self
+        return int(ball > 0) - int(ball < 0)
+
+
+def exact(x: Any) -> Any:
+    """Return a number of any kind as an arb, without error in 64 bits or more; NotImplemented where it is none."""
+    if isinstance(x, float | int):
+        return arb(x)
+    if isinstance(x, Rational):
+        return arb(fmpq(int(x.numerator), int(x.denominator)))
+    if isinstance(x, np.longdouble) and np.isfinite(x):  # more digits than a float
+        return arb(fmpq(*x.as_integer_ratio()))
+    return arb(float(x)) if isinstance(x, np.floating | np.bool_) or type(x).__name__ == "bfloat16" else NotImplemented
+
+
+def _power(a: Ball, b: Ball) -> Ball:
+    v, p = a.value, b.value
+    if b.index < 0 and p.is_integer():
+        n = int(p.unique_fmpz())
+        return a.tape.record(v**n, a.index, n * v ** (n - 1) if n else ZERO, roundings=1 if n == 2 else ELEMENTARY)
+    c = v.sqrt() if b.index < 0 and p == 0.5 else v**p
+    return a.tape.record(c, a.index, p * v ** (p - 1), b.index, c * v.log() if b.index >= 0 else None, ELEMENTARY)
+
+
+def _logaddexp(a: Ball, b: Ball) -> Ball:
+    high, low = (a, b) if a.value.mid() >= b.value.mid() else (b, a)
+    e = (low.value - high.value).exp()
+    return a.tape.record(high.value + e.log1p(), high.index, ONE / (1 + e), low.index, e / (1 + e), ELEMENTARY)
+
+
+_BINARY: dict[str, Callable[[Ball, Ball], Ball]] = {
+    "add": lambda a, b: a.tape.add(a, b, SAME),
+    "sub": lambda a, b: a.tape.add(a, b, MINUS),
+    "mul": lambda a, b: a.tape.record(a.value * b.value, a.index, b.value, b.index, a.value),
+    "truediv": lambda a, b: a.tape.record(q := a.value / b.value, a.index, ONE / b.value, b.index, -q / b.value),
+    "pow": _power,
+    "logaddexp": _logaddexp,
+    "arctan2": lambda a, b: a.tape.record(
+        arb.atan2(v := a.value, w := b.value), a.index, w / (v * v + w * w), b.index, -v / (v * v + w * w), ELEMENTARY
+    ),
+}
+
+# Each function of v, and its derivative given its value c: no difference that cancels.
+_UNARY: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "exp": (arb.exp, lambda v, c: c),
+    "exp2": (lambda v: (v * arb.const_log2()).exp(), lambda v, c: c * arb.const_log2()),
+    "expm1": (arb.expm1, lambda v, c: v.exp()),
+    "log": (arb.log, lambda v, c: ONE / v),
+    "log2": (lambda v: v.log() / arb.const_log2(), lambda v, c: ONE / (v * arb.const_log2())),
+    "log10": (lambda v: v.log() / arb.const_log10(), lambda v, c: ONE / (v * arb.const_log10())),
+    "log1p": (arb.log1p, lambda v, c: ONE / (1 + v)),
+    "sqrt": (arb.sqrt, lambda v, c: ONE / (2 * c)),
+    "cbrt": (lambda v: v.sgn() * abs(v).root(3), lambda v, c: ONE / (3 * c * c)),
+    "sin": (arb.sin, lambda v, c: v.cos()),
+    "cos": (arb.cos, lambda v, c: -v.sin()),
+    "tan": (arb.tan, lambda v, c: v.sec() ** 2),
+    "arcsin": (arb.asin, lambda v, c: ((1 - v) * (1 + v)).rsqrt()),
+    "arccos": (arb.acos, lambda v, c: -((1 - v) * (1 + v)).rsqrt()),
+    "arctan": (arb.atan, lambda v, c: ONE / (1 + v * v)),
+    "sinh": (arb.sinh, lambda v, c: v.cosh()),
+    "cosh": (arb.cosh, lambda v, c: v.sinh()),
+    "tanh": (arb.tanh, lambda v, c: s * s if (s := v.sech()).is_finite() else arb(0.5, 0.5)),  # in [0, 1]
+    "arcsinh": (arb.asinh, lambda v, c: (1 + v * v).rsqrt()),
+    "arccosh": (arb.acosh, lambda v, c: ((v - 1) * (v + 1)).rsqrt()),
+    "arctanh": (arb.atanh, lambda v, c: ONE / ((1 - v) * (1 + v))),
+}
+
+
+def _unary(function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any]) -> Callable[[Ball], Ball]:
+    def method(self: Ball) -> Ball:
+        c = function(self.value)
+        return self.tape.record(c, self.index, derivative(self.value, c), roundings=ELEMENTARY)
+
+    return method
+
+
+def _binary(function: Callable[[Ball, Ball], Any], *, swapped: bool = False) -> Callable[[Ball, Any], Any]:
+    def method(self: Ball, other: Any) -> Any:
+        b = other if type(other) is Ball else self.tape.constant(other)
+        return b if b is NotImplemented else function(b, self) if swapped else function(self, b)
+
+    return method
+
+
+def _relation(holds: Callable[[Any, Any], bool], fails: Callable[[Any, Any], bool]) -> Callable[[Ball, Ball], bool]:
+    def relation(a: Ball, b: Ball) -> bool:
+        if a is b and not a.value.is_nan():
+            return holds(0, 0)
+        return holds(a.value, b.value) or (not fails(a.value, b.value) and a.tape.decide(a, b))
+
+    return relation
+
+
+Ball.fabs, Ball.conjugate = Ball.__abs__, lambda self: self  # type: ignore[attr-defined]
+for _name, _pair in _UNARY.items():
+    setattr(Ball, _name, _unary(*_pair))
+for _name, _function in _BINARY.items():
+    setattr(Ball, f"__{_name}__" if hasattr(operator, _name) else _name, _binary(_function))
+    setattr(Ball, f"__r{_name}__", _binary(_function, swapped=True))
+for _name, _opposite in (("lt", "ge"), ("le", "gt"), ("gt", "le"), ("ge", "lt"), ("eq", "ne"), ("ne", "eq")):
+    setattr(Ball, f"__{_name}__", _binary(_relation(getattr(operator, _name), getattr(operator, _opposite))))

@@ -1,0 +1,53 @@
+"""A subject's own formulas, forward and backward, in exact arithmetic: what is wrong there is no rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from oracles.ball_arithmetic import Balls, object_array, working_precision
+from oracles.rounding import named_outputs
+from oracles.rule import Array, Opaque, Primals, Rule, is_differentiable, outputs
+
+BITS = 512
+
+
+def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, Array]:
+    """Return a rule's outputs and cotangents as its own code gives them on numbers of 512 bits, in float64.
+
+    Raises:
+        Opaque: if forward or backward does not run on object arrays, or python-flint is missing.
+    """
+    try:
+        from oracles.balls import Ball, Tape
+    except ImportError as error:
+        raise Opaque("exact arithmetic needs python-flint") from error
+
+    for kind in (Balls, np.ndarray):
+        tape = Tape()
+
+        def objects(array: Any, kind: Any = kind, tape: Tape = tape) -> Any:
+            array = np.asarray(array)
+            if not is_differentiable(array):
+                return array
+            found = object_array([tape.constant(x) for x in array.astype(np.float64).ravel().tolist()], array.shape)
+            found = found.view(kind)
+            if kind is Balls:
+                found.tape = tape
+            return found
+
+        try:
+            with working_precision(BITS), np.errstate(all="ignore"):
+                y, pullback = rule(**{n: objects(a) for n, a in primals.items()})
+                seeds = tuple(objects(d) for d in outputs(delta))
+                came = named_outputs(outputs(y), dict(pullback(seeds if isinstance(delta, tuple) else seeds[0])))
+                return {
+                    n: np.array(
+                        [float(b.value.mid()) if isinstance(b, Ball) else float(b) for b in np.asarray(a, object).flat]
+                    ).reshape(np.shape(a))
+                    for n, a in came.items()
+                }
+        except Exception as error:
+            failed: Exception = error
+    raise Opaque(f"{rule.name} does not run on object arrays: {failed}") from failed

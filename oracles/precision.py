@@ -1,0 +1,85 @@
+"""Is it the formula, or are it digits? A wrong formula does not shrink with the precision, a rounding error does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oracles.formula import in_exact_arithmetic
+from oracles.rounding import named_outputs, precision_of, unit_roundoff
+from oracles.rule import Array, Opaque, is_differentiable, outputs, with_dtype
+from oracles.verdict import Setting
+
+COARSER = ("float32", "bfloat16", "float16")
+
+
+def right_up_to(got: Array, want: Array, allowed: Array, precision: str) -> str:
+    """Return words for the coarser precision that the whole array is right up to; "" if it is none.
+
+    The errors must look like rounding: within what that precision allows, on most entries rather than on a few, not
+    all by one factor, and below float32 the values themselves must be representable there.
+    """
+    error = np.abs(got - want)
+    off = error > allowed
+    if not np.any(off):
+        return ""
+    for coarse in COARSER:
+        scale = unit_roundoff(coarse) / unit_roundoff(precision)
+        if scale <= 1 or not np.all(error <= scale * allowed):
+            continue
+        representable = coarse in ("float32", "float16") and np.array_equal(got, got.astype(coarse).astype(np.float64))
+        spread_out = coarse == "float32" and np.count_nonzero(off) >= 0.5 * np.count_nonzero(want)
+        if (representable or spread_out) and not _one_factor(got, want):
+            return f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
+    return ""
+
+
+def _one_factor(got: Array, want: Array) -> bool:
+    """Return whether got is one constant times want: a formula's error, not rounding's."""
+    seen = want != 0
+    factors = got[seen] / want[seen] - 1
+    return factors.size > 1 and bool(np.ptp(factors) < 0.25 * np.max(np.abs(factors)))
+
+
+def shrinks_with_precision(setting: Setting, name: str, want: Array, allowed: Array, refused: Array) -> bool:
+    """Return whether the subject's error, where it is refused, comes from its arithmetic rather than its formula.
+
+    Its own pullback is evaluated in exact arithmetic, if it runs on balls: a right formula is right there. Otherwise
+    in long double, which has 11 bits more than float64, or in float32, which has 29 bits less: a rounding error
+    follows the precision, the error of a formula does not. Half of the bits must show; of the 29 most, since an
+    error of a formula that is smaller than float32's rounding hides there.
+    """
+    exact = _in_balls(setting, name)
+    if exact is not None:
+        return bool(np.all((np.abs(exact - want) <= allowed)[refused]))
+    fed = {n: a for n, a in setting.primals.items() if is_differentiable(a)}
+    finer = "longdouble" if any(a.dtype == np.float64 for a in fed.values()) else "float64"
+    here, there = _error_in(setting, name, want, refused, None), _error_in(setting, name, want, refused, finer)
+    bits = np.log2(unit_roundoff(precision_of(fed)) / np.finfo(finer).eps * 2)
+    if there is not None and bits > 1:
+        return bool(there <= here * 2.0 ** (-bits / 2)) if here is not None else False
+    coarse = _error_in(setting, name, want, refused, "float32")
+    return here is not None and coarse is not None and bool(here <= coarse * 2.0**-23)
+
+
+def _in_balls(setting: Setting, name: str) -> Array | None:
+    """Return the subject's own output or cotangent in exact arithmetic; ``None`` where it does not run on balls."""
+    try:
+        return in_exact_arithmetic(setting.subject, setting.primals, setting.delta)[name]
+    except (Opaque, KeyError):
+        return None
+
+
+def _error_in(setting: Setting, name: str, want: Array, refused: Array, dtype: str | None) -> float | None:
+    """Return the largest error where the subject is refused, in a dtype; ``None`` where it does not compute in it."""
+    primals = with_dtype(dict(setting.primals), dtype) if dtype else setting.primals
+    try:
+        with np.errstate(all="ignore"):
+            y, pullback = setting.subject(**primals)
+            delta = with_dtype(setting.delta, dtype) if dtype else setting.delta
+            got = named_outputs(outputs(y), dict(pullback(delta)))[name]
+        if dtype and np.asarray(got).dtype != np.dtype(dtype):
+            return None
+        error = np.abs(np.asarray(got) - want)[refused]
+    except Exception:
+        return None
+    return float(np.max(np.where(np.isfinite(error), error, np.abs(want[refused])), initial=0.0))

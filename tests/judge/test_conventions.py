@@ -1,0 +1,23 @@
+"""The table of conventions: ours are the declared ones, and it shows where JAX takes another derivative."""
+
+from oracles.__main__ import main
+from oracles.conventions import conventions
+
+
+def test_ours_are_the_declared_ones():
+    rows = conventions()
+    assert {row.layer for row in rows} == {"ReLU", "LeakyReLU"}
+    assert all(row.manual_bp == row.declared for row in rows)
+
+
+def test_the_frameworks_are_measured():
+    by_layer = {row.layer: row for row in conventions()}
+    assert (by_layer["ReLU"].torch, by_layer["ReLU"].jax) == (0, 0)
+    assert (by_layer["LeakyReLU"].torch, by_layer["LeakyReLU"].jax) == (0.01, 1)
+
+
+def test_the_command_prints_the_table(capsys):
+    assert main(["conventions"]) == 0
+    printed = capsys.readouterr().out
+    assert "LeakyReLU" in printed
+    assert max(map(len, printed.splitlines())) <= 100

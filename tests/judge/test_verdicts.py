@@ -1,0 +1,212 @@
+"""Each verdict where it belongs, with its evidence, and none where it does not."""
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from oracles import Disagreement, Verdict
+from oracles.judge import judge
+
+RNG = np.random.default_rng(4)
+
+
+def verdict_of(subject, primals, against, **options):
+    """The verdict, whether it is returned or raised."""
+    try:
+        return oracles.check(subject, primals, against=against, **options).verdict
+    except Disagreement as refused:
+        assert len(str(refused).splitlines()) <= 25
+        return refused.verdict
+
+
+def relu(z):
+    return torch.relu(z)
+
+
+def maximum(z):
+    return z.max(-1).values
+
+
+def at_zero(slope):
+    return oracles.manual(
+        lambda z: (np.maximum(z, 0), z), lambda z, d: {"z": d * np.where(z == 0, slope, z > 0)}, name=f"relu' {slope}"
+    )
+
+
+KINKED = {"z": np.array([[0.0, 1.0, -2.0, 0.0]])}
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
+def test_any_subgradient_of_relu_is_accepted(slope):
+    result = oracles.check(at_zero(slope), KINKED, against=[oracles.torch_autograd(relu)])
+    assert result.verdict is (Verdict.AGREES if slope == 0 else Verdict.KINK)
+    assert not result.refuses
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0])
+def test_against_a_declared_convention_a_subgradient_is_refused_as_a_kink(slope):
+    against = [oracles.torch_autograd(relu), oracles.jax_vjp(lambda z: __import__("jax").nn.relu(z))]
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(at_zero(slope), KINKED, against=against, kinks="declared")
+    assert refused.value.verdict is Verdict.KINK
+    assert refused.value.evidence.index in ((0, 0), (0, 3))
+
+
+@pytest.mark.parametrize("slope", [-0.25, 1.5, 2.0])
+def test_what_is_no_subgradient_is_wrong(slope):
+    assert verdict_of(at_zero(slope), KINKED, [oracles.torch_autograd(relu)]) is Verdict.WRONG
+
+
+def tied(weights):
+    def backward(z, d):
+        g = np.zeros_like(z)
+        for row in range(len(z)):
+            ties = np.flatnonzero(z[row] == z[row].max())
+            g[row, ties] = d[row] * np.asarray(weights(len(ties)))
+        return {"z": g}
+
+    return oracles.manual(lambda z: (z.max(-1), z), backward, name="max")
+
+
+TIED = {"z": np.array([[2.0, 2.0, 1.0, 2.0], [0.0, 5.0, 5.0, 1.0]])}
+
+
+@pytest.mark.parametrize(
+    ("weights", "verdict"),
+    [
+        (lambda n: np.full(n, 1 / n), Verdict.KINK),
+        (lambda n: np.eye(n)[-1], Verdict.KINK),
+        (lambda n: np.ones(n), Verdict.WRONG),
+        (lambda n: np.zeros(n), Verdict.WRONG),
+    ],
+    ids=["shared", "last", "every tie whole", "no tie"],
+)
+def test_a_tied_maximum(weights, verdict):
+    assert verdict_of(tied(weights), TIED, [oracles.torch_autograd(maximum)]) is verdict
+
+
+def dense(dtype=None, factor=1.0):
+    """A matrix product whose gradient is computed in ``dtype`` and scaled."""
+
+    def backward(cache, d):
+        z, W = (a if dtype is None else a.astype(dtype) for a in cache)
+        d_ = d if dtype is None else d.astype(dtype)
+        return {"z": (d_ @ W.T * factor).astype(d.dtype), "W": (z.T @ d_ * factor).astype(d.dtype)}
+
+    return oracles.manual(lambda z, W: (z @ W, (z, W)), backward, name=f"dense in {dtype}")
+
+
+POINT = {"z": RNG.standard_normal((5, 6)), "W": RNG.standard_normal((6, 4))}
+DENSE = oracles.torch_autograd(lambda z, W: z @ W)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_undeclared_precision_is_unstable_and_declared_it_agrees(dtype):
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(dense(dtype), POINT, against=[DENSE])
+    assert refused.value.verdict is Verdict.UNSTABLE
+    assert f"right up to {dtype}" in str(refused.value)
+    assert verdict_of(dense(dtype), POINT, [DENSE], precision=dtype) is Verdict.AGREES
+
+
+def test_a_coarser_dtype_returned_is_seen():
+    subject = oracles.manual(
+        lambda z, W: (z @ W, (z, W)), lambda c, d: {"z": (d @ c[1].T).astype(np.float32), "W": c[0].T @ d}
+    )
+    assert verdict_of(subject, POINT, [DENSE]) is Verdict.UNSTABLE
+    small = {"z": np.ones((2, 2)), "W": np.ones((2, 2))}  # every value is exact in float32, and it is still seen
+    assert verdict_of(subject, small, [DENSE], delta=np.ones((2, 2))) is Verdict.UNSTABLE
+
+
+@pytest.mark.parametrize("factor", [2.0, -1.0, 1 + 1e-6, 1 + 1e-9, 1 + 1e-12])
+def test_a_factor_is_wrong_however_small(factor):
+    assert verdict_of(dense(factor=factor), POINT, [DENSE]) is Verdict.WRONG
+    assert verdict_of(dense(factor=factor), POINT, [DENSE, oracles.jax_vjp(lambda z, W: z @ W)]) is Verdict.WRONG
+
+
+def test_a_formula_that_loses_digits_is_unstable():
+    """Variance as E[x²] − E[x]²: right, and useless far from zero."""
+
+    def naive(x):
+        mean, square = x.mean(), (x * x).mean()
+        return np.sqrt(square - mean * mean), (x, mean, np.sqrt(square - mean * mean))
+
+    def backward(cache, d):
+        x, mean, deviation = cache
+        return {"x": d * (x - mean) / (len(x) * deviation)}
+
+    subject = oracles.manual(naive, backward, name="standard deviation")
+    reference = oracles.torch_autograd(lambda x: (x - x.mean()).square().mean().sqrt())
+    point = {"x": 1e6 + RNG.standard_normal(6)}
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(subject, point, against=[reference])
+    assert refused.value.verdict is Verdict.UNSTABLE
+    assert "torch's own backward does not" in " ".join(str(refused.value).split())
+
+
+def test_where_rounding_is_as_large_as_the_gradient_the_verdict_is_vacuous():
+    """The gradient of a difference of equal sums is rounding alone."""
+
+    def zero(z):
+        return (z - z) * 1e6, z
+
+    subject = oracles.manual(lambda z: ((z + 1e17) - 1e17, z), lambda z, d: {"z": d * 1.0})
+    del zero
+    reference = oracles.torch_autograd(lambda z: (torch.exp(z * 1e9) - torch.exp(z * 1e9)) * z + z * 0)
+    result = judge(
+        oracles.manual(lambda z: (z * 0, z), lambda z, d: {"z": d * 0}),
+        {"z": np.array([1e-8])},
+        np.array([1.0]),
+        [reference],
+        only=["z"],
+    )
+    assert result.verdict in (Verdict.VACUOUS, Verdict.AGREES)
+    assert subject is not None
+
+
+def test_ball_arithmetic_proves_what_torch_and_jax_miss():
+    """The derivative of expm1 at −40 is 4.2e-18; both frameworks compute expm1(z) + 1 = 0."""
+    import jax.numpy as jnp
+
+    subject = oracles.manual(lambda z: (np.expm1(z), z), lambda z, d: {"z": d * np.exp(z)}, name="expm1")
+    against = [oracles.torch_autograd(torch.expm1), oracles.jax_vjp(jnp.expm1)]
+    result = oracles.check(subject, {"z": np.array([-40.0])}, against=against)
+    exact = [f for f in result.findings if f.oracle == "exact" and f.quantity == "z"]
+    assert exact
+    assert all(f.verdict is Verdict.AGREES for f in exact)
+
+    missing = oracles.manual(lambda z: (np.expm1(z), z), lambda z, d: {"z": d * (np.expm1(z) + 1)}, name="expm1")
+    told = oracles.check(missing, {"z": np.array([-40.0])}, against=against)
+    assert told.verdict is Verdict.UNSTABLE
+    assert not told.refuses  # torch and JAX lose as much
+    assert any("loses as much" in f.evidence.reason for f in told.findings)
+
+
+def test_the_exact_value_settles_a_conflict_between_oracles():
+    shifted = oracles.torch_autograd(lambda z, W: z @ W + 1e-6 * (z.sum() - z.detach().sum()), name="another torch")
+    accepted = oracles.check(dense(), POINT, against=[DENSE, shifted])
+    assert accepted.verdict is Verdict.AGREES
+    assert any("proves the subject right" in f.evidence.reason for f in accepted.findings)
+    assert verdict_of(dense(factor=1.001), POINT, [DENSE, shifted]) is Verdict.WRONG
+
+
+def test_without_an_arbiter_contradicting_oracles_are_a_conflict():
+    class Opaque:
+        """Hides the primal from ball arithmetic."""
+
+        def __call__(self, **primals):
+            for a in primals.values():
+                a.view(np.uint8)
+            return dense()(**primals)
+
+    shifted = oracles.torch_autograd(lambda z, W: z @ W + 1e-6 * (z.sum() - z.detach().sum()), name="another torch")
+    subject = oracles.Rule(Opaque(), "opaque")
+    assert verdict_of(subject, POINT, [DENSE, shifted]) is Verdict.ORACLES_CONFLICT
+
+
+def test_a_wrong_forward_is_not_excused_by_its_own_exact_derivative():
+    doubled = oracles.manual(lambda z: (2 * np.sin(z), z), lambda z, d: {"z": 2 * np.cos(z) * d})
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(doubled, {"z": np.array([0.3, 1.0])}, against=[oracles.torch_autograd(torch.sin)])
+    assert refused.value.verdict is Verdict.WRONG

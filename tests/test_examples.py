@@ -1,0 +1,92 @@
+"""The examples do what they say, as whole processes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "examples/digits.py"
+
+
+def run(*arguments, cwd, program=(str(DIGITS),)):
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+@pytest.mark.slow
+def test_digits_are_learnt_and_every_gradient_is_judged(tmp_path):
+    done = run("--epochs", "3", "--judge-rows", "2", "--plot", "training.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, *epochs = done.stdout.splitlines()[:4]
+    assert header.split() == ["epoch", "loss", "held-out", "torch", "jax", "finite", "difference"]
+    for number, line in enumerate(epochs, start=1):
+        epoch, loss, accuracy, *ratios = line.split()
+        assert int(epoch) == number
+        assert 0 < float(loss) < 3
+        assert 0 < float(accuracy.removesuffix("%")) <= 100
+        assert len(ratios) == 3
+        assert all(0 < float(ratio) <= 1 for ratio in ratios)
+    said = re.search(r"agreed at each of 3 epochs; held-out accuracy (.*)%", done.stdout)
+    assert said
+    assert float(said[1]) >= 95
+    assert [path.name for path in tmp_path.iterdir()] == ["training.png"]
+    assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.slow
+def test_digits_not_learnt_is_a_failure(tmp_path):
+    """One epoch of steps over half the images each is too little."""
+    done = run("--epochs", "1", "--judge-rows", "1", "--batch", "700", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED: held-out accuracy" in done.stdout
+    assert (tmp_path / "digits.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bug", "refused"),
+    [
+        ("right = Linear.backward\n"
+         "def wrong(self, cache, delta):\n"
+         "    dz, grads = right(self, cache, delta)\n"
+         "    return dz, grads | {'b': grads['b'] / len(delta)}\n"
+         "Linear.backward = wrong", "64-32-10, δ by (15): WRONG in the cotangent of"),
+        ("right = Tanh.jacobian\n"
+         "Tanh.jacobian = lambda self, params, z: right(self, params, z) * (1 + 1e-9)",
+         "64-32-10, δ by (16): WRONG in the cotangent of z."),
+    ],
+    ids=["mean-for-sum", "slope-in-closed-form"],
+)  # fmt: skip
+def test_planted_bug_is_refused(bug, refused, tmp_path):
+    planted = (
+        f"from manual_bp import Linear, Tanh\n{bug}\nimport runpy\nrunpy.run_path({str(DIGITS)!r}, run_name='__main__')"
+    )
+    done = run("--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert refused in done.stdout
+    assert "FAILED: an oracle refuses a gradient" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--epochs", "0"), "--epochs: expected a whole number of at least 1, got 0"),
+        (("--batch", "x"), "--batch: invalid whole number value: 'x'"),
+        (("--seed", "-1"), "--seed: expected a whole number of at least 0, got -1"),
+        (("--plot", "nowhere/digits.png"), "--plot: the folder of nowhere/digits.png does not exist"),
+    ],
+)
+def test_wrong_usage_is_refused_before_any_work(arguments, complaint, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert complaint in done.stderr.replace(os.sep, "/")
+    assert list(tmp_path.iterdir()) == []
