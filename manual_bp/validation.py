@@ -26,7 +26,7 @@ def require_shape(
     owner: object, method: str, name: str, x: Array, shape: tuple[int, ...], like: Array, of: str
 ) -> None:
     """Refuse x unless it has this shape and the dtype of the array `like`, which the caller calls `of`."""
-    if type(x) is ndarray and x.shape == shape and x.dtype == like.dtype:
+    if (type(x) is ndarray or _is_objects(x)) and x.shape == shape and x.dtype == like.dtype:
         return
     _refuse_non_array(owner, method, name, x)
     if x.dtype != like.dtype:
@@ -38,7 +38,7 @@ def require_affine(
     owner: object, method: str, z: Array, columns: int, params: Params, shapes: dict[str, tuple[int, ...]]
 ) -> None:
     """Refuse z unless a float array (N, columns), and params unless of these shapes and of z's dtype."""
-    if type(z) is not ndarray or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
+    if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
         _refuse_non_float(owner, method, "z", z)
         raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
     if type(params) is not dict or params.keys() != shapes.keys():
@@ -46,13 +46,13 @@ def require_affine(
     dtype = z.dtype
     for name, shape in shapes.items():
         x = params[name]
-        if type(x) is not ndarray or x.shape != shape or x.dtype is not dtype:
+        if not (type(x) is ndarray and x.shape == shape and x.dtype is dtype):
             require_shape(owner, method, f"params[{name!r}]", x, shape, z, "z")
 
 
 def require_rows(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of shape (N, n) with n >= 1."""
-    if type(x) is ndarray and x.ndim == 2 and x.shape[1] and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 2 and x.shape[1] and x.dtype in FLOATS:
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, n) with n >= 1, got {x.shape}")
@@ -60,7 +60,7 @@ def require_rows(owner: object, method: str, name: str, x: Array) -> None:
 
 def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of rank 1 or more."""
-    if type(x) is ndarray and x.ndim and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim and x.dtype in FLOATS:
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
@@ -103,6 +103,11 @@ def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
     return result
 
 
+def _is_objects(x: object) -> bool:
+    """Return whether x is an object array, of a subclass too: one may teach ufuncs the numbers that it holds."""
+    return isinstance(x, ndarray) and x.dtype == OBJECT
+
+
 def _at(owner: object, method: str, name: str) -> str:
     """Say where: "Linear.forward: z", "Linear: n_in" for a field, "fit: epochs" for a function."""
     owned = [] if owner is None else [type(owner).__name__]
@@ -110,7 +115,7 @@ def _at(owner: object, method: str, name: str) -> str:
 
 
 def _refuse_non_array(owner: object, method: str, name: str, x: object) -> None:
-    if type(x) is not ndarray:
+    if type(x) is not ndarray and not _is_objects(x):
         raise TypeError(f"{_at(owner, method, name)}: expected a numpy.ndarray, got {type(x).__name__}")
 
 

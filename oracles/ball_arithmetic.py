@@ -82,10 +82,7 @@ def enclosure_and_radius(
 
 
 class Balls(np.ndarray[Any, Any]):
-    """An object array of balls and numbers, under the ufuncs that mean something on balls; the others raise.
-
-    A cast to a floating dtype is a copy: precision is what the oracle chooses.
-    """
+    """An object array of balls and numbers, under the ufuncs that mean something on balls; the others raise."""
 
     tape: Tape
 
@@ -112,7 +109,7 @@ class Balls(np.ndarray[Any, Any]):
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return a copy for floating dtypes; balls are no integers, and true where they are not 0."""
+        """Return a copy for floating dtypes, since the oracle chooses the precision; balls are no integers."""
         return self.copy() if np.dtype(dtype).kind in "fO" else super().astype(dtype, *args, **kwargs)
 
     def _wrapped(self, result: Any) -> Any:

@@ -174,8 +174,7 @@ class RoundedTape(Tape):
 class Ball:
     """An enclosure and its place on the tape, −1 for a constant; operators and functions come from the tables below.
 
-    Where balls overlap, the tape decides comparisons. At a tie the derivative is that of the branch that the code
-    takes; that of abs, which has none, is 0 at 0.
+    Where balls overlap, the tape decides. At a tie the branch that the code takes counts; abs' is 0 at 0.
     """
 
     __slots__ = ("index", "tape", "value")

@@ -103,11 +103,10 @@ def _agreeing(name: str, oracle: str, worst: float, size: Array, room: Array, ro
         return Finding(name, oracle, Verdict.AGREES, ratio=worst)
     with np.errstate(over="ignore", invalid="ignore"):
         relative = np.sort(room / size)
-    resolves = float(relative[relative.size // 2])
-    if not relative[0] >= 1:
-        return Finding(name, oracle, Verdict.AGREES, ratio=worst, resolves=resolves)
-    verdict = Verdict.KINK if rounding.jumps(name) else Verdict.VACUOUS
-    return Finding(name, oracle, verdict, ratio=worst, resolves=resolves)
+    sharp = int(np.searchsorted(relative, 1.0))  # entries that rounding could not move by their own size
+    if sharp:
+        return Finding(name, oracle, Verdict.AGREES, ratio=worst, resolves=float(relative[sharp // 2]))
+    return Finding(name, oracle, Verdict.KINK if rounding.jumps(name) else Verdict.VACUOUS, ratio=worst)
 
 
 def exact_answers(subject: Rule, primals: Primals, delta: Any, precision: str) -> dict[str, dict[str, Any]]:

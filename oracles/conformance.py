@@ -45,7 +45,9 @@ class Tally:
             self.verdicts[oracle] = refused[0] if refused else self.verdicts.get(oracle, Verdict.AGREES)
             if all(f.verdict is Verdict.VACUOUS for f in findings):
                 self.vacuous[oracle] = self.vacuous.get(oracle, 0) + 1
-            self.resolves.setdefault(oracle, []).extend(f.resolves for f in findings if f.resolves)
+            self.resolves.setdefault(oracle, []).extend(
+                f.resolves for f in findings if f.resolves and f.verdict is not Verdict.VACUOUS
+            )
 
 
 def search(

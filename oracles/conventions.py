@@ -36,7 +36,7 @@ def conventions() -> list[Convention]:
     for entry in entries():
         layer = _default(entry.speaks_for)
         twin = import_module(entry.module)
-        options = getattr(twin, "options", lambda layer: {})(layer) if layer is not None else {}
+        options: dict[str, Any] = dict(twin.options(layer)) if hasattr(twin, "options") and layer is not None else {}
         for kink, declared in getattr(layer, "kink_convention", {}).items():
             natives = {
                 "torch": torch_autograd(_with(getattr(twin, "native_torch", twin.torch_reference), options)),

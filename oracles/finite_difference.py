@@ -3,7 +3,8 @@
 Central differences over a ladder of steps are extrapolated (Ridders 1982; Richardson), and the spread between the
 last extrapolations bounds the truncation and rounding error together. At a kink the central difference settles on
 the mean of the two sides, and below a kink's own width it may settle on anything: there the gap between the one-sided
-slopes does not vanish with the step, or far smaller steps contradict the result, and the radius is infinite. So the oracle says by itself what it cannot see.
+slopes does not vanish with the step, or far smaller steps contradict the result, and the radius is infinite. So the
+oracle says by itself what it cannot see.
 """
 
 from __future__ import annotations

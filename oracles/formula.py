@@ -32,10 +32,11 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
             if not is_differentiable(array):
                 return array
             found = object_array([tape.constant(x) for x in array.astype(np.float64).ravel().tolist()], array.shape)
-            found = found.view(kind)
-            if kind is Balls:
-                found.tape = tape
-            return found
+            if kind is not Balls:
+                return found
+            balls = found.view(Balls)
+            balls.tape = tape
+            return balls
 
         try:
             with working_precision(BITS), np.errstate(all="ignore"):

@@ -45,18 +45,21 @@ _PRECISIONS = {
 }
 
 
-@lru_cache
 def precision_name(dtype: npt.DTypeLike) -> str:
     """Return the name of a floating dtype as this module knows it.
 
     Raises:
         ValueError: if the dtype has no known precision.
     """
-    name = np.dtype(dtype).name if not (isinstance(dtype, str) and dtype == "bfloat16") else "bfloat16"
-    name = "longdouble" if name in ("float96", "float128") else name
+    name = dtype if isinstance(dtype, str) and dtype in _PRECISIONS else _name_of(np.dtype(dtype))
     if name not in _PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, got {dtype!r}")
     return name
+
+
+@lru_cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return "longdouble" if dtype.name in ("float96", "float128") else dtype.name
 
 
 def unit_roundoff(dtype: npt.DTypeLike) -> float:

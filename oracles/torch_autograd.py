@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, called, Cotangents, Primals, Pullback, Rule, Shake, is_differentiable, outputs
+from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Shake, called, is_differentiable, outputs
 
 
 def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:

@@ -27,6 +27,12 @@ from oracles.verdict import Verdict
 VACUOUS_LIMIT = 0.1
 
 
+LEGEND = """
+error     the worst error, in units of what rounding allows at its input: up to 1 is rounding
+resolves  the relative error in one entry that would have been refused: the median over the points, and the worst
+blind     points at which rounding could move the gradient by its own size"""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the JSON: what one oracle found in one check of one layer in one dtype."""
@@ -96,6 +102,7 @@ def verify(
         console.print(failure, highlight=False, markup=False, soft_wrap=True)
         console.print()
     console.print(_table(rows))
+    console.print(LEGEND, style="dim", highlight=False)
     vacuous = _vacuous(rows)
     console.print(_summary(rows, failures, vacuous, interrupted), highlight=False)
     if json_path:
@@ -130,10 +137,10 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 def _table(rows: Sequence[Row]) -> Table:
     """One line for each layer, oracle and dtype; errors in units of what rounding allows."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for title, justify in (
         ("layer", "left"), ("oracle", "left"), ("dtype", "left"), ("examples", "right"),
-        ("error/allowed", "right"), ("resolves", "right"), ("blind", "right"), ("verdict", "left"),
+        ("error", "right"), ("resolves", "right"), ("worst", "right"), ("blind", "right"), ("verdict", "left"),
     ):  # fmt: skip
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     shown = ""
@@ -148,6 +155,7 @@ def _table(rows: Sequence[Row]) -> Table:
             str(examples),
             f"{max(r.worst_ratio for r in group):.2g}",
             f"{median(resolved):.0e}" if resolved else "exact",
+            f"{max(r.resolves_worst for r in group):.0e}" if resolved else "",
             f"{sum(r.vacuous for r in group) / examples:.1%}" if examples else "",
             f"[red]{refused[0].verdict}" if refused else "[green]agrees",
         )

@@ -29,8 +29,8 @@ class ReLU(Elementwise):
     kink_convention: ClassVar[Mapping[float, float]] = MappingProxyType({0.0: 0.0})
 
     def value(self, z: Array) -> Array:
-        """Return max(z, 0)."""
-        return np.maximum(z, zero(z.dtype))
+        """Return max(0, z): of two equals, exact numbers keep the first, which has derivative 0."""
+        return np.maximum(zero(z.dtype), z)
 
     def derivative(self, z: Array) -> Array:
         """Return 1 where z > 0, 0 elsewhere, as numbers: a product with a mask converts it more slowly."""

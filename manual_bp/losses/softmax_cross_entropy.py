@@ -92,9 +92,9 @@ def _against_weights(e: Array, rest: Array, top: Array, target: Array) -> Array:
 
 def _against_classes(e: Array, rest: Array, top: Array, classes: Array) -> Array:
     """Return a − 1[i = class], which is −r/(1 + r) where the class is the top entry."""
-    miss = (classes != top).astype(e.dtype)
-    gradient: Array = e.copy()
-    gradient.put(top, miss)
-    gradient.put(classes, gradient.take(classes) - rest - miss)
-    gradient /= (ones((), e.dtype) + rest)[:, None]
+    norm = 1 + rest
+    gradient: Array = e / norm[:, None]
+    gradient.put(top, 1 / norm)
+    top_gradient = -rest / norm
+    gradient.put(classes, np.where(classes == top, top_gradient, gradient.take(classes) - 1))
     return gradient
