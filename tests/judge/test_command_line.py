@@ -71,7 +71,7 @@ def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     assert document["seed"] == 3
     assert {"python", "numpy", "torch", "jax"} <= document["versions"].keys()
     assert all(row.keys() >= FIELDS for row in document["results"])
-    assert {row["oracle"] for row in document["results"]} == {"torch", "jax", "itself", "finite difference"}
+    assert {row["oracle"] for row in document["results"]} == {"torch", "jax", "exact", "itself", "finite difference"}
     assert {row["dtype"] for row in document["results"]} == {"float64", "float32"}
     assert all(row["verdict"] == "agrees" and row["examples"] > 0 for row in document["results"])
     assert all(0 <= row["worst_ratio"] <= 1 for row in document["results"])
