@@ -33,9 +33,8 @@ from rich.table import Table  # noqa: E402
 
 from oracles.disagreement import Disagreement  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.jax_vjp import jax_vjp  # noqa: E402
 from oracles.judge import judge  # noqa: E402
-from oracles.registry import Case, Entry, entries  # noqa: E402
+from oracles.registry import FRAMEWORKS, Case, Entry, entries  # noqa: E402
 from oracles.rounding import named_outputs  # noqa: E402
 from oracles.rule import Array, Opaque, Rule, outputs  # noqa: E402
 from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at  # noqa: E402
@@ -66,7 +65,9 @@ SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5
 POOL = 200  # configurations of each layer
 XLA_POOL = 6  # of which so many are compiled
 CHUNK = 120  # examples handed to a process at a time
-SHOWN = 20  # alarms of each verdict kept with their reports
+SHOWN = 20  # false alarms printed
+OF_A_KIND = 3  # alarms of one subject, layer, dtype and verdict that are kept with their reports
+FALSE = ("wrong", "error")
 CATEGORIES = (*(str(v) for v in Verdict), "error")
 TITLES = {"verdicts": "judged", "oracles_conflict": "conflict"}
 Fill = Callable[[Any, tuple[int, ...], float, "np.finfo[Any]"], Array]
@@ -211,7 +212,7 @@ def _filling(regime: str, dtype: str, exponent: float | None) -> Callable[[Any, 
 
 @lru_cache(maxsize=1024)
 def _compiled(reference: Callable[..., Any]) -> Rule:
-    return jax_vjp(reference, name="xla", through="xla")
+    return FRAMEWORKS["jax"](reference, name="xla", through="xla")
 
 
 def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
@@ -262,8 +263,8 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
                 refused = result is None or result.refuses
                 counts[(*key, "refused")] += refused
                 counts[(*key, "unstable_refused")] += refused and verdict == Verdict.UNSTABLE
-                if refused and kept[name, verdict] < SHOWN:
-                    kept[name, verdict] += 1
+                if refused and kept[(*key, verdict)] < (SHOWN if verdict in FALSE else OF_A_KIND):
+                    kept[(*key, verdict)] += 1
                     report = traceback.format_exc() if result is None else _report(result)
                     alarms.append(Alarm(number, *key, example.regime, verdict, report))
     return counts, alarms
@@ -305,7 +306,7 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, An
                     counts += more
                     alarms += found
                 done = sum(n for key, n in counts.items() if key[-1] in CATEGORIES)
-                wrong = sum(n for key, n in counts.items() if key[-1] in ("wrong", "error"))
+                wrong = sum(n for key, n in counts.items() if key[-1] in FALSE)
                 progress.update(task, completed=done, description=f"verdicts, {wrong} false alarms")
     except KeyboardInterrupt:
         interrupted = True
@@ -334,13 +335,13 @@ def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
 
 
 def _kept(alarms: Sequence[Alarm]) -> list[Alarm]:
-    """Return the alarms in the order of their examples, so many of each verdict of each subject."""
+    """Return the false alarms first: so many of them, and of every kind of alarm the first few."""
     kept: Counter[tuple[str, ...]] = Counter()
     found = []
-    for alarm in sorted(alarms, key=lambda a: (a.verdict not in ("wrong", "error"), a.example)):
-        key = (alarm.verdict,) if alarm.verdict in ("wrong", "error") else (alarm.verdict, alarm.subject, alarm.layer)
-        kept[key] += 1
-        if kept[key] <= (SHOWN if len(key) == 1 else 3):
+    for alarm in sorted(alarms, key=lambda a: (a.verdict not in FALSE, a.example)):
+        kind = alarm.verdict, alarm.subject, alarm.layer, alarm.dtype
+        kept[kind] += 1
+        if kept[kind] <= OF_A_KIND or (alarm.verdict in FALSE and len(found) < SHOWN):
             found.append(alarm)
     return found
 
@@ -373,7 +374,7 @@ def reproduce(seed: int, numbers: Sequence[int], console: Console) -> int:
         for name, a in {**example.point.primals, "delta": example.point.delta}.items():
             console.print(f"  {name} = {np.asarray(a)!r}", markup=False, highlight=False)
         _print_alarms([a for a in alarms if a.example == number], seed, console)
-    return int(any(a.verdict in ("wrong", "error") for a in alarms))
+    return int(any(a.verdict in FALSE for a in alarms))
 
 
 def _print_alarms(alarms: Sequence[Alarm], seed: int, console: Console) -> None:
@@ -417,8 +418,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         write_atomically(args.json, json.dumps(found, indent=2) + "\n")
     console.print(table(found["rows"]))
-    refused = [Alarm(**alarm) for alarm in found["alarms"] if alarm["verdict"] in ("wrong", "error")]
-    _print_alarms(refused, args.seed, console)
+    refused = [Alarm(**alarm) for alarm in found["alarms"] if alarm["verdict"] in FALSE]
+    _print_alarms(refused[:SHOWN], args.seed, console)
     rate = found["verdicts"] / found["seconds"]
     console.print(
         f"\n{found['verdicts']} verdicts in {found['seconds']:.0f} s, {rate:.0f} a second: {wrong} false alarms"

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ planted. Each tool is asked, by bisection over half-decades from 1e-17 to 1, for
 Each has the median over the examples, and the e that is refused in at least 99 % of them; >1 where not even an entry
 twice too large is. gradcheck knows float64 alone. Points: standard normal values, then the draws of a search (special
 values, magnitudes 1e-3 to 1e4). A tool that refuses the gradient with nothing planted is not asked there: that share
-is printed. The other tools stop after --seconds in each row; how many examples they saw is in the JSON.
+is printed. Each tool stops after --seconds in each row; n is how many examples this project saw, the JSON has the
+others'.
 A figure of this project that misses its aim is marked with !."""
 
 GRID = tuple(10.0 ** (k / 2) for k in range(-34, 1))
@@ -129,7 +130,7 @@ def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Cal
     """Return what this project says of an error."""
     oracles = case.oracles()
 
-    @lru_cache(maxsize=None)
+    @cache
     def says(error: float) -> Result:
         subject = planted(case.subject, name, index, error)
         return judge(subject, point.primals, point.delta, oracles, kinks=case.kinks)
@@ -245,7 +246,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seen = number = 0
-        while seen < examples and number < 4 * examples:
+        while seen < examples and number < 4 * examples and spent[OURS] < seconds:
             rng = np.random.default_rng((seed, number, sorted(REGIMES).index(regime)))
             number += 1
             case = pool[int(rng.integers(len(pool)))]
@@ -254,7 +255,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
             if entry is None:
                 continue
             for tool in (OURS, *PEERS):
-                if seen % EVERY[tool] or (tool != OURS and spent[tool] > seconds):
+                if seen % EVERY[tool] or spent[tool] > seconds:
                     continue
                 started = time.perf_counter()
                 if tool == OURS:
@@ -307,19 +308,23 @@ def _cell(error: float | None, width: int, missed: bool = False) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
     """Return the lines of one regime's table."""
-    gap = " " * 23
+    gap = " " * 28
     lines = [
         f"{REGIMES[regime]}: the smallest relative error refused, median and in 99 % of the examples",
         f"{gap}{'this project'.center(24)}{'gradcheck'.center(26)}{'jax'.center(13)}{'torch'.center(13)}",
         f"{gap}{'':24}{'slow':>13}{'fast':>13}{'check_grads':>13}{'assert_close':>13}",
-        f"{'layer':<19} {'':3}{'median':>8}{'99 %':>8}{'wrong':>8}" + f"{'median':>7}{'99 %':>6}" * len(PEERS),
+        f"{'layer':<19} {'':3}{'n':>5}{'median':>8}{'99 %':>8}{'wrong':>8}" + f"{'median':>7}{'99 %':>6}" * len(PEERS),
     ]
     for row in rows:
         if row["regime"] != regime:
             continue
         median, most, missed = row["median"], row["in_99_percent"], misses(row)
         line = f"{row['layer']:<19} {row['dtype'].replace('float', 'f')}"
-        line += _cell(median[OURS], 8, "median" in missed) + _cell(most[OURS], 8, "in_99_percent" in missed)
+        line += (
+            f"{row['asked'][OURS]:>5}"
+            + _cell(median[OURS], 8, "median" in missed)
+            + _cell(most[OURS], 8, "in_99_percent" in missed)
+        )
         line += _cell(median["wrong"], 8)
         lines.append(line + "".join(_cell(median[p], 7) + _cell(most[p], 6) for p in PEERS))
     asked = {tool: sum(r["asked"][tool] for r in rows if r["regime"] == regime) for tool in (OURS, *PEERS)}
@@ -331,11 +336,11 @@ def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the aims and what misses them."""
     lines = [f"aim in {dtype}: median <= {median:.0e}, in 99 % <= {most:.0e}" for dtype, (median, most) in AIMS.items()]
-    missed = [
-        f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {which.replace('_', ' ')} {row[which][OURS]:.0e}"
-        for row in rows
-        for which in misses(row)
-    ]
+    missed = []
+    for row in rows:
+        for which in misses(row):
+            found, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
+            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {found}")
     return lines + (missed or ["every aim is met"])
 
 
@@ -364,10 +369,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, whole or not at all")
     parser.add_argument(
-        "--examples", type=positive_count, default=200, metavar="N", help="for each layer, dtype and regime (200)"
+        "--examples", type=positive_count, default=100, metavar="N", help="for each layer, dtype and regime (100)"
     )
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="these layers alone")
-    parser.add_argument("--seconds", type=positive, default=10.0, help="for each other tool in each row (10)")
+    parser.add_argument("--seconds", type=positive, default=30.0, help="for each tool in each row (30)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of all draws (0)")
     parser.add_argument("--jobs", type=positive_count, default=2, metavar="J", help="processes (2)")
     args = parser.parse_args(argv)

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles import pattern_cotangents as by_cotangent
-from oracles import pattern_errors as by_error
-from oracles import pattern_places as by_place
-from oracles import pattern_values as by_value
+from oracles.patterns import cotangents as by_cotangent
+from oracles.patterns import errors as by_error
+from oracles.patterns import places as by_place
+from oracles.patterns import values as by_value
 from oracles.symptoms import Symptoms as Symptoms
 from oracles.symptoms import fits
 

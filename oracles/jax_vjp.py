@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from oracles.jax_program import Program, UnsupportedPrimitive, translate
-from oracles.jax_shaker import shaker
-from oracles.jax_trace import Executables, Pattern, Trace, compile_xla, equality_pattern, fitting, meet, trace
+from oracles.jaxpr.program import Program, translate
+from oracles.jaxpr.shaker import shaker
+from oracles.jaxpr.trace import Executables, Pattern, Trace, compile_xla, equality_pattern, fitting, meet, trace
+from oracles.jaxpr.writer import UnsupportedPrimitive
 from oracles.rule import Array, Cotangents, Opaque, Primals, Pullback, Rule, Shake, is_differentiable, outputs
 
 SYMBOLIC_TRACES = 12  # attempts per signature before only concrete shapes are traced

@@ -52,7 +52,7 @@ def test_every_case_file_has_its_layer():
 
 
 def _imports(path):
-    """Modules that a file imports when it is imported: not those inside functions, nor those for the type checker."""
+    """Modules that a file imports when it is imported: not those inside functions."""
     package = path.relative_to(ROOT).parts[:-1]
     pending = list(ast.parse(path.read_text()).body)
     while pending:
@@ -64,8 +64,6 @@ def _imports(path):
             module = ".".join([*base, *([node.module] if node.module else [])])
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            pending += node.orelse
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             pending += ast.iter_child_nodes(node)
 

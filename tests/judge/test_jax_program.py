@@ -10,7 +10,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 from jax import lax, nn  # noqa: E402
 
-from oracles import jax_primitives, jax_program  # noqa: E402
+from oracles.jaxpr import primitives  # noqa: E402
 
 SAMPLES, CONFIDENCE, H = 8, 8.0, 2.0**-26
 f8 = np.float64
@@ -224,11 +224,11 @@ def swapped(f, op):
 
 
 def transposed(f, op):
-    return jax_primitives._dot_general(f, op) + f".T.reshape({f.shape(op.outputs[0].shape)})"
+    return primitives._dot_general(f, op) + f".T.reshape({f.shape(op.outputs[0].shape)})"
 
 
 def first_axis(f, op):
-    return jax_primitives._reduce("add")(f, op).replace(", 1)", ", 0)")
+    return primitives._reduce("add")(f, op).replace(", 1)", ", 0)")
 
 
 def flattened(f, op):
@@ -245,12 +245,12 @@ def in_float32(f, op):
 
 
 PLANTS = [
-    ("sub", jax_primitives.TABLE["add"], mlp, mlp_shapes(3, 4, 5, 2, 6)),
+    ("sub", primitives.TABLE["add"], mlp, mlp_shapes(3, 4, 5, 2, 6)),
     ("sub", swapped, batch_norm, of(z=(7, 3), g=(3,))),
     ("dot_general", transposed, mlp, mlp_shapes(3, 4, 5, 2, 6)),
     ("reduce_sum", first_axis, layer_norm, of(z=(4, 4), g=(4,), b=(4,))),
-    ("scatter-add", jax_primitives.TABLE["scatter"], indexed, of(z=(5, 3))),
-    ("select_n", jax_primitives._elementwise("np.where({0}, {1}, {2})", False), activations, of(z=(3, 4))),
+    ("scatter-add", primitives.TABLE["scatter"], indexed, of(z=(5, 3))),
+    ("select_n", primitives._elementwise("np.where({0}, {1}, {2})", False), activations, of(z=(3, 4))),
     ("integer_pow", off_by_an_ulp_or_many, elementary, of(z=(3, 4))),
     ("tanh", in_float32, mlp, mlp_shapes(2, 2, 2, 2, 2)),
     ("scan", flattened, rnn, of(z=(3, 3), W=(3, 3))),
@@ -259,7 +259,7 @@ PLANTS = [
 
 @pytest.mark.parametrize(("primitive", "plant", "f", "shapes"), PLANTS, ids=[f"{p[0]}-{p[1].__name__}" for p in PLANTS])
 def test_a_planted_bug_is_caught(primitive, plant, f, shapes, monkeypatch):
-    monkeypatch.setitem(jax_program.TABLE, primitive, plant)
+    monkeypatch.setitem(primitives.TABLE, primitive, plant)
     try:
         wrong = disagreements(f, draw(shapes))
     except (

@@ -43,6 +43,7 @@ def refused(against, backward=forgets_to_sum, dtype="float64"):
 
 
 TORCH, JAX = oracles.torch_autograd(affine), oracles.jax_vjp(affine_in_jax)
+UNWRITABLE = oracles.torch_autograd(lambda z, W, b: z @ W + b)
 
 
 def test_the_text_names_layer_place_values_oracles_and_defect():
@@ -81,7 +82,11 @@ def test_json_has_everything_exactly():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("against", "needs"),
-    [([TORCH], "import torch"), ([JAX], "import jax"), ([oracles.torch_autograd(lambda z, W, b: z @ W + b)], "recorded")],
+    [
+        ([TORCH], "import torch"),
+        ([JAX], "import jax"),
+        ([UNWRITABLE], "recorded"),
+    ],
     ids=["torch", "jax", "recorded"],
 )
 def test_the_script_stands_alone_and_shows_it(against, needs, dtype, tmp_path):

@@ -1,24 +1,15 @@
-"""From a jaxpr to Python: JAX derives, NumPy evaluates.
-
-XLA compiles per shape, at a quarter of a second each, and a search draws a fresh shape per example. So the
-program that JAX derives is traced once, with symbolic dimensions, and written out as NumPy source whose sizes
-are read off its arguments: calls inlined, dead code dropped, broadcasts left to NumPy where it does them
-anyway.
-"""
+"""The data of a translation: values, operations, and the function that emitters write through."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from oracles.jax_kernels import NAMESPACE
-from oracles.jax_primitives import ALIASES, CALLS, CONTROL, FRESH, SEQUENCES, TABLE
-
-_ALL = slice(None)
+ALL = slice(None)
 
 
 class UnsupportedPrimitive(NotImplementedError):
@@ -60,15 +51,35 @@ class Operation:
     outputs: list[Value]
 
 
+@dataclass(frozen=True)
+class Known:
+    """The primitives that can be translated.
+
+    Attributes:
+        table: an emitter for each primitive.
+        aliases: primitives that hand their operands on.
+        calls: primitives that call an inner program, by its parameter's name.
+        control: loops and branches; sequences: those whose expressions are sequences of results.
+        fresh: those whose results share no memory with their operands.
+    """
+
+    table: Mapping[str, Callable[[Function, Operation], str]]
+    aliases: Collection[str]
+    calls: Mapping[str, str]
+    control: Collection[str]
+    sequences: Collection[str]
+    fresh: Collection[str]
+
+
 def flatten(
-    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], keep: slice
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], keep: slice, known: Known
 ) -> tuple[list[Operation], list[Value]]:
     """Return the outputs to keep of a jaxpr and the operations that they need, known calls inlined.
 
-    Only the calls of `oracles.jax_primitives.CALLS` are inlined: a scan holds a jaxpr too, and is not a call.
+    Only the known calls are inlined: a scan holds a jaxpr too, and is not a call.
     """
     operations: list[Operation] = []
-    outputs = _inline(jaxpr, consts, inputs, operations)[keep]
+    outputs = _inline(jaxpr, consts, inputs, operations, known)[keep]
     live, kept = {id(v) for v in outputs}, []
     for op in reversed(operations):
         if any(id(v) in live for v in op.outputs):
@@ -77,7 +88,9 @@ def flatten(
     return kept[::-1], outputs
 
 
-def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], into: list[Operation]) -> list[Value]:
+def _inline(
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], into: list[Operation], known: Known
+) -> list[Value]:
     values = dict(zip(jaxpr.invars, inputs, strict=True))
     values.update((v, _constant(c, v.aval)) for v, c in zip(jaxpr.constvars, consts, strict=True))
 
@@ -86,12 +99,12 @@ def _inline(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], into: li
 
     for eqn in jaxpr.eqns:
         name, operands = eqn.primitive.name, [read(v) for v in eqn.invars]
-        if name in CALLS:
-            inner = eqn.params[CALLS[name]]
-            results = _inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, into)
-        elif name in ALIASES:
+        if name in known.calls:
+            inner = eqn.params[known.calls[name]]
+            results = _inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands, into, known)
+        elif name in known.aliases:
             results = operands
-        elif name in TABLE and all(_is_real(v.aval.dtype) for v in eqn.outvars):
+        elif name in known.table and all(_is_real(v.aval.dtype) for v in eqn.outvars):
             results = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype)) for v in eqn.outvars]
             into.append(Operation(name, eqn.params, operands, results))
         else:
@@ -113,12 +126,14 @@ class Function:
     """A Python function under construction; emitters write through it.
 
     Attributes:
+        known: what can be translated.
         namespace: globals of the generated source: kernels, constants and dtypes.
         noisy: shake the operands of rounding operations.
         lines: the body so far.
         extents: source of the dimensions computed so far, by symbolic expression.
     """
 
+    known: Known
     namespace: dict[str, Any]
     noisy: bool
     indent: str = "    "
@@ -126,7 +141,7 @@ class Function:
     extents: dict[str, str] = field(default_factory=dict)
     _rounds: bool = False
 
-    def define(self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = _ALL) -> list[str]:
+    def define(self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = ALL) -> list[str]:
         """Return the source of the function of a jaxpr and the outputs to keep.
 
         With ``bind`` it is the outermost function: it reads sizes off its arguments and returns copies.
@@ -134,11 +149,11 @@ class Function:
         inputs = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars]
         if bind:
             self._bind(inputs)
-        operations, outputs = flatten(jaxpr, consts, inputs, keep)
+        operations, outputs = flatten(jaxpr, consts, inputs, keep, self.known)
         owned: set[int] = set()
         for op in operations:
             self._emit(op)
-            if op.primitive in FRESH:
+            if op.primitive in self.known.fresh:
                 owned.update(id(v) for v in op.outputs if v.shape and not v.narrow)
         results = []
         for v in outputs:
@@ -160,11 +175,11 @@ class Function:
 
     def _emit(self, op: Operation) -> None:
         self._rounds = False
-        source = TABLE[op.primitive](self, op)
-        inexact = self._rounds or any(v.inexact for v in op.inputs) or op.primitive in CONTROL
+        source = self.known.table[op.primitive](self, op)
+        inexact = self._rounds or any(v.inexact for v in op.inputs) or op.primitive in self.known.control
         for v in op.outputs:
             v.name, v.inexact = self.fresh("v"), inexact and v.floating
-        single = len(op.outputs) == 1 and op.primitive not in SEQUENCES
+        single = len(op.outputs) == 1 and op.primitive not in self.known.sequences
         target = op.outputs[0].name if single else f"[{', '.join(v.name for v in op.outputs)}]"
         self._write(f"{target} = {source}")
 
@@ -251,33 +266,6 @@ class Function:
     def nest(self, closed: Any) -> str:
         """Write an inner function (a loop's body, a branch), which sees this one's sizes; return its name."""
         name = self.fresh("f")
-        inner = Function(self.namespace, self.noisy, self.indent + "    ", extents=dict(self.extents))
+        inner = Function(self.known, self.namespace, self.noisy, self.indent + "    ", extents=dict(self.extents))
         self.lines += inner.define(name, closed.jaxpr, closed.consts)
         return name
-
-
-@dataclass(frozen=True)
-class Program:
-    """Generated NumPy code: ``run(*arrays) -> tuple`` of fresh arrays; ``source`` is what it looks like."""
-
-    run: Callable[..., tuple[Any, ...]]
-    source: str
-
-
-def translate(closed: Any, *, keep: slice = _ALL, noisy: bool = False) -> Program:
-    """Write a closed jaxpr as NumPy.
-
-    Args:
-        closed: a ClosedJaxpr; its dimensions may be symbolic where arguments carry them as plain symbols.
-        keep: which of its outputs to compute. noisy: let ``run`` take `oracles.jax_shaker.shaker`'s function
-        last, and pass every floating operand of
-            every rounding operation through it.
-
-    Raises:
-        UnsupportedPrimitive: if the table lacks one of its primitives.
-    """
-    namespace = dict(NAMESPACE)
-    lines = Function(namespace, noisy).define("run", closed.jaxpr, closed.consts, True, keep)
-    source = "\n".join(lines)
-    exec(compile(source, "<translated from JAX>", "exec"), namespace)
-    return Program(namespace["run"], source)

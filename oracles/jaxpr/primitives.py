@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from oracles.jax_structure import STRUCTURE, Emitter, edge
-
-if TYPE_CHECKING:
-    from oracles.jax_program import Function, Operation
+from oracles.jaxpr.structure import STRUCTURE, Emitter, edge
+from oracles.jaxpr.writer import Function, Known, Operation
 
 # Primitives that hand their operands on, and those that call an inner program (by its parameter's name).
 ALIASES = frozenset(
@@ -207,3 +205,4 @@ TABLE: dict[str, Emitter] = {
 CONTROL = frozenset({"scan", "while", "cond"})
 SEQUENCES = CONTROL | {"split", "unstack", "sort", "top_k"}  # their expressions are sequences of results
 FRESH = {*_EXACT, *_ROUNDING, "mul", "div", "integer_pow", "select_n"}  # their results share no memory
+KNOWN = Known(TABLE, ALIASES, CALLS, CONTROL, SEQUENCES, FRESH)

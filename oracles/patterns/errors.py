@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.pattern_values import MOST_AXES, slope
+from oracles.patterns.values import MOST_AXES, slope
 from oracles.rounding import unit_roundoff
 from oracles.rule import Array, is_differentiable, outputs
 from oracles.symptoms import Symptoms, Trial, fits, spreads

@@ -1,6 +1,6 @@
 """The run-time library of translated JAX programs: primitives that NumPy has no single function for.
 
-Generated code (`oracles.jax_program`) calls these by name, with concrete shapes. Nothing here imports JAX and
+Generated code (`oracles.jaxpr.program`) calls these by name, with concrete shapes. Nothing here imports JAX and
 nothing writes into its arguments.
 """
 

@@ -1,17 +1,16 @@
 """Emitters of the JAX primitives that move data: shapes, slices, indices, windows, control flow.
 
-Like `oracles.jax_primitives`, whose table they fill, these write NumPy expressions and import no JAX.
+Like `oracles.jaxpr.primitives`, whose table they fill, these write NumPy expressions and import no JAX.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from oracles.jax_program import Function, Operation
+from oracles.jaxpr.writer import Function, Operation
 
 Emitter: TypeAlias = "Callable[[Function, Operation], str]"
 

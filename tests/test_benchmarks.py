@@ -1,0 +1,53 @@
+"""The benchmarks of the judge run, count what they say they count, and reproduce what they found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def test_false_alarms_counts_every_verdict_once(tmp_path):
+    file = tmp_path / "alarms.json"
+    done = run("false_alarms.py", "--examples", "200", "--jobs", "1", "--json", str(file))
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(file.read_text())
+    assert found["verdicts"] == sum(row["verdicts"] for row in found["rows"]) >= 200
+    assert {row["subject"] for row in found["rows"]} == {"manual", "torch", "jax", "xla"}
+    assert sum(row["wrong"] + row["error"] for row in found["rows"] if row["subject"] != "xla") == 0
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_a_number_determines_an_example():
+    first, second = (run("false_alarms.py", "--seed", "3", "--reproduce", "40") for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+
+
+def test_this_judge_sees_smaller_errors_than_its_peers(tmp_path):
+    file = tmp_path / "sensitivity.json"
+    done = run("sensitivity.py", "--examples", "4", "--jobs", "1", "--layers", "Linear", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    for row in json.loads(file.read_text())["rows"]:
+        if row["regime"] == "normal" and row["dtype"] == "float64":
+            ours, *peers = (row["median"][tool] for tool in ("this project", "slow", "fast", "check_grads", "close"))
+            assert all(ours < float(peer.lstrip(">") if isinstance(peer, str) else peer) for peer in peers)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("false_alarms.py", ["--examples", "0"]), ("sensitivity.py", ["--layers", "NoSuchLayer"])],
+)
+def test_a_wrong_option_is_named(script, arguments):
+    done = run(script, *arguments)
+    assert done.returncode == 2
+    assert arguments[0].lstrip("-") in done.stderr or arguments[1] in done.stderr
