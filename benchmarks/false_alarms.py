@@ -64,7 +64,7 @@ COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 
 SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
 POOL = 200  # configurations of each layer
 XLA_POOL = 6  # of which so many are compiled
-CHUNK = 120  # examples handed to a process at a time
+CHUNK = 120  # examples handed to a process at a time, at most
 SHOWN = 20  # false alarms printed
 OF_A_KIND = 3  # alarms of one subject, layer, dtype and verdict that are kept with their reports
 FALSE = ("wrong", "error")
@@ -292,7 +292,8 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, An
     interrupted, started, done = False, time.perf_counter(), 0
     columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
     executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=prepare_process)
-    chunks = (range(start, start + CHUNK) for start in range(0, sys.maxsize, CHUNK))
+    size = min(CHUNK, 1 + examples // (6 * jobs))
+    chunks = (range(start, start + size) for start in range(0, sys.maxsize, size))
     running: set[Future[Any]] = set()
     try:
         with Progress(*columns, console=console, transient=True) as progress:

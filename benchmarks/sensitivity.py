@@ -190,7 +190,7 @@ def by_check_grads(case: Case, point: Point, name: str, index: tuple[int, ...]) 
     def refuses(error: float) -> bool:
         def bwd(leaves: tuple[Any, ...], delta: Any) -> tuple[Any, ...]:
             cotangents = list(jax.vjp(primal, *leaves)[1](delta))
-            cotangents[which] = cotangents[which].at[index].multiply(1 + error)
+            cotangents[which] = jax.numpy.asarray(cotangents[which]).at[index].multiply(1 + error)
             return tuple(cotangents)
 
         f = jax.custom_vjp(primal)
@@ -274,6 +274,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
                         found["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
                 spent[tool] += time.perf_counter() - started
             seen += 1
+    jax.clear_caches()  # what was compiled for one layer serves no other
     return {
         "layer": layer,
         "dtype": dtype,

@@ -16,7 +16,8 @@ def right_up_to(got: Array, want: Array, allowed: Array, precision: str) -> str:
     """Return words for the coarser precision that the whole array is right up to; "" if it is none.
 
     The errors must look like rounding: within what that precision allows, on most entries rather than on a few, not
-    all by one factor, and below float32 the values themselves must be representable there.
+    all by one factor; and the values themselves must be representable there, or, for float32, the errors of the size
+    of its rounding.
     """
     error = np.abs(got - want)
     off = error > allowed
@@ -26,9 +27,13 @@ def right_up_to(got: Array, want: Array, allowed: Array, precision: str) -> str:
         scale = unit_roundoff(coarse) / unit_roundoff(precision)
         if scale <= 1 or not np.all(error <= scale * allowed):
             continue
-        representable = coarse in ("float32", "float16") and np.array_equal(got, got.astype(coarse).astype(np.float64))
-        spread_out = coarse == "float32" and np.count_nonzero(off) >= 0.5 * np.count_nonzero(want)
-        if (representable or spread_out) and not _one_factor(got, want):
+        spread_out = np.count_nonzero(off) >= 0.5 * np.count_nonzero(want)
+        with np.errstate(over="ignore"):
+            stored = coarse != "bfloat16" and np.array_equal(got, got.astype(coarse).astype(np.float64))
+        sized = coarse == "float32" and np.median(error[off]) >= 2.0**-7 * unit_roundoff(coarse) * np.median(
+            np.abs(want[off])
+        )
+        if spread_out and (stored or sized) and not _one_factor(got, want):
             return f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
     return ""
 
@@ -40,8 +45,8 @@ def _one_factor(got: Array, want: Array) -> bool:
     return factors.size > 1 and bool(np.ptp(factors) < 0.25 * np.max(np.abs(factors)))
 
 
-def shrinks_with_precision(setting: Setting, name: str, want: Array, allowed: Array, refused: Array) -> bool:
-    """Return whether the subject's error, where it is refused, comes from its arithmetic rather than its formula.
+def formula_is_right(setting: Setting, name: str, want: Array, allowed: Array, refused: Array) -> bool | None:
+    """Return whether the subject's error comes from its arithmetic rather than its formula; ``None`` if none can tell.
 
     Its own pullback is evaluated in exact arithmetic, if it runs on balls: a right formula is right there. Otherwise
     in long double, which has 11 bits more than float64, or in float32, which has 29 bits less: a rounding error
@@ -53,12 +58,12 @@ def shrinks_with_precision(setting: Setting, name: str, want: Array, allowed: Ar
         return bool(np.all((np.abs(exact - want) <= allowed)[refused]))
     fed = {n: a for n, a in setting.primals.items() if is_differentiable(a)}
     finer = "longdouble" if any(a.dtype == np.float64 for a in fed.values()) else "float64"
-    here, there = _error_in(setting, name, want, refused, None), _error_in(setting, name, want, refused, finer)
+    here, there = (_error_in(setting, name, want, refused, dtype) for dtype in (None, finer))
     bits = np.log2(unit_roundoff(precision_of(fed)) / np.finfo(finer).eps * 2)
-    if there is not None and bits > 1:
-        return bool(there <= here * 2.0 ** (-bits / 2)) if here is not None else False
+    if here is not None and there is not None and bits > 1:
+        return bool(there <= here * 2.0 ** (-bits / 2))
     coarse = _error_in(setting, name, want, refused, "float32")
-    return here is not None and coarse is not None and bool(here <= coarse * 2.0**-23)
+    return True if here is not None and coarse is not None and here <= coarse * 2.0**-23 else None
 
 
 def _in_balls(setting: Setting, name: str) -> Array | None:

@@ -120,8 +120,8 @@ class Rounding:
                 deviation = self._deviation(Shake(np.random.default_rng(k), u * self._growth, floor))
                 assert self._centre is not None
                 # Operands are shaken, so a result that no operation consumes has its own last rounding to add.
-                before = u * self._growth * np.abs(self._centre) if self._worst is None else self._worst
-                self._worst = np.maximum(before, deviation)
+                last = u * self._growth * np.abs(self._centre) if self._worst is None else self._worst
+                self._worst = np.maximum(np.maximum(last, floor), deviation)
             self._samples = samples
         return self._named(self._worst)
 

@@ -18,10 +18,10 @@ def run(script, *arguments):
 
 def test_false_alarms_counts_every_verdict_once(tmp_path):
     file = tmp_path / "alarms.json"
-    done = run("false_alarms.py", "--examples", "200", "--jobs", "1", "--json", str(file))
+    done = run("false_alarms.py", "--examples", "120", "--jobs", "1", "--json", str(file))
     assert done.returncode in (0, 1), done.stderr
     found = json.loads(file.read_text())
-    assert found["verdicts"] == sum(row["verdicts"] for row in found["rows"]) >= 200
+    assert found["verdicts"] == sum(row["verdicts"] for row in found["rows"]) >= 120
     assert {row["subject"] for row in found["rows"]} == {"manual", "torch", "jax", "xla"}
     assert sum(row["wrong"] + row["error"] for row in found["rows"] if row["subject"] != "xla") == 0
     assert max(map(len, done.stdout.splitlines())) <= 120

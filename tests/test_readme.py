@@ -1,25 +1,47 @@
-"""README says what is: its snippets run, what it shows is printed, what it names exists."""
+"""README and docs say what is: their snippets run, what they show is printed, what they name exists."""
 
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import manual_bp
+from oracles.diagnosis import PATTERNS
+from oracles.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Each Python block, with the output that README says it prints.
-SNIPPETS = re.findall(r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?", README, re.DOTALL)
+VERDICTS = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Each Python block, with the output that the page says it prints.
+SNIPPETS = [
+    pytest.param(*found, id=f"{page.stem}-{i}")
+    for page in PAGES
+    for i, found in enumerate(
+        re.findall(
+            r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL
+        )
+    )
+]
 
 
-def _after(marker):
-    """The block or table after a marker."""
-    return README.split(f"<!-- {marker} -->\n", 1)[1].split("\n\n", 1)[0]
+def _after(marker, page=README):
+    """The block or table after a marker, a block to its end."""
+    text = page.split(f"<!-- {marker} -->\n", 1)[1]
+    return re.match(r"```.*?\n```|.*?(?=\n\n)", text, re.DOTALL)[0]
+
+
+def _run(*command, **options):
+    """The output of a Python command."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", env=env, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def _shape_of(text):
@@ -28,26 +50,60 @@ def _shape_of(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "printed"), SNIPPETS, ids=[f"snippet-{i}" for i in range(len(SNIPPETS))])
+@pytest.mark.parametrize(("code", "printed"), SNIPPETS)
 def test_snippet_runs(code, printed, tmp_path):
     script = tmp_path / ("test_snippet.py" if "def test_" in code else "snippet.py")
     script.write_text(code, encoding="utf-8")
     pytest_ = ["-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:xdist"] if "def test_" in code else []
-    done = subprocess.run(
-        [sys.executable, *pytest_, str(script)],
-        capture_output=True,
-        encoding="utf-8",
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    came = _run(*pytest_, str(script), cwd=tmp_path)
     if printed:
-        assert _shape_of(done.stdout) == _shape_of(printed)
+        assert _shape_of(came) == _shape_of(printed)
 
 
 def test_there_are_snippets():
-    assert len(SNIPPETS) >= 4
-    assert any(printed for _, printed in SNIPPETS)
+    assert len(SNIPPETS) >= 6
+    assert any(param.values[1] for param in SNIPPETS)
+
+
+def _rows_of(table):
+    """Header, (layer, oracle, dtype) of each row, and legend: what does not depend on the search."""
+    text = table.split("layers, ")[0]
+    labels = re.findall(r"^(.*?float\d\d) ", text, re.MULTILINE)
+    return text.split("\n", 1)[0].split(), [line.split() for line in labels], text.partition("\nerror ")[2].split()[:-1]
+
+
+@pytest.mark.slow
+def test_table_is_what_verify_prints(tmp_path):
+    shown = _after("verify-output").removeprefix("```text\n").removesuffix("\n```")
+    command = re.search(r"`\.venv/bin/oracles (verify [\w ]+)` prints", README)[1].split()
+    came = _run("-m", "oracles", *command, cwd=tmp_path).strip()
+    assert _rows_of(came) == _rows_of(shown)
+    assert all(_rows_of(shown))
+
+
+@pytest.mark.slow
+def test_conventions_are_what_the_command_prints(tmp_path):
+    shown = _after("conventions", VERDICTS).removeprefix("```text\n").removesuffix("\n```")
+    assert _run("-m", "oracles", "conventions", cwd=tmp_path).strip() == shown
+
+
+def test_every_pattern_is_explained():
+    cells = [row.split("|")[1] for row in _after("patterns", VERDICTS).splitlines()[2:]]
+    ids = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {name for name, _ in PATTERNS}
+
+
+def test_every_verdict_is_explained():
+    named = [row.split("`")[1] for row in _after("verdicts", VERDICTS).splitlines()[2:]]
+    assert named == [str(verdict) for verdict in Verdict]
+
+
+def test_constants_are_those_of_the_code():
+    stated = re.findall(r"`(\w+)\.([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
+    assert len(stated) >= 6
+    for module, name, value in stated:
+        assert getattr(import_module(f"oracles.{module}"), name) == float(value), f"{module}.{name}"
 
 
 def test_the_two_commands_are_marked():
@@ -63,9 +119,9 @@ def test_map_names_what_exists():
 
 
 def test_linked_files_exist():
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for page in PAGES:
+        links = re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_every_equation_has_its_function():

@@ -202,3 +202,20 @@ def test_a_wrong_forward_is_not_excused_by_its_own_exact_derivative():
     with pytest.raises(Disagreement) as refused:
         oracles.check(doubled, {"z": np.array([0.3, 1.0])}, against=[oracles.torch_autograd(torch.sin)])
     assert refused.value.verdict is Verdict.WRONG
+
+
+def test_a_reference_that_approximates_is_a_conflict_and_no_bug():
+    """torch's softplus is the identity from 20 on; log1p(e^−|z|) + max(z, 0) is not."""
+    subject = oracles.manual(
+        lambda z: (np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0), z), lambda z, d: {"z": d / (1 + np.exp(-z))}
+    )
+    point = {"z": np.array([-3.0, 0.5, 25.0])}
+    assert (
+        verdict_of(subject, point, [oracles.torch_autograd(torch.nn.functional.softplus)]) is Verdict.ORACLES_CONFLICT
+    )
+    assert verdict_of(subject, point, []) is Verdict.AGREES
+    slightly_off = oracles.manual(
+        lambda z: (np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0), z),
+        lambda z, d: {"z": (1 + 1e-12) * d / (1 + np.exp(-z))},
+    )
+    assert verdict_of(slightly_off, point, [oracles.torch_autograd(torch.nn.functional.softplus)]) is Verdict.WRONG
