@@ -53,9 +53,9 @@ class Drawn:
         return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
-def real(*shape: int) -> Drawn:
-    """Signed normal numbers times the drawn magnitude."""
-    return Drawn(shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * magnitude)
+def real(*shape: int, scale: float = 1.0) -> Drawn:
+    """Signed normal numbers times ``scale`` and the drawn magnitude."""
+    return Drawn(shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * (magnitude * scale))
 
 
 def pixels(*shape: int) -> Drawn:

@@ -79,7 +79,8 @@ def parameters(network: Sequential, prefix: str = "") -> dict[str, Drawn]:
         if isinstance(layer, Sequential):
             found |= parameters(layer, f"{prefix}{i}.")
         elif isinstance(layer, Linear):
-            found[f"{prefix}{i}.W"] = real(layer.n_in, layer.n_out)
+            # As one starts a network: sums of n_in terms stay of the size of one, and activations out of saturation.
+            found[f"{prefix}{i}.W"] = real(layer.n_in, layer.n_out, scale=layer.n_in**-0.5)
             if layer.bias:
                 found[f"{prefix}{i}.b"] = real(1, layer.n_out)
     return found

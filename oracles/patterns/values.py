@@ -34,7 +34,7 @@ def constant_factor(s: Symptoms) -> str | None:
     k, doubt = slope(s.got, s.want, s.allowed, axes=None)
     if not (np.isfinite(k) and k != 0 and s.always(lambda t: is_multiple(t, k, doubt))):
         return None
-    meant = [(c, m) for c, m in scales(s) if s.always(partial(is_multiple, k=np.asarray(np.sign(k) * c)))]
+    meant = [(c, m) for c, m in scales(s) if c != 1 and s.always(partial(is_multiple, k=np.asarray(np.sign(k) * c)))]
     if meant:
         factor = min((c for c, _ in meant), key=lambda c: abs(c - abs(k)))
         words = dict.fromkeys(m for c, m in meant if c == factor)
