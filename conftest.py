@@ -8,7 +8,7 @@ pin_threads()
 
 from hypothesis import settings  # noqa: E402
 
-settings.register_profile("ci", derandomize=True, database=None, print_blob=True)
-settings.register_profile("local")
+settings.register_profile("ci", derandomize=True, database=None, print_blob=True, max_examples=60)
+settings.register_profile("local", max_examples=60)
 settings.register_profile("thorough", max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "local"))

@@ -60,6 +60,7 @@ def test_wrong_usage_says_what_is_expected(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     file = tmp_path / "verdicts.json"
     done = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))

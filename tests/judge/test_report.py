@@ -79,6 +79,7 @@ def test_json_has_everything_exactly():
     assert back.tobytes() == POINT["z"].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("against", "needs"),
@@ -101,6 +102,7 @@ def test_the_script_stands_alone_and_shows_it(against, needs, dtype, tmp_path):
     assert "entries differ by more than rounding allows" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_script_of_tuples_and_integers(tmp_path):
     def split(z, rows):
         return z[rows], torch.sin(z)
