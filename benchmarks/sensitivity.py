@@ -313,12 +313,12 @@ def _cell(error: float | None, width: int, missed: bool = False) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
     """Return the lines of one regime's table."""
-    gap = " " * 28
+    gap = " " * 27
     lines = [
-        f"{REGIMES[regime]}: smallest relative error refused, median and in 99 % of examples",
-        f"{gap}{'this project'.center(24)}{'gradcheck'.center(26)}{'jax'.center(13)}{'torch'.center(13)}",
-        f"{gap}{'':24}{'slow':>13}{'fast':>13}{'check_grads':>13}{'assert_close':>13}",
-        f"{'layer':<19} {'':3}{'n':>5}{'median':>8}{'99 %':>8}{'wrong':>8}" + f"{'median':>7}{'99 %':>6}" * len(PEERS),
+        f"{REGIMES[regime]}: smallest relative error refused, median and in 99 %",
+        f"{gap}{'this project'.center(21)}{'gradcheck'.center(26)}{'jax'.center(13)}{'torch'.center(13)}",
+        f"{gap}{'':21}{'slow':>13}{'fast':>13}{'check_grads':>13}{'assert_close':>13}",
+        f"{'layer':<19} {'':3}{'n':>4}{'median':>7}{'99 %':>7}{'wrong':>7}" + f"{'median':>7}{'99 %':>6}" * len(PEERS),
     ]
     for row in rows:
         if row["regime"] != regime:
@@ -326,15 +326,15 @@ def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
         median, most, missed = row["median"], row["in_99_percent"], misses(row)
         line = f"{row['layer']:<19} {row['dtype'].replace('float', 'f')}"
         line += (
-            f"{row['asked'][OURS]:>5}"
-            + _cell(median[OURS], 8, "median" in missed)
-            + _cell(most[OURS], 8, "in_99_percent" in missed)
+            f"{row['asked'][OURS]:>4}"
+            + _cell(median[OURS], 7, "median" in missed)
+            + _cell(most[OURS], 7, "in_99_percent" in missed)
         )
-        line += _cell(median["wrong"], 8)
+        line += _cell(median["wrong"], 7)
         lines.append(line + "".join(_cell(median[p], 7) + _cell(most[p], 6) for p in PEERS))
     asked = {tool: sum(r["asked"][tool] for r in rows if r["regime"] == regime) for tool in (OURS, *PEERS)}
     right = {tool: sum(r["refused_right"][tool] for r in rows if r["regime"] == regime) for tool in asked}
-    shares = (f"{tool} {right[tool]}/{asked[tool]}" for tool in asked)
+    shares = (f"{tool.removeprefix('this ')} {right[tool]}/{asked[tool]}" for tool in asked)
     return [*lines, f"right gradients refused: {', '.join(shares)}"]
 
 

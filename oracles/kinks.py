@@ -22,7 +22,14 @@ MOST_INPUTS = 512  # above that, coupled entries are not looked for
 
 
 def subgradient(
-    name: str, got: Array, want: Array, nearby: Rule, primals: Primals, delta: Any, allowed: Array
+    name: str,
+    got: Array,
+    want: Array,
+    nearby: Rule,
+    primals: Primals,
+    delta: Any,
+    allowed: Array,
+    least: float = 2.0**-1022,
 ) -> bool | None:
     """Return whether ``got`` is a subgradient with respect to ``name``; ``None`` where no kink explains it.
 
@@ -31,6 +38,7 @@ def subgradient(
         got: the subject's cotangent; want: what an oracle says it should be, both in float64.
         nearby: a Rule that gives the gradients nearby; primals, delta: the point, in float64.
         allowed: how far rounding may move each entry.
+        least: the smallest step that counts: what is nearer to a kink may have been flushed onto it.
     """
 
     def gradient(steps: Primals) -> Array:
@@ -38,7 +46,9 @@ def subgradient(
         return np.asarray(nearby(**moved)[1](delta)[name], np.float64).ravel()
 
     rng = np.random.default_rng(0)
-    sizes = {n: STEP * (float(np.max(np.abs(a), initial=0.0)) or 1.0) for n, a in primals.items() if _real(a)}
+    sizes = {
+        n: max(STEP * (float(np.max(np.abs(a), initial=0.0)) or 1.0), 2 * least) for n, a in primals.items() if _real(a)
+    }
     ways = [{n: h * rng.standard_normal(primals[n].shape) for n, h in sizes.items()} for _ in range(SAMPLES)]
     got, want, allowed = got.ravel(), want.ravel(), allowed.ravel()
     near = np.array([gradient(way) for way in ways])

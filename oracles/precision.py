@@ -30,9 +30,8 @@ def right_up_to(got: Array, want: Array, allowed: Array, precision: str) -> str:
         spread_out = np.count_nonzero(off) >= 0.5 * np.count_nonzero(want)
         with np.errstate(over="ignore"):
             stored = coarse != "bfloat16" and np.array_equal(got, got.astype(coarse).astype(np.float64))
-        sized = coarse == "float32" and np.median(error[off]) >= 2.0**-7 * unit_roundoff(coarse) * np.median(
-            np.abs(want[off])
-        )
+        size = 2.0**-7 * unit_roundoff(coarse) * np.median(np.abs(want[off]))
+        sized = coarse == "float32" and np.count_nonzero(off) > 2 and np.median(error[off]) >= size
         if spread_out and (stored or sized) and not _one_factor(got, want):
             return f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
     return ""

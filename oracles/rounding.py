@@ -67,6 +67,11 @@ def unit_roundoff(dtype: npt.DTypeLike) -> float:
     return _PRECISIONS[precision_name(dtype)][0]
 
 
+def smallest_normal(dtype: npt.DTypeLike) -> float:
+    """Return the smallest number that no machine flushes to zero."""
+    return _PRECISIONS[precision_name(dtype)][1]
+
+
 def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
     """Return whether a dtype is a floating one of less precision than another."""
     try:

@@ -140,11 +140,11 @@ def test_a_formula_that_loses_digits_is_unstable():
 
     subject = oracles.manual(naive, backward, name="standard deviation")
     reference = oracles.torch_autograd(lambda x: (x - x.mean()).square().mean().sqrt())
-    point = {"x": 1e6 + RNG.standard_normal(6)}
+    point = {"x": 1e6 + np.random.default_rng(4).standard_normal(6)}
     with pytest.raises(Disagreement) as refused:
         oracles.check(subject, point, against=[reference])
     assert refused.value.verdict is Verdict.UNSTABLE
-    assert "torch's own backward does not" in " ".join(str(refused.value).split())
+    assert any("torch's own backward does not" in f.evidence.reason for f in refused.value.result.findings)
 
 
 def test_where_rounding_is_as_large_as_the_gradient_the_verdict_is_vacuous():
