@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 import traceback
@@ -24,20 +23,20 @@ from oracles.threads import pin_threads  # noqa: E402
 
 pin_threads()
 
-import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 from rich.box import SIMPLE_HEAD  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
+from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.disagreement import Disagreement  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
 from oracles.judge import judge  # noqa: E402
-from oracles.registry import FRAMEWORKS, Case, Entry, entries  # noqa: E402
+from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.rounding import named_outputs  # noqa: E402
 from oracles.rule import Array, Opaque, Rule, outputs  # noqa: E402
-from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\
@@ -57,66 +56,12 @@ examples:
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
-DTYPES = ("float64", "float32", "float16")
-# Powers of ten between which the magnitudes of primals and of cotangents lie.
-MAGNITUDES = {"float64": (-6.0, 6.0), "float32": (-6.0, 6.0), "float16": (-2.0, 1.0)}
-COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 1.0)}
-SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
-POOL = 200  # configurations of each layer
-XLA_POOL = 6  # of which so many are compiled
 CHUNK = 120  # examples handed to a process at a time, at most
 SHOWN = 20  # false alarms printed
 OF_A_KIND = 3  # alarms of one subject, layer, dtype and verdict that are kept with their reports
 FALSE = ("wrong", "error")
 CATEGORIES = (*(str(v) for v in Verdict), "error")
 TITLES = {"verdicts": "judged", "oracles_conflict": "conflict"}
-Fill = Callable[[Any, tuple[int, ...], float, "np.finfo[Any]"], Array]
-
-
-def _normal(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    return np.asarray(rng.standard_normal(shape) * magnitude)
-
-
-def _offset(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    spread = 10.0 ** -rng.uniform(1, info.precision)
-    return np.asarray(magnitude * (rng.choice((-1.0, 1.0)) + spread * rng.standard_normal(shape)))
-
-
-def _cancelling(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    """Neighbours along a random axis are opposite but for a few units in the last place."""
-    values = _normal(rng, shape, magnitude, info)
-    along = np.moveaxis(values, rng.integers(len(shape)), 0)
-    pairs = len(along) // 2
-    off = 1 + rng.integers(-2, 3, along[:pairs].shape) * float(info.eps)
-    along[1 : 2 * pairs : 2] = -along[0 : 2 * pairs : 2] * off
-    return values
-
-
-def _near_rows(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    row = rng.standard_normal(shape[1:]) * magnitude
-    return np.asarray(row * (1 + rng.integers(-2, 3, shape) * float(info.eps)))
-
-
-def _ties(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    return np.asarray(rng.integers(-1, 2, shape) * magnitude)
-
-
-def _saturated(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*SATURATION[info.dtype.name]))
-
-
-def _tiny(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    smallest = np.log10(float(info.smallest_normal)) / 2
-    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(smallest, MAGNITUDES[info.dtype.name][0]))
-
-
-def _scattered(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
-    return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*MAGNITUDES[info.dtype.name], shape))
-
-
-REGIMES: Mapping[str, Fill] = {
-    f.__name__.strip("_"): f for f in (_normal, _offset, _cancelling, _near_rows, _ties, _saturated, _tiny, _scattered)
-}
 
 
 @dataclass(frozen=True)
@@ -130,84 +75,6 @@ class Alarm:
     regime: str
     verdict: str
     report: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One point of one configuration of a layer."""
-
-    entry: Entry
-    case: Case
-    compiled: bool
-    point: Point
-    regime: str
-
-
-def drawn_cases(entry: Entry, count: int, seed: int) -> list[Case]:
-    """Draw configurations of a layer as a search does; a seed determines them."""
-    cases: list[Case] = []
-    settings = hypothesis.settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-
-    def keep(case: Case) -> None:
-        cases.append(case)
-
-    hypothesis.seed(seed)(settings(hypothesis.given(entry.cases)(keep)))()
-    return cases
-
-
-@lru_cache(maxsize=4)
-def pools(seed: int) -> list[tuple[Entry, list[Case]]]:
-    """Return all layers with their configurations, drawn before anything is judged, so that they depend on no order."""
-    return [(entry, drawn_cases(entry, POOL, seed)) for entry in entries()]
-
-
-def drawn_example(seed: int, number: int) -> Example:
-    """Return the example that a seed and its number determine."""
-    layers = pools(seed)
-    entry, pool = layers[number % len(layers)]
-    dtype = DTYPES[number // len(layers) % len(DTYPES)]
-    rng = np.random.default_rng((seed, number))
-    # Configurations that XLA compiles come up as often as all others together: each costs one compilation.
-    compiled = bool(rng.random() < 0.5)
-    which = int(rng.integers(XLA_POOL if compiled else len(pool)))
-    case = pool[min(which, len(pool) - 1)]
-    common, alike = rng.uniform(*MAGNITUDES[dtype]), rng.random() < 0.5
-    regimes = {name: str(rng.choice(list(REGIMES))) for name in case.primals}
-    regime = next(iter(regimes.values()))
-    primals = {
-        name: replace(drawn, fill=_filling(regime if alike else regimes[name], dtype, common if alike else None))
-        if drawn.special
-        else drawn
-        for name, drawn in case.primals.items()
-    }
-    overrides = rng.integers(SPECIALS * 2**16, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
-    layout = str(rng.choice(LAYOUTS))
-    point = point_at(case.subject, primals, dtype, seed=int(rng.integers(1, 2**32)), overrides=overrides, layout=layout)
-    scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])
-    most = float(np.finfo(dtype).max)
-    deltas = tuple(
-        laid_out(np.asarray(np.clip(np.asarray(d, np.float64) * scale, -most, most)).astype(d.dtype), layout)
-        for d in outputs(point.delta)
-    )
-    point = replace(point, delta=deltas if isinstance(point.delta, tuple) else deltas[0])
-    return Example(entry, case, compiled, point, regime if alike else "+".join(dict.fromkeys(regimes.values())))
-
-
-def _filling(regime: str, dtype: str, exponent: float | None) -> Callable[[Any, tuple[int, ...], float], Array]:
-    """Return how to fill one primal with finite values of a regime, of a given magnitude or of its own."""
-    info: Any = np.finfo(dtype)
-
-    def fill(rng: Any, shape: tuple[int, ...], _: float) -> Array:
-        power = rng.uniform(*MAGNITUDES[dtype]) if exponent is None else exponent
-        return np.clip(REGIMES[regime](rng, shape, 10.0**power, info), float(info.min), float(info.max))
-
-    return fill
 
 
 @lru_cache(maxsize=1024)
@@ -275,14 +142,6 @@ def _report(result: Result) -> str:
         return str(Disagreement(result))
     except Exception:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
-
-
-def prepare_process() -> None:
-    """Prepare a process: Ctrl-C is for the parent, and torch runs on one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, Any]:
@@ -383,20 +242,6 @@ def _print_alarms(alarms: Sequence[Alarm], seed: int, console: Console) -> None:
         head = f"{a.verdict}: {a.subject} {a.layer} {a.dtype} {a.regime}"
         console.print(f"\n{head}   --seed {seed} --reproduce {a.example}", markup=False, highlight=False)
         console.print(a.report, markup=False, highlight=False, soft_wrap=True)
-
-
-def whole_number(text: str, least: int = 0) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-    return value
-
-
-def positive_count(text: str) -> int:
-    return whole_number(text, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

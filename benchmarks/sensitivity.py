@@ -8,10 +8,9 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,16 @@ pin_threads()
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from jax.test_util import check_grads  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from benchmarks.false_alarms import drawn_cases, positive_count, prepare_process  # noqa: E402
+from benchmarks.hard_inputs import drawn_cases  # noqa: E402
+from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
+from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
+from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.judge import judge  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
-from oracles.rule import Array, Cotangents, Rule, called, is_differentiable, with_dtype  # noqa: E402
+from oracles.rule import with_dtype  # noqa: E402
 from oracles.strategies import LAYOUTS, MAGNITUDES, SPECIALS, Point, point_at  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
@@ -53,15 +53,9 @@ A figure of this project that misses its aim is marked with !."""
 
 GRID = tuple(10.0 ** (k / 2) for k in range(-34, 1))
 POOL = 40  # configurations of each layer
-REGIMES = {"normal": "standard normal values, magnitude 1", "mixed": "the draws of a search"}
 DTYPES = ("float64", "float32")
-# The aims of this project by dtype: for the median over the examples, and for 99 % of them.
-AIMS = {"float64": (1e-13, 1e-11), "float32": (1e-5, 1e-5)}
-OURS, PEERS = "this project", ("slow", "fast", "check_grads", "close")
 # The peers see one example in so many.
 EVERY = {OURS: 1, "slow": 2, "fast": 2, "check_grads": 10, "close": 1}
-
-Refuses = Callable[[float], bool]
 
 
 @lru_cache(maxsize=4)
@@ -102,23 +96,6 @@ def chosen_entry(case: Case, point: Point, rng: np.random.Generator) -> tuple[st
     return name, tuple(int(i) for i in rng.choice(found[name]))
 
 
-def planted(rule: Rule, name: str, index: tuple[int, ...], error: float) -> Rule:
-    """Return a subject whose cotangent of one name is off by a relative error in one entry."""
-
-    def evaluate(**primals: Array) -> tuple[Any, Callable[[Any], Cotangents]]:
-        y, pullback = rule(**primals)
-
-        def off(delta: Any) -> Cotangents:
-            cotangents = dict(pullback(delta))
-            g = np.array(cotangents[name])
-            g[index] = np.float64(g[index]) * (1 + error)
-            return {**cotangents, name: g}
-
-        return y, off
-
-    return replace(rule, evaluate=evaluate)
-
-
 def smallest(refuses: Refuses) -> float:
     """Return the smallest error of the grid that is refused, by bisection; infinity where not even the largest is."""
     if not refuses(GRID[-1]):
@@ -128,117 +105,6 @@ def smallest(refuses: Refuses) -> float:
         middle = (low + high) // 2
         low, high = (low, middle) if refuses(GRID[middle]) else (middle, high)
     return GRID[high]
-
-
-def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Callable[[float], Result]:
-    """Return what this project says of an error."""
-    oracles = case.oracles()
-
-    @cache
-    def says(error: float) -> Result:
-        subject = planted(case.subject, name, index, error)
-        return judge(subject, point.primals, point.delta, oracles, kinks=case.kinks)
-
-    return says
-
-
-class HandWritten(torch.autograd.Function):
-    """What one writes around a hand-written backward to have gradcheck judge it."""
-
-    @staticmethod
-    def forward(ctx: Any, rule: Rule, names: tuple[str, ...], fixed: Mapping[str, Array], *leaves: Any) -> Any:
-        """Keep the pullback."""
-        arrays = dict(zip(names, (leaf.detach().numpy() for leaf in leaves), strict=True))
-        y, ctx.pullback = rule(**arrays, **fixed)
-        ctx.names = names
-        return torch.from_numpy(np.array(y))
-
-    @staticmethod
-    def backward(ctx: Any, *delta: Any) -> Any:
-        """Return the gradients of the leaves, after None for what is no tensor."""
-        cotangents = ctx.pullback(delta[0].contiguous().numpy())
-        return None, None, None, *(torch.from_numpy(np.asarray(cotangents[name])) for name in ctx.names)
-
-
-def by_gradcheck(fast: bool) -> Callable[..., Refuses | None]:
-    def at(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Refuses | None:
-        if point.dtype != "float64":
-            return None
-        names, fixed = _claimed(case, point)
-        leaves = [torch.tensor(np.array(point.primals[n]), requires_grad=True) for n in names]
-
-        def refuses(error: float) -> bool:
-            rule = planted(case.subject, name, index, error)
-            return not torch.autograd.gradcheck(
-                lambda *leaves: HandWritten.apply(rule, names, fixed, *leaves),
-                leaves,
-                fast_mode=fast,
-                raise_exception=False,
-            )
-
-        return refuses
-
-    return at
-
-
-def by_check_grads(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Refuses | None:
-    names, fixed = _claimed(case, point)
-    (oracle,) = case.oracles(["jax"])
-    reference = oracle.reference
-    assert reference is not None
-    which = names.index(name)
-
-    def primal(*leaves: Any) -> Any:
-        return called(reference, {**dict(zip(names, leaves, strict=True)), **fixed})
-
-    def refuses(error: float) -> bool:
-        def bwd(leaves: tuple[Any, ...], delta: Any) -> tuple[Any, ...]:
-            cotangents = list(jax.vjp(primal, *leaves)[1](delta))
-            cotangents[which] = jax.numpy.asarray(cotangents[which]).at[index].multiply(1 + error)
-            return tuple(cotangents)
-
-        f = jax.custom_vjp(primal)
-        f.defvjp(lambda *leaves: (primal(*leaves), leaves), bwd)
-        with jax.enable_x64(True):
-            leaves = tuple(jax.numpy.asarray(np.array(point.primals[n])) for n in names)
-            try:
-                check_grads(f, leaves, order=1, modes=["rev"])
-            except AssertionError:
-                return True
-        return False
-
-    return refuses
-
-
-def by_assert_close(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Refuses | None:
-    (oracle,) = case.oracles(["torch"])
-    want = oracle(**point.primals)[1](point.delta)
-
-    def refuses(error: float) -> bool:
-        got = planted(case.subject, name, index, error)(**point.primals)[1](point.delta)
-        try:
-            for n, g in got.items():
-                torch.testing.assert_close(torch.tensor(np.array(g)), torch.tensor(np.array(want[n])))
-        except AssertionError:
-            return True
-        return False
-
-    return refuses
-
-
-BY: Mapping[str, Callable[..., Refuses | None]] = {
-    "slow": by_gradcheck(fast=False),
-    "fast": by_gradcheck(fast=True),
-    "check_grads": by_check_grads,
-    "close": by_assert_close,
-}
-
-
-def _claimed(case: Case, point: Point) -> tuple[tuple[str, ...], dict[str, Array]]:
-    """Return the primals that the subject has a cotangent for, and the others as they are."""
-    claimed = case.subject(**point.primals)[1](point.delta)
-    names = tuple(n for n in point.primals if n in claimed and is_differentiable(point.primals[n]))
-    return names, {n: np.array(a) for n, a in point.primals.items() if n not in names}
 
 
 def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> dict[str, Any]:
@@ -298,65 +164,6 @@ def _wrong(result: Result) -> bool:
 def _quantile(errors: Sequence[float], share: float) -> float | None:
     """Return the smallest error found that is refused in at least this share of the examples."""
     return sorted(errors)[math.ceil(share * len(errors)) - 1] if errors else None
-
-
-def misses(row: Mapping[str, Any]) -> list[str]:
-    """Return which of this project's two figures miss their aim."""
-    found = zip(("median", "in_99_percent"), AIMS[row["dtype"]], strict=True)
-    return [which for which, aim in found if (e := row[which][OURS]) is not None and e > aim * 1.0001]
-
-
-def _cell(error: float | None, width: int, missed: bool = False) -> str:
-    text = "-" if error is None else ">1" if math.isinf(error) else f"{error:.0e}"
-    return f"{text}{'!' if missed else ''}".rjust(width)
-
-
-def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
-    """Return the lines of one regime's table."""
-    gap = " " * 27
-    lines = [
-        f"{REGIMES[regime]}: smallest relative error refused, median and in 99 %",
-        f"{gap}{'this project'.center(21)}{'gradcheck'.center(26)}{'jax'.center(13)}{'torch'.center(13)}",
-        f"{gap}{'':21}{'slow':>13}{'fast':>13}{'check_grads':>13}{'assert_close':>13}",
-        f"{'layer':<19} {'':3}{'n':>4}{'median':>7}{'99 %':>7}{'wrong':>7}" + f"{'median':>7}{'99 %':>6}" * len(PEERS),
-    ]
-    for row in rows:
-        if row["regime"] != regime:
-            continue
-        median, most, missed = row["median"], row["in_99_percent"], misses(row)
-        line = f"{row['layer']:<19} {row['dtype'].replace('float', 'f')}"
-        line += (
-            f"{row['asked'][OURS]:>4}"
-            + _cell(median[OURS], 7, "median" in missed)
-            + _cell(most[OURS], 7, "in_99_percent" in missed)
-        )
-        line += _cell(median["wrong"], 7)
-        lines.append(line + "".join(_cell(median[p], 7) + _cell(most[p], 6) for p in PEERS))
-    asked = {tool: sum(r["asked"][tool] for r in rows if r["regime"] == regime) for tool in (OURS, *PEERS)}
-    right = {tool: sum(r["refused_right"][tool] for r in rows if r["regime"] == regime) for tool in asked}
-    shares = (f"{tool.removeprefix('this ')} {right[tool]}/{asked[tool]}" for tool in asked)
-    return [*lines, f"right gradients refused: {', '.join(shares)}"]
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the aims and what misses them."""
-    lines = [f"aim in {dtype}: median <= {median:.0e}, in 99 % <= {most:.0e}" for dtype, (median, most) in AIMS.items()]
-    missed = []
-    for row in rows:
-        for which in misses(row):
-            found, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
-            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {found}")
-    return lines + (missed or ["every aim is met"])
-
-
-def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value
 
 
 def plain(value: Any) -> Any:

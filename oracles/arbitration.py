@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from oracles.comparison import EXACT, Answers, exact_answers, ratios_of, value_and_radius
+from oracles.digits import frameworks_lose
 from oracles.kinks import subgradient
 from oracles.precision import formula_is_right, right_up_to
 from oracles.rounding import (
@@ -69,6 +70,9 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
     coarse = _coarser_dtype(dispute)
     if coarse or not dispute.refusing:
         return coarse or _findings(dispute, Verdict.AGREES, False, "")
+    dispute = _sampled_more(dispute)
+    if not dispute.refusing:
+        return _findings(dispute, Verdict.AGREES, False, "")
     at_kink = _at_kink(dispute)
     if at_kink and not set(dispute.refusing) & {o.name for o in dispute.references}:
         return _findings(dispute, Verdict.AGREES, False, "no derivative here; the balls follow another branch")
@@ -76,8 +80,6 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
         return _unless_rounding(dispute, Verdict.KINK, "no derivative here; another subgradient than the declared one")
     if at_kink:
         return _findings(dispute, Verdict.KINK, False, "no derivative here; a subgradient, and none is declared")
-    if at_kink is False:
-        return _findings(dispute, Verdict.WRONG, True, "a kink is near, and this is no subgradient")
     proofs = _proofs(dispute)
     dispute, proven = _arbitrated(dispute, proofs)
     if proven:
@@ -91,7 +93,19 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
     lost = _lost_digits(dispute)
     if lost:
         return _unless_rounding(dispute, Verdict.UNSTABLE, lost)
-    return _findings(dispute, Verdict.WRONG, True, "")
+    why = "a kink is near, and this is no subgradient" if at_kink is False else ""
+    return _findings(dispute, Verdict.WRONG, True, why)
+
+
+def _sampled_more(dispute: Dispute) -> Dispute:
+    """Where rounding moves a refused entry by about its own size, a few samples bound it badly: draw many."""
+    want, refused = _reference(dispute), np.any([r > 1 for r in dispute.ratios.values()], axis=0)
+    if not np.any((dispute.allowed >= np.abs(want) / 16)[refused] & (dispute.allowed > 0)[refused]):
+        return dispute
+    allowed = dispute.rounding.allowance(LAST_SAMPLES)[dispute.name]
+    return replace(
+        dispute, allowed=allowed, ratios=ratios_of(dispute.value, dispute.answers, allowed, dispute.got.dtype)
+    )
 
 
 def _lost_digits(dispute: Dispute) -> str:
@@ -104,7 +118,7 @@ def _lost_digits(dispute: Dispute) -> str:
     if not why:
         return ""
     error = np.abs(dispute.value - want)
-    return why + _frameworks_lose(dispute.name, error, want, dispute.references, dispute.setting)[0]
+    return why + frameworks_lose(dispute.name, error, want, dispute.references, dispute.setting)[0]
 
 
 def _unless_rounding(dispute: Dispute, verdict: Verdict, reason: str) -> list[Finding]:
@@ -208,33 +222,6 @@ def _nearly_another_function(dispute: Dispute, proof: Proof | None) -> bool:
     return bool(np.all((consistent & close)[refused]))
 
 
-def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: Setting) -> Finding | None:
-    """Return a finding where a proof shows that most digits are lost which rounding need not take.
-
-    The frameworks' own backward may lose them as well, so that the difference is within what rounding does to the
-    references: then it is worth telling, and no reason to refuse.
-    """
-    proof = answers[oracle]
-    if not isinstance(proof, Proof) or name not in setting.primals:
-        return None
-    error, size = np.abs(got - proof.mid), np.abs(proof.mid)
-    half_the_digits = unit_roundoff(setting.precision) ** 0.5
-    lost = (error > proof.rounding + proof.radius) & (error > half_the_digits * size)
-    if not np.any(lost):
-        return None
-    where = tuple(int(i) for i in np.argwhere(lost)[0])
-    said, worse = _frameworks_lose(name, error, proof.mid, [o for o in setting.oracles if o.framework], setting)
-    reason = f"right as a formula, but it loses digits that need not be lost{said}"
-    values = {o: float(value_and_radius(a)[0][where]) for o, a in answers.items()}
-    room = float((proof.rounding + proof.radius)[where])
-    evidence = Evidence(
-        where, float(got[where]), values, room, (float(proof.mid[where]), float(proof.radius[where])),
-        (int(np.count_nonzero(lost)), lost.size), reason,
-    )  # fmt: skip
-    ratio = float(error[where] / room) if room else np.inf
-    return Finding(name, oracle, Verdict.UNSTABLE, not worse, ratio, evidence=evidence)
-
-
 def _contradicting(dispute: Dispute) -> bool:
     """Return whether the oracles, all in float64, differ from one another by more than float64 rounding allows."""
     point = dispute.rounding
@@ -247,23 +234,6 @@ def _reference(dispute: Dispute) -> Array:
     """Return the best knowledge of the truth: what ball arithmetic proves, else what the first refusing oracle says."""
     best = EXACT if EXACT in dispute.answers else dispute.refusing[0]
     return value_and_radius(dispute.answers[best])[0]
-
-
-def _frameworks_lose(
-    name: str, error: Array, truth: Array, frameworks: Sequence[Rule], setting: Setting
-) -> tuple[str, bool]:
-    """Say whether the frameworks' own backward, in the subject's precision, loses as many digits, and if all do."""
-    lost = []
-    for oracle in frameworks:
-        try:
-            _, pullback = oracle(**setting.primals)
-            theirs = np.asarray(dict(pullback(setting.delta))[name], np.float64)
-        except (TypeError, ValueError, RuntimeError, KeyError):
-            continue
-        as_much = bool(np.max(np.abs(theirs - truth), initial=0.0) >= np.max(error, initial=0.0) / 4)
-        lost.append((oracle.name, as_much))
-    words = ", ".join(f"{o}'s own backward {'loses as much' if much else 'does not'}" for o, much in lost)
-    return (f"; {words}" if words else ""), bool(lost) and all(much for _, much in lost)
 
 
 def _findings(

@@ -29,7 +29,10 @@ def ratios_of(got: Array, answers: Answers, allowed: Array, dtype: np.dtype[Any]
 
 
 def _ratio(got: Array, want: Array, radius: Array | float, allowed: Array, dtype: np.dtype[Any]) -> Array:
-    """NaN equals nothing; Inf only the same Inf, and only where the answer overflows the subject's dtype."""
+    """NaN equals nothing; Inf only the same Inf, and only where the answer overflows the subject's dtype.
+
+    Where rounding alone reaches beyond that dtype nothing can be told, and `_agreeing` counts it as blind.
+    """
     with np.errstate(all="ignore"):
         error, room = np.abs(got - want), allowed + radius
         ratio = np.where(error == 0, 0.0, error / room)
@@ -37,6 +40,7 @@ def _ratio(got: Array, want: Array, radius: Array | float, allowed: Array, dtype
             largest = float(np.finfo(dtype).max) if dtype.kind == "f" else 3.4e38
             overflows = np.isinf(got) & (np.sign(got) == np.sign(want)) & (np.abs(want) + room > largest)
             ratio = np.where(overflows, 0.0, np.where(np.isfinite(got), ratio, np.inf))
+            ratio = np.where(~np.isfinite(got) & (np.abs(want) <= largest) & (room > largest), 0.0, ratio)
     return np.where(np.isnan(ratio), np.inf, ratio)
 
 
@@ -111,6 +115,9 @@ def _agreeing(name: str, oracle: str, worst: float, size: Array, room: Array, ro
 
 def exact_answers(subject: Rule, primals: Primals, delta: Any, precision: str) -> dict[str, dict[str, Any]]:
     """Return what ball arithmetic proves of the subject's own primal; nothing where it cannot run there."""
+    if subject.framework:
+        return {}  # a framework's tensors hold no balls
+
     from oracles.ball_arithmetic import enclosure_and_radius
 
     try:

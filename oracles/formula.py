@@ -11,14 +11,18 @@ from oracles.rounding import named_outputs
 from oracles.rule import Array, Opaque, Primals, Rule, is_differentiable, outputs
 
 BITS = 512
+MOST_INPUTS = 1024
 
 
 def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, Array]:
     """Return a rule's outputs and cotangents as its own code gives them on numbers of 512 bits, in float64.
 
     Raises:
-        Opaque: if forward or backward does not run on object arrays, or python-flint is missing.
+        Opaque: if forward or backward does not run on object arrays, if there are more than MOST_INPUTS inputs, or if
+            python-flint is missing.
     """
+    if rule.framework or sum(np.size(a) for a in primals.values()) > MOST_INPUTS:
+        raise Opaque(f"{rule.name} is a framework's, or too large for exact arithmetic")
     try:
         from oracles.balls import Ball, Tape
     except ImportError as error:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from oracles.arbitration import Dispute, digits_lost, settle
+from oracles.arbitration import Dispute, settle
 from oracles.comparison import Answers, agreeing, at_once, exact_answers, ratios_of
+from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.rounding import (

@@ -16,7 +16,7 @@ import numpy as np
 
 from oracles.rule import Array, Primals, Rule, is_differentiable
 
-STEP = 2.0**-30  # how far away, relative to the size of a primal
+STEP = 2.0**-44  # how far away, relative to the size of a primal: a steep function is smooth over so little
 SAMPLES = 32
 MOST_INPUTS = 512  # above that, coupled entries are not looked for
 

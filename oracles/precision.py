@@ -47,22 +47,22 @@ def _one_factor(got: Array, want: Array) -> bool:
 def formula_is_right(setting: Setting, name: str, want: Array, allowed: Array, refused: Array) -> bool | None:
     """Return whether the subject's error comes from its arithmetic rather than its formula; ``None`` if none can tell.
 
-    Its own pullback is evaluated in exact arithmetic, if it runs on balls: a right formula is right there. Otherwise
-    in long double, which has 11 bits more than float64, or in float32, which has 29 bits less: a rounding error
-    follows the precision, the error of a formula does not. Half of the bits must show; of the 29 most, since an
-    error of a formula that is smaller than float32's rounding hides there.
+    Its own pullback is evaluated in exact arithmetic, if it runs on balls, or else in a finer precision (long double
+    has 11 bits more than float64): the error of a formula stays, that of its arithmetic goes. Where there is no finer
+    one it must be smaller than in float32 by most of 29 bits, since a formula's small error hides behind float32's.
     """
-    exact = _in_balls(setting, name)
-    if exact is not None:
-        return bool(np.all((np.abs(exact - want) <= allowed)[refused]))
-    fed = {n: a for n, a in setting.primals.items() if is_differentiable(a)}
-    finer = "longdouble" if any(a.dtype == np.float64 for a in fed.values()) else "float64"
-    here, there = (_error_in(setting, name, want, refused, dtype) for dtype in (None, finer))
-    bits = np.log2(unit_roundoff(precision_of(fed)) / np.finfo(finer).eps * 2)
-    if here is not None and there is not None and bits > 1:
-        return bool(there <= here * 2.0 ** (-bits / 2))
-    coarse = _error_in(setting, name, want, refused, "float32")
-    return True if here is not None and coarse is not None and here <= coarse * 2.0**-23 else None
+    fed = precision_of({n: a for n, a in setting.primals.items() if is_differentiable(a)})
+    finer = "longdouble" if fed == "float64" else "float64"
+    closer = _in_balls(setting, name)
+    if closer is None and np.finfo(finer).eps < unit_roundoff(fed):
+        closer = _in_dtype(setting, name, finer)
+    if closer is not None:
+        return bool(np.all((np.abs(closer - want) <= allowed)[refused]))
+    here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
+    if here is None or coarse is None:
+        return None
+    worst, coarsely = (float(np.max(np.abs(got - want)[refused], initial=0.0)) for got in (here, coarse))
+    return True if worst <= coarsely * 2.0**-23 else None
 
 
 def _in_balls(setting: Setting, name: str) -> Array | None:
@@ -73,17 +73,14 @@ def _in_balls(setting: Setting, name: str) -> Array | None:
         return None
 
 
-def _error_in(setting: Setting, name: str, want: Array, refused: Array, dtype: str | None) -> float | None:
-    """Return the largest error where the subject is refused, in a dtype; ``None`` where it does not compute in it."""
+def _in_dtype(setting: Setting, name: str, dtype: str | None) -> Array | None:
+    """Return the subject's own output or cotangent in a dtype; ``None`` where it does not compute in it."""
     primals = with_dtype(dict(setting.primals), dtype) if dtype else setting.primals
     try:
         with np.errstate(all="ignore"):
             y, pullback = setting.subject(**primals)
             delta = with_dtype(setting.delta, dtype) if dtype else setting.delta
-            got = named_outputs(outputs(y), dict(pullback(delta)))[name]
-        if dtype and np.asarray(got).dtype != np.dtype(dtype):
-            return None
-        error = np.abs(np.asarray(got) - want)[refused]
+            got = np.asarray(named_outputs(outputs(y), dict(pullback(delta)))[name])
     except Exception:
         return None
-    return float(np.max(np.where(np.isfinite(error), error, np.abs(want[refused])), initial=0.0))
+    return None if dtype and got.dtype != np.dtype(dtype) else got
