@@ -85,7 +85,10 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
         gap, doubt = _extrapolated(gaps, roundings, first_power=1)
         probes = [sides(step * probe) for probe in PROBES]
         contradicted = any(not abs(s - slope) <= radius + SAFETY * g + 2 * r for s, g, r in probes)
-    return float(slope), float(radius) if gap <= doubt and not contradicted else np.inf
+    if gap > doubt or contradicted:
+        return float(slope), np.inf
+    # What the first probe's rounding hides, no step of the ladder may have seen.
+    return float(slope), float(radius + probes[0][2])
 
 
 def _extrapolated(values: Sequence[float], roundings: Sequence[float], first_power: int) -> tuple[float, float]:
