@@ -14,6 +14,7 @@ from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.rounding import (
     MORE_SAMPLES,
+    SECOND_SAMPLES,
     Rounding,
     is_coarser,
     named_outputs,
@@ -141,8 +142,9 @@ def _judged(
     """Judge one array: where a few samples of rounding do not explain it, draw more; then settle the dispute."""
     value = np.asarray(got, np.float64)
     ratios = ratios_of(value, answers, rounding.allowance()[name], got.dtype)
-    if any(np.any(r > 1) for r in ratios.values()):
-        ratios = ratios_of(value, answers, rounding.allowance(MORE_SAMPLES)[name], got.dtype)
+    for samples in (SECOND_SAMPLES, MORE_SAMPLES):
+        if any(np.any(r > 1) for r in ratios.values()):
+            ratios = ratios_of(value, answers, rounding.allowance(samples)[name], got.dtype)
     allowed = rounding.allowance()[name]
     if any(np.any(r > 1) for r in ratios.values()) or is_coarser(got.dtype, precision_of(setting.primals)):
         return settle(Dispute(name, got, answers, ratios, allowed, rounding, setting), declared=kinks == "declared")

@@ -33,6 +33,7 @@ from oracles.rule import (
 
 CONFIDENCE = 8.0
 FIRST_SAMPLES = 2
+SECOND_SAMPLES = 5
 MORE_SAMPLES = 16
 
 # (unit roundoff, smallest normal) of each precision: what is smaller, vector units may flush to zero.
