@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import statistics
 import sys
@@ -24,6 +23,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.cases.network import jax_reference, options, parameters, torch_reference  # noqa: E402
 from oracles.conformance import POINTS_PER_CASE  # noqa: E402
@@ -230,16 +230,6 @@ def split_line(row: dict[str, Any]) -> str:
         + "".join(f"{took[name]:>9.0f}" for name in parts)
         + f"{row['refused_by_naive']:>9.0%}"
     )
-
-
-def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value
 
 
 def main() -> int:

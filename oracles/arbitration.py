@@ -60,6 +60,11 @@ class Dispute:
         return [o for o, ratio in self.ratios.items() if np.any(ratio > 1)]
 
     @property
+    def refused(self) -> Array:
+        """The entries that any oracle refuses."""
+        return np.asarray(np.any([ratio > 1 for ratio in self.ratios.values()], axis=0))
+
+    @property
     def references(self) -> list[Rule]:
         """The oracles that differentiate a reference, rather than bound the subject's own derivative."""
         return [o for o in self.setting.oracles if not isinstance(self.answers.get(o.name), Enclosure | Proof | None)]
@@ -99,7 +104,7 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
 
 def _sampled_more(dispute: Dispute) -> Dispute:
     """Where rounding moves a refused entry by about its own size, a few samples bound it badly: draw many."""
-    want, refused = _reference(dispute), np.any([r > 1 for r in dispute.ratios.values()], axis=0)
+    want, refused = _reference(dispute), dispute.refused
     if not np.any((dispute.allowed >= np.abs(want) / 16)[refused] & (dispute.allowed > 0)[refused]):
         return dispute
     allowed = dispute.rounding.allowance(LAST_SAMPLES)[dispute.name]
@@ -110,7 +115,7 @@ def _sampled_more(dispute: Dispute) -> Dispute:
 
 def _lost_digits(dispute: Dispute) -> str:
     """Say that the formula is right and where its digits went; "" where the formula is wrong."""
-    want, refused = _reference(dispute), np.any([r > 1 for r in dispute.ratios.values()], axis=0)
+    want, refused = _reference(dispute), dispute.refused
     right = formula_is_right(dispute.setting, dispute.name, want, dispute.allowed, refused)
     why = "" if right is False else right_up_to(dispute.value, want, dispute.allowed, dispute.rounding.precision)
     if right and not why:
@@ -216,10 +221,9 @@ def _nearly_another_function(dispute: Dispute, proof: Proof | None) -> bool:
     if proof is None or not dispute.references:
         return False
     want, _ = value_and_radius(dispute.answers[dispute.references[0].name])
-    refused = np.any([r > 1 for r in dispute.ratios.values()], axis=0)
     consistent = np.abs(dispute.value - proof.mid) <= dispute.allowed + proof.radius
     close = np.abs(proof.mid - want) <= unit_roundoff("float64") ** 0.5 * np.abs(want)
-    return bool(np.all((consistent & close)[refused]))
+    return bool(np.all((consistent & close)[dispute.refused]))
 
 
 def _contradicting(dispute: Dispute) -> bool:
