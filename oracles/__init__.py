@@ -2,22 +2,71 @@
 
     oracles.check(oracles.manual(forward, backward), primals, against=[oracles.torch_autograd(reference)])
 
-Neither torch nor jax is imported before an oracle that needs it is evaluated.
+Nothing is imported before it is asked for, not even NumPy: the package stands beside every pytest run as a plugin. And
+neither torch nor jax is imported before an oracle that needs it is evaluated.
 """
 
-from oracles.conformance import conformance as conformance
-from oracles.disagreement import Disagreement as Disagreement
-from oracles.finite_difference import finite_difference as finite_difference
-from oracles.jax_vjp import jax_vjp as jax_vjp
-from oracles.judge import check as check
-from oracles.registry import Case as Case
-from oracles.registry import oracle_for as oracle_for
-from oracles.rule import Enclosure as Enclosure
-from oracles.rule import Rule as Rule
-from oracles.rule import manual as manual
-from oracles.rule import manual_layer as manual_layer
-from oracles.rule import manual_loss as manual_loss
-from oracles.rule import manual_objective as manual_objective
-from oracles.torch_autograd import torch_autograd as torch_autograd
-from oracles.verdict import Result as Result
-from oracles.verdict import Verdict as Verdict
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oracles.conformance import conformance as conformance
+    from oracles.disagreement import Disagreement as Disagreement
+    from oracles.finite_difference import finite_difference as finite_difference
+    from oracles.jax_vjp import jax_vjp as jax_vjp
+    from oracles.judge import check as check
+    from oracles.registry import Case as Case
+    from oracles.registry import oracle_for as oracle_for
+    from oracles.rule import Enclosure as Enclosure
+    from oracles.rule import Rule as Rule
+    from oracles.rule import manual as manual
+    from oracles.rule import manual_layer as manual_layer
+    from oracles.rule import manual_loss as manual_loss
+    from oracles.rule import manual_objective as manual_objective
+    from oracles.torch_autograd import torch_autograd as torch_autograd
+    from oracles.verdict import Result as Result
+    from oracles.verdict import Verdict as Verdict
+
+# Where each public name lives; tests hold this list against the imports above.
+_HOMES = {
+    "conformance": "conformance",
+    "Disagreement": "disagreement",
+    "finite_difference": "finite_difference",
+    "jax_vjp": "jax_vjp",
+    "check": "judge",
+    "Case": "registry",
+    "oracle_for": "registry",
+    "Enclosure": "rule",
+    "Rule": "rule",
+    "manual": "rule",
+    "manual_layer": "rule",
+    "manual_loss": "rule",
+    "manual_objective": "rule",
+    "torch_autograd": "torch_autograd",
+    "Result": "verdict",
+    "Verdict": "verdict",
+}
+
+
+class _Face(ModuleType):
+    """The package: a function wins over the module of the same name that it lives in (`oracles.conformance`)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'oracles' has no attribute {name!r}")
+        value = getattr(import_module(f"oracles.{_HOMES[name]}"), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule binds it here, under what may be a function's name.
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HOMES})
+
+
+sys.modules[__name__].__class__ = _Face

@@ -108,7 +108,8 @@ def test_no_chosen_tolerance(folder):
     ("module", "forbidden"),
     [
         ("manual_bp", ("torch", "jax", "hypothesis", "oracles")),
-        ("oracles", ("torch", "jax", "sklearn", "flint")),
+        ("oracles", ("numpy", "torch", "jax", "sklearn", "flint", "hypothesis", "pytest")),
+        ("oracles.judge", ("torch", "jax", "flint", "hypothesis", "pytest")),
     ],
 )
 def test_import_is_cold(module, forbidden):
@@ -122,6 +123,19 @@ def test_listing_layers_is_cold():
     code = "import sys; from oracles.registry import entries; entries(); print({'torch', 'jax'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
+
+
+def test_lazy_exports_are_those_that_a_type_checker_sees():
+    face = (ROOT / "oracles" / "__init__.py").read_text()
+    seen = {name: home for home, name in re.findall(r"from oracles\.([\w.]+) import \w+ as (\w+)", face)}
+    assert seen
+    assert seen == oracles._HOMES
+
+
+def test_a_function_wins_over_the_module_of_its_name():
+    code = "import oracles, oracles.conformance; from oracles.conformance import search; print(oracles.conformance)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith("<function conformance")
 
 
 def test_public_names_are_documented():
