@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
     from oracles.judge import check as check
+    from oracles.lifts.declared import declared as declared
     from oracles.lifts.isolated import Crashed as Crashed
     from oracles.lifts.isolated import isolated as isolated
     from oracles.lifts.jax_function import jax_function as jax_function
@@ -58,6 +59,7 @@ _HOMES = {
     "torch_function": "lifts.torch_function",
     "torch_module": "lifts.torch_module",
     "jax_function": "lifts.jax_function",
+    "declared": "lifts.declared",
     "isolated": "lifts.isolated",
     "Crashed": "lifts.isolated",
     "Unfit": "rule",

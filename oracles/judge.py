@@ -15,7 +15,7 @@ from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.lifts.arrays import numpy_array
-from oracles.misfits import CALL, misfits, parts_of, raised
+from oracles.misfits import CALL, misfits, parts_of, raised, refused
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,
@@ -88,7 +88,7 @@ def check(
 
         subject = isolated(subject, seconds=seconds)
     oracles = _distinct(against) or (finite_difference(subject),)
-    deltas, failed = _deltas(subject, arrays, delta, seed)
+    deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
     results = [failed] if failed else []
     for d in deltas:
         results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
@@ -112,14 +112,16 @@ def _distinct(oracles: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(found)
 
 
-def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> tuple[list[Any], Result | None]:
+def _deltas(
+    subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], seed: int
+) -> tuple[list[Any], Result | None]:
     """Return the cotangents to judge with, or the result that says why there are none: the forward raised."""
     try:
         y, _ = subject(**primals)
     except Unfit:
         raise
     except Exception as error:
-        setting = Setting(subject, (), primals, (), precision_of(primals))
+        setting = Setting(subject, tuple(oracles), primals, (), precision_of(primals))
         return [], Result(subject.name, "check", (raised("the forward", error),), setting=setting, cause=error)
     if delta is None:
         return cotangents_like(y, np.random.default_rng(seed)), None
@@ -216,9 +218,14 @@ def judge(
     if only is not None:
         got = {n: a for n, a in got.items() if n in only}
     misfit = misfits(got, expected, working)
+    if subject.declared is not None:
+        misses = subject.declared.misses(primals, delta, cotangents, working)
+        misfit += tuple(refused(n, reason) for n, reason in misses.items() if n in got)
     if sum(np.size(a) for a in wide.values() if is_differentiable(a)) <= EXACT_INPUTS:
         answers |= exact_answers(subject, wide, wide_delta, working)
     rounding = rounding_at(oracles, wide, wide_delta, working, fallback=subject, known=answers)
+    if subject.declared is not None:
+        answers = subject.declared.excused(primals, got, answers)
     got = {n: a for n, a in got.items() if n not in {f.quantity for f in misfit}}
     findings = None
     if all(a.dtype == expected[n].dtype for n, a in got.items()):

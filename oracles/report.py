@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.fitting import fitting_declaration
 from oracles.misfits import CALL
 from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
 from oracles.rule import Array, Enclosure, outputs, with_dtype
@@ -26,7 +27,7 @@ def text(result: Result, diagnosis: str) -> str:
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
     if worst.oracle != "itself" or diagnosis != NOTHING:
         lines += _wrapped("diagnosis: ", diagnosis)
-    others = [f for f in result.findings if f is not worst]
+    others = [f for f in result.findings if (f.quantity, f.oracle) != (worst.quantity, worst.oracle)]
     lines += _wrapped("also refused: ", _listed([f for f in others if f.refuses]))
     lines += _wrapped("accepted: ", _listed([f for f in others if not f.refuses]))
     if result.not_claimed:
@@ -150,6 +151,9 @@ def diagnosis_of(result: Result) -> str:
     """Name the defect behind the gravest refused cotangent or output, or say that no pattern was found."""
     from oracles.diagnosis import Symptoms, diagnose
 
+    declaration = fitting_declaration(result)
+    if declaration:
+        return declaration
     worst, setting = result.worst, result.setting
     references = [o for o in setting.oracles if o.perturbed is not None] if setting else []
     if worst is None or setting is None or not references:
