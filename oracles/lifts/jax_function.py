@@ -35,7 +35,10 @@ def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = N
     static = tuple(getattr(f, "nondiff_argnums", ()))
 
     def order(primals: Primals) -> list[str]:
-        names = [p for p in inspect.signature(plain).parameters if p in primals or p in rest]
+        parameters = inspect.signature(plain).parameters
+        names = [p for p in parameters if p in primals or p in rest]
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            names += [n for n in primals if n not in names]
         if {*names} != {*primals, *rest}:
             raise Unfit(
                 f"{label}: takes {inspect.signature(plain)}, but the primals are {', '.join(primals)}"
