@@ -75,6 +75,8 @@ class Rule:
             can never be seen into. `oracles.rounding` derives tolerances from it.
         reference: the primal that a framework differentiates, as its user wrote it.
         framework: "torch", "jax", or "" for NumPy.
+        lifted: the object that was lifted, where it was one: a layer, a loss, the pair (network, loss).
+        relift: lifts another such object in the same way.
     """
 
     evaluate: Evaluate
@@ -82,6 +84,8 @@ class Rule:
     perturbed: Perturbed | None = None
     reference: Callable[..., Any] | None = None
     framework: str = ""
+    lifted: Any = None
+    relift: Callable[[Any], Rule] | None = None
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
@@ -166,7 +170,7 @@ def manual_layer(layer: Any, *, name: str | None = None) -> Rule:
 
         return y, pullback
 
-    return Rule(evaluate, name or repr(layer))
+    return Rule(evaluate, name or repr(layer), lifted=layer, relift=manual_layer)
 
 
 def manual_loss(loss: Any, target: Array | None = None, *, name: str | None = None) -> Rule:
@@ -179,7 +183,7 @@ def manual_loss(loss: Any, target: Array | None = None, *, name: str | None = No
         value, cache = loss.forward(y, rest["target"] if target is None else target)
         return value, lambda delta: {"y": loss.backward(cache, delta)}
 
-    return Rule(evaluate, name or repr(loss))
+    return Rule(evaluate, name or repr(loss), lifted=loss, relift=lambda other: manual_loss(other, target))
 
 
 def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rule:
@@ -195,7 +199,8 @@ def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rul
 
         return value, pullback
 
-    return Rule(evaluate, name or f"{loss!r} of {network!r}")
+    label = name or f"{loss!r} of {network!r}"
+    return Rule(evaluate, label, lifted=(network, loss), relift=lambda pair: manual_objective(*pair))
 
 
 def _named(came: Any, primals: Primals, label: str) -> Cotangents:
