@@ -60,7 +60,7 @@ def same_every_time(subject: Rule, primals: Primals, delta: Any, room: Room) -> 
             return within(name, got, want, room, reason)
         return finding(name, _same_bits(got, want), reason)
 
-    beside = elsewhere(primals)
+    beside = _beside(subject, primals, delta)
     y, pullback = subject(**primals)
     first = named_outputs(outputs(y), dict(pullback(delta)))
     kept = {n: np.array(a) for n, a in first.items()}
@@ -102,6 +102,16 @@ def elsewhere(primals: Primals) -> dict[str, Array]:
         n: np.asarray((0.75 * a if is_differentiable(a) else a).ravel()[::-1].reshape(a.shape)).astype(a.dtype)
         for n, a in primals.items()
     }
+
+
+def _beside(subject: Rule, primals: Primals, delta: Any) -> Primals:
+    """Return another point at which the subject can be evaluated; the same one where its domain has no such."""
+    other = elsewhere(primals)
+    try:
+        subject(**other)[1](delta)
+    except Exception:
+        return primals
+    return other
 
 
 def within(name: str, got: Any, want: Any, room: Room, reason: str) -> Finding:

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -22,6 +21,7 @@ from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
 from oracles.registry import entries
 from oracles.verdict import Verdict
+from oracles.versions import versions
 
 # Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
 VACUOUS_LIMIT = 0.1
@@ -185,10 +185,5 @@ def _summary(rows: Sequence[Row], failures: Sequence[str], vacuous: Sequence[str
 
 
 def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
-    versions = {"python": platform.python_version()}
-    for package in ("manual-bp", "numpy", "torch", "jax", "hypothesis"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"schema": 1, "versions": versions, "seed": seed, "results": [asdict(row) for row in rows]}
+    found = {"python": platform.python_version(), **versions()}
+    return {"schema": 1, "versions": found, "seed": seed, "results": [asdict(row) for row in rows]}

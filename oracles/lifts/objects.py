@@ -47,6 +47,7 @@ class Subject:
     backward: Method
     params: Mapping[str, Where]
     grads: Mapping[str, Where]
+    guessed: bool
     update: Update | None
     flush: Method | None
     accumulates: bool | None
@@ -93,7 +94,8 @@ class Subject:
                 self._bound(obj, self.update.step)()
         found = self._returned(came, primals)
         for n, place in self.grads.items():
-            found[n] = self._gradient(n, place, obj, came, primals)
+            if not (self.guessed and n in found):
+                found[n] = self._gradient(n, place, obj, came, primals)
         for n, old in before.items():
             found[n] = self._of_update(n, old, obj, primals)
         return {n: g for n, g in found.items() if g is not None and is_differentiable(primals[n])}
@@ -123,7 +125,8 @@ class Subject:
     def _returned(self, came: Any, primals: Primals) -> Cotangents:
         """Return what backward returned as cotangents of the inputs, or of all primals; nothing claims nothing."""
         inputs = {n: a for n, a in primals.items() if n not in self.params}
-        if came is None or all(n in self.grads for n, a in inputs.items() if is_differentiable(a)):
+        kept = all(n in self.grads for n, a in inputs.items() if is_differentiable(a))
+        if came is None or (kept and not self.guessed):
             return {}
         came = tuple(came) if isinstance(came, list) else came
         every = isinstance(came, tuple) and len(came) == len(primals) != len(inputs)

@@ -36,7 +36,7 @@ def scalar_graph(
     label = name or str(getattr(f, "__qualname__", "scalar_graph"))
 
     def number(x: Any) -> float:
-        found = getattr(x, data, x)
+        found = x if isinstance(x, float | int | np.number) else getattr(x, data, x)
         if not isinstance(found, float | int | np.number):
             raise Unfit(f"{label}: expected nodes with a number in .{data}, got {describe(x)}.\nFix:    data='value'")
         return float(found)

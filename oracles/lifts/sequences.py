@@ -72,9 +72,14 @@ def second_step(subject: Subject, **primals: Array) -> tuple[Any, Pullback]:
 
 
 def _elsewhere(subject: Subject, primals: Primals) -> dict[str, Array]:
-    """Return other inputs beside the same parameters."""
+    """Return other inputs beside the same parameters; the same ones where the domain has no such."""
     moved = elsewhere({n: a for n, a in primals.items() if n not in subject.params})
-    return {n: moved.get(n, a) for n, a in primals.items()}
+    other = {n: moved.get(n, a) for n, a in primals.items()}
+    try:
+        subject.run(other)
+    except Exception:
+        return dict(primals)
+    return other
 
 
 def _of_the_last(subject: Subject, before: Cotangents, after: Cotangents, wanted: Cotangents) -> Cotangents:

@@ -20,7 +20,7 @@ def stateful(
     forward: Method = "forward",
     backward: Method = "backward",
     params: Sequence[str] | Mapping[str, Where] = (),
-    grads: str | Mapping[str, Where] | Update = "d{}",
+    grads: str | Mapping[str, Where] | Update | None = None,
     flush: Method | None = None,
     accumulates: bool | None = None,
     reusable: bool = True,
@@ -45,7 +45,8 @@ def stateful(
         grads: where gradients are after backward: a pattern for each parameter ("d{}", "grads['{}']"), or
             ``{primal: place}``; a place "return", "return[1]" is in what backward returned; a function ``f(obj)``
             fetches it; `Update` reads it off an optimizer's step. What backward returns is otherwise taken as the
-            cotangents of the inputs, or of all primals in their order.
+            cotangents of the inputs, or of all primals in their order; parameters that it leaves out are by default
+            looked for at "d{}".
         flush: clears gradients and caches, a method's name or ``f(obj)``.
         accumulates: whether a second backward adds to the gradients; by default either is right.
         reusable: whether the object may serve more than one forward and backward.
@@ -57,12 +58,13 @@ def stateful(
     """
     places: Mapping[str, Where] = dict(params) if isinstance(params, Mapping) else {n: n for n in params}
     sought: Mapping[str, Where] = {}
-    if isinstance(grads, str):
-        sought = {n: grads.format(n) for n in places}
+    if grads is None or isinstance(grads, str):
+        sought = {n: (grads or "d{}").format(n) for n in places}
     elif isinstance(grads, Mapping):
         sought = grads
     subject = Subject(
-        maker(make, forward), forward, backward, places, sought, grads if isinstance(grads, Update) else None,
+        maker(make, forward), forward, backward, places, sought, grads is None,
+        grads if isinstance(grads, Update) else None,
         flush, accumulates, home(arrays, device, None if dtypes is None else tuple(dtypes)),
         name or str(getattr(make, "__qualname__", type(make).__name__)),
     )  # fmt: skip
