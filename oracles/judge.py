@@ -14,7 +14,7 @@ from oracles.comparison import Answers, agreeing, at_once, exact_answers, ratios
 from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
-from oracles.lifts.arrays import numpy_array
+from oracles.lifts.arrays import copied, numpy_array
 from oracles.misfits import CALL, misfits, parts_of, raised, refused
 from oracles.rounding import (
     MORE_SAMPLES,
@@ -80,20 +80,21 @@ def check(
             came.
         ReferenceFailed: if a reference raises: then nothing is known of the subject.
     """
-    arrays = {name: numpy_array(f"primals[{name!r}]", value).copy(order="K") for name, value in primals.items()}
+    arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     if precision is not None:
         precision_name(precision)
     if isolate:
         from oracles.lifts.isolated import isolated
 
         subject = isolated(subject, seconds=seconds)
+    itself, subject = subject, laws.on_copies(subject)
     oracles = _distinct(against) or (finite_difference(subject),)
     deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
     results = [failed] if failed else []
     for d in deltas:
         results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
     if deltas and not any(f.quantity == CALL for result in results for f in result.findings):
-        results.append(_laws(subject, arrays, deltas[0], oracles, precision))
+        results.append(_laws(itself, arrays, deltas[0], oracles, precision))
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
     causes = [result.cause for result in results if result.cause]
     findings = tuple(finding for result in results for finding in result.findings)
@@ -147,7 +148,7 @@ def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], 
     try:
         findings, arrays = laws.nothing_mutated(subject, primals, delta)
         shared = [f for f in laws.nothing_aliased(arrays) if f.refuses]
-        findings += laws.same_every_time(subject, primals, delta, room)
+        findings += laws.same_every_time(laws.on_copies(subject), primals, delta, room)
     except Exception as error:
         return Result(subject.name, "check", (raised("a second call", error),), setting=setting, cause=error)
     notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
