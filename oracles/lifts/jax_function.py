@@ -39,6 +39,8 @@ def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = N
         names = [p for p in parameters if p in primals or p in rest]
         if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             names += [n for n in primals if n not in names]
+        if not names and not rest and len(primals) <= len(parameters):
+            return list(primals)  # none of the names is a parameter's: in their order, as jnp.tanh(x) of a primal z
         if {*names} != {*primals, *rest}:
             raise Unfit(
                 f"{label}: takes {inspect.signature(plain)}, but the primals are {', '.join(primals)}"
