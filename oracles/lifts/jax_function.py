@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -99,8 +100,15 @@ def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = N
         return by_jax(True, **primals)
 
     custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
+    if custom:
+        copyreg.pickle(type(f), _taken_apart)
     ways = {"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if custom else {"jax.jit": jitted}
     return Rule(own if custom else eager, label, framework="jax", lifted=f, variants=ways)
+
+
+def _taken_apart(f: Any) -> tuple[Any, ...]:
+    """Return how a custom_vjp is put together in another process: pickle alone does not know, see `isolated`."""
+    return type(f), (f.fun, f.nondiff_argnums), dict(vars(f))
 
 
 def _floating(primals: Primals, cotangents: Any) -> Cotangents:
