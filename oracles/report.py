@@ -12,6 +12,8 @@ from oracles.rule import Array, Enclosure, outputs, with_dtype
 from oracles.verdict import Finding, Result, Verdict
 
 WIDTH = 100
+# Faces that show no exception say here how they reproduce it.
+REPRODUCE = "  reproduce: this exception's script() is a stand-alone file; to_json() has every number"
 
 
 def text(result: Result, diagnosis: str) -> str:
@@ -29,7 +31,7 @@ def text(result: Result, diagnosis: str) -> str:
         lines += _wrapped("no gradient claimed, nothing judged: ", ", ".join(result.not_claimed))
     if result.setting is not None:
         lines += _wrapped("at: ", _point(result))
-        lines.append("  reproduce: this exception's script() is a stand-alone file; to_json() has every number")
+        lines.append(REPRODUCE)
     return "\n".join(lines[:25])
 
 
