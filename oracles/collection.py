@@ -13,6 +13,7 @@ from oracles.conformance import Run, runs_of
 from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
 from oracles.registry import entries_of
+from oracles.report import REPRODUCE
 
 
 class Cases(pytest.Collector):
@@ -52,10 +53,9 @@ class Search(pytest.Item):
             return super().repr_failure(excinfo)
         assert self.parent is not None
         seed = self.run.options.seed
-        again = f'pytest --oracles-cases={self.parent.name} -k "{self.name}"' + f" --oracles-seed {seed}" * (
-            seed is not None
-        )
-        return f"{excinfo.value}\n  this test alone: {again}"
+        again = f'pytest --oracles-cases={self.parent.name} -k "{self.name}"'
+        again += f" --oracles-seed {seed}" if seed is not None else ""
+        return str(excinfo.value).replace(f"\n{REPRODUCE}", "") + f"\n  this test alone: {again}"
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Where the cases are, and what runs."""

@@ -191,7 +191,7 @@ def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, said)
 
 
 def test_a_type_whose_cases_do_not_say_what_they_lifted(monkeypatch):
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry for entry in registry.entries()})
 
     class Opaque:
         pass
