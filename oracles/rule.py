@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,6 +56,14 @@ class Shake(NamedTuple):
     floor: float = 0.0
 
 
+class Unfit(TypeError, ValueError):
+    """What was handed in does not fit together: the message says what came, what was expected, and shows the fix."""
+
+
+class ReferenceFailed(RuntimeError):
+    """A reference raised: nothing is known of the subject. The cause is the reference's own exception."""
+
+
 class Opaque(NotImplementedError):
     """A rule cannot be perturbed at this point: its operations run where they cannot be reached."""
 
@@ -74,9 +82,13 @@ class Rule:
             every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
             can never be seen into. `oracles.rounding` derives tolerances from it.
         reference: the primal that a framework differentiates, as its user wrote it.
-        framework: "torch", "jax", or "" for NumPy.
-        lifted: the object that was lifted, where it was one: a layer, a loss, the pair (network, loss).
+        lifted: the object that was made a Rule (a layer, a class, a function), where there is one.
         relift: lifts another such object in the same way.
+        variants: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
+        blur: ``blur(primals, u)``, how far cotangents may be off by the way in which they are read, u being the unit
+            roundoff: a gradient that shows in an optimizer's update alone carries the rounding of the parameter.
+        declared: the conventions that the subject declares, see `oracles.declared`.
+        framework: what computes inside: "torch", "jax", "compiled" …, or "" for NumPy alone, which runs on balls too.
     """
 
     evaluate: Evaluate
@@ -86,6 +98,9 @@ class Rule:
     framework: str = ""
     lifted: Any = None
     relift: Callable[[Any], Rule] | None = None
+    variants: Mapping[str, Evaluate] = field(default_factory=dict)
+    blur: Callable[[Primals, float], Mapping[str, Array]] | None = None
+    declared: Any = None
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
@@ -113,7 +128,11 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
 
 
 def called(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
-    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin)."""
+    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin).
+
+    Raises:
+        Unfit: if its parameters are others than the primals.
+    """
     return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
 
 
@@ -128,101 +147,29 @@ def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError:
-        return not (positional and len(required) == len(names) == 1)  # one primal can only be meant for one parameter
+        if positional and len(required) == len(names) == 1:
+            return False  # one primal can only be meant for one parameter
+        raise Unfit(
+            f"{getattr(f, '__qualname__', f)} takes {signature}, but the primals are {', '.join(names)}.\n"
+            f"Fix: name its parameters like the primals:\n    def {_plain_name(f)}({', '.join(names)}): ..."
+        ) from None
     return True
 
 
-def manual(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any], *, name: str | None = None
-) -> Rule:
-    """Lift a hand-written pair into a Rule.
-
-    Args:
-        forward: ``forward(**primals) -> (y, cache)``.
-        backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the primals' order (one
-            array where there is one primal). ``None`` or a missing name claims no gradient for that primal.
-        name: what reports call it; the forward's name by default.
-    """
-    label = name or str(getattr(forward, "__qualname__", "manual"))
-
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        came = forward(**primals)
-        if not (isinstance(came, tuple) and len(came) == 2):
-            raise TypeError(
-                f"{label}: forward must return a pair (y, cache), got {_describe(came)}.\n"
-                "Fix:    y = ...\n        return y, (z, W)      # whatever backward needs"
-            )
-        y, cache = came
-        return y, lambda delta: _named(backward(cache, delta), primals, label)
-
-    return Rule(evaluate, label)
+def _plain_name(f: Any) -> str:
+    name = str(getattr(f, "__name__", "reference"))
+    return name if name.isidentifier() else "reference"
 
 
-def manual_layer(layer: Any, *, name: str | None = None) -> Rule:
-    """Lift a Layer of `manual_bp.protocol` into a Rule over ``z`` and its parameters."""
-
-    def evaluate(z: Array, **params: Array) -> tuple[Any, Pullback]:
-        y, cache = layer.forward(params, z)
-
-        def pullback(delta: Any) -> Cotangents:
-            dz, dparams = layer.backward(cache, delta)
-            return {"z": dz, **dparams}
-
-        return y, pullback
-
-    return Rule(evaluate, name or repr(layer), lifted=layer, relift=manual_layer)
-
-
-def manual_loss(loss: Any, target: Array | None = None, *, name: str | None = None) -> Rule:
-    """Lift a Loss of `manual_bp.protocol` into a Rule over ``y``, with the given target or a primal ``target``.
-
-    No gradient is claimed for the target.
-    """
-
-    def evaluate(y: Array, **rest: Array) -> tuple[Any, Pullback]:
-        value, cache = loss.forward(y, rest["target"] if target is None else target)
-        return value, lambda delta: {"y": loss.backward(cache, delta)}
-
-    return Rule(evaluate, name or repr(loss), lifted=loss, relift=lambda other: manual_loss(other, target))
-
-
-def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rule:
-    """Lift a network and its loss into one Rule over ``z``, ``target`` and the network's parameters."""
-
-    def evaluate(z: Array, target: Array, **params: Array) -> tuple[Any, Pullback]:
-        y, cache = network.forward(params, z)
-        value, loss_cache = loss.forward(y, target)
-
-        def pullback(delta: Any) -> Cotangents:
-            dz, dparams = network.backward(cache, loss.backward(loss_cache, delta))
-            return {"z": dz, **dparams}
-
-        return value, pullback
-
-    label = name or f"{loss!r} of {network!r}"
-    return Rule(evaluate, label, lifted=(network, loss), relift=lambda pair: manual_objective(*pair))
-
-
-def _named(came: Any, primals: Primals, label: str) -> Cotangents:
-    """Return what a hand-written backward returned as ``{name: cotangent}``, dropping ``None``."""
-    if not isinstance(came, Mapping):
-        parts = came if isinstance(came, tuple) else (came,)
-        if len(parts) != len(primals):
-            raise TypeError(
-                f"{label}: backward returned {_describe(came)}, expected a dict or a tuple of {len(primals)} "
-                f"cotangents in the order of the primals ({', '.join(primals)}).\n"
-                f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in list(primals)[:3])}}}"
-            )
-        came = dict(zip(primals, parts, strict=True))
-    unknown = [n for n in came if n not in primals]
-    if unknown:
-        raise ValueError(f"{label}: backward returned a cotangent for {unknown}, but the primals are {list(primals)}")
-    return {n: g for n, g in came.items() if g is not None}
-
-
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """Say what came, for an error message."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | dict):
         return f"a {type(value).__name__} of {len(value)}"
+    if value is None:
+        return "nothing (None)"
+    if hasattr(value, "requires_grad"):
+        with_grad = ", requires grad" if value.requires_grad else ""
+        return f"a torch tensor of shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')}{with_grad})"
     return f"{value!r:.60} ({type(value).__name__})"
