@@ -106,9 +106,9 @@ def test_cases_are_judged_selected_and_summed_up(project):
 @pytest.mark.slow
 def test_a_planted_bug_is_told_by_its_report_alone(project):
     project.write("mine.py", LAYER, replacing=BUG)
-    done = project.pytest("--oracles-cases=mine", "-k", "Scale::cotangents_agree-float64", *QUICK)
+    done = project.pytest("--oracles-cases=mine", "-k", "Scale and cotangents_agree-float64", *QUICK)
     assert done.returncode == 1
-    failure = done.stdout.split("mine::Scale::cotangents_agree-float64 __", 1)[1].split("= oracles =")[0]
+    failure = done.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("= oracles =")[0]
     assert "WRONG in the cotangent of g" in failure
     assert "diagnosis: " in failure
     assert "Traceback" not in failure
@@ -117,6 +117,14 @@ def test_a_planted_bug_is_told_by_its_report_alone(project):
     again = re.search(r"this test alone: pytest (--oracles-cases=mine) -k \"(.*)\" --oracles-seed 3$", failure, re.M)
     assert outcomes(project.pytest(again[1], "-k", again[2], *QUICK))["failed"] == 1
     assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", done.stdout)
+
+
+@pytest.mark.slow
+def test_what_failed_last_is_known_by_its_id(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    options = ("-p", "cacheprovider", "--oracles-cases=mine", "-k", "agree and float64", *QUICK)
+    assert outcomes(project.pytest(*options)) == {"failed": 1, "passed": 1, "deselected": 16}
+    assert outcomes(project.pytest(*options, "--lf")) == {"failed": 1, "deselected": 17}
 
 
 @pytest.mark.slow
