@@ -86,3 +86,12 @@ def test_the_example_of_the_help_works(capsys, folder):
     text = told.split("save this as silu.py\n")[1].split("and run  oracles ")
     (folder / "silu.py").write_text("\n".join(line[2:] for line in text[0].splitlines()))
     assert main(text[1].splitlines()[0].split()) == 0
+
+
+def test_control_c_is_told_and_ends_with_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["oracles.__main__"], "_run", interrupted)
+    assert main(["check", RIGHT, *AT]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
