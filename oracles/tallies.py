@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from oracles.conformance import Run, Tally
+from oracles.conformance import VACUOUS_LIMIT, Run, Tally
 from oracles.verdict import Verdict
-from oracles.verify import VACUOUS_LIMIT
 from oracles.versions import versions_line
 
 # Before the names of our user_properties, which other plugins may write too.

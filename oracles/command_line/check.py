@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from oracles.discovery import Unusable
 from oracles.files import write_atomically
 from oracles.judge import check as judged
 from oracles.options import FRAMEWORK_NAMES
+from oracles.origin import raised_at
 from oracles.registry import Case, speaking_for
 from oracles.report import REPRODUCE, document
 from oracles.rounding import precision_of
@@ -28,8 +28,6 @@ from oracles.rule import ReferenceFailed, Rule, with_dtype
 from oracles.subjects import lifted
 from oracles.verdict import Result
 from oracles.versions import versions
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def _search(
             except Disagreement as refusal:
                 return Outcome(1, str(refusal), [json.loads(refusal.to_json())], refusal)
             except Exception as error:
-                return Outcome(1, f"{name}: {_place(error)}", [{"verdict": "wrong", "reason": _place(error)}])
+                return Outcome(1, f"{name}: {raised_at(error)}", [{"verdict": "wrong", "reason": raised_at(error)}])
     text, rows = searched(name, tallies)
     return Outcome(0, text, rows)
 
@@ -142,13 +140,5 @@ def _write_script(refusal: Disagreement | None, path: str) -> str:
     try:
         write_atomically(path, refusal.script())
     except Exception as error:
-        return f"  {path} is not written: {_place(error)}"
+        return f"  {path} is not written: {raised_at(error)}"
     return f"  reproduce: python {path}"
-
-
-def _place(error: BaseException) -> str:
-    """Say what was raised and at which line of the user's own code."""
-    frames = [f for f in extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)]
-    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith("<")]
-    where = f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}: " if own else ""
-    return f"{where}{type(error).__name__}: {error}"

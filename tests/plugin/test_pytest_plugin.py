@@ -233,3 +233,34 @@ def test_wrong_usage_says_what_is_expected(project, options, said):
     assert done.returncode in (2, 4), done.stdout
     assert said in done.stdout + done.stderr
     assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
+def test_without_the_extra_the_fix_is_told(project):
+    """`pip install manual-bp` alone brings neither Hypothesis nor rich."""
+    project.write("mine.py", LAYER)
+    missing = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
+    (project.site / "hypothesis.py").write_text(missing)
+    done = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
+    assert done.returncode == 4
+    assert "--oracles-cases: hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
+    done = project.oracles("verify", "--cases", "mine")
+    assert done.returncode == 2
+    assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_same_command_with_the_same_seed_judges_the_same_points(project):
+    project.write("mine.py", LAYER)
+    seen = []
+    for seed in ("5", "5", "6"):
+        options = (
+            "-k",
+            "cotangents_agree",
+            "--oracles-profile=quick",
+            "--oracles-against=torch",
+            "--junit-xml=out.xml",
+        )
+        project.pytest("--oracles-cases=mine", f"--oracles-seed={seed}", *options)
+        found = ElementTree.parse(project.folder / "out.xml").iter("property")
+        seen.append([(p.get("name"), p.get("value")) for p in found if p.get("name") != "oracles.seed"])
+    assert seen[0] == seen[1] != seen[2]
