@@ -22,6 +22,12 @@ def subjects(n, k, classes):
     """Every layer and loss of manual_bp, with the shapes of its primals."""
     for layer in (m.Identity(), m.ReLU(), m.LeakyReLU(), m.Sigmoid(), m.Tanh(), m.Softmax()):
         yield manual_layer(layer), {"z": (3, n)}
+    for layer in (m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.Softplus(3.0, 20.0), m.LogSoftmax()):
+        yield manual_layer(layer), {"z": (3, n)}
+    yield manual_layer(m.Softmax(0)), {"z": (2, n, 2)}
+    yield manual_layer(m.LogSoftmax(-2)), {"z": (2, n, 2)}
+    yield manual_layer(m.PReLU(n)), {"z": (3, n), "slope": (n,)}
+    yield manual_layer(m.SwiGLU()), {"z": (3, 2 * n)}
     yield manual_layer(m.Linear(n, k)), {"z": (3, n), "W": (n, k), "b": (1, k)}
     for reduction in ("sum", "mean", "none"):
         yield manual_loss(m.HalfSquaredError(reduction)), {"y": (3, n), "target": (3, n)}

@@ -8,6 +8,7 @@ import pytest
 import manual_bp as m
 
 ACTIVATIONS = [m.Identity(), m.Sigmoid(), m.Tanh(), m.ReLU(), m.LeakyReLU(0.25), m.Softmax()]
+ACTIVATIONS += [m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.LogSoftmax()]
 
 
 def refuses(error, message, call, *args, **kwargs):
