@@ -16,7 +16,10 @@ from .activations import Softplus as Softplus
 from .activations import SwiGLU as SwiGLU
 from .activations import Tanh as Tanh
 from .layers import Linear as Linear
+from .losses import BinaryCrossEntropyWithLogits as BinaryCrossEntropyWithLogits
+from .losses import CrossEntropy as CrossEntropy
 from .losses import HalfSquaredError as HalfSquaredError
+from .losses import Huber as Huber
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Sequential as Sequential
 from .network import deltas as deltas

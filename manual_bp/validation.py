@@ -123,6 +123,13 @@ def require_integer(owner: object, method: str, name: str, value: Any) -> None:
         raise TypeError(f"{_at(owner, method, name)}: expected an integer, got {value!r}")
 
 
+def require_nonnegative(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number of 0 or more."""
+    require_real(owner, method, name, value)
+    if value < 0:
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 or more, got {value}")
+
+
 def require_positive(owner: object, method: str, name: str, value: Any) -> None:
     """Refuse anything but a finite real number above 0."""
     require_real(owner, method, name, value)

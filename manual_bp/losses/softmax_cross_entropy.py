@@ -10,9 +10,9 @@ import numpy as np
 from ..exponentials import against_classes, against_weights, exponentials
 from ..precision import widen
 from ..protocol import Array, Cache
-from ..validation import OBJECT, require_rows, require_shape
+from ..validation import require_rows
 from .reduction import Reduction, reduce_rows, require_reduction, scale_rows
-from .targets import class_indices, require_no_nan
+from .targets import class_indices, weights_like
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class SoftmaxCrossEntropy:
     have y's dtype; float16 is computed in float32.
     Raises: ValueError for a wrong shape, NaN in the target or a class out of range, TypeError for a wrong
     dtype.
+    With class weights, smoothing, rows left out or several places: `CrossEntropy`.
     """
 
     reduction: Reduction = "mean"
@@ -64,9 +65,5 @@ class SoftmaxCrossEntropy:
     def _checked(self, target: Array, y: Array) -> Array:
         """Return the target: the weights themselves, or the class indices as a new array."""
         if type(target) is np.ndarray and target.ndim == 1:
-            return class_indices(self, target, *y.shape)
-        # The target of exact numbers or enclosures is a constant, which may be an ordinary array.
-        like = target if y.dtype == OBJECT and type(target) is np.ndarray else y
-        require_shape(self, "forward", "target", target, y.shape, like, "y")
-        require_no_nan(self, target)
-        return target
+            return class_indices(self, target, y.shape[:1], y.shape[1])
+        return weights_like(self, target, y)

@@ -34,6 +34,11 @@ def subjects(n, k, classes):
         cross_entropy = m.SoftmaxCrossEntropy(reduction)
         yield manual_loss(cross_entropy), {"y": (3, n), "target": (3, n)}
         yield manual_loss(cross_entropy, classes % n), {"y": (3, n)}
+        for loss in (m.Huber(reduction, 0.5), m.BinaryCrossEntropyWithLogits(reduction, 2.5)):
+            yield manual_loss(loss), {"y": (3, n), "target": (3, n)}
+        weighted = m.CrossEntropy(reduction, (0.5, 2, 0, 1.25, 3, 1)[:n], -1, 0.1, 0.3)
+        yield manual_loss(weighted, np.reshape(classes[:2] % n, (1, 2))), {"y": (1, n, 2)}
+        yield manual_loss(m.CrossEntropy(reduction, None, 0, 0.0, 3.0), classes % n), {"y": (3, n)}
     networks = (
         m.Sequential(m.Linear(n, k), m.Tanh(), m.Linear(k, n), m.Sigmoid()),
         m.Sequential(m.Linear(n, k), m.ReLU(), m.Linear(k, n), m.LeakyReLU(), m.Softmax()),

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+import slips_losses as _losses  # noqa: F401
 import slips_pointwise as _pointwise  # noqa: F401
 from slips import SLIPS
 

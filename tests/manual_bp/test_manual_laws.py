@@ -16,7 +16,11 @@ LAYERS = [
     m.Sequential(m.Linear(3, 4), m.SwiGLU()),
     m.Sequential(m.Linear(3, 2), m.Tanh(), m.Sequential(m.Linear(2, 5), m.Softmax())),
 ]  # fmt: skip
-LOSSES = [cls(r) for cls in (m.HalfSquaredError, m.SoftmaxCrossEntropy) for r in ("sum", "mean", "none")]
+OF_CLASSES = (m.SoftmaxCrossEntropy, m.CrossEntropy)
+KINDS = (m.HalfSquaredError, m.Huber, m.BinaryCrossEntropyWithLogits, *OF_CLASSES)
+LOSSES = [kind(r) for kind in KINDS for r in ("sum", "mean", "none")]
+LOSSES += [m.CrossEntropy("mean", (1, 2, 0), 1), m.CrossEntropy("none", (1, 2, 0), None, 0.5, 2.0), m.Huber("sum", 0.5)]
+LOSSES += [m.BinaryCrossEntropyWithLogits("mean", 2.0), m.BinaryCrossEntropyWithLogits("none", (1, 2, 0))]
 names = {"ids": repr}
 
 
@@ -96,7 +100,8 @@ def test_layout_is_not_seen(layer):
 def test_losses_keep_the_laws(loss, rows, dtype):
     rng = np.random.default_rng(0)
     y, weights = (small_integers(rng, (rows, 3), dtype) for _ in range(2))
-    targets = [weights] + ([rng.integers(3, size=rows)] if isinstance(loss, m.SoftmaxCrossEntropy) else [])
+    targets = [rng.integers(3, size=rows)] if isinstance(loss, OF_CLASSES) else []
+    targets += [weights] if getattr(loss, "ignore_index", None) is None else []
     for target in targets:
         for relay in (np.array, np.asfortranarray):
             z = relay(y)
