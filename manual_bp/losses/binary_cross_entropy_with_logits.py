@@ -36,8 +36,9 @@ class BinaryCrossEntropyWithLogits:
     float32.
     Raises: ValueError for a wrong shape, NaN in the target, a p below 0 or as many p's as there are not
     columns, TypeError for a wrong or mixed dtype.
-    Differs from torch's BCEWithLogitsLoss: its mean is over the N n entries, because it has no rows; ours
-    is over the rows, as in every loss here.
+    Differs from torch's BCEWithLogitsLoss: its mean is over the N n entries, because it has no rows, ours
+    over the rows as in every loss here; and its (1 − t)y − log s cancels, which leaves a loss of 3.56e-11,
+    at y = −24 and t = 0, five digits.
     """
 
     reduction: Reduction = "mean"
