@@ -117,6 +117,12 @@ def require_count(owner: object, method: str, name: str, value: Any) -> None:
         raise ValueError(f"{_at(owner, method, name)}: expected a positive integer, got {value}")
 
 
+def require_flag(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{_at(owner, method, name)}: expected True or False, got {value!r}")
+
+
 def require_integer(owner: object, method: str, name: str, value: Any) -> None:
     """Refuse anything but an integer."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
