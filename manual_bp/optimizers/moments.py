@@ -9,7 +9,7 @@ import numpy as np
 from ..precision import scalar, widen
 from ..protocol import Params
 from ..validation import require_fraction, require_positive
-from .state import array, count_of, counted, named, require_step, zeros_for
+from .state import array, count_of, counted, named, require_gradients, require_state, zeros_for
 
 
 def require_moments(owner: Any) -> None:
@@ -27,7 +27,8 @@ def moments_at_start(params: Params) -> Params:
 
 def moved(owner: Any, params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
     """Return how far each parameter goes down, in the precision of the state, and the next state: (103), (104)."""
-    require_step(owner, params, grads, state, "mean", "square", counts=True)
+    require_gradients(owner, params, grads)
+    require_state(owner, params, state, "mean", "square", others=("step",))
     t = count_of(owner, state) + 1
     corrections = 1 - owner.beta1**t, 1 - owner.beta2**t
     moves: Params = {}

@@ -7,8 +7,10 @@ from typing import Any
 
 from ..precision import narrow, scalar, widen
 from ..protocol import Params
-from ..validation import require_flag, require_fraction, require_positive
-from .state import array, named, require_step, zeros_for
+from ..validation import require_flag, require_fraction, require_names, require_positive
+from .state import array, named, require_gradients, require_state, zeros_for
+
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ class SGD:
 
     def step(self, params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
         """Return the parameters one step down, and the state."""
+        require_gradients(self, params, grads)
         if not self.momentum:
-            require_step(self, params, grads, state)
+            require_names(self, "step", "state", state, _NO_NAMES)
             return {name: array(w - scalar(self.learning_rate, w) * grads[name]) for name, w in params.items()}, {}
-        require_step(self, params, grads, state, "velocity")
+        require_state(self, params, state, "velocity")
         new_params, new_state = {}, {}
         for name, w in params.items():
             g, key = widen(grads[name]), named("velocity", name)

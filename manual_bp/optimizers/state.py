@@ -13,7 +13,7 @@ from ..validation import require_names, require_shape
 
 def named(kind: str, name: str) -> str:
     """Return what the state calls an array of this kind for a parameter: "velocity.0.W"."""
-    return f"{kind}.{name}"
+    return kind + "." + name
 
 
 def zeros_for(params: Params, *kinds: str) -> Params:
@@ -21,17 +21,21 @@ def zeros_for(params: Params, *kinds: str) -> Params:
     return {named(kind, name): np.zeros_like(widen(w)) for kind in kinds for name, w in params.items()}
 
 
-def require_step(
-    owner: object, params: Params, grads: Params, state: Params, *kinds: str, counts: bool = False
-) -> None:
-    """Refuse gradients that are not like the parameters, and a state that is not of these kinds for them."""
+def require_gradients(owner: object, params: Params, grads: Params) -> None:
+    """Refuse gradients that are not like the parameters."""
     require_names(owner, "step", "grads", grads, params.keys())
-    expected = {named(kind, name) for kind in kinds for name in params} | ({"step"} if counts else set())
-    require_names(owner, "step", "state", state, expected)
     for name, w in params.items():
         require_shape(owner, "step", f"grads[{name!r}]", grads[name], w.shape, w, f"params[{name!r}]")
-        for key in (named(kind, name) for kind in kinds):
-            require_shape(owner, "step", f"state[{key!r}]", state[key], w.shape, widen(w), f"params[{name!r}]")
+
+
+def require_state(owner: object, params: Params, state: Params, *kinds: str, others: tuple[str, ...] = ()) -> None:
+    """Refuse a state that is not of these kinds for the parameters."""
+    require_names(owner, "step", "state", state, {named(kind, name) for kind in kinds for name in params}.union(others))
+    for name, w in params.items():
+        like = widen(w)
+        for kind in kinds:
+            key = named(kind, name)
+            require_shape(owner, "step", f"state[{key!r}]", state[key], w.shape, like, f"params[{name!r}]")
 
 
 def array(x: Any) -> Array:
