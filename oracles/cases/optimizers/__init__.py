@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -44,7 +45,7 @@ def stepped(optimizer: Any) -> Rule:
         return (params["W"], params["b"]), None
 
     rule = manual(forward, lambda cache, delta: {}, name=repr(optimizer))
-    return Rule(rule.evaluate, rule.name, lifted=optimizer)
+    return replace(rule, lifted=optimizer, relift=stepped)
 
 
 def torch_run(make: Callable[[Any], Any], primals: Any, before_step: Callable[[Any], Any] | None = None) -> Any:
