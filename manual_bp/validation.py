@@ -41,6 +41,11 @@ def require_affine(
     if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
         _refuse_non_float(owner, method, "z", z)
         raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
+    require_params(owner, method, params, shapes, z)
+
+
+def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], z: Array) -> None:
+    """Refuse params unless of these names, shapes and of z's dtype."""
     if type(params) is not dict or params.keys() != shapes.keys():
         require_names(owner, method, "params", params, shapes.keys())
     dtype = z.dtype
@@ -64,6 +69,16 @@ def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
+
+
+def require_images(owner: object, method: str, name: str, x: Array, channels: int | None = None) -> None:
+    """Refuse x unless it is a float array (N, channels, H, W), of any number of channels where that is None."""
+    is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and x.dtype in FLOATS
+    if is_image and min(x.shape[1:]) > 0 and channels in (None, x.shape[1]):
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = f"(N, {channels or 'C'}, H, W), where only N may be 0"
+    raise ValueError(f"{_at(owner, method, name)}: expected shape {expected}, got {x.shape}")
 
 
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
@@ -93,6 +108,12 @@ def require_real(owner: object, method: str, name: str, value: Any) -> None:
         raise TypeError(f"{_at(owner, method, name)}: expected a real number, got {value!r}")
     if not isfinite(value):
         raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
+
+
+def require_flag(owner: object, name: str, value: object) -> None:
+    """Refuse anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{_at(owner, '', name)}: expected True or False, got {value!r}")
 
 
 def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:

@@ -1,0 +1,77 @@
+"""What layers over images and statistics refuse, and in what words."""
+
+import re
+
+import numpy as np
+import pytest
+
+import manual_bp as m
+
+IMAGES = np.zeros((2, 3, 5, 5))
+
+
+def refuses(error, message, call, *args, **kwargs):
+    with pytest.raises(error, match=re.escape(message)):
+        call(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [m.Conv2d, m.ConvTranspose2d])
+def test_convolutions_refuse(kind):
+    name = kind.__name__
+    whole = f"{name}: kernel: expected a positive integer, or a pair of them for rows and columns, got"
+    refuses(ValueError, f"{whole} 0", kind, 3, 4, 0)
+    refuses(ValueError, f"{whole} (3, 0)", kind, 3, 4, (3, 0))
+    for wrong in (2.0, True, (1, 2, 3), [1, 2], "3"):
+        refuses(TypeError, f"{whole} {wrong!r}", kind, 3, 4, wrong)
+    refuses(ValueError, f"{name}: stride: expected a positive integer", kind, 3, 4, 3, stride=(1, 0))
+    refuses(ValueError, f"{name}: dilation: expected a positive integer", kind, 3, 4, 3, dilation=0)
+    refuses(ValueError, f"{name}: padding: expected an integer of 0 or more", kind, 3, 4, 3, padding=-1)
+    refuses(ValueError, f"{name}: groups: 2 groups do not divide n_in, 3", kind, 3, 4, 3, groups=2)
+    refuses(ValueError, f"{name}: groups: 3 groups do not divide n_out, 4", kind, 3, 4, 3, groups=3)
+    refuses(ValueError, f"{name}: groups: expected a positive integer, got 0", kind, 3, 4, 3, groups=0)
+    refuses(TypeError, f"{name}: bias: expected True or False, got 1", kind, 3, 4, 3, bias=1)
+    layer = kind(3, 4, (2, 3))
+    params = layer.init(np.random.default_rng(0))
+    y, cache = layer.forward(params, IMAGES)
+    f = layer.forward
+    refuses(ValueError, f"{name}.forward: z: expected shape (N, 3, H, W), where only N may be 0, got (2, 3)", f, params,
+            np.zeros((2, 3)))  # fmt: skip
+    refuses(ValueError, "got (2, 4, 5, 5)", f, params, np.zeros((2, 4, 5, 5)))
+    refuses(ValueError, "got (2, 3, 0, 5)", f, params, np.zeros((2, 3, 0, 5)))
+    refuses(TypeError, f"{name}.forward: z: expected a floating dtype", f, params, IMAGES.astype(int))
+    shape, turned = params["W"].shape, params["W"].swapaxes(2, 3)
+    refuses(ValueError, f"{name}.forward: params['W']: expected shape {shape}, got {turned.shape}", f,
+            params | {"W": turned}, IMAGES)  # fmt: skip
+    refuses(ValueError, f"{name}.forward: params: 'b' missing", f, {"W": params["W"]}, IMAGES)
+    mixed = f"{name}.forward: params['W']: expected dtype float32, that of z, got float64"
+    refuses(TypeError, mixed, f, params, IMAGES.astype(np.float32))
+    refuses(ValueError, f"{name}.backward: delta: expected shape {y.shape}, got (2, 3, 5, 5)", layer.backward, cache,
+            IMAGES)  # fmt: skip
+
+
+def test_convolution_refuses():
+    same = m.Conv2d(3, 4, 4, padding="same", dilation=2)
+    assert same.forward(same.init(np.random.default_rng(0)), IMAGES)[0].shape == (2, 4, 5, 5)
+    refuses(ValueError, "Conv2d: padding: 'same' needs a stride of 1, got (1, 2)", m.Conv2d, 3, 4, 3, (1, 2), "same")
+    refuses(ValueError, "Conv2d: padding: expected 'same', 'valid', a number or a pair, got 'full'", m.Conv2d, 3, 4, 3,
+            padding="full")  # fmt: skip
+    layer = m.Conv2d(3, 4, 3, padding=(1, 0), dilation=4)
+    refuses(ValueError, "Conv2d.forward: z: the kernel spans (9, 9), more than images of (5, 5), padded to (7, 5)",
+            layer.forward, layer.init(np.random.default_rng(0)), IMAGES)  # fmt: skip
+
+
+def test_transposed_convolution_refuses():
+    kind = m.ConvTranspose2d
+    refuses(ValueError, "output_padding: expected less than stride (2, 1) or dilation (1, 1), got (1, 1)",
+            kind, 3, 4, 3, (2, 1), output_padding=1)  # fmt: skip
+    kind(3, 4, 3, 2, output_padding=1)
+    kind(3, 4, 3, dilation=2, output_padding=1)
+    refuses(TypeError, "ConvTranspose2d: padding: expected an integer of 0 or more", kind, 3, 4, 3, padding="same")
+    layer = kind(3, 4, 3, padding=(4, 0))
+    refuses(ValueError, "ConvTranspose2d.forward: z: padding (4, 0) leaves images of (-1, 7) from (5, 5)",
+            layer.forward, layer.init(np.random.default_rng(0)), IMAGES)  # fmt: skip
+
+
+def test_pairs_are_numbers_for_both():
+    assert m.Conv2d(3, 4, 3, 2, 1) == m.Conv2d(3, 4, (3, 3), (2, 2), (1, 1))
+    assert m.Conv2d(3, 4, 3) != m.Conv2d(3, 4, 3, padding="valid")
