@@ -66,6 +66,16 @@ def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
 
 
+def require_parts(owner: object, method: str, name: str, arrays: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the inputs or outputs as a tuple; refuse another number of them than there are names."""
+    parts = arrays if isinstance(arrays, tuple) else (arrays,)
+    if len(parts) == len(names):
+        return parts
+    came = f"a tuple of {len(parts)}" if isinstance(arrays, tuple) else type(arrays).__name__
+    expected = f"a tuple ({', '.join(names)})" if len(names) > 1 else f"one array, {names[0]}"
+    raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
+
+
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
     """Refuse params unless it maps exactly these names; `names` is a set."""
     if type(params) is dict and params.keys() == names:
