@@ -105,6 +105,23 @@ def require_real(owner: object, method: str, name: str, value: Any) -> None:
         raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
 
 
+def require_flag(owner: object, name: str, value: object) -> None:
+    """Refuse a field that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{_at(owner, '', name)}: expected True or False, got {value!r}")
+
+
+def require_indices(owner: object, method: str, name: str, x: Array, below: int) -> None:
+    """Refuse x unless it is an integer array with entries 0 … below − 1, naming the first that is not."""
+    _refuse_non_array(owner, method, name, x)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{_at(owner, method, name)}: expected integers, got dtype {x.dtype}")
+    if x.size and not (x.min() >= 0 and x.max() < below):
+        place = tuple(map(int, np.argwhere((x < 0) | (x >= below))[0]))
+        where = f"the entry at {list(place)}" if place else "it"
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 … {below - 1}, {where} is {x[place]}")
+
+
 def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype that `init` shall draw in, one of float16, float32, float64 and longdouble."""
     result = np.dtype(dtype)
