@@ -9,8 +9,12 @@ from .activations import ReLU as ReLU
 from .activations import Sigmoid as Sigmoid
 from .activations import Softmax as Softmax
 from .activations import Tanh as Tanh
+from .composites import Parallel as Parallel
+from .composites import Residual as Residual
 from .layers import Conv2d as Conv2d
 from .layers import ConvTranspose2d as ConvTranspose2d
+from .layers import Dropout as Dropout
+from .layers import Embedding as Embedding
 from .layers import Linear as Linear
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy

@@ -81,6 +81,16 @@ def require_images(owner: object, method: str, name: str, x: Array, channels: in
     raise ValueError(f"{_at(owner, method, name)}: expected shape {expected}, got {x.shape}")
 
 
+def require_parts(owner: object, method: str, name: str, arrays: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the inputs or outputs as a tuple; refuse another number of them than there are names."""
+    parts = arrays if isinstance(arrays, tuple) else (arrays,)
+    if len(parts) == len(names):
+        return parts
+    came = f"a tuple of {len(parts)}" if isinstance(arrays, tuple) else type(arrays).__name__
+    expected = f"a tuple ({', '.join(names)})" if len(names) > 1 else f"one array, {names[0]}"
+    raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
+
+
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
     """Refuse params unless it maps exactly these names; `names` is a set."""
     if type(params) is dict and params.keys() == names:
@@ -111,9 +121,20 @@ def require_real(owner: object, method: str, name: str, value: Any) -> None:
 
 
 def require_flag(owner: object, name: str, value: object) -> None:
-    """Refuse anything but True and False."""
+    """Refuse a field that is neither True nor False."""
     if not isinstance(value, bool):
         raise TypeError(f"{_at(owner, '', name)}: expected True or False, got {value!r}")
+
+
+def require_indices(owner: object, method: str, name: str, x: Array, below: int) -> None:
+    """Refuse x unless it is an integer array with entries 0 … below − 1, naming the first that is not."""
+    _refuse_non_array(owner, method, name, x)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{_at(owner, method, name)}: expected integers, got dtype {x.dtype}")
+    if x.size and not (x.min() >= 0 and x.max() < below):
+        place = tuple(map(int, np.argwhere((x < 0) | (x >= below))[0]))
+        where = f"the entry at {list(place)}" if place else "it"
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 … {below - 1}, {where} is {x[place]}")
 
 
 def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:
