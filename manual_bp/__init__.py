@@ -11,11 +11,14 @@ from .activations import Softmax as Softmax
 from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
+from .layers import AvgPool2d as AvgPool2d
 from .layers import Conv2d as Conv2d
 from .layers import ConvTranspose2d as ConvTranspose2d
 from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
+from .layers import Flatten as Flatten
 from .layers import Linear as Linear
+from .layers import MaxPool2d as MaxPool2d
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Sequential as Sequential

@@ -57,6 +57,18 @@ class Windows:
         windows = (-(-room // s) if self.ceil_mode else room // s) + 1
         return windows - 1 if self.ceil_mode and (windows - 1) * s >= n + before else windows
 
+    def held(self, extent: Pair, *, padding: bool = False) -> Array:
+        """Return of how many taps each window holds an entry of the image, or of its padding too: (rows, columns)."""
+        along = []
+        for n, windows, k, s, d, (before, after) in zip(
+            extent, self.count(extent), self.kernel, self.stride, self.dilation, self.padding, strict=True
+        ):
+            places = s * np.arange(windows)[:, None] + d * np.arange(k)
+            first, last = (0, n + before + after) if padding else (before, n + before)
+            along.append(((places >= first) & (places < last)).sum(axis=1))
+        held: Array = along[0][:, None] * along[1]
+        return held
+
     def padded_shape(self, extent: Pair, count: Pair) -> Pair:
         """Return the extent of a padded image: it holds every window, and the whole image where they leave some out."""
         (h, w), (rows, columns), (sh, sw), (bh, bw) = extent, count, self.stride, self.span
@@ -77,6 +89,10 @@ class Windows:
         """Return the view of the image within its padding."""
         (h, w), ((top, _), (left, _)) = extent, self.padding
         return padded[..., top : top + h, left : left + w]
+
+    def cropped(self, padded: Array, extent: Pair) -> Array:
+        """Return the image without its padding, in new memory unless there is none."""
+        return padded if padded.shape[-2:] == extent else self.inside(padded, extent).copy(order="C")
 
     def views(self, padded: Array, count: Pair) -> Iterator[Array]:
         """Yield, tap by tap in the order of the kernel's rows, the view (…, rows, columns) of what all windows hold."""

@@ -75,3 +75,42 @@ def test_transposed_convolution_refuses():
 def test_pairs_are_numbers_for_both():
     assert m.Conv2d(3, 4, 3, 2, 1) == m.Conv2d(3, 4, (3, 3), (2, 2), (1, 1))
     assert m.Conv2d(3, 4, 3) != m.Conv2d(3, 4, 3, padding="valid")
+
+
+@pytest.mark.parametrize("kind", [m.MaxPool2d, m.AvgPool2d])
+def test_pooling_refuses(kind):
+    name = kind.__name__
+    refuses(ValueError, f"{name}: kernel: expected a positive integer, or a pair of them", kind, (2, 0))
+    refuses(TypeError, f"{name}: stride: expected a positive integer, or a pair of them", kind, 2, "1")
+    refuses(ValueError, f"{name}: padding: expected at most half of the kernel, (2, 3), got (1, 2)", kind, (2, 3),
+            padding=(1, 2))  # fmt: skip
+    refuses(TypeError, f"{name}: ceil_mode: expected True or False, got 1", kind, 2, ceil_mode=1)
+    layer = kind((2, 3))
+    f = layer.forward
+    assert layer == kind((2, 3), stride=(2, 3))
+    refuses(ValueError, f"{name}.forward: z: expected shape (N, C, H, W), where only N may be 0, got (5, 5)", f, {},
+            IMAGES[0, 0])  # fmt: skip
+    refuses(ValueError, f"{name}.forward: z: the kernel spans (2, 3), more than images of (5, 2), padded to (5, 2)", f,
+            {}, IMAGES[..., :2].copy())  # fmt: skip
+    refuses(ValueError, f"{name}.forward: params: 'W' unknown", f, {"W": IMAGES}, IMAGES)
+    refuses(TypeError, f"{name}.forward: z: expected a floating dtype", f, {}, IMAGES.astype(int))
+    _, cache = f({}, IMAGES)
+    refuses(ValueError, f"{name}.backward: delta: expected shape (2, 3, 2, 1), got (2, 3, 5, 5)", layer.backward, cache,
+            IMAGES)  # fmt: skip
+    refuses(TypeError, f"{name}.backward: delta: expected dtype float64, that of y", layer.backward, cache,
+            np.zeros((2, 3, 2, 1), np.float16))  # fmt: skip
+
+
+def test_pooling_refuses_images_between_its_taps():
+    layer = m.MaxPool2d(2, padding=1, dilation=2)
+    refuses(ValueError, "MaxPool2d.forward: z: images of (1, 5) fall between the taps of a window: kernel (2, 2), "
+            "dilation (2, 2), padding (1, 1)", layer.forward, {}, np.zeros((1, 1, 1, 5)))  # fmt: skip
+    refuses(TypeError, "AvgPool2d: count_include_pad: expected True or False", m.AvgPool2d, 2, count_include_pad=None)
+
+
+def test_flatten_refuses():
+    f = m.Flatten().forward
+    refuses(ValueError, "Flatten.forward: z: expected rank 1 or more", f, {}, np.array(1.0))
+    refuses(ValueError, "Flatten.forward: params: 'W' unknown", f, {"W": IMAGES}, IMAGES)
+    refuses(ValueError, "Flatten.backward: delta: expected shape (2, 75), got (2, 3, 5, 5)", m.Flatten().backward,
+            f({}, IMAGES)[1], IMAGES)  # fmt: skip
