@@ -12,13 +12,16 @@ from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
 from .layers import AvgPool2d as AvgPool2d
+from .layers import BatchNorm as BatchNorm
 from .layers import Conv2d as Conv2d
 from .layers import ConvTranspose2d as ConvTranspose2d
 from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
 from .layers import Flatten as Flatten
+from .layers import LayerNorm as LayerNorm
 from .layers import Linear as Linear
 from .layers import MaxPool2d as MaxPool2d
+from .layers import RMSNorm as RMSNorm
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Sequential as Sequential

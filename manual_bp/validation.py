@@ -71,6 +71,14 @@ def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
 
 
+def require_channels(owner: object, method: str, name: str, x: Array, channels: int) -> None:
+    """Refuse x unless it is a float array (N, channels, …)."""
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim > 1 and x.shape[1] == channels and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, {channels}, …), got {x.shape}")
+
+
 def require_images(owner: object, method: str, name: str, x: Array, channels: int | None = None) -> None:
     """Refuse x unless it is a float array (N, channels, H, W), of any number of channels where that is None."""
     is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and x.dtype in FLOATS
@@ -79,6 +87,16 @@ def require_images(owner: object, method: str, name: str, x: Array, channels: in
     _refuse_non_float(owner, method, name, x)
     expected = f"(N, {channels or 'C'}, H, W), where only N may be 0"
     raise ValueError(f"{_at(owner, method, name)}: expected shape {expected}, got {x.shape}")
+
+
+def require_trailing(owner: object, method: str, name: str, x: Array, axes: tuple[int, ...]) -> None:
+    """Refuse x unless it is a float array (…, *axes) with one axis more than those, at least."""
+    is_float = (type(x) is ndarray or _is_objects(x)) and x.dtype in FLOATS
+    if is_float and x.ndim > len(axes) and x.shape[-len(axes) :] == axes:
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = ", ".join(map(str, axes))
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, …, {expected}), got {x.shape}")
 
 
 def require_parts(owner: object, method: str, name: str, arrays: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -118,6 +136,13 @@ def require_real(owner: object, method: str, name: str, value: Any) -> None:
         raise TypeError(f"{_at(owner, method, name)}: expected a real number, got {value!r}")
     if not isfinite(value):
         raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
+
+
+def require_positive(owner: object, name: str, value: Any) -> None:
+    """Refuse a field that is no finite number above 0."""
+    require_real(owner, "", name, value)
+    if value <= 0:
+        raise ValueError(f"{_at(owner, '', name)}: expected a number above 0, got {value}")
 
 
 def require_flag(owner: object, name: str, value: object) -> None:

@@ -114,3 +114,59 @@ def test_flatten_refuses():
     refuses(ValueError, "Flatten.forward: params: 'W' unknown", f, {"W": IMAGES}, IMAGES)
     refuses(ValueError, "Flatten.backward: delta: expected shape (2, 75), got (2, 3, 5, 5)", m.Flatten().backward,
             f({}, IMAGES)[1], IMAGES)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [m.LayerNorm, m.RMSNorm])
+def test_row_normalizations_refuse(kind):
+    name = kind.__name__
+    refuses(ValueError, f"{name}: shape: expected a positive integer, got 0", kind, (3, 0))
+    refuses(TypeError, f"{name}: shape: expected a positive integer, got 2.0", kind, 2.0)
+    refuses(ValueError, f"{name}: shape: expected one axis or more, got ()", kind, ())
+    refuses(ValueError, f"{name}: eps: expected a number above 0, got 0", kind, 3, 0)
+    refuses(ValueError, f"{name}: eps: expected a finite number, got inf", kind, 3, float("inf"))
+    refuses(TypeError, f"{name}: affine: expected True or False, got 0", kind, 3, affine=0)
+    layer = kind((5, 5))
+    params = layer.init(np.random.default_rng(0))
+    f = layer.forward
+    refuses(ValueError, f"{name}.forward: z: expected shape (N, …, 5, 5), got (5, 5)", f, params, IMAGES[0, 0])
+    refuses(ValueError, f"{name}.forward: z: expected shape (N, …, 5, 5), got (2, 5, 4)", f, params,
+            np.zeros((2, 5, 4)))  # fmt: skip
+    refuses(TypeError, f"{name}.forward: z: expected a floating dtype", f, params, IMAGES.astype(int))
+    refuses(ValueError, "'gamma' missing", f, {}, IMAGES)
+    refuses(ValueError, f"{name}.forward: params['gamma']: expected shape (5, 5), got (25,)", f,
+            params | {"gamma": np.ones(25)}, IMAGES)  # fmt: skip
+    refuses(ValueError, "'gamma' unknown", kind((5, 5), affine=False).forward, {"gamma": np.ones((5, 5))}, IMAGES)
+    refuses(ValueError, f"{name}.backward: delta: expected shape (2, 3, 5, 5), got (5, 5)", layer.backward,
+            f(params, IMAGES)[1], IMAGES[0, 0])  # fmt: skip
+
+
+def test_batch_normalization_refuses():
+    kind = m.BatchNorm
+    refuses(ValueError, "BatchNorm: n: expected a positive integer, got 0", kind, 0)
+    refuses(ValueError, "BatchNorm: eps: expected a number above 0, got -1", kind, 3, -1)
+    refuses(ValueError, "BatchNorm: momentum: expected a number in 0 … 1, got 1.5", kind, 3, momentum=1.5)
+    refuses(TypeError, "BatchNorm: momentum: expected a real number, got None", kind, 3, momentum=None)
+    refuses(TypeError, "BatchNorm: training: expected True or False, got 'yes'", kind, 3, training="yes")
+    layer = kind(3)
+    params, state = layer.init(np.random.default_rng(0)), (np.zeros(3), np.ones(3))
+    f = layer.forward
+    refuses(TypeError, "BatchNorm.forward: z: expected a tuple (z, running_mean, running_var), got ndarray", f, params,
+            IMAGES)  # fmt: skip
+    refuses(ValueError, "BatchNorm.forward: z: expected shape (N, 3, …), got (3,)", f, params, (state[0], *state))
+    refuses(ValueError, "BatchNorm.forward: running_var: expected shape (3,), got (2,)", f, params,
+            (IMAGES, state[0], np.ones(2)))  # fmt: skip
+    refuses(TypeError, "BatchNorm.forward: running_mean: expected dtype float64, that of z, got float32", f, params,
+            (IMAGES, np.zeros(3, np.float32), state[1]))  # fmt: skip
+    refuses(ValueError, "BatchNorm.forward: params: 'beta' missing", f, {"gamma": np.ones(3)}, (IMAGES, *state))
+    _, cache = f(params, (IMAGES, *state))
+    back = layer.backward
+    refuses(TypeError, "BatchNorm.backward: delta: expected a tuple (y, running_mean, running_var), got ndarray", back,
+            cache, IMAGES)  # fmt: skip
+    refuses(ValueError, "BatchNorm.backward: delta: expected shape (2, 3, 5, 5), got (3,)", back, cache,
+            (state[0], *state))  # fmt: skip
+    refuses(ValueError, "BatchNorm.backward: delta of running_var: expected shape (3,), got (1,)", back, cache,
+            (IMAGES, state[0], np.ones(1)))  # fmt: skip
+    frozen = kind(3, training=False)
+    assert (frozen.outputs, layer.outputs) == (("y",), ("y", "running_mean", "running_var"))
+    refuses(TypeError, "BatchNorm.backward: delta: expected one array, y, got a tuple of 3", frozen.backward,
+            frozen.forward(params, (IMAGES, *state))[1], (IMAGES, *state))  # fmt: skip

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from hypothesis import strategies as st
+
+from oracles.lifts.manual import manual_layer
+from oracles.registry import Case
+from oracles.strategies import Drawn, real, rows, widths
 
 
 def pairs(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:
@@ -17,3 +24,25 @@ def hanging_over(n: int, span: int, stride: int, padding: int, *, ceil_mode: boo
     if ceil_mode and last >= n + padding:  # it would begin after the image
         last -= stride
     return last + span - padding - n
+
+
+EPSILONS = st.sampled_from((1e-5, 1e-3, 1.0))
+
+
+def uneven(draw: st.DrawFn, *shape: int) -> Drawn:
+    """Draw how a primal to be normalized is filled: numbers that vary, that hardly vary, or that are all equal."""
+    offset, spread = draw(st.sampled_from(((0.0, 1.0), (100.0, 1.0), (3.0, 1e-3), (7.0, 0.0))))
+
+    def fill(rng: Any, shape: tuple[int, ...], magnitude: float) -> Any:
+        return magnitude * (offset + spread * rng.standard_normal(shape))
+
+    return Drawn(shape, fill)
+
+
+def normalized_rows(draw: st.DrawFn, kind: Any, torch: Any, jax: Any, options: Any) -> Case:
+    """Draw a layer that normalizes the last axes, and its case."""
+    shape, outer = draw(st.lists(widths(4), min_size=1, max_size=3)), draw(st.lists(widths(2), max_size=1))
+    layer = kind(tuple(shape), draw(EPSILONS), draw(st.booleans()))
+    primals = {"z": uneven(draw, draw(rows()), *outer, *shape)}
+    primals |= {name: real(*shape) for name in layer.init(np.random.default_rng(0))}
+    return Case(manual_layer(layer), primals, torch=torch, jax=jax, options=options(layer), batched=("z",))
