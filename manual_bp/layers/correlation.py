@@ -44,8 +44,9 @@ class Correlation:
         x = np.empty_like(y, order="C", shape=(len(y), channels, *extent))
         matrix, maps = self._matrix(W).swapaxes(1, 2), self._grouped(y)
         shape = self.windows.padded_shape(extent, count)
+        product = np.matmul if matrix.shape[2] > 1 else np.multiply  # of one channel each: outer, and thrice as fast
         for rows in self._chunks(y, channels, count):
-            spread = np.matmul(matrix, maps[rows]).reshape(-1, channels, self.windows.taps, *count)
+            spread = product(matrix, maps[rows]).reshape(-1, channels, self.windows.taps, *count)
             padded = np.zeros_like(y, order="C", shape=(len(spread), channels, *shape))
             for tap, view in enumerate(self.windows.views(padded, count)):
                 view += spread[:, :, tap]

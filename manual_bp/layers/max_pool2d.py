@@ -48,13 +48,17 @@ class MaxPool2d(Pooling):
         count = self._counted(params, z)
         windows, extent = windows_of(self), z.shape[2:]
         inside = windows.padded(np.ones(extent, bool))
+        padding = not inside.all()
         taps = zip(windows.views(windows.padded(z), count), windows.views(inside, count), strict=True)
         y, within = next(taps)
         y, chosen = y.copy(order="C"), np.zeros(y.shape, np.min_scalar_type(windows.taps))
         void = ~within  # windows of which all taps so far were in the padding
+        nan = (z != z).any()
         for tap, (entries, within) in enumerate(taps, start=1):
-            better = (entries > y) | (entries != entries)
-            if not inside.all():
+            better = entries > y
+            if nan:
+                better |= entries != entries
+            if padding:
                 better = (better | void) & within
                 void = void & ~within
             np.copyto(y, entries, where=better)
