@@ -3,11 +3,17 @@
 The contract is in `protocol`; equation numbers are those of the derivation.
 """
 
+from .activations import GELU as GELU
 from .activations import Identity as Identity
 from .activations import LeakyReLU as LeakyReLU
+from .activations import LogSoftmax as LogSoftmax
+from .activations import PReLU as PReLU
 from .activations import ReLU as ReLU
 from .activations import Sigmoid as Sigmoid
+from .activations import SiLU as SiLU
 from .activations import Softmax as Softmax
+from .activations import Softplus as Softplus
+from .activations import SwiGLU as SwiGLU
 from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
@@ -22,7 +28,10 @@ from .layers import LayerNorm as LayerNorm
 from .layers import Linear as Linear
 from .layers import MaxPool2d as MaxPool2d
 from .layers import RMSNorm as RMSNorm
+from .losses import BinaryCrossEntropyWithLogits as BinaryCrossEntropyWithLogits
+from .losses import CrossEntropy as CrossEntropy
 from .losses import HalfSquaredError as HalfSquaredError
+from .losses import Huber as Huber
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Sequential as Sequential
 from .network import deltas as deltas

@@ -109,6 +109,28 @@ def require_parts(owner: object, method: str, name: str, arrays: Any, names: tup
     raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
 
 
+def require_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
+    """Refuse x unless it is a float array with such an axis, of extent 1 or more."""
+    if (type(x) is ndarray or _is_objects(x)) and -x.ndim <= axis < x.ndim and x.shape[axis] and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected an axis {axis} of extent 1 or more, got shape {x.shape}")
+
+
+def require_row_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
+    """Refuse x unless it is a float array (N, n) with n >= 1, and the axis that of its columns."""
+    require_rows(owner, method, name, x)
+    if axis not in (1, -1):
+        raise ValueError(f"{_at(owner, method, name)}: rows have a jacobian along axis 1 or -1, not {axis}")
+
+
+def require_halves(owner: object, method: str, name: str, x: Array) -> None:
+    """Refuse x unless it is a float array of rank 1 or more whose last axis has two halves."""
+    require_axis(owner, method, name, x, -1)
+    if x.shape[-1] % 2:
+        raise ValueError(f"{_at(owner, method, name)}: expected a last axis of even length, got shape {x.shape}")
+
+
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
     """Refuse params unless it maps exactly these names; `names` is a set."""
     if type(params) is dict and params.keys() == names:
@@ -130,19 +152,39 @@ def require_count(owner: object, method: str, name: str, value: Any) -> None:
         raise ValueError(f"{_at(owner, method, name)}: expected a positive integer, got {value}")
 
 
+def require_integer(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but an integer."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{_at(owner, method, name)}: expected an integer, got {value!r}")
+
+
+def require_nonnegative(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number of 0 or more."""
+    require_real(owner, method, name, value)
+    if value < 0:
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 or more, got {value}")
+
+
+def require_positive(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number above 0."""
+    require_real(owner, method, name, value)
+    if value <= 0:
+        raise ValueError(f"{_at(owner, method, name)}: expected a positive number, got {value}")
+
+
+def require_fraction(owner: object, method: str, name: str, value: Any, *, or_one: bool = False) -> None:
+    """Refuse anything but a real number in [0, 1), or in [0, 1]."""
+    require_real(owner, method, name, value)
+    if not (0 <= value < 1 or (or_one and value == 1)):
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 <= {name} {'<=' if or_one else '<'} 1, got {value}")
+
+
 def require_real(owner: object, method: str, name: str, value: Any) -> None:
     """Refuse anything but a finite real number."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{_at(owner, method, name)}: expected a real number, got {value!r}")
     if not isfinite(value):
         raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
-
-
-def require_positive(owner: object, name: str, value: Any) -> None:
-    """Refuse a field that is no finite number above 0."""
-    require_real(owner, "", name, value)
-    if value <= 0:
-        raise ValueError(f"{_at(owner, '', name)}: expected a number above 0, got {value}")
 
 
 def require_flag(owner: object, name: str, value: object) -> None:

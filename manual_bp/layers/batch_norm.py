@@ -17,10 +17,10 @@ from ..validation import (
     require_channels,
     require_count,
     require_flag,
+    require_fraction,
     require_params,
     require_parts,
     require_positive,
-    require_real,
     require_shape,
 )
 from .channels import channel_sums
@@ -69,10 +69,8 @@ class BatchNorm:
 
     def __post_init__(self) -> None:
         require_count(self, "", "n", self.n)
-        require_positive(self, "eps", self.eps)
-        require_real(self, "", "momentum", self.momentum)
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"BatchNorm: momentum: expected a number in 0 … 1, got {self.momentum}")
+        require_positive(self, "", "eps", self.eps)
+        require_fraction(self, "", "momentum", self.momentum, or_one=True)
         require_flag(self, "affine", self.affine)
         require_flag(self, "training", self.training)
 

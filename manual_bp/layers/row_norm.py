@@ -47,7 +47,7 @@ class RowNorm(ABC):
         for extent in shape:
             require_count(self, "", "shape", extent)
         object.__setattr__(self, "shape", shape)
-        require_positive(self, "eps", self.eps)
+        require_positive(self, "", "eps", self.eps)
         require_flag(self, "affine", self.affine)
 
     def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:

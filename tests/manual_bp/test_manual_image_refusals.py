@@ -122,7 +122,7 @@ def test_row_normalizations_refuse(kind):
     refuses(ValueError, f"{name}: shape: expected a positive integer, got 0", kind, (3, 0))
     refuses(TypeError, f"{name}: shape: expected a positive integer, got 2.0", kind, 2.0)
     refuses(ValueError, f"{name}: shape: expected one axis or more, got ()", kind, ())
-    refuses(ValueError, f"{name}: eps: expected a number above 0, got 0", kind, 3, 0)
+    refuses(ValueError, f"{name}: eps: expected a positive number, got 0", kind, 3, 0)
     refuses(ValueError, f"{name}: eps: expected a finite number, got inf", kind, 3, float("inf"))
     refuses(TypeError, f"{name}: affine: expected True or False, got 0", kind, 3, affine=0)
     layer = kind((5, 5))
@@ -143,8 +143,8 @@ def test_row_normalizations_refuse(kind):
 def test_batch_normalization_refuses():
     kind = m.BatchNorm
     refuses(ValueError, "BatchNorm: n: expected a positive integer, got 0", kind, 0)
-    refuses(ValueError, "BatchNorm: eps: expected a number above 0, got -1", kind, 3, -1)
-    refuses(ValueError, "BatchNorm: momentum: expected a number in 0 … 1, got 1.5", kind, 3, momentum=1.5)
+    refuses(ValueError, "BatchNorm: eps: expected a positive number, got -1", kind, 3, -1)
+    refuses(ValueError, "BatchNorm: momentum: expected 0 <= momentum <= 1, got 1.5", kind, 3, momentum=1.5)
     refuses(TypeError, "BatchNorm: momentum: expected a real number, got None", kind, 3, momentum=None)
     refuses(TypeError, "BatchNorm: training: expected True or False, got 'yes'", kind, 3, training="yes")
     layer = kind(3)
