@@ -22,7 +22,7 @@ from oracles.strategies import Drawn, point_at
 class Slip:
     """A wrong operation, the pattern that is found at these primals in this configuration, and what must refuse it.
 
-    A silent one is right in the default configuration, at the primals `silent`.
+    A silent one is right in the default configuration, beside what is required, at the primals `silent`.
     """
 
     wrong: type
@@ -32,6 +32,7 @@ class Slip:
     primals: Mapping[str, Drawn]
     configured: Mapping[str, Any]
     silent: Mapping[str, Drawn] | None
+    required: Mapping[str, Any]
 
     @property
     def right(self) -> type:
@@ -49,6 +50,7 @@ class Slip:
 
     def at(self, seed: int, primals: Mapping[str, Drawn], **configured: Any):
         """Judge the slip at one point."""
+        configured = {**self.required, **configured}
         twin = import_module(self.right.__module__.replace("manual_bp", "oracles.cases", 1))
         options = twin.options(self.right(**configured)) if hasattr(twin, "options") else {}
         subject = self.lift(self.wrong(**configured))
@@ -76,6 +78,7 @@ def slip(
     primals: Mapping[str, Drawn],
     *,
     silent: Mapping[str, Drawn] | bool = False,
+    required: Mapping[str, Any] | None = None,
     check: str = "cotangents_agree",
     **configured: Any,
 ) -> Callable[[type], type]:
@@ -83,7 +86,7 @@ def slip(
 
     def add(wrong: type) -> type:
         at = primals if silent is True else silent or None
-        SLIPS.append(Slip(wrong, lift, pattern, check, primals, configured, at))
+        SLIPS.append(Slip(wrong, lift, pattern, check, primals, configured, at, required or {}))
         return wrong
 
     return add

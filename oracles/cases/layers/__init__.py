@@ -18,6 +18,11 @@ def pairs(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(least, most), st.integers(least, most))
 
 
+# Of windows that pool: many that the images do not hold a whole number of.
+KERNELS = st.sampled_from(((2, 2), (2, 3), (3, 2), (1, 3), (3, 1), (3, 3), (1, 1)))
+STRIDES = st.sampled_from((None, (2, 2), (3, 2), (2, 3), (1, 1), (1, 2), (4, 4)))
+
+
 def hanging_over(n: int, span: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
     """Return how far the last window reaches beyond an axis of n entries; less than 0 where it falls short."""
     room = n + 2 * padding - span

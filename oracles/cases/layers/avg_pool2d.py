@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import AvgPool2d
-from oracles.cases.layers import hanging_over, pairs
+from oracles.cases.layers import KERNELS, STRIDES, hanging_over, pairs
 from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import real, rows
@@ -17,10 +17,10 @@ from oracles.strategies import real, rows
 @oracle_for(AvgPool2d)
 def avg_pool2d(draw: st.DrawFn) -> Case:
     """Every option, and images smaller than a window with its padding."""
-    kernel, most = draw(pairs(1, 4)), draw(pairs(0, 2))
+    kernel, most = draw(KERNELS), draw(pairs(0, 2))
     padding = min(most[0], kernel[0] // 2), min(most[1], kernel[1] // 2)
     ceil_mode, include = draw(st.booleans()), draw(st.booleans())
-    layer = AvgPool2d(kernel, draw(st.none() | pairs(1, 4)), padding, ceil_mode, include)
+    layer = AvgPool2d(kernel, draw(STRIDES), padding, ceil_mode, include)
     extent = [max(1, k - 2 * a) + more for k, a, more in zip(kernel, padding, draw(pairs(0, 5)), strict=True)]
     return Case(
         manual_layer(layer),

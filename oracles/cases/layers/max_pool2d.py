@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import MaxPool2d
-from oracles.cases.layers import hanging_over, pairs
+from oracles.cases.layers import KERNELS, STRIDES, hanging_over, pairs
 from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import pixels, real, rows
@@ -17,11 +17,11 @@ from oracles.strategies import pixels, real, rows
 @oracle_for(MaxPool2d)
 def max_pool2d(draw: st.DrawFn) -> Case:
     """Every option; grey levels too, which often tie, and images smaller than a window with its padding."""
-    kernel, dilation = draw(pairs(1, 3)), draw(pairs(1, 2))
+    kernel, dilation = draw(KERNELS), draw(pairs(1, 2))
     span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     most = draw(pairs(0, 2))
     padding = min(most[0], kernel[0] // 2), min(most[1], kernel[1] // 2)
-    layer = MaxPool2d(kernel, draw(st.none() | pairs(1, 4)), padding, dilation, draw(st.booleans()))
+    layer = MaxPool2d(kernel, draw(STRIDES), padding, dilation, draw(st.booleans()))
     extent = [
         max(d, n - 2 * a) + more for d, n, a, more in zip(dilation, span, padding, draw(pairs(0, 5)), strict=True)
     ]
