@@ -37,6 +37,10 @@ from .network import Sequential as Sequential
 from .network import deltas as deltas
 from .network import value_and_grad as value_and_grad
 from .optimizers import SGD as SGD
+from .optimizers import Adam as Adam
+from .optimizers import AdamW as AdamW
+from .optimizers import Clipped as Clipped
+from .optimizers import clip_by_global_norm as clip_by_global_norm
 from .persistence import load_params as load_params
 from .persistence import save_params as save_params
 from .protocol import Array as Array

@@ -23,9 +23,9 @@ class _Weights(NamedTuple):
     Beside it, which rows are ignored, and what a mean divides by.
     """
 
-    places: Array | None
+    places: Any
     of_row: Array | None
-    of_class: Array
+    of_class: Array | None
     ignored: Array | None
     total: Any
 
@@ -83,7 +83,7 @@ class CrossEntropy:
         found = exponentials(wide, None if self.temperature == 1 else scalar(self.temperature, wide))
         weights = self._weights(target, y, found)
         minus_log = np.log1p(found.rest)
-        if weights.places is None:
+        if weights.of_class is not None:
             rows = (weights.of_class * (minus_log[:, None] - found.shifted)).sum(axis=1)
         else:
             rows = minus_log - found.shifted.take(weights.places)
@@ -97,7 +97,7 @@ class CrossEntropy:
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return (a Σ wq − wq)/T times delta."""
         found, weights, y = cache
-        if weights.places is None:
+        if weights.of_class is not None:
             gradient = against_weights(found, weights.of_class)
         else:
             gradient = against_classes(found, weights.places)
@@ -140,7 +140,7 @@ class CrossEntropy:
             total = int(np.count_nonzero(~ignored)) if of_row is None else of_row[~ignored].sum()
         places = indices + found.starts
         if not self.smoothing:
-            return _Weights(places, of_row, found.e, ignored, total)
+            return _Weights(places, of_row, None, ignored, total)
         q = np.full_like(found.e, scalar(self.smoothing, found.e) / found.e.shape[1])
         q.put(places, q.take(places) + (1 - scalar(self.smoothing, q)))
         return _Weights(None, None, q if w is None else w * q, ignored, total)
