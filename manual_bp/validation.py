@@ -41,6 +41,11 @@ def require_affine(
     if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
         _refuse_non_float(owner, method, "z", z)
         raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
+    require_params(owner, method, params, shapes, z)
+
+
+def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], z: Array) -> None:
+    """Refuse params unless of these names, shapes and of z's dtype."""
     if type(params) is not dict or params.keys() != shapes.keys():
         require_names(owner, method, "params", params, shapes.keys())
     dtype = z.dtype
@@ -72,6 +77,36 @@ def require_channels(owner: object, method: str, name: str, x: Array, channels: 
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, {channels}, …), got {x.shape}")
+
+
+def require_images(owner: object, method: str, name: str, x: Array, channels: int | None = None) -> None:
+    """Refuse x unless it is a float array (N, channels, H, W), of any number of channels where that is None."""
+    is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and x.dtype in FLOATS
+    if is_image and min(x.shape[1:]) > 0 and channels in (None, x.shape[1]):
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = f"(N, {channels or 'C'}, H, W), where only N may be 0"
+    raise ValueError(f"{_at(owner, method, name)}: expected shape {expected}, got {x.shape}")
+
+
+def require_trailing(owner: object, method: str, name: str, x: Array, axes: tuple[int, ...]) -> None:
+    """Refuse x unless it is a float array (…, *axes) with one axis more than those, at least."""
+    is_float = (type(x) is ndarray or _is_objects(x)) and x.dtype in FLOATS
+    if is_float and x.ndim > len(axes) and x.shape[-len(axes) :] == axes:
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = ", ".join(map(str, axes))
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, …, {expected}), got {x.shape}")
+
+
+def require_parts(owner: object, method: str, name: str, arrays: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the inputs or outputs as a tuple; refuse another number of them than there are names."""
+    parts = arrays if isinstance(arrays, tuple) else (arrays,)
+    if len(parts) == len(names):
+        return parts
+    came = f"a tuple of {len(parts)}" if isinstance(arrays, tuple) else type(arrays).__name__
+    expected = f"a tuple ({', '.join(names)})" if len(names) > 1 else f"one array, {names[0]}"
+    raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
 
 
 def require_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
@@ -117,12 +152,6 @@ def require_count(owner: object, method: str, name: str, value: Any) -> None:
         raise ValueError(f"{_at(owner, method, name)}: expected a positive integer, got {value}")
 
 
-def require_flag(owner: object, method: str, name: str, value: Any) -> None:
-    """Refuse anything but True and False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{_at(owner, method, name)}: expected True or False, got {value!r}")
-
-
 def require_integer(owner: object, method: str, name: str, value: Any) -> None:
     """Refuse anything but an integer."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
@@ -156,6 +185,23 @@ def require_real(owner: object, method: str, name: str, value: Any) -> None:
         raise TypeError(f"{_at(owner, method, name)}: expected a real number, got {value!r}")
     if not isfinite(value):
         raise ValueError(f"{_at(owner, method, name)}: expected a finite number, got {value}")
+
+
+def require_flag(owner: object, name: str, value: object) -> None:
+    """Refuse a field that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{_at(owner, '', name)}: expected True or False, got {value!r}")
+
+
+def require_indices(owner: object, method: str, name: str, x: Array, below: int) -> None:
+    """Refuse x unless it is an integer array with entries 0 … below − 1, naming the first that is not."""
+    _refuse_non_array(owner, method, name, x)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{_at(owner, method, name)}: expected integers, got dtype {x.dtype}")
+    if x.size and not (x.min() >= 0 and x.max() < below):
+        place = tuple(map(int, np.argwhere((x < 0) | (x >= below))[0]))
+        where = f"the entry at {list(place)}" if place else "it"
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 … {below - 1}, {where} is {x[place]}")
 
 
 def real_dtype(owner: object, dtype: DTypeLike) -> np.dtype[Any]:

@@ -60,7 +60,9 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
             if rule is not None:
                 with self:
                     return rule(*args, **kwargs)
-            return func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            found = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            # What works in place wrote into a shaken copy: its result belongs into the tensor that was meant.
+            return args[0].copy_(found) if func.overloadpacket.__name__.endswith("_") else found
 
     with Perturb():
         yield

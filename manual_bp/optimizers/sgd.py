@@ -35,7 +35,7 @@ class SGD:
     def __post_init__(self) -> None:
         require_positive(self, "", "learning_rate", self.learning_rate)
         require_fraction(self, "", "momentum", self.momentum)
-        require_flag(self, "", "nesterov", self.nesterov)
+        require_flag(self, "nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov: expected a momentum above 0 beside it, got 0")
 

@@ -3,7 +3,9 @@
 from collections import Counter
 
 import pytest
+import slips_images as _images  # noqa: F401
 import slips_losses as _losses  # noqa: F401
+import slips_norms as _norms  # noqa: F401
 import slips_optimizers as _optimizers  # noqa: F401
 import slips_pointwise as _pointwise  # noqa: F401
 from slips import SLIPS
