@@ -11,6 +11,8 @@ from .activations import Softmax as Softmax
 from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
+from .layers import GRU as GRU
+from .layers import LSTM as LSTM
 from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
 from .layers import Linear as Linear

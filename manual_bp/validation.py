@@ -58,6 +58,14 @@ def require_rows(owner: object, method: str, name: str, x: Array) -> None:
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, n) with n >= 1, got {x.shape}")
 
 
+def require_sequence(owner: object, method: str, name: str, x: Array, columns: int) -> None:
+    """Refuse x unless it is a float array of shape (N, T, columns)."""
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 3 and x.shape[2] == columns and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, T, {columns}), got {x.shape}")
+
+
 def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of rank 1 or more."""
     if (type(x) is ndarray or _is_objects(x)) and x.ndim and x.dtype in FLOATS:
@@ -74,6 +82,14 @@ def require_parts(owner: object, method: str, name: str, arrays: Any, names: tup
     came = f"a tuple of {len(parts)}" if isinstance(arrays, tuple) else type(arrays).__name__
     expected = f"a tuple ({', '.join(names)})" if len(names) > 1 else f"one array, {names[0]}"
     raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
+
+
+def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], like: Array) -> None:
+    """Refuse params unless of these shapes and of the dtype of the input z."""
+    if type(params) is not dict or params.keys() != shapes.keys():
+        require_names(owner, method, "params", params, shapes.keys())
+    for name, shape in shapes.items():
+        require_shape(owner, method, f"params[{name!r}]", params[name], shape, like, "z")
 
 
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from oracles.verdict import Evidence, Finding, Result, Verdict
 ALONG = "⟨cotangents, v⟩"
 
 Check = Callable[[Case, Point, Sequence[Rule]], Result | None]
+Room = Callable[[str, int], Array]
 
 
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -108,8 +109,8 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
     at, beside, sum_ = (dict(pullback(d)) for d in (point.delta, other, mixed))
     rooms = [_allowance(case, point, oracles, d) for d in (point.delta, other, mixed)]
 
-    def room(n: str) -> Array:
-        at_delta, at_other, at_mixed = (each(n) for each in rooms)
+    def room(n: str, samples: int) -> Array:
+        at_delta, at_other, at_mixed = (each(n, samples) for each in rooms)
         return np.asarray(2 * at_delta + at_other + at_mixed)
 
     zero = pullback(_map(lambda d: np.zeros_like(d, order="C"), point.delta))
@@ -228,17 +229,17 @@ PRIMAL_ONLY = (
 )
 
 
-def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Callable[[str], Array]:
-    """Return ``name -> allowance`` at a point for another delta, evaluated when first asked for.
+def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Room:
+    """Return ``(name, samples) -> allowance`` at a point for another delta, evaluated when first asked for.
 
     Twice what rounding allows against an oracle: held against itself, a subject errs on both sides.
     """
     precision = precision_of(point.primals)
     rounding = rounding_at(oracles, point.primals, delta, precision, fallback=case.subject)
-    return lambda name: 2 * rounding.allowance(MORE_SAMPLES)[name]
+    return lambda name, samples: 2 * rounding.allowance(samples)[name]
 
 
-def _within(name: str, got: Any, want: Any, room: Callable[[str], Array], reason: str) -> Finding:
+def _within(name: str, got: Any, want: Any, room: Room, reason: str) -> Finding:
     """Hold two values of the subject against each other; rounding is looked at only where the bits differ."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     if got.shape != want.shape:
@@ -246,12 +247,13 @@ def _within(name: str, got: Any, want: Any, room: Callable[[str], Array], reason
     error = np.where(got == want, 0.0, np.abs(got - want))
     if not np.any(error != 0):
         return Finding(name, "itself", Verdict.AGREES)
-    allowed = np.broadcast_to(room(name), error.shape)
-    with np.errstate(all="ignore"):
-        ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / allowed))
-    worst = float(np.max(ratio))
-    if worst <= 1:
-        return Finding(name, "itself", Verdict.AGREES, ratio=worst)
+    for samples in (FIRST_SAMPLES, MORE_SAMPLES):
+        allowed = np.broadcast_to(room(name, samples), error.shape)
+        with np.errstate(all="ignore"):
+            ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / allowed))
+        worst = float(np.max(ratio))
+        if worst <= 1:
+            return Finding(name, "itself", Verdict.AGREES, ratio=worst)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     refused = int(np.count_nonzero(ratio > 1)), ratio.size
     evidence = Evidence(

@@ -60,7 +60,10 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
             if rule is not None:
                 with self:
                     return rule(*args, **kwargs)
-            return func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            came = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            if func.overloadpacket.__name__.endswith("_"):  # in place, but of a shaken copy
+                return args[0].copy_(came)
+            return came
 
     with Perturb():
         yield

@@ -2,4 +2,6 @@
 
 from .dropout import Dropout as Dropout
 from .embedding import Embedding as Embedding
+from .gru import GRU as GRU
 from .linear import Linear as Linear
+from .lstm import LSTM as LSTM
