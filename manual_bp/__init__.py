@@ -16,6 +16,7 @@ from .layers import LSTM as LSTM
 from .layers import Dropout as Dropout
 from .layers import Embedding as Embedding
 from .layers import Linear as Linear
+from .layers import MultiHeadAttention as MultiHeadAttention
 from .losses import HalfSquaredError as HalfSquaredError
 from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Sequential as Sequential
