@@ -11,6 +11,7 @@ from .activations import Softmax as Softmax
 from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
+from .composites import Rowwise as Rowwise
 from .layers import GRU as GRU
 from .layers import LSTM as LSTM
 from .layers import Dropout as Dropout
