@@ -146,14 +146,6 @@ def require_halves(owner: object, method: str, name: str, x: Array) -> None:
         raise ValueError(f"{_at(owner, method, name)}: expected a last axis of even length, got shape {x.shape}")
 
 
-def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], like: Array) -> None:
-    """Refuse params unless of these shapes and of the dtype of the input z."""
-    if type(params) is not dict or params.keys() != shapes.keys():
-        require_names(owner, method, "params", params, shapes.keys())
-    for name, shape in shapes.items():
-        require_shape(owner, method, f"params[{name!r}]", params[name], shape, like, "z")
-
-
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
     """Refuse params unless it maps exactly these names; `names` is a set."""
     if type(params) is dict and params.keys() == names:
