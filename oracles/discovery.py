@@ -40,6 +40,12 @@ def load(name: str) -> ModuleType:
     return _load_file(name) if name.endswith(".py") else _load_module(name)
 
 
+def shown(module: ModuleType) -> str:
+    """Return what a user calls a module: its file's name, or its own where it is a package or has no file."""
+    file = Path(getattr(module, "__file__", None) or "")
+    return module.__name__ if file.name in ("", "__init__.py") else file.name
+
+
 def _load_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise Unusable(f"expected a module (my_package.cases) or a file that ends in .py, got {name!r}")

@@ -148,6 +148,11 @@ def entries(names: Sequence[str] = ()) -> list[Entry]:
     return [_ENTRIES[n] for n in names] if names else [_ENTRIES[n] for n in sorted(_ENTRIES)]
 
 
+def complaints() -> tuple[str, ...]:
+    """Say which announced modules of cases cannot be imported, and why."""
+    return _discover()
+
+
 def speaking_for(kind: type) -> list[Entry]:
     """Return the families that speak for a type; other packages are only asked where nobody here does."""
     _discover_ours()

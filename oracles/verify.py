@@ -16,16 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from oracles.conformance import Tally, search, searches
+from oracles.conformance import VACUOUS_LIMIT, Tally, search, searches
 from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
-from oracles.registry import entries
+from oracles.origin import raised_at
+from oracles.registry import complaints, entries, entries_of
 from oracles.verdict import Verdict
 from oracles.versions import versions
-
-# Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
-VACUOUS_LIMIT = 0.1
-
 
 LEGEND = """
 error     the worst error, in units of what rounding allows at its input: up to 1 is rounding
@@ -58,19 +55,25 @@ def verify(
     max_examples: int,
     seed: int,
     json_path: str | None,
+    cases: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
-    """Judge the named layers (all, if none is named); return 0 if all agree, 1 if not, 130 if interrupted.
+    """Judge the named layers, or those of the modules of ``cases``, or all; return 0 if all agree, 1 if not.
+
+    130 if interrupted. Where all are to be judged, a module of cases that cannot be imported is a failure.
 
     Raises:
-        ValueError: for an unknown layer, or a JSON path whose folder does not exist.
+        ValueError: for an unknown layer, a module without cases, or a JSON path whose folder does not exist.
     """
     if json_path and not Path(json_path).absolute().parent.is_dir():
         raise ValueError(f"--json: the folder of {json_path} does not exist")
     console = console or Console(width=None if sys.stdout.isatty() else 100)
-    planned = list(searches(entries(layers), dtypes))
+    brought = {entry.name: entry for module in cases for entry in entries_of(module)}
+    chosen = list(brought.values()) if brought and not layers else entries(layers)
+    planned = list(searches(chosen, dtypes))
     rows: list[Row] = []
     failures: list[str] = []
+    missing = () if layers or brought else complaints()
     interrupted = False
     columns = (
         TextColumn("{task.description:<54}"),
@@ -93,7 +96,7 @@ def verify(
             except Disagreement as disagreement:
                 failures.append(str(disagreement))
             except (Exception, HypothesisException) as error:
-                failures.append(f"{entry.name}, {check}, {dtype}: {type(error).__name__}: {error}")
+                failures.append(f"{entry.name}, {check}, {dtype}: {raised_at(error)}")
                 tally.verdicts["itself"] = Verdict.WRONG
             rows += _rows(entry.name, check, dtype, tally)
             if interrupted:
@@ -105,9 +108,11 @@ def verify(
     console.print(LEGEND, style="dim", highlight=False)
     vacuous = _vacuous(rows)
     console.print(_summary(rows, failures, vacuous, interrupted), highlight=False)
+    for complaint in missing:
+        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
     if json_path:
         write_atomically(json_path, json.dumps(_document(rows, seed), indent=2) + "\n")
-    return 130 if interrupted else int(bool(failures or vacuous or not rows))
+    return 130 if interrupted else int(bool(failures or vacuous or missing or not rows))
 
 
 def _rows(layer: str, check: str, dtype: str, tally: Tally) -> Iterable[Row]:
