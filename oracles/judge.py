@@ -15,7 +15,7 @@ from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.lifts.arrays import copied, numpy_array
-from oracles.misfits import CALL, misfits, parts_of, raised, refused
+from oracles.misfits import CALL, is_array, misfits, parts_of, raised, refused
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,
@@ -166,11 +166,10 @@ def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, 
 
 
 def cotangents_like(y: Any, rng: np.random.Generator, count: int = 3) -> list[Any]:
-    """Draw signed cotangents in the shape and dtype of an output."""
-    draws = [
-        tuple(np.asarray(rng.standard_normal(np.shape(p))).astype(np.asarray(p).dtype) for p in outputs(y))
-        for _ in range(count)
-    ]
+    """Draw signed cotangents in the shape and dtype of an output; a number for what is no array."""
+    parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in outputs(y)]
+    likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
+    draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
 
 
@@ -203,7 +202,7 @@ def judge(
         expected = {**_like_outputs(evaluated, primals), **primals}
         got = named_outputs(parts_of(y, precision_of(primals)), {})
         misfit = misfits(got, expected, working)
-        if any(n not in expected or np.shape(a) != np.shape(expected[n]) for n, a in got.items()):
+        if any(n not in expected or not is_array(a) or a.shape != np.shape(expected[n]) for n, a in got.items()):
             return Result(subject.name, check, misfit, setting=setting)  # delta does not fit the oracles' pullbacks
         what = "the pullback"
         cotangents = {n: g for n, g in dict(pullback(delta)).items() if n not in integers}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -24,12 +24,17 @@ def raised(what: str, error: BaseException) -> Finding:
     return refused(CALL, f"{what} raised {type(error).__name__}: {error}")
 
 
+def is_array(value: Any) -> TypeGuard[Array | np.generic]:
+    """Return whether a value is NumPy's, an array or a number with a dtype."""
+    return isinstance(value, np.ndarray | np.generic)
+
+
 def parts_of(y: Any, precision: str) -> tuple[Any, ...]:
     """Return a subject's output as a tuple; a list of anything but arrays is one thing, and no array.
 
     A Python float has no dtype: it is taken to be of the precision that is expected.
     """
-    if isinstance(y, list) and not all(isinstance(part, np.ndarray | np.generic) for part in y):
+    if isinstance(y, list) and not all(map(is_array, y)):
         return (y,)
     return tuple(np.asarray(part, precision) if type(part) is float else part for part in outputs(y))
 
@@ -56,7 +61,7 @@ def misfit(name: str, got: Any, like: Array, working: str) -> tuple[str, str]:
     """
     wanted = np.asarray(like).dtype
     mine = "y" if name.split("[")[0] == "output" else f"d{name}"
-    if not isinstance(got, np.ndarray | np.generic):
+    if not is_array(got):
         came = f"{describe(got)}, expected a NumPy array of shape {np.shape(like)}"
         return came, _made_an_array(mine, name, got, like)
     if got.shape != np.shape(like):
