@@ -15,7 +15,7 @@ from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.lifts.arrays import copied, numpy_array
-from oracles.misfits import CALL, is_array, misfits, parts_of, raised, refused
+from oracles.misfits import CALL, is_array, misfits, parts_of, raised, refused, require_installed
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,
@@ -247,6 +247,7 @@ def _asked(oracle: Rule, question: Callable[..., Any], *args: Any, **primals: An
     except (Unfit, Opaque):
         raise
     except Exception as error:
+        require_installed(error)
         if oracle.reference is None:
             raise  # it evaluates the subject's own primal
         at = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in primals.items())

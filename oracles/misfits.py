@@ -8,9 +8,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from oracles.rounding import is_coarser
-from oracles.rule import Array, describe, is_differentiable, outputs
+from oracles.rule import Array, Unfit, describe, is_differentiable, outputs
 from oracles.verdict import Evidence, Finding, Verdict
 
+EXTRAS = {"torch": "torch", "jax": "jax", "ml_dtypes": "oracles", "cloudpickle": "oracles"}  # package: extra
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
 
 
@@ -19,8 +20,16 @@ def refused(quantity: str, reason: str, fix: str = "") -> Finding:
     return Finding(quantity, "itself", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
+def require_installed(error: BaseException) -> None:
+    """Say what to install where that is all that is the matter: it says nothing of a subject or a reference."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        fix = f"Fix:    pip install 'manual-bp[{EXTRAS[error.name]}]'"
+        raise Unfit(f"{error.name} is not installed.\n{fix}") from error
+
+
 def raised(what: str, error: BaseException) -> Finding:
     """Return the finding on a subject that raised."""
+    require_installed(error)
     return refused(CALL, f"{what} raised {type(error).__name__}: {error}")
 
 

@@ -1,5 +1,7 @@
 """What does not fit: the message says what came, what was expected, and shows the fix."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +163,19 @@ def test_homes_that_do_not_exist():
         oracles.manual(TANH.forward, TANH.backward, device="cuda")
     with pytest.raises(Unfit, match="of: expected 'input' or 'output', got 'slope'"):
         oracles.elementwise(np.tanh, np.tanh, of="slope")
+
+
+@pytest.mark.parametrize("missing", ["torch", "jax"])
+def test_what_is_not_installed_is_nobodys_fault(missing, monkeypatch):
+    lift = oracles.torch_autograd if missing == "torch" else oracles.jax_vjp
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not there
+    for subject, against in (
+        (pair(), [lift(lambda z: z)]),
+        (oracles.manual(TANH.forward, TANH.backward, arrays=missing), []),
+    ):
+        assert f"{missing} is not installed. Fix: pip install 'manual-bp[{missing}]'" in said_by(
+            Unfit, subject, Z, against
+        )
 
 
 def test_value_and_grad_that_does_not_fit():
