@@ -14,9 +14,9 @@ from oracles.rule import Array, Enclosure, outputs, with_dtype
 from oracles.verdict import Finding, Result, Verdict
 
 WIDTH = 100
+NOTHING = "no pattern found"
 # Faces that show no exception say here how they reproduce it.
 REPRODUCE = "  reproduce: this exception's script() is a stand-alone file; to_json() has every number"
-NOTHING = "no pattern found"
 
 
 def text(result: Result, diagnosis: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,8 +83,8 @@ def _is_pair(subject: Any) -> bool:
 
 
 def _follows_contract(subject: Any) -> bool:
-    """Return whether it is an object with forward(a, b) and backward(cache, delta)."""
-    if isinstance(subject, type):
+    """Return whether it has forward(a, b) and backward(cache, delta), and is no class and nothing of torch's."""
+    if isinstance(subject, type) or any(base.__module__.split(".")[0] == "torch" for base in type(subject).__mro__):
         return False
     forward, backward = getattr(subject, "forward", None), getattr(subject, "backward", None)
     return len(_positional(forward)) == 2 == len(_positional(backward))
@@ -100,31 +99,34 @@ def _named(rule: Rule, name: str) -> Rule:
     return replace(rule, name=name) if " at 0x" in rule.name else rule
 
 
-def _is_torch_function(subject: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(subject, type) and issubclass(subject, torch.autograd.Function)
-
-
-def _is_torch_module(subject: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(subject, torch.nn.Module)
-
-
-def _is_custom_vjp(subject: Any) -> bool:
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(subject, jax.custom_vjp)
+def _of_torch(subject: Any, kind: str) -> bool:
+    """Return whether an object is an instance or a subclass of one of torch's classes, without importing torch."""
+    bases = (subject if isinstance(subject, type) else type(subject)).__mro__
+    return any(base.__name__ == kind and base.__module__.split(".")[0] == "torch" for base in bases)
 
 
 # In the order in which they are tried; to lift something else as it is, add its kind.
 KINDS: list[Kind] = [
     Kind("an oracles.Rule", lambda subject: isinstance(subject, Rule), lambda rule, name: rule),
-    Kind("a torch.autograd.Function", _is_torch_function, lambda f, name: torch_function(f, name=name)),
-    Kind("an nn.Module", _is_torch_module, lambda module, name: torch_module(module, name=name)),
-    Kind("a jax.custom_vjp", _is_custom_vjp, lambda f, name: jax_function(f, name=name)),
     Kind(
         "a pair forward,backward: forward(**primals) -> (y, cache), backward(cache, delta) -> {name: cotangent}",
         _is_pair,
         lambda pair, name: manual(*pair, name=name),
+    ),
+    Kind(
+        "a torch.autograd.Function",
+        lambda subject: isinstance(subject, type) and _of_torch(subject, "Function"),
+        lambda function, name: torch_function(function, name=name),
+    ),
+    Kind(
+        "a torch.nn.Module, or its class where that needs no arguments",
+        lambda subject: _of_torch(subject, "Module"),
+        lambda module, name: torch_module(module, name=name),
+    ),
+    Kind(
+        "a jax.custom_vjp",
+        lambda subject: callable(subject) and hasattr(subject, "fwd") and hasattr(subject, "bwd"),
+        lambda f, name: jax_function(f, name=name),
     ),
     Kind(
         "a loss: an object with forward(y, target) -> (value, cache), backward(cache, delta) -> dy",

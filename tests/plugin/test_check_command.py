@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("folder")
         (RIGHT, ["torch:reference"], {"torch"}),
         (RIGHT, ["torch:torch.nn.functional.silu", "jax:jax.nn.silu"], {"torch", "jax"}),
         (RIGHT, ["torch:silu.py:reference", "torch:lambda z: z * torch.sigmoid(z)"], {"torch", "torch 2"}),
-        (RIGHT, [], {"finite difference"}),
+        (RIGHT, [], {"finite difference", "exact"}),
         ("silu.py:rule", ["torch:reference"], {"torch"}),
         ("silu:(forward, backward)", ["torch:reference"], {"torch"}),
     ],
