@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.jaxpr.dimensions import FUNCTIONS
 from oracles.rule import Array
 
 Ints = Sequence[int]
@@ -268,7 +269,6 @@ _KERNELS = (
 )
 NAMESPACE: dict[str, Any] = {
     "np": np,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
+    **FUNCTIONS,
     **{kernel.__name__: kernel for kernel in _KERNELS},
 }
