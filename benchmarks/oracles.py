@@ -29,9 +29,10 @@ from oracles.cases.network import jax_reference, options, parameters, torch_refe
 from oracles.conformance import POINTS_PER_CASE  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
 from oracles.judge import judge, require  # noqa: E402
+from oracles.lifts.manual import manual_layer  # noqa: E402
 from oracles.registry import Case  # noqa: E402
 from oracles.rounding import rounding_at  # noqa: E402
-from oracles.rule import Rule, manual_layer  # noqa: E402
+from oracles.rule import Rule  # noqa: E402
 from oracles.strategies import Point, points, real  # noqa: E402
 
 GUIDE = """\

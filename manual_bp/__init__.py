@@ -24,6 +24,7 @@ from .protocol import Layer as Layer
 from .protocol import Loss as Loss
 from .protocol import Optimizer as Optimizer
 from .protocol import Params as Params
+from .protocol import RowLayer as RowLayer
 from .training import FitResult as FitResult
 from .training import Progress as Progress
 from .training import fit as fit

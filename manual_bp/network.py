@@ -93,7 +93,7 @@ class Sequential:
         """Return the product of the layers' Jacobians, the last one's first."""
         product = None
         for _, layer, own in _flatten(self, params):
-            factor = layer.jacobian(own, z)
+            factor = _jacobian(layer, own, z)
             product = factor if product is None else factor @ product
             z, _ = layer.forward(own, z)
         assert product is not None
@@ -144,7 +144,7 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     for place, layer, own in _flatten(network, params):
         try:
             if closed_form:
-                factors.append(layer.jacobian(own, z))
+                factors.append(_jacobian(layer, own, z))
             z, cache = layer.forward(own, z)
         except Exception as error:
             error.add_note(f"in layer {place} of the network, {layer}")
@@ -172,6 +172,14 @@ def _flatten(network: Layer, params: Params, place: str = "") -> Iterator[tuple[
     for index, route in enumerate(network._routes("forward", params)):
         inner = f"{place}.{index}" if place else str(index)
         yield from _flatten(network.layers[index], {own: params[name] for own, name in route}, inner)
+
+
+def _jacobian(layer: Any, own: Params, z: Array) -> Array:
+    """Return ∂y/∂z of one layer; refuse one that does not map rows to rows."""
+    if not hasattr(layer, "jacobian"):
+        raise TypeError(f"{layer} has no jacobian: (16) multiplies those of layers that map rows to rows")
+    result: Array = layer.jacobian(own, z)
+    return result
 
 
 def _require_layers(layers: tuple[Any, ...]) -> None:

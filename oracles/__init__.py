@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
     from oracles.judge import check as check
+    from oracles.lifts.manual import manual as manual
+    from oracles.lifts.manual import manual_layer as manual_layer
+    from oracles.lifts.manual import manual_loss as manual_loss
+    from oracles.lifts.manual import manual_objective as manual_objective
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
     from oracles.rule import Enclosure as Enclosure
     from oracles.rule import Rule as Rule
-    from oracles.rule import manual as manual
-    from oracles.rule import manual_layer as manual_layer
-    from oracles.rule import manual_loss as manual_loss
-    from oracles.rule import manual_objective as manual_objective
     from oracles.torch_autograd import torch_autograd as torch_autograd
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
@@ -40,10 +40,10 @@ _HOMES = {
     "oracle_for": "registry",
     "Enclosure": "rule",
     "Rule": "rule",
-    "manual": "rule",
-    "manual_layer": "rule",
-    "manual_loss": "rule",
-    "manual_objective": "rule",
+    "manual": "lifts.manual",
+    "manual_layer": "lifts.manual",
+    "manual_loss": "lifts.manual",
+    "manual_objective": "lifts.manual",
     "torch_autograd": "torch_autograd",
     "Result": "verdict",
     "Verdict": "verdict",

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from oracles.jax_vjp import jax_vjp
+from oracles.lifts.manual import manual_layer
 from oracles.registry import entries
-from oracles.rule import Rule, manual_layer
+from oracles.rule import Rule
 from oracles.torch_autograd import torch_autograd
 
 

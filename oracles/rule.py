@@ -74,6 +74,7 @@ class Rule:
             every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
             can never be seen into. `oracles.rounding` derives tolerances from it.
         reference: the primal that a framework differentiates, as its user wrote it.
+        lifted: the object that was made a Rule (a layer, a class, a function), where there is one.
         framework: "torch", "jax", or "" for NumPy.
     """
 
@@ -82,6 +83,7 @@ class Rule:
     perturbed: Perturbed | None = None
     reference: Callable[..., Any] | None = None
     framework: str = ""
+    lifted: Any = None
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
@@ -128,94 +130,8 @@ def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
     return True
 
 
-def manual(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any], *, name: str | None = None
-) -> Rule:
-    """Lift a hand-written pair into a Rule.
-
-    Args:
-        forward: ``forward(**primals) -> (y, cache)``.
-        backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the primals' order (one
-            array where there is one primal). ``None`` or a missing name claims no gradient for that primal.
-        name: what reports call it; the forward's name by default.
-    """
-    label = name or str(getattr(forward, "__qualname__", "manual"))
-
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        came = forward(**primals)
-        if not (isinstance(came, tuple) and len(came) == 2):
-            raise TypeError(
-                f"{label}: forward must return a pair (y, cache), got {_describe(came)}.\n"
-                "Fix:    y = ...\n        return y, (z, W)      # whatever backward needs"
-            )
-        y, cache = came
-        return y, lambda delta: _named(backward(cache, delta), primals, label)
-
-    return Rule(evaluate, label)
-
-
-def manual_layer(layer: Any, *, name: str | None = None) -> Rule:
-    """Lift a Layer of `manual_bp.protocol` into a Rule over ``z`` and its parameters."""
-
-    def evaluate(z: Array, **params: Array) -> tuple[Any, Pullback]:
-        y, cache = layer.forward(params, z)
-
-        def pullback(delta: Any) -> Cotangents:
-            dz, dparams = layer.backward(cache, delta)
-            return {"z": dz, **dparams}
-
-        return y, pullback
-
-    return Rule(evaluate, name or repr(layer))
-
-
-def manual_loss(loss: Any, target: Array | None = None, *, name: str | None = None) -> Rule:
-    """Lift a Loss of `manual_bp.protocol` into a Rule over ``y``, with the given target or a primal ``target``.
-
-    No gradient is claimed for the target.
-    """
-
-    def evaluate(y: Array, **rest: Array) -> tuple[Any, Pullback]:
-        value, cache = loss.forward(y, rest["target"] if target is None else target)
-        return value, lambda delta: {"y": loss.backward(cache, delta)}
-
-    return Rule(evaluate, name or repr(loss))
-
-
-def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rule:
-    """Lift a network and its loss into one Rule over ``z``, ``target`` and the network's parameters."""
-
-    def evaluate(z: Array, target: Array, **params: Array) -> tuple[Any, Pullback]:
-        y, cache = network.forward(params, z)
-        value, loss_cache = loss.forward(y, target)
-
-        def pullback(delta: Any) -> Cotangents:
-            dz, dparams = network.backward(cache, loss.backward(loss_cache, delta))
-            return {"z": dz, **dparams}
-
-        return value, pullback
-
-    return Rule(evaluate, name or f"{loss!r} of {network!r}")
-
-
-def _named(came: Any, primals: Primals, label: str) -> Cotangents:
-    """Return what a hand-written backward returned as ``{name: cotangent}``, dropping ``None``."""
-    if not isinstance(came, Mapping):
-        parts = came if isinstance(came, tuple) else (came,)
-        if len(parts) != len(primals):
-            raise TypeError(
-                f"{label}: backward returned {_describe(came)}, expected a dict or a tuple of {len(primals)} "
-                f"cotangents in the order of the primals ({', '.join(primals)}).\n"
-                f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in list(primals)[:3])}}}"
-            )
-        came = dict(zip(primals, parts, strict=True))
-    unknown = [n for n in came if n not in primals]
-    if unknown:
-        raise ValueError(f"{label}: backward returned a cotangent for {unknown}, but the primals are {list(primals)}")
-    return {n: g for n, g in came.items() if g is not None}
-
-
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """Say what came, for an error message."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
     if isinstance(value, tuple | list):

@@ -21,8 +21,8 @@ from manual_bp import (
     Tanh,
 )
 from oracles.cases.losses import softmax_cross_entropy
+from oracles.lifts.manual import manual_layer, manual_objective
 from oracles.registry import Case, oracle_for
-from oracles.rule import manual_layer, manual_objective
 from oracles.strategies import Drawn, indices, pixels, real, rows, widths
 
 # The twin module of each layer with its options; a nested network is a chain in place of a module's name.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
+from oracles.lifts.manual import manual
 from oracles.registry import entries
-from oracles.rule import manual
 from oracles.strategies import LAYOUTS, indices, laid_out, point_at, points, probabilities, real, rows, widths
 
 IDENTITY = manual(lambda z: (z.copy(), None), lambda cache, delta: {"z": delta.copy()}, name="identity")

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from oracles.lifts.manual import manual_layer
 from oracles.registry import Case
-from oracles.rule import manual_layer
 from oracles.strategies import real, rows, widths
 
 

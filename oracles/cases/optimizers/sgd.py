@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import SGD
+from oracles.lifts.manual import manual
 from oracles.registry import Case, oracle_for
-from oracles.rule import Array, Rule, manual
+from oracles.rule import Array, Rule
 from oracles.strategies import real, rows, widths
 
 
