@@ -8,22 +8,22 @@ serves whatever dimensions meet the conditions of its trace.
 from __future__ import annotations
 
 import operator
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from threading import RLock
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-Pattern: TypeAlias = "tuple[int | str, ...]"
-FUNCTIONS: dict[str, Any] = {"floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b}
+from oracles.jaxpr.patterns import FUNCTIONS, source_of
 
-_FRAMEWORK = ("jax", "jaxlib", "opt_einsum", "numpy")
+_FRAMEWORK = ("jax", "jaxlib", "opt_einsum")
+_ORDER = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
 _PATCHED = RLock()
 
 
@@ -39,16 +39,6 @@ class Trust(IntEnum):
     SIZES = 2
 
 
-def is_symbol(entry: int | str) -> bool:
-    """Return whether an entry of a pattern is a symbol alone, and neither a number nor a multiple."""
-    return isinstance(entry, str) and entry.isidentifier()
-
-
-def source_of(expression: Any) -> str:
-    """Return an expression of dimensions as Python source."""
-    return str(expression).replace("^", "**")
-
-
 @dataclass
 class Example:
     """The dimensions that decide a trace, and what it has come to depend on.
@@ -59,74 +49,24 @@ class Example:
         conditions: source over the symbols, in the order in which they were met.
     """
 
-    values: Mapping[str, int]
+    values: Mapping[str, float]
     trust: Trust
     conditions: dict[str, None] = field(default_factory=dict)
     scope: Any = None
-    _known: dict[str, Any] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict)
 
     def of(self, expression: Any) -> Any:
         """Return the value of an expression of dimensions."""
         if isinstance(expression, int | np.integer):
             return expression
-        source = source_of(expression)
-        if source not in self._known:
-            self._known[source] = eval(source, {**FUNCTIONS, **self.values})
-        return self._known[source]
+        terms = expression._sorted_terms
+        if terms not in self._known:
+            self._known[terms] = eval(source_of(expression), {**FUNCTIONS, **self.values})
+        return self._known[terms]
 
     def suppose(self, a: Any, relation: str, b: Any) -> None:
         """Write down a condition of the trace."""
         self.conditions[f"{source_of(a)} {relation} {source_of(b)}"] = None
-
-
-_MULTIPLES = (r"floordiv\(({0}), (\d+)\) == ({0})", r"({0}) == (\d+)\*({0})")
-
-
-def ties(conditions: Iterable[str], values: Mapping[str, int]) -> dict[str, str]:
-    """Return what symbols are by those equalities that these values meet: another symbol, or a multiple of one."""
-    same: dict[str, str] = {}
-    multiples: dict[tuple[str, int], str] = {}
-
-    def root(symbol: str) -> str:
-        return root(same[symbol]) if symbol in same else symbol
-
-    def unite(a: str, b: str) -> None:
-        if root(a) != root(b):
-            same[root(b)] = root(a)
-
-    met = [sides for c in conditions if len(sides := c.split(" == ")) == 2 and _equal(sides, values)]
-    for a, b in met:
-        if is_symbol(a) and is_symbol(b):
-            unite(a, b)
-    for a, b in (ordered for sides in met for ordered in (sides, sides[::-1])):
-        for form in _MULTIPLES:
-            if match := re.fullmatch(form.format(r"[a-z]\d+"), f"{a} == {b}"):
-                unite(multiples.setdefault((root(match[1]), int(match[2])), match[3]), match[3])
-    whole = {root(a): (k, root(b)) for (a, k), b in multiples.items()}
-    entries = {s: root(s) for s in {*same, *whole}}
-    return {s: e if e not in whole else f"{whole[e][0]}*{whole[e][1]}" for s, e in entries.items() if whole.get(e, (0, ""))[1] not in whole}
-
-
-def _equal(sides: Sequence[str], values: Mapping[str, int]) -> bool:
-    left, right = (eval(side, {**FUNCTIONS, **values}) for side in sides)
-    return bool(left == right)
-
-
-def fitting(pattern: Pattern, conditions: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-    """Compile the test whether dimensions fit a pattern and the conditions over its symbols."""
-    names = [entry if is_symbol(entry) and pattern.index(entry) == i else f"n{i}" for i, entry in enumerate(pattern)]
-    tests = [f"{n} == {entry}" for n, entry in zip(names, pattern, strict=True) if n != entry]
-    tests += [f"{name} > 0" for name in names if name in pattern]
-    test = f"lambda {', '.join(names)}: {' and '.join([*tests, *conditions]) or 'True'}"
-    fits: Callable[..., bool] = eval(test, dict(FUNCTIONS))
-
-    def guarded(dims: Sequence[int]) -> bool:
-        try:
-            return fits(*dims)
-        except ZeroDivisionError:  # in an expression of dimensions that the trace knew not to be zero
-            return False
-
-    return guarded
 
 
 @contextmanager
@@ -158,14 +98,16 @@ def decided_by(example: Example) -> Iterator[None]:
 
 
 def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[str, Any]:
-    plain = {name: getattr(cls, name) for name in ("__eq__", "__int__", "__pow__", "__lt__", "__le__", "__gt__", "__ge__")}
+    plain = {name: getattr(cls, name) for name in ("__eq__", "__int__", "__pow__", *_ORDER)}
 
     def equals(a: Any, b: Any, frame: Any) -> bool:
-        if plain["__eq__"](a, b):
+        if a is b:
             return True
         if a.scope is not example.scope or not isinstance(b, int | np.integer | cls):
-            return False
+            return bool(plain["__eq__"](a, b))
         equal = bool(example.of(a) == example.of(b))
+        if equal and plain["__eq__"](a, b):
+            return True
         if not _in_framework(frame):
             example.suppose(a, "==" if equal else "!=", b)
             return equal
@@ -218,12 +160,17 @@ def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[
         "__pow__": power,
         **dict.fromkeys(("max", "rmax"), extreme(larger=True)),
         **dict.fromkeys(("min", "rmin"), extreme(larger=False)),
-        **{f"__{n}__": ordered(f"__{n}__", r) for n, r in (("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))},
+        **{name: ordered(name, relation) for name, relation in _ORDER.items()},
     }
 
 
 def _in_framework(frame: Any) -> bool:
-    return frame.f_globals.get("__name__", "").partition(".")[0] in _FRAMEWORK
+    return _is_framework(frame.f_globals.get("__name__", ""))
+
+
+@lru_cache(maxsize=4096)
+def _is_framework(module: str) -> bool:
+    return module.partition(".")[0] in _FRAMEWORK
 
 
 def _no_number(dimension: Any) -> Any:
@@ -231,17 +178,13 @@ def _no_number(dimension: Any) -> Any:
 
 
 class NumberNeeded(TypeError):
-    """JAX's own code wants the number of a symbolic dimension: the symbols in it."""
-
-    def __init__(self, dimension: Any) -> None:
-        super().__init__(f"symbolic dimension {dimension} where a number is needed")
-        self.symbols = frozenset(dimension._get_vars())
+    """JAX's own code wants the number of a symbolic dimension: its ``args`` hold that. Often it asks in vain."""
 
 
 def needed(error: BaseException | None) -> frozenset[str]:
     """Return the symbols whose numbers were needed, where an exception or one behind it says so."""
     while error is not None:
         if isinstance(error, NumberNeeded):
-            return error.symbols
+            return frozenset(error.args[0]._get_vars())
         error = error.__cause__ if isinstance(error.__cause__, NumberNeeded) else error.__context__
     return frozenset()

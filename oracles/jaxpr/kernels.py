@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.jaxpr.dimensions import FUNCTIONS
+from oracles.jaxpr.patterns import FUNCTIONS
 from oracles.rule import Array
 
 Ints = Sequence[int]

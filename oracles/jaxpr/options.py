@@ -1,15 +1,18 @@
-"""A reference's options, their integers set apart: a stride is traced like a dimension, once for many values."""
+"""A reference's options, their numbers set apart: a stride is traced like a dimension, an ε like an input."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 
 @dataclass(frozen=True)
-class _Integer:
-    """Stands in the form of options for an integer."""
+class _Number:
+    """Stands in the form of options for an integer or a float."""
+
+    kind: type
 
 
 @dataclass(frozen=True)
@@ -17,35 +20,43 @@ class Options:
     """Options as a form with holes, and what fills them.
 
     Attributes:
-        form: pairs of a name and its value, non-negative integers left out.
-        sizes: those integers, plus one: JAX's symbols stand for what is positive.
+        form: pairs of a name and its value, without its numbers.
+        sizes: the integers, plus one: JAX's symbols stand for what is positive.
+        floats: the floats.
     """
 
     form: tuple[tuple[str, Hashable], ...]
     sizes: tuple[int, ...]
+    floats: tuple[float, ...]
 
-    def filled(self, sizes: Iterator[Any]) -> dict[str, Any]:
-        """Return the options with these sizes, which may be symbolic, in the place of their own."""
-        return {name: _fill(value, sizes) for name, value in self.form}
+    def filled(self, sizes: Iterator[Any], floats: Iterator[Any]) -> dict[str, Any]:
+        """Return the options with these numbers, which may be symbolic or traced, in the place of their own."""
+        return {name: _fill(value, sizes, floats) for name, value in self.form}
 
 
 def split(options: Mapping[str, Any]) -> Options:
-    """Set the integers of options apart, also those in tuples; booleans and what is negative stay."""
-    sizes: list[int] = []
-    form = tuple((name, _empty(value, sizes)) for name, value in options.items())
-    return Options(form, tuple(sizes))
+    """Set the numbers of options apart, also those in tuples.
+
+    Booleans, negative integers (axes) and 0.0 and 1.0 (which switch something off) stay.
+    """
+    numbers: dict[type, list[Any]] = {int: [], float: []}
+    form = tuple((name, _empty(value, numbers)) for name, value in options.items())
+    return Options(form, tuple(n + 1 for n in numbers[int]), tuple(numbers[float]))
 
 
-def _empty(value: Any, sizes: list[int]) -> Any:
-    if type(value) is tuple:
-        return tuple(_empty(part, sizes) for part in value)
-    if type(value) is not int or value < 0:
-        return value
-    sizes.append(value + 1)
-    return _Integer()
+def _empty(value: Any, numbers: Mapping[type, list[Any]]) -> Any:
+    kind = type(value)
+    if kind is tuple:
+        return tuple(_empty(part, numbers) for part in value)
+    if (kind is int and value >= 0) or (kind is float and isfinite(value) and value not in (0, 1)):
+        numbers[kind].append(value)
+        return _Number(kind)
+    return value
 
 
-def _fill(form: Any, sizes: Iterator[Any]) -> Any:
+def _fill(form: Any, sizes: Iterator[Any], floats: Iterator[Any]) -> Any:
     if type(form) is tuple:
-        return tuple(_fill(part, sizes) for part in form)
-    return next(sizes) - 1 if isinstance(form, _Integer) else form
+        return tuple(_fill(part, sizes, floats) for part in form)
+    if not isinstance(form, _Number):
+        return form
+    return next(sizes) - 1 if form.kind is int else next(floats)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oracles.jaxpr.dimensions import Pattern, is_symbol
 from oracles.jaxpr.kernels import NAMESPACE
+from oracles.jaxpr.patterns import Pattern, owners
 from oracles.jaxpr.primitives import KNOWN
 from oracles.jaxpr.writer import Function, Results
 
@@ -42,10 +42,9 @@ def translate(
         UnsupportedPrimitive: if the table lacks one of its primitives.
     """
     namespace = dict(NAMESPACE)
-    names = [entry if is_symbol(entry) and pattern.index(entry) == i else "_" for i, entry in enumerate(pattern)]
-    symbols = [name for name in names if name != "_"]
-    prologue = (f"{', '.join(names)}, = dims",) if symbols else ()
-    function = Function(KNOWN, namespace, noisy, extents={name: name for name in symbols})
+    names = owners(pattern)
+    prologue = (f"{', '.join(name or '_' for name in names)}, = dims",) if any(names) else ()
+    function = Function(KNOWN, namespace, noisy, extents={name: name for name in names if name})
     first = ("dims", "noise") if noisy else ("dims",)
     lines = function.define("run", closed.jaxpr, closed.consts, Results(first, prologue, given, fixed or {}))
     source = "\n".join(lines)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from oracles.jaxpr.dimensions import source_of
+from oracles.jaxpr.patterns import source_of
+
 
 class UnsupportedPrimitive(NotImplementedError):
     """A JAX primitive that the table has no NumPy for."""
