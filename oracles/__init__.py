@@ -17,14 +17,27 @@ if TYPE_CHECKING:
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
     from oracles.judge import check as check
+    from oracles.lifts.declared import declared as declared
+    from oracles.lifts.isolated import Crashed as Crashed
+    from oracles.lifts.isolated import isolated as isolated
+    from oracles.lifts.jax_function import jax_function as jax_function
+    from oracles.lifts.manual import elementwise as elementwise
     from oracles.lifts.manual import manual as manual
     from oracles.lifts.manual import manual_layer as manual_layer
     from oracles.lifts.manual import manual_loss as manual_loss
     from oracles.lifts.manual import manual_objective as manual_objective
+    from oracles.lifts.manual import value_and_grad as value_and_grad
+    from oracles.lifts.objects import Update as Update
+    from oracles.lifts.scalar_graph import scalar_graph as scalar_graph
+    from oracles.lifts.stateful import stateful as stateful
+    from oracles.lifts.torch_function import torch_function as torch_function
+    from oracles.lifts.torch_module import torch_module as torch_module
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
     from oracles.rule import Enclosure as Enclosure
+    from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
+    from oracles.rule import Unfit as Unfit
     from oracles.torch_autograd import torch_autograd as torch_autograd
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
@@ -38,6 +51,19 @@ _HOMES = {
     "check": "judge",
     "Case": "registry",
     "oracle_for": "registry",
+    "elementwise": "lifts.manual",
+    "value_and_grad": "lifts.manual",
+    "stateful": "lifts.stateful",
+    "Update": "lifts.objects",
+    "scalar_graph": "lifts.scalar_graph",
+    "torch_function": "lifts.torch_function",
+    "torch_module": "lifts.torch_module",
+    "jax_function": "lifts.jax_function",
+    "declared": "lifts.declared",
+    "isolated": "lifts.isolated",
+    "Crashed": "lifts.isolated",
+    "Unfit": "rule",
+    "ReferenceFailed": "rule",
     "Enclosure": "rule",
     "Rule": "rule",
     "manual": "lifts.manual",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oracles.ball_arrays import Balls, lifted, object_array
 from oracles.rounding import _PRECISIONS, named_outputs, precision_name
 from oracles.rule import Array, Cotangents, Enclosure, Opaque, Primals, Pullback, Rule, is_differentiable, outputs
 
@@ -81,78 +82,6 @@ def enclosure_and_radius(
     return exact, {name: np.where(exact[name].radius < inf, r, inf) for name, r in radius.items()}
 
 
-class Balls(np.ndarray[Any, Any]):
-    """An object array of balls and numbers, under the ufuncs that mean something on balls; the others raise."""
-
-    tape: Tape
-
-    def __array_finalize__(self, parent: Any) -> None:
-        if isinstance(parent, Balls):
-            self.tape = parent.tape
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        name, arrays = ufunc.__name__, [_plain(x) for x in inputs]
-        if ufunc.nin == 1 or name in _BY_METHOD:  # the others are Python's operators, which numbers have too
-            if method == "at":
-                raise Opaque(f"np.{name}.at does not run on balls")
-            arrays[: ufunc.nin] = [_lifted(self.tape, x) for x in arrays[: ufunc.nin]]
-        if out is not None:
-            options["out"] = tuple(map(_plain, out))
-        result = getattr(_BY_METHOD.get(name, ufunc), method)(*arrays, **options)
-        if name in ("isnan", "isinf", "isfinite", "signbit"):
-            return np.asarray(result, bool)[()]
-        return self._wrapped(result) if out is None else out[0]
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function is np.nan_to_num:
-            raise Opaque("np.nan_to_num leaves objects as they are, infinite or not")
-        return self._wrapped(super().__array_function__(function, types, args, kwargs))
-
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return a copy for floating dtypes, since the oracle chooses the precision; balls are no integers."""
-        return self.copy() if np.dtype(dtype).kind in "fO" else super().astype(dtype, *args, **kwargs)
-
-    def _wrapped(self, result: Any) -> Any:
-        if isinstance(result, tuple | list):
-            return type(result)(map(self._wrapped, result))
-        if isinstance(result, np.ndarray) and result.dtype == object:
-            result = result.view(Balls)
-            result.tape = self.tape
-        return result if isinstance(result, Balls) and result.dtype == object else _plain(result)
-
-
-def _plain(x: Any) -> Any:
-    return x.view(np.ndarray) if isinstance(x, Balls) else x
-
-
-def _lifted(tape: Tape, x: Any) -> Array:
-    """Return an array, or a number, in which every entry is a ball."""
-    balls = [tape.constant(entry) for entry in np.asarray(x, object).flat]
-    if any(ball is NotImplemented for ball in balls):
-        raise TypeError("expected numbers")
-    return object_array(balls, np.shape(x))
-
-
-def _is_finite(ball: Any) -> bool:
-    """Return whether this is a number; a ball without bounds may become one in more precision."""
-    return bool(ball.value.is_finite() or (not ball.value.is_exact() and ball.tape.decide(ball, ball)))
-
-
-# Ufuncs that need balls in every place, most of them because they have no loop of their own over objects.
-_BY_METHOD: dict[str, Any] = {
-    "arctan2": np.arctan2,
-    "logaddexp": np.frompyfunc(lambda a, b: a.logaddexp(b), 2, 1),
-    "float_power": np.frompyfunc(lambda a, b: a**b, 2, 1),
-    "copysign": np.frompyfunc(lambda a, b: -abs(a) if b < 0 else abs(a), 2, 1),
-    "heaviside": np.frompyfunc(lambda a, b: (1.0, b, 0.0)[1 - a.sign()], 2, 1),
-    "sign": np.frompyfunc(lambda a: a.sign(), 1, 1),
-    "signbit": np.frompyfunc(lambda a: a < 0, 1, 1),
-    "isfinite": np.frompyfunc(_is_finite, 1, 1),
-    "isinf": np.frompyfunc(lambda a: not _is_finite(a) and not a.value.is_nan(), 1, 1),
-    "isnan": np.frompyfunc(lambda a: not _is_finite(a) and bool(a.value.is_nan()), 1, 1),
-}
-
-
 @dataclass(frozen=True)
 class _Run:
     """One evaluation of a forward on a tape."""
@@ -192,7 +121,7 @@ def _evaluated(rule: Rule, primals: Primals, new_tape: Callable[[], Tape]) -> _R
         try:
             with np.errstate(all="ignore"):
                 y, _ = rule(**arrays)
-            parts = tuple(_lifted(tape, part) for part in outputs(y))
+            parts = tuple(lifted(tape, part) for part in outputs(y))
             return _Run(tape, parts, isinstance(y, tuple | list), leaves)
         except Opaque:
             raise
@@ -272,13 +201,6 @@ def _upper(ball: Any) -> float:
 def _exact(array: Array) -> list[Any]:
     """Return the entries as Python floats, which hold them exactly; those of a longdouble as they are."""
     return list(array.flat) if array.dtype.char == "g" else list(array.astype(np.float64).ravel().tolist())
-
-
-def object_array(entries: list[Any], shape: tuple[int, ...]) -> Array:
-    """Return the entries as an object array, whatever they are."""
-    result = np.empty(len(entries), object)
-    result[:] = entries
-    return result.reshape(shape)
 
 
 def _balls() -> Any:

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from oracles import laws
 from oracles.finite_difference import directional_derivative
 from oracles.judge import judge
+from oracles.laws import finding, nothing_aliased, nothing_mutated, within
 from oracles.registry import Case
 from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, precision_of, rounding_at
 from oracles.rule import Array, Rule, is_differentiable, outputs, with_dtype
@@ -91,11 +93,11 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
             got = pullback(with_dtype(point.delta, dtype))
         for name, part in named_outputs(outputs(y), {}).items():
             came = np.asarray(part).dtype.name
-            findings.append(_bits(name, came == dtype, f"dtype {came} where the primals are {dtype}"))
+            findings.append(finding(name, came == dtype, f"dtype {came} where the primals are {dtype}"))
         for name, g in got.items():
             fits = isinstance(g, np.ndarray) and g.shape == primals[name].shape and g.dtype == dtype
             came = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
-            findings.append(_bits(name, fits, f"{came}, expected {dtype}{primals[name].shape}"))
+            findings.append(finding(name, fits, f"{came}, expected {dtype}{primals[name].shape}"))
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
 
 
@@ -116,8 +118,8 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
     findings = []
     for n in at:
         combined = 2 * np.asarray(at[n], np.float64) - np.asarray(beside[n], np.float64)
-        findings.append(_within(n, sum_[n], combined, room, "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"))
-        findings.append(_bits(n, not np.any(zero[n]), "a cotangent of zeros does not pull back to zeros"))
+        findings.append(within(n, sum_[n], combined, room, "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"))
+        findings.append(finding(n, not np.any(zero[n]), "a cotangent of zeros does not pull back to zeros"))
     return Result(case.subject.name, "pullback_is_linear", tuple(findings))
 
 
@@ -133,52 +135,20 @@ def layout_blind(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | 
         y, pullback = case.subject(**{n: laid_out(a, layout) for n, a in plain.items()})
         laid = _map(lambda d, layout=layout: laid_out(d, layout), delta)
         got = named_outputs(outputs(y), pullback(laid))
-        findings += [_within(n, got[n], want[n], room, f"{layout} memory against contiguous") for n in want]
+        findings += [within(n, got[n], want[n], room, f"{layout} memory against contiguous") for n in want]
     return Result(case.subject.name, "layout_blind", tuple(findings))
 
 
 def nothing_mutated_or_aliased(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """Neither forward nor backward writes into what it is given, and no returned array shares memory with another."""
-    given = {n: a.copy() for n, a in point.primals.items()}
-    given |= {f"delta[{i}]": np.array(d) for i, d in enumerate(outputs(point.delta))}
-    before = {n: a.tobytes() for n, a in given.items()}
-    primals = {n: given[n] for n in point.primals}
-    deltas = tuple(given[n] for n in given if n not in point.primals)
-    y, pullback = case.subject(**primals)
-    returned = named_outputs(outputs(y), {})
-    returned |= pullback(deltas if isinstance(point.delta, tuple) else deltas[0])
-    findings = [_bits(n, a.tobytes() == before[n], f"{n} was written into") for n, a in given.items()]
-    arrays = [(n, "given", a) for n, a in given.items()] + [(n, "returned", np.asarray(a)) for n, a in returned.items()]
-    for i, (n, kind, a) in enumerate(arrays):
-        for m, other_kind, b in arrays[:i]:
-            if "returned" in (kind, other_kind):
-                findings.append(_bits(n, not np.shares_memory(a, b), f"{kind} {n} shares memory with {other_kind} {m}"))
-    return Result(case.subject.name, "nothing_mutated_or_aliased", tuple(findings))
+    findings, arrays = nothing_mutated(case.subject, point.primals, point.delta)
+    return Result(case.subject.name, "nothing_mutated_or_aliased", (*findings, *nothing_aliased(arrays)))
 
 
 def same_every_time(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """Evaluated twice, and its pullback called twice, with another forward and backward between: the same bits."""
-    other = {
-        n: (-0.5 * a if is_differentiable(a) else a[::-1] if a.ndim else a).astype(a.dtype)
-        for n, a in point.primals.items()
-    }
-    y, pullback = case.subject(**point.primals)
-    first = named_outputs(outputs(y), dict(pullback(point.delta)))
-    kept = {n: np.array(a) for n, a in first.items()}
-    _, pullback_elsewhere = case.subject(**other)
-    findings = []
-    again = pullback(point.delta)
-    elsewhere = pullback_elsewhere(point.delta)
-    interleaved = pullback(point.delta)
-    fresh = case.subject(**other)[1](point.delta)
-    for n in again:
-        findings.append(_bits(n, _same(again[n], kept[n]), "a second pullback differs, after another forward"))
-        findings.append(_bits(n, _same(interleaved[n], kept[n]), "a pullback interleaved with another differs"))
-        findings.append(_bits(n, _same(elsewhere[n], fresh[n]), "the other pullback differs from a fresh one"))
-    y, pullback = case.subject(**point.primals)
-    anew = named_outputs(outputs(y), dict(pullback(point.delta)))
-    findings += [_bits(n, _same(anew[n], kept[n]), "a second evaluation differs") for n in kept]
-    findings += [_bits(n, _same(first[n], kept[n]), "an array already returned was written into") for n in kept]
+    room = _allowance(case, point, oracles, point.delta)
+    findings = laws.same_every_time(case.subject, point.primals, point.delta, room)
     return Result(case.subject.name, "same_every_time", tuple(findings))
 
 
@@ -201,7 +171,7 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
             a = np.asarray(a, np.float64)
             total[n] = a if n not in total else np.concatenate([total[n], a]) if n in per_row else total[n] + a
     why = f"the whole batch against rows [:{cut}] and [{cut}:] and none"
-    findings = tuple(_within(n, whole[n], total[n], room, why) for n in whole)
+    findings = tuple(within(n, whole[n], total[n], room, why) for n in whole)
     return Result(case.subject.name, "batch_is_a_sum", findings)
 
 
@@ -236,39 +206,6 @@ def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) ->
     precision = precision_of(point.primals)
     rounding = rounding_at(oracles, point.primals, delta, precision, fallback=case.subject)
     return lambda name: 2 * rounding.allowance(MORE_SAMPLES)[name]
-
-
-def _within(name: str, got: Any, want: Any, room: Callable[[str], Array], reason: str) -> Finding:
-    """Hold two values of the subject against each other; rounding is looked at only where the bits differ."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    if got.shape != want.shape:
-        return _bits(name, False, f"{reason}: shape {got.shape} against {want.shape}")
-    error = np.where(got == want, 0.0, np.abs(got - want))
-    if not np.any(error != 0):
-        return Finding(name, "itself", Verdict.AGREES)
-    allowed = np.broadcast_to(room(name), error.shape)
-    with np.errstate(all="ignore"):
-        ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / allowed))
-    worst = float(np.max(ratio))
-    if worst <= 1:
-        return Finding(name, "itself", Verdict.AGREES, ratio=worst)
-    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
-    refused = int(np.count_nonzero(ratio > 1)), ratio.size
-    evidence = Evidence(
-        index, float(got[index]), {"itself": float(want[index])}, float(allowed[index]), refused=refused, reason=reason
-    )
-    return Finding(name, "itself", Verdict.WRONG, True, worst, evidence=evidence)
-
-
-def _bits(name: str, holds: bool, reason: str) -> Finding:
-    if holds:
-        return Finding(name, "itself", Verdict.AGREES)
-    return Finding(name, "itself", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason))
-
-
-def _same(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 def _relative(error: float, room: float) -> float:

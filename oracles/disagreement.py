@@ -52,5 +52,5 @@ class Disagreement(AssertionError):
 def require(result: Result) -> Result:
     """Return the result, or raise it as a `Disagreement` where it refuses the subject."""
     if result.refuses:
-        raise Disagreement(result)
+        raise Disagreement(result) from result.cause
     return result

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from oracles.ball_arithmetic import Balls, object_array, working_precision
+from oracles.ball_arithmetic import working_precision
+from oracles.ball_arrays import Balls, Untouchable, object_array
 from oracles.rounding import named_outputs
 from oracles.rule import Array, Opaque, Primals, Rule, is_differentiable, outputs
 
@@ -53,6 +54,8 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
                     ).reshape(np.shape(a))
                     for n, a in came.items()
                 }
+        except Untouchable:
+            raise
         except Exception as error:
             failed: Exception = error
     raise Opaque(f"{rule.name} does not run on object arrays: {failed}") from failed

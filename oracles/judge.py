@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
+from oracles import laws
 from oracles.arbitration import Dispute, settle
 from oracles.comparison import Answers, agreeing, at_once, exact_answers, ratios_of
 from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
+from oracles.lifts.arrays import numpy_array
+from oracles.misfits import CALL, misfits, parts_of, raised, refused
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,
@@ -22,8 +26,18 @@ from oracles.rounding import (
     precision_of,
     rounding_at,
 )
-from oracles.rule import Array, Primals, Rule, is_differentiable, outputs, with_dtype
-from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
+from oracles.rule import (
+    Array,
+    Opaque,
+    Primals,
+    ReferenceFailed,
+    Rule,
+    Unfit,
+    is_differentiable,
+    outputs,
+    with_dtype,
+)
+from oracles.verdict import Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
 EXACT_INPUTS = 8  # up to so many inputs ball arithmetic judges every point; above, it arbitrates
@@ -37,34 +51,108 @@ def check(
     *,
     precision: str | None = None,
     kinks: Kinks = "any",
+    isolate: bool = False,
+    seconds: float = 60.0,
     seed: int = 0,
 ) -> Result:
     """Judge the subject's output and pullback at one point; return the result where nothing refuses it.
 
+    Beside the values, the subject must write into nothing that it is given, and give the same every time and in every
+    way that it can be called.
+
     Args:
         subject: the Rule under test, see `oracles.manual`.
-        primals: its inputs by name. Floating ones are judged; integers and booleans have no cotangent.
+        primals: its inputs by name, as NumPy arrays, torch tensors or JAX arrays. Floating ones are judged; integers
+            and booleans have no cotangent.
         against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball
             arithmetic where python-flint is installed and the primal is NumPy.
         delta: the cotangent of the output; by default three signed ones are drawn from ``seed``.
         precision: what the subject computes in where it is less than it is fed: ``"float32"``.
         kinks: where there is no derivative, accept "any" subgradient, or only the one that the oracles' references
             are written to give: the convention that the subject has "declared".
+        isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
+        seconds: how long one call of an isolated subject may take.
         seed: of the drawn cotangents.
 
     Raises:
         Disagreement: (an AssertionError) if the subject is refused; it carries the verdict and its evidence.
-        TypeError, ValueError: if the arguments do not fit together: says what was expected and what came.
+        Unfit: (a TypeError and a ValueError) if the arguments do not fit together: says what was expected and what
+            came.
+        ReferenceFailed: if a reference raises: then nothing is known of the subject.
     """
-    arrays = {name: _primal(name, value) for name, value in primals.items()}
+    arrays = {name: numpy_array(f"primals[{name!r}]", value).copy(order="K") for name, value in primals.items()}
     if precision is not None:
         precision_name(precision)
-    oracles = tuple(against) or (finite_difference(subject),)
-    deltas = [delta] if delta is not None else drawn_cotangents(subject, arrays, np.random.default_rng(seed))
-    results = [judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check") for d in deltas]
+    if isolate:
+        from oracles.lifts.isolated import isolated
+
+        subject = isolated(subject, seconds=seconds)
+    oracles = _distinct(against) or (finite_difference(subject),)
+    deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
+    results = [failed] if failed else []
+    for d in deltas:
+        results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
+    if deltas and not any(f.quantity == CALL for result in results for f in result.findings):
+        results.append(_laws(subject, arrays, deltas[0], oracles, precision))
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
+    causes = [result.cause for result in results if result.cause]
     findings = tuple(finding for result in results for finding in result.findings)
-    return require(Result(subject.name, "check", findings, worst.not_claimed, worst.setting))
+    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
+    not_claimed = tuple(dict.fromkeys(name for result in results for name in result.not_claimed))
+    return require(Result(subject.name, "check", findings, not_claimed, worst.setting, notes, next(iter(causes), None)))
+
+
+def _distinct(oracles: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Give every oracle a name of its own: two references may both be called "torch"."""
+    names: dict[str, int] = {}
+    found = []
+    for oracle in oracles:
+        names[oracle.name] = count = names.get(oracle.name, 0) + 1
+        found.append(oracle if count == 1 else replace(oracle, name=f"{oracle.name} {count}"))
+    return tuple(found)
+
+
+def _deltas(
+    subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], seed: int
+) -> tuple[list[Any], Result | None]:
+    """Return the cotangents to judge with, or the result that says why there are none: the forward raised."""
+    try:
+        y, _ = subject(**primals)
+    except Unfit:
+        raise
+    except Exception as error:
+        setting = Setting(subject, tuple(oracles), primals, (), precision_of(primals))
+        return [], Result(subject.name, "check", (raised("the forward", error),), setting=setting, cause=error)
+    if delta is None:
+        return cotangents_like(y, np.random.default_rng(seed)), None
+    given = tuple(numpy_array("delta", d) for d in outputs(delta))
+    wanted, came = [np.shape(part) for part in outputs(y)], [d.shape for d in given]
+    if wanted != came:
+        like = ", ".join(f"rng.standard_normal({shape})" for shape in wanted)
+        raise Unfit(
+            f"delta: expected shape {', '.join(map(str, wanted))} like the output, got {', '.join(map(str, came))}.\n"
+            f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(wanted) == 1 else f'({like})'}"
+        )
+    return [given if isinstance(delta, tuple | list) else given[0]], None
+
+
+def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], precision: str | None) -> Result:
+    """Hold the subject against itself: what no comparison of values shows."""
+    working = precision_name(precision) if precision else precision_of(primals)
+
+    def room(name: str) -> Array:  # held against itself, a subject errs on both sides
+        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(MORE_SAMPLES)[name]
+
+    setting = Setting(subject, tuple(oracles), primals, delta, working)
+    try:
+        findings, arrays = laws.nothing_mutated(subject, primals, delta)
+        shared = [f for f in laws.nothing_aliased(arrays) if f.refuses]
+        findings += laws.same_every_time(subject, primals, delta, room)
+    except Exception as error:
+        return Result(subject.name, "check", (raised("a second call", error),), setting=setting, cause=error)
+    notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
+    refused = tuple(f for f in findings if f.refuses)
+    return Result(subject.name, "check", refused, setting=setting, notes=notes)
 
 
 def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, count: int = 3) -> list[Any]:
@@ -72,7 +160,11 @@ def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, 
 
     Never all ones: under a cotangent of ones an all-zero softmax backward passes.
     """
-    y, _ = subject(**primals)
+    return cotangents_like(subject(**primals)[0], rng, count)
+
+
+def cotangents_like(y: Any, rng: np.random.Generator, count: int = 3) -> list[Any]:
+    """Draw signed cotangents in the shape and dtype of an output."""
     draws = [
         tuple(np.asarray(rng.standard_normal(np.shape(p))).astype(np.asarray(p).dtype) for p in outputs(y))
         for _ in range(count)
@@ -98,33 +190,43 @@ def judge(
         only: judge these quantities alone ("output", or names of primals).
         check: the name that the result carries.
     """
-    fed = precision_of(primals)
-    working = precision_name(precision) if precision else fed
+    working = precision_name(precision) if precision else precision_of(primals)
     wide, wide_delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
     setting = Setting(subject, tuple(oracles), primals, delta, working)
-    y, pullback = subject(**primals)
-    evaluated = {oracle.name: oracle(**wide) for oracle in oracles}
-    expected = {**_like_outputs(evaluated, primals), **primals}
-    got = named_outputs(outputs(y), {})
-    misfits = _misfits(got, expected, working)
-    if any(n not in expected or np.shape(a) != np.shape(expected[n]) for n, a in got.items()):
-        return Result(subject.name, check, misfits, setting=setting)  # delta does not fit the oracles' pullbacks
+    integers = {n for n, a in primals.items() if not is_differentiable(a)}
+    what = "the forward"
     try:
-        cotangents = dict(pullback(delta))
+        y, pullback = subject(**primals)
+        evaluated = {oracle.name: _asked(oracle, oracle, **wide) for oracle in oracles}
+        expected = {**_like_outputs(evaluated, primals), **primals}
+        got = named_outputs(parts_of(y), {})
+        misfit = misfits(got, expected, working)
+        if any(n not in expected or np.shape(a) != np.shape(expected[n]) for n, a in got.items()):
+            return Result(subject.name, check, misfit, setting=setting)  # delta does not fit the oracles' pullbacks
+        what = "the pullback"
+        cotangents = {n: g for n, g in dict(pullback(delta)).items() if n not in integers}
+        answers = {
+            oracle.name: named_outputs(outputs(evaluated[oracle.name][0]), _pulled(oracle, evaluated, wide_delta))
+            for oracle in oracles
+        }
+    except (Unfit, ReferenceFailed):
+        raise
     except Exception as error:
-        reason = f"the pullback raised {type(error).__name__}: {error}"
-        return Result(subject.name, check, (_refused("cotangents", reason),), setting=setting)
-    not_claimed = tuple(n for n, a in primals.items() if is_differentiable(a) and n not in cotangents)
+        return Result(subject.name, check, (raised(what, error),), setting=setting, cause=error)
+    not_claimed = tuple(n for n in primals if n not in {*cotangents, *integers} and (only is None or n in only))
     got |= cotangents
     if only is not None:
         got = {n: a for n, a in got.items() if n in only}
-    misfits = _misfits(got, expected, working)
-    hopeless = {f.quantity for f in misfits}
-    answers = {o: named_outputs(outputs(oy), dict(pb(wide_delta))) for o, (oy, pb) in evaluated.items()}
+    misfit = misfits(got, expected, working)
+    if subject.declared is not None:
+        misses = subject.declared.misses(primals, delta, cotangents, working)
+        misfit += tuple(refused(n, reason) for n, reason in misses.items() if n in got)
     if sum(np.size(a) for a in wide.values() if is_differentiable(a)) <= EXACT_INPUTS:
         answers |= exact_answers(subject, wide, wide_delta, working)
     rounding = rounding_at(oracles, wide, wide_delta, working, fallback=subject, known=answers)
-    got = {n: a for n, a in got.items() if n not in hopeless}
+    if subject.declared is not None:
+        answers = subject.declared.excused(primals, got, answers)
+    got = {n: a for n, a in got.items() if n not in {f.quantity for f in misfit}}
     findings = None
     if all(a.dtype == expected[n].dtype for n, a in got.items()):
         findings = at_once(got, answers, rounding)
@@ -133,7 +235,27 @@ def judge(
         for n in got:
             about = {o: a[n] for o, a in answers.items() if n in a}
             findings += _judged(n, got[n], about, rounding, setting, kinks)
-    return Result(subject.name, check, (*misfits, *findings), not_claimed, setting)
+    return Result(subject.name, check, (*misfit, *findings), not_claimed, setting)
+
+
+def _asked(oracle: Rule, question: Callable[..., Any], *args: Any, **primals: Any) -> Any:
+    """Ask an oracle; what its reference raises is no fault of the subject's."""
+    try:
+        return question(*args, **primals)
+    except (Unfit, Opaque):
+        raise
+    except Exception as error:
+        if oracle.reference is None:
+            raise  # it evaluates the subject's own primal
+        at = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in primals.items())
+        raise ReferenceFailed(
+            f"{oracle.name}: the reference raised {type(error).__name__}: {error}\n"
+            f"Nothing is known of the subject{' at ' + at if at else ''}. The judge asks references in float64."
+        ) from error
+
+
+def _pulled(oracle: Rule, evaluated: Mapping[str, Any], delta: Any) -> dict[str, Any]:
+    return dict(_asked(oracle, evaluated[oracle.name][1], delta))
 
 
 def _judged(
@@ -158,37 +280,8 @@ def _like_outputs(evaluated: Mapping[str, Any], primals: Primals) -> dict[str, A
     """Return what the outputs must be like: the shapes that an oracle gives, the dtype of the floating primals."""
     dtypes = [a.dtype for a in primals.values() if is_differentiable(a)]
     y, _ = next(iter(evaluated.values()))
-    like = [np.broadcast_to(np.zeros((), np.result_type(*dtypes)), np.shape(part)) for part in outputs(y)]
+    like = [
+        np.broadcast_to(np.zeros((), np.result_type(*dtypes) if dtypes else np.float64), np.shape(part))
+        for part in outputs(y)
+    ]
     return named_outputs(tuple(like), {})
-
-
-def _misfits(got: Mapping[str, Any], expected: Mapping[str, Array], working: str) -> tuple[Finding, ...]:
-    """Refuse every array whose kind, shape or dtype is not exactly the expected one."""
-    reasons = {n: _misfit(got[n], expected[n], working) if n in expected else "an output too many" for n in got}
-    return tuple(_refused(n, r) for n, r in reasons.items() if r)
-
-
-def _refused(quantity: str, reason: str) -> Finding:
-    return Finding(quantity, "itself", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason))
-
-
-def _misfit(got: Any, like: Any, working: str) -> str:
-    """Say how an array differs in kind, shape or dtype from what it must be like; "" where it does not.
-
-    A coarser floating dtype than expected is left to `arbitration`: right in that precision, it is no wrong formula.
-    """
-    if not isinstance(got, np.ndarray | np.generic):
-        return f"a {type(got).__name__}, expected a NumPy array of shape {np.shape(like)}"
-    if got.shape != np.shape(like):
-        return f"shape {got.shape}, expected {np.shape(like)}"
-    wanted = np.asarray(like).dtype
-    if got.dtype == wanted or got.dtype.name == working or is_coarser(got.dtype, wanted):
-        return ""
-    return f"dtype {got.dtype}, expected {wanted}"
-
-
-def _primal(name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise TypeError(f"primals[{name!r}]: expected a floating, integer or boolean array, got dtype {array.dtype}")
-    return array

@@ -57,7 +57,8 @@ def formula_is_right(setting: Setting, name: str, want: Array, allowed: Array, r
     if closer is None and np.finfo(finer).eps < unit_roundoff(fed):
         closer = _in_dtype(setting, name, finer)
     if closer is not None:
-        return bool(np.all((np.abs(closer - want) <= allowed)[refused]))
+        with np.errstate(invalid="ignore"):
+            return bool(np.all((np.abs(closer - want) <= allowed)[refused]))
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None

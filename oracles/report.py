@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from oracles.fitting import fitting_declaration
+from oracles.misfits import CALL
 from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
 from oracles.rule import Array, Enclosure, outputs, with_dtype
 from oracles.verdict import Finding, Result, Verdict
 
 WIDTH = 100
+NOTHING = "no pattern found"
 
 
 def text(result: Result, diagnosis: str) -> str:
@@ -21,12 +24,16 @@ def text(result: Result, diagnosis: str) -> str:
         return f"{result.subject}: nothing was judged"
     lines = [f"{_cut(result.subject, 60)}: {worst.verdict.upper()} in {_what(worst.quantity)}  [{result.check}]"]
     lines += _entry(worst)
-    lines += _wrapped("diagnosis: ", diagnosis)
-    others = [f for f in result.findings if f is not worst]
+    lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
+    if worst.oracle != "itself" or diagnosis != NOTHING:
+        lines += _wrapped("diagnosis: ", diagnosis)
+    others = [f for f in result.findings if (f.quantity, f.oracle) != (worst.quantity, worst.oracle)]
     lines += _wrapped("also refused: ", _listed([f for f in others if f.refuses]))
     lines += _wrapped("accepted: ", _listed([f for f in others if not f.refuses]))
     if result.not_claimed:
         lines += _wrapped("no gradient claimed, nothing judged: ", ", ".join(result.not_claimed))
+    for note in result.notes:
+        lines += _wrapped("note: ", note)
     if result.setting is not None:
         lines += _wrapped("at: ", _point(result))
         lines.append("  reproduce: this exception's script() is a stand-alone file; to_json() has every number")
@@ -78,7 +85,11 @@ def _listed(findings: list[Finding], most: int = 6) -> str:
 
 
 def _what(quantity: str) -> str:
-    return quantity if quantity.startswith(("output", "⟨", "cotangents")) else f"the cotangent of {quantity}"
+    return (
+        quantity
+        if quantity.startswith(("output", "⟨", "cotangents", "delta", CALL))
+        else f"the cotangent of {quantity}"
+    )
 
 
 def _cut(name: str, width: int) -> str:
@@ -95,6 +106,7 @@ def document(result: Result, diagnosis: str) -> dict[str, Any]:
         "verdict": str(worst.verdict if worst else result.verdict),
         "diagnosis": diagnosis,
         "not_claimed": list(result.not_claimed),
+        "notes": list(result.notes),
         "findings": [_finding(f) for f in result.findings],
     }
     if result.setting is not None:
@@ -120,6 +132,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "enclosure": None if e.enclosure is None else [_number(v) for v in e.enclosure],
         "refused": list(e.refused),
         "reason": e.reason,
+        "fix": e.fix,
     }
 
 
@@ -138,20 +151,23 @@ def diagnosis_of(result: Result) -> str:
     """Name the defect behind the gravest refused cotangent or output, or say that no pattern was found."""
     from oracles.diagnosis import Symptoms, diagnose
 
+    declaration = fitting_declaration(result)
+    if declaration:
+        return declaration
     worst, setting = result.worst, result.setting
     references = [o for o in setting.oracles if o.perturbed is not None] if setting else []
     if worst is None or setting is None or not references:
-        return "no pattern found"
+        return NOTHING
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     try:
         y, pullback = setting.subject(**setting.primals)
         got = named_outputs(outputs(y), dict(pullback(setting.delta)))
     except Exception:
-        return "no pattern found"
+        return NOTHING
     wy, wanted_pullback = references[0](**primals)
     want = named_outputs(outputs(wy), dict(wanted_pullback(delta)))
     if worst.quantity not in want:
-        return "no pattern found"
+        return NOTHING
     allowed = rounding_at(references, primals, delta, setting.precision, fallback=setting.subject).allowance(
         MORE_SAMPLES
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from oracles.rule import Array, Enclosure, Rule, outputs, with_dtype
-from oracles.verdict import Result
+from oracles.verdict import Finding, Result, Setting
 
 _HEAD = '''\
 """{title}
@@ -36,11 +36,13 @@ primals = {{
 {primals}
 }}
 delta = {delta}
+'''
 
+_VALUES = """
 # What the subject returned there, and how far rounding may move each entry.
 subject = {subject}
 allowed = {allowed}
-'''
+"""
 
 _TORCH = """
 # The reference states the primal only; PyTorch derives the rest, in float64.
@@ -83,6 +85,12 @@ _RECORDED = """
 oracle = {values}
 """
 
+_TOLD = """
+# No oracle is needed to see it: call the subject with these, as the report above says.
+print(__doc__)
+sys.exit(1)
+"""
+
 _TAIL = """
 error = np.abs(subject.astype(np.float64) - oracle) if subject.shape == oracle.shape else None
 print("{name}: the subject returned\\n", subject, "\\n{oracle} says\\n", oracle)
@@ -106,11 +114,26 @@ def script(result: Result, report: str) -> str:
     Raises:
         ValueError: if the result carries no point, or nothing in it is refused.
     """
-    from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
-
     worst, setting = result.worst, result.setting
     if worst is None or setting is None or not worst.refuses:
         raise ValueError("script: expected a refused result with its point, got one without")
+    head = _HEAD.format(
+        title=f"{result.subject}: {worst.verdict} in {worst.quantity}".replace('"""', "'''"),
+        report=report.replace("\\", "\\\\").replace('"""', "'''"),
+        primals="\n".join(f"    {n!r}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
+        delta=f"[{', '.join(_literal(np.asarray(d)) for d in outputs(setting.delta))}]",
+    )
+    try:
+        shown = _compared(worst, setting)
+    except Exception:  # the subject raises here, or what it returns is no array: that is the finding
+        shown = ""
+    return head + (shown or _TOLD)
+
+
+def _compared(worst: Finding, setting: Setting) -> str:
+    """Return the code that compares the refused array with the oracle's; "" where no comparison of values shows it."""
+    from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
+
     wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     y, pullback = setting.subject(**setting.primals)
     got = named_outputs(outputs(y), dict(pullback(setting.delta)))
@@ -118,17 +141,14 @@ def script(result: Result, report: str) -> str:
     oracle = next((o for o in setting.oracles if o.name == worst.oracle), setting.oracles[0])
     oracle_y, oracle_pullback = oracle(**wide)
     want = named_outputs(outputs(oracle_y), dict(oracle_pullback(wide_delta)))[name]
-    allowed = rounding_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
-    head = _HEAD.format(
-        title=f"{result.subject}: {worst.verdict} in {name}".replace('"""', "'''"),
-        report=report.replace("\\", "\\\\").replace('"""', "'''"),
-        primals="\n".join(f"    {n!r}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
-        delta=f"[{', '.join(_literal(np.asarray(d)) for d in outputs(setting.delta))}]",
-        subject=_literal(np.asarray(got[name])),
-        allowed=_literal(np.asarray(allowed.allowance(MORE_SAMPLES)[name], np.float64)),
-    )
+    rounding = rounding_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
+    mine, allowed = np.asarray(got[name]), np.asarray(rounding.allowance(MORE_SAMPLES)[name], np.float64)
+    theirs = np.asarray(want.mid if isinstance(want, Enclosure) else want, np.float64)
+    if mine.shape == theirs.shape and worst.oracle == "itself" and np.all(np.abs(mine - theirs) <= allowed):
+        return ""
     position = int(name[7:-1]) if name.startswith("output[") else 0
-    return head + _oracle(oracle, name, position, want) + _TAIL.format(name=name, oracle=oracle.name)
+    values = _VALUES.format(subject=_literal(mine), allowed=_literal(allowed))
+    return values + _oracle(oracle, name, position, want) + _TAIL.format(name=name, oracle=oracle.name)
 
 
 def _oracle(oracle: Rule, name: str, position: int, want: Any) -> str:

@@ -101,6 +101,7 @@ class Rounding:
         primals, delta: the point, in float64.
         precision: what the subject computes in.
         known: what oracles of these names have already answered at the point.
+        blur: how far the subject's cotangents may be off by the way in which they are read.
     """
 
     sources: Sequence[Rule]
@@ -108,6 +109,7 @@ class Rounding:
     delta: Any
     precision: str
     known: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    blur: Mapping[str, Array] = field(default_factory=dict)
     _centre: Array | None = None
     _worst: Array | None = None
     _places: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
@@ -129,7 +131,8 @@ class Rounding:
                 last = u * self._growth * np.abs(self._centre) if self._worst is None else self._worst
                 self._worst = np.maximum(np.maximum(last, floor), deviation)
             self._samples = samples
-        return self._named(self._worst)
+        found = self._named(self._worst)
+        return {n: a + self.blur[n] if n in self.blur else a for n, a in found.items()} if self.blur else found
 
     def jumps(self, name: str) -> bool:
         """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
@@ -197,7 +200,9 @@ def rounding_at(
     of these names have already answered at the point, so that they are not asked again.
     """
     sources = [*(rule for rule in oracles if rule.perturbed is not None), _shaken_inputs(fallback)]
-    return Rounding(sources, with_dtype(primals, np.float64), with_dtype(delta, np.float64), precision, known or {})
+    wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
+    blur = fallback.blur(wide, unit_roundoff(precision)) if fallback.blur else {}
+    return Rounding(sources, wide, wide_delta, precision, known or {}, blur)
 
 
 def _shaken_inputs(rule: Rule) -> Rule:

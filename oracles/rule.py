@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,6 +56,14 @@ class Shake(NamedTuple):
     floor: float = 0.0
 
 
+class Unfit(TypeError, ValueError):
+    """What was handed in does not fit together: the message says what came, what was expected, and shows the fix."""
+
+
+class ReferenceFailed(RuntimeError):
+    """A reference raised: nothing is known of the subject. The cause is the reference's own exception."""
+
+
 class Opaque(NotImplementedError):
     """A rule cannot be perturbed at this point: its operations run where they cannot be reached."""
 
@@ -75,7 +83,11 @@ class Rule:
             can never be seen into. `oracles.rounding` derives tolerances from it.
         reference: the primal that a framework differentiates, as its user wrote it.
         lifted: the object that was made a Rule (a layer, a class, a function), where there is one.
-        framework: "torch", "jax", or "" for NumPy.
+        variants: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
+        blur: ``blur(primals, u)``, how far cotangents may be off by the way in which they are read, u being the unit
+            roundoff: a gradient that shows in an optimizer's update alone carries the rounding of the parameter.
+        declared: the conventions that the subject declares, see `oracles.declared`.
+        framework: what computes inside: "torch", "jax", "compiled" …, or "" for NumPy alone, which runs on balls too.
     """
 
     evaluate: Evaluate
@@ -84,6 +96,9 @@ class Rule:
     reference: Callable[..., Any] | None = None
     framework: str = ""
     lifted: Any = None
+    variants: Mapping[str, Evaluate] = field(default_factory=dict)
+    blur: Callable[[Primals, float], Mapping[str, Array]] | None = None
+    declared: Any = None
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
@@ -111,7 +126,11 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
 
 
 def called(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
-    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin)."""
+    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin).
+
+    Raises:
+        Unfit: if its parameters are others than the primals.
+    """
     return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
 
 
@@ -126,14 +145,29 @@ def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError:
-        return not (positional and len(required) == len(names) == 1)  # one primal can only be meant for one parameter
+        if positional and len(required) == len(names) == 1:
+            return False  # one primal can only be meant for one parameter
+        raise Unfit(
+            f"{getattr(f, '__qualname__', f)} takes {signature}, but the primals are {', '.join(names)}.\n"
+            f"Fix: name its parameters like the primals:\n    def {_plain_name(f)}({', '.join(names)}): ..."
+        ) from None
     return True
+
+
+def _plain_name(f: Any) -> str:
+    name = str(getattr(f, "__name__", "reference"))
+    return name if name.isidentifier() else "reference"
 
 
 def describe(value: Any) -> str:
     """Say what came, for an error message."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | dict):
         return f"a {type(value).__name__} of {len(value)}"
+    if value is None:
+        return "nothing (None)"
+    if hasattr(value, "requires_grad"):
+        with_grad = ", requires grad" if value.requires_grad else ""
+        return f"a torch tensor of shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')}{with_grad})"
     return f"{value!r:.60} ({type(value).__name__})"

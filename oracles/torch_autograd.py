@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Shake, called, is_differentiable, outputs
+from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Shake, Unfit, called, is_differentiable, outputs
 
 
 def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:
@@ -58,7 +58,7 @@ def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[s
         y = called(f, tensors)
     for part in outputs(y):
         if not isinstance(part, torch.Tensor):
-            raise TypeError(
+            raise Unfit(
                 f"{name}: the reference must return a torch tensor (or a tuple of them), got {type(part).__name__}"
             )
     return tensors, y

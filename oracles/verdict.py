@@ -44,6 +44,7 @@ class Evidence:
         enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could tell.
         refused: how many entries are refused, of how many.
         reason: what is wrong in words: "shape (3,), expected (1, 3)", "no subgradient", who agrees with whom.
+        fix: lines of code that mend it, where that is known.
     """
 
     index: tuple[int, ...] = ()
@@ -53,6 +54,7 @@ class Evidence:
     enclosure: tuple[float, float] | None = None
     refused: tuple[int, int] = (0, 0)
     reason: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Finding:
     ratio: float = 0.0
     resolves: float = 0.0
     evidence: Evidence = Evidence()
+
+    @property
+    def is_cotangent(self) -> bool:
+        """Whether a cotangent was judged, and not an output."""
+        return self.quantity.split("[")[0] != "output"
 
     @property
     def gravity(self) -> tuple[bool, int, float]:
@@ -102,6 +109,8 @@ class Result:
         check: the property that was checked.
         findings: one for every array and oracle.
         not_claimed: primals for which the subject claims no gradient; nothing was judged there.
+        notes: what is worth telling and no reason to refuse.
+        cause: what the subject raised, where it did.
         setting: the point, the subject and the oracles.
     """
 
@@ -110,6 +119,24 @@ class Result:
     findings: tuple[Finding, ...]
     not_claimed: tuple[str, ...] = ()
     setting: Setting | None = field(default=None, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """Say who accepted what, what would have been refused, and what was not judged at all."""
+        by_oracle: dict[str, list[str]] = {}
+        for f in self.findings:
+            if not f.refuses and f.quantity not in by_oracle.setdefault(f.oracle, []):
+                by_oracle[f.oracle].append(f.quantity)
+        seen = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
+        lines = [f"{self.subject}: {self.verdict}  [{self.check}]", f"  judged: {seen or 'nothing'}"]
+        if self.resolves:
+            lines.append(
+                f"  error {self.ratio:.2g} of what rounding allows; an error of {self.resolves:.0e} is refused"
+            )
+        if self.not_claimed:
+            lines.append(f"  no gradient claimed, nothing judged: {', '.join(self.not_claimed)}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     @property
     def worst(self) -> Finding | None:
@@ -118,8 +145,10 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict; vacuous where nothing was judged, or nothing could be seen by anyone."""
+        """The gravest verdict; vacuous where nothing was judged, nothing could be seen, or no gradient is claimed."""
         if not self.findings or all(f.verdict is Verdict.VACUOUS for f in self.findings):
+            return Verdict.VACUOUS
+        if self.not_claimed and not self.refuses and not any(f.is_cotangent for f in self.findings):
             return Verdict.VACUOUS
         seeing = [f for f in self.findings if f.verdict is not Verdict.VACUOUS]
         return max(seeing, key=lambda finding: finding.gravity).verdict

@@ -1,40 +1,160 @@
-"""Lifts of hand-written NumPy into a Rule: a pair of functions, and the layers and losses of `manual_bp`."""
+"""Lifts of hand-written functions into a Rule: a pair, and the layers and losses of `manual_bp`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from manual_bp.protocol import as_tuple, inputs_of
-from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, describe
+from oracles.lifts.arrays import Framework, Home, home
+from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, called, describe, is_differentiable
 
 
 def manual(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[[Any, Any], Any], *, name: str | None = None
+    forward: Callable[..., tuple[Any, Any]],
+    backward: Callable[[Any, Any], Any],
+    *,
+    arrays: Framework = "numpy",
+    device: Any = None,
+    dtypes: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> Rule:
     """Lift a hand-written pair into a Rule.
+
+    Nothing is assumed of what is inside: NumPy, a compiled function behind ctypes, a Triton kernel.
 
     Args:
         forward: ``forward(**primals) -> (y, cache)``.
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the primals' order (one
             array where there is one primal). ``None`` or a missing name claims no gradient for that primal.
+        arrays: what the pair is fed and returns: "numpy", "torch" (tensors without grad) or "jax".
+        device: where torch tensors live, "cuda" for example; by default the CPU.
+        dtypes: the only floating dtypes that the pair may be fed, say ``("float64",)`` for compiled code that takes a
+            pointer; by default all, and python-flint's balls.
         name: what reports call it; the forward's name by default.
+
+    Raises:
+        Unfit: when evaluated, if forward returns no pair, takes other names than the primals', or backward returns
+            what fits no primal.
     """
     label = name or str(getattr(forward, "__qualname__", "manual"))
+    at_home = home(arrays, device, None if dtypes is None else tuple(dtypes))
 
     def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        came = forward(**primals)
+        with at_home.visit():
+            came = called(forward, at_home.all(primals))
         if not (isinstance(came, tuple) and len(came) == 2):
-            raise TypeError(
+            raise Unfit(
                 f"{label}: forward must return a pair (y, cache), got {describe(came)}.\n"
                 "Fix:    y = ...\n        return y, (z, W)      # whatever backward needs"
             )
         y, cache = came
-        return y, lambda delta: named_cotangents(backward(cache, delta), primals, label)
 
-    return Rule(evaluate, label)
+        def pullback(delta: Any) -> Cotangents:
+            with at_home.visit():
+                found = backward(cache, taken(delta, at_home))
+            return {n: at_home.give(g) for n, g in named_cotangents(found, primals, label).items()}
+
+        return given(y, at_home), pullback
+
+    return Rule(evaluate, label, framework=at_home.framework, lifted=(forward, backward))
+
+
+def elementwise(
+    f: Callable[[Any], Any],
+    derivative: Callable[[Any], Any],
+    *,
+    of: str = "input",
+    arrays: Framework = "numpy",
+    name: str | None = None,
+) -> Rule:
+    """Lift an activation and its derivative, dL/dz = delta · f'(z), into a Rule of one primal.
+
+    Args:
+        f: the activation, entry by entry.
+        derivative: f' as a function ``of`` the "input" z, or of the "output" f(z): ``lambda a: a * (1 - a)``. For
+            ``f(x, prime=True)`` it is ``lambda z: f(z, prime=True)``.
+        arrays, name: as in `manual`.
+    """
+    if of not in ("input", "output"):
+        raise Unfit(f"elementwise: of: expected 'input' or 'output', got {of!r}")
+    at_home = home(arrays)
+    label = name or str(getattr(f, "__qualname__", "elementwise"))
+
+    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
+        if len(primals) != 1:
+            raise Unfit(f"{label}: an elementwise function takes one primal, got {', '.join(primals)}")
+        ((primal, array),) = primals.items()
+        with at_home.visit():
+            z = at_home.take(array)
+            y = f(z)
+
+        def pullback(delta: Any) -> Cotangents:
+            with at_home.visit():
+                return {primal: at_home.give(taken(delta, at_home) * derivative(z if of == "input" else y))}
+
+        return at_home.give(y), pullback
+
+    return Rule(evaluate, label, framework=at_home.framework, lifted=(f, derivative))
+
+
+def value_and_grad(
+    f: Callable[..., tuple[Any, Any]],
+    wrt: str | Sequence[str] | None = None,
+    *,
+    arrays: Framework = "numpy",
+    name: str | None = None,
+) -> Rule:
+    """Lift a loss that returns its value and its gradient together: ``f(**primals) -> (value, gradient)``.
+
+    The cotangent of a primal is delta times its gradient: of a loss for each row, the row's delta times the row.
+
+    Args:
+        f: returns the value, and the gradient of one primal, or several as a tuple or as ``{name: gradient}``.
+        wrt: the primals that a gradient, or a tuple of them, belongs to; by default every floating primal, or the
+            first one where a single gradient comes back.
+        arrays, name: as in `manual`.
+    """
+    label = name or str(getattr(f, "__qualname__", "value_and_grad"))
+    at_home = home(arrays)
+
+    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
+        with at_home.visit():
+            came = called(f, at_home.all(primals))
+        if not (isinstance(came, tuple) and len(came) == 2):
+            raise Unfit(f"{label}: expected a pair (value, gradient), got {describe(came)}.\nFix:    return loss, dy")
+        value, gradients = given(came[0], at_home), given(came[1], at_home)
+        named = _gradients(gradients, primals, (wrt,) if isinstance(wrt, str) else wrt, label)
+
+        def pullback(delta: Any) -> Cotangents:
+            return {n: _times(np.asarray(delta), g) for n, g in named.items()}
+
+        return value, pullback
+
+    return Rule(evaluate, label, framework=at_home.framework, lifted=f)
+
+
+def _gradients(came: Any, primals: Primals, wrt: Sequence[str] | None, label: str) -> Cotangents:
+    if isinstance(came, Mapping):
+        return named_cotangents(came, primals, label)
+    floating = [n for n, a in primals.items() if is_differentiable(a)]
+    names = tuple(wrt) if wrt is not None else tuple(floating if isinstance(came, tuple) else floating[:1])
+    parts = came if isinstance(came, tuple) else (came,)
+    if len(parts) != len(names) or any(n not in primals for n in names):
+        raise Unfit(
+            f"{label}: {len(parts)} gradient(s) came back for wrt={names}, the primals are {', '.join(primals)}.\n"
+            f"Fix: say which they belong to:    oracles.value_and_grad(f, wrt={tuple(floating[: len(parts)])})"
+        )
+    return {n: g for n, g in zip(names, parts, strict=True) if g is not None}
+
+
+def _times(delta: Array, gradient: Any) -> Any:
+    """Return delta · gradient, delta along the first axes of the gradient; what is no array is left to the judge."""
+    if not isinstance(gradient, np.ndarray | np.generic):
+        return gradient
+    return np.asarray(delta.reshape(delta.shape + (1,) * (np.ndim(gradient) - delta.ndim)) * gradient)
 
 
 def manual_layer(layer: Any, *, name: str | None = None) -> Rule:
@@ -91,18 +211,39 @@ def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rul
     return Rule(evaluate, name or f"{loss!r} of {network!r}", lifted=(network, loss))
 
 
+def taken(delta: Any, at_home: Home) -> Any:
+    """Return a cotangent, or a tuple of them, as the subject's own arrays."""
+    return tuple(map(at_home.take, delta)) if isinstance(delta, tuple) else at_home.take(delta)
+
+
+def given(tree: Any, at_home: Home) -> Any:
+    """Return outputs, or cotangents by name, as NumPy arrays; what is no array of the subject's is left as it is."""
+    if isinstance(tree, Mapping):
+        return {n: at_home.give(a) for n, a in tree.items()}
+    return type(tree)(map(at_home.give, tree)) if type(tree) in (tuple, list) else at_home.give(tree)
+
+
 def named_cotangents(came: Any, primals: Primals, label: str) -> Cotangents:
-    """Return what a hand-written backward returned as ``{name: cotangent}``, dropping ``None``."""
+    """Return what a hand-written backward returned as ``{name: cotangent}``, dropping ``None``.
+
+    Raises:
+        Unfit: if that is no mapping, and no tuple of one cotangent for each primal, or for each floating one.
+    """
     if not isinstance(came, Mapping):
         parts = came if isinstance(came, tuple) else (came,)
-        if len(parts) != len(primals):
-            raise TypeError(
+        floating = [n for n, a in primals.items() if is_differentiable(a)]
+        names = next((n for n in (list(primals), floating) if len(n) == len(parts)), None)
+        if names is None or came is None:
+            raise Unfit(
                 f"{label}: backward returned {describe(came)}, expected a dict or a tuple of {len(primals)} "
                 f"cotangents in the order of the primals ({', '.join(primals)}).\n"
-                f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in list(primals)[:3])}}}"
+                f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in floating[:3])}}}"
             )
-        came = dict(zip(primals, parts, strict=True))
+        came = dict(zip(names, parts, strict=True))
     unknown = [n for n in came if n not in primals]
     if unknown:
-        raise ValueError(f"{label}: backward returned a cotangent for {unknown}, but the primals are {list(primals)}")
+        raise Unfit(
+            f"{label}: backward returned a cotangent for {unknown}, but the primals are {list(primals)}.\n"
+            f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n, a in primals.items() if is_differentiable(a))}}}"
+        )
     return {n: g for n, g in came.items() if g is not None}

@@ -1,0 +1,82 @@
+"""For a declaration that does not fit: search for the one that would, and say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from oracles.finite_difference import finite_difference
+from oracles.rounding import named_outputs
+from oracles.rule import Array, Enclosure, Primals, Rule, outputs, with_dtype
+from oracles.verdict import Result
+
+SAME = 2.0**-8  # factors of one array that differ by less are one factor: the judge decides on it
+
+
+def fitting_declaration(result: Result) -> str:
+    """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
+    from oracles.judge import cotangents_like, judge
+
+    setting = result.setting
+    if setting is None or setting.subject.declared is None or not setting.oracles:
+        return ""
+    subject, primals = setting.subject, setting.primals
+
+    def accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule]) -> bool:
+        try:
+            y, _ = rule(**primals)
+            fits = [np.shape(p) for p in outputs(y)] == [np.shape(d) for d in outputs(setting.delta)]
+            delta = setting.delta if fits else cotangents_like(y, np.random.default_rng(0), 1)[0]
+            return not judge(rule, primals, delta, oracles, precision=setting.precision).refuses
+        except Exception:  # whatever it was: this declaration does not fit
+            return False
+
+    told = subject.declared
+    for words, rule in told.alternatives(*_measured(result)):
+        if accepted(rule, primals, setting.oracles):
+            return f"the declaration does not fit; {words} would"
+    for name in told.fused:
+        rule, point = told.unfused(name, primals)
+        if accepted(rule, point, (finite_difference(rule),)):
+            return f"the declaration does not fit: nothing is fused, this is the gradient of what becomes of {name}"
+    return ""
+
+
+def _measured(result: Result) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what each cotangent is times the oracle's, where that is one number, and the slopes at declared kinks."""
+    setting = result.setting
+    assert setting is not None
+    told: Any = setting.subject.declared
+    try:
+        got = dict(setting.subject(**setting.primals)[1](setting.delta))
+        oracle = setting.oracles[0](**with_dtype(dict(setting.primals), np.float64))
+        want = named_outputs((), dict(oracle[1](with_dtype(setting.delta, np.float64))))
+    except Exception:
+        return {}, {}
+    refused = {f.quantity for f in result.findings if f.refuses}
+    factors = {n: _one(np.asarray(got[n], np.float64), _middle(want[n])) for n in refused & got.keys() & want.keys()}
+    slopes = {}
+    for n in told.kinks:
+        at, _ = told.at_kinks(n, setting.primals)
+        if n in got and np.shape(got[n]) == np.shape(setting.delta) and np.any(at):
+            slopes[n] = _one(np.asarray(got[n], np.float64)[at], np.asarray(setting.delta, np.float64)[at])
+    return {n: f for n, f in factors.items() if f is not None}, {n: s for n, s in slopes.items() if s is not None}
+
+
+def _one(got: Array, want: Array) -> float | None:
+    """Return the one factor between two arrays of a shape; ``None`` where there is none."""
+    if got.shape != want.shape:
+        return None
+    seen = want != 0
+    factors = got[seen] / want[seen]
+    if not factors.size or not np.all(np.isfinite(factors)) or np.ptp(factors) > SAME * np.max(np.abs(factors)):
+        return None
+    found = float(np.median(factors))
+    near = float(f"{found:.6g}")
+    return near if abs(near - found) <= 2.0**-18 * abs(found) else found
+
+
+def _middle(answer: Any) -> Array:
+    return np.asarray(answer.mid if isinstance(answer, Enclosure) else answer, np.float64)

@@ -1,0 +1,155 @@
+"""Where a subject's arrays live: NumPy, torch on any device, or JAX; and the way there and back.
+
+The judge speaks NumPy. A torch tensor on the CPU shares the memory of the array that it is made from, strides
+included, so that what a subject writes into its arguments is seen, and so is a kernel that takes one array's strides
+for another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from oracles.rule import Array, Unfit
+
+Framework: TypeAlias = Literal["numpy", "torch", "jax"]
+
+
+@dataclass(frozen=True)
+class Home:
+    """How a subject's own arrays are made of the judge's, and the judge's of them.
+
+    Attributes:
+        take: NumPy array -> the subject's; give: the reverse, and leaves alone what is not one of the subject's.
+        visit: a context in which the subject's code runs; it is given the arrays taken, by the arrays they are of.
+        framework: as in `Rule.framework`: "" for NumPy.
+    """
+
+    take: Callable[[Array], Any]
+    give: Callable[[Any], Any]
+    visit: Callable[[], AbstractContextManager[Any]] = nullcontext
+    framework: str = ""
+
+    def all(self, primals: Mapping[str, Array]) -> dict[str, Any]:
+        """Take every array of a mapping."""
+        return {name: self.take(array) for name, array in primals.items()}
+
+
+def home(arrays: Framework, device: Any = None, dtypes: tuple[str, ...] | None = None) -> Home:
+    """Return where a subject's arrays live.
+
+    Args:
+        arrays: "numpy", "torch" or "jax".
+        device: of torch tensors, as torch names it ("cuda", "cuda:1"); the CPU by default.
+        dtypes: the only floating dtypes that the subject may be fed, as for compiled code; all by default.
+
+    Raises:
+        Unfit: for another framework, or a device without torch.
+    """
+    if device is not None and arrays != "torch":
+        raise Unfit(f"device: expected arrays='torch' beside device={device!r}, got arrays={arrays!r}")
+    if arrays == "numpy":
+        found = Home(_same, _same)
+    elif arrays == "torch":
+        found = Home(lambda a: tensor(a, device), array_of, framework="torch")
+    elif arrays == "jax":
+        found = Home(_jax_array, lambda a: np.asarray(a) if hasattr(a, "addressable_shards") else a, _x64, "jax")
+    else:
+        raise Unfit(f"arrays: expected 'numpy', 'torch' or 'jax', got {arrays!r}")
+    return found if dtypes is None else _only(found, dtypes)
+
+
+def _same(array: Any) -> Any:
+    return array
+
+
+def _only(free: Home, dtypes: tuple[str, ...]) -> Home:
+    """Feed a subject nothing but these floating dtypes: another layout of bits would be read as garbage."""
+
+    def take(array: Array) -> Any:
+        if array.dtype.kind not in "iub" and array.dtype.name not in dtypes:
+            raise Unfit(f"dtypes: the subject takes {', '.join(dtypes)}, got {array.dtype.name}")
+        return free.take(np.require(array, requirements="A"))
+
+    return Home(take, free.give, free.visit, free.framework or "compiled")
+
+
+def tensor(array: Array, device: Any = None) -> Any:
+    """Return a torch tensor of an array's memory and strides; a copy where torch cannot share it.
+
+    Torch takes no negative strides and no read-only memory: those are copied, stride 0 kept as it is.
+    """
+    import torch
+
+    array = np.asarray(array)
+    if array.dtype.kind == "O":
+        raise Unfit("torch tensors hold no objects")
+    kept = array.flags.writeable and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
+    source = array if kept else _copied(array)
+    if array.dtype.name == "bfloat16":
+        found = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
+    else:
+        found = torch.from_numpy(source)
+    if not kept and 0 in array.strides and array.size:
+        repeated = tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)
+        found = found[repeated].expand(array.shape)
+    if device is None or torch.device(device).type == "cpu":
+        return found
+    moved = torch.empty_strided(found.shape, found.stride(), dtype=found.dtype, device=device)
+    return found.to(device) if 0 in found.stride() else moved.copy_(found)
+
+
+def _copied(array: Array) -> Array:
+    """Copy an array into writeable memory, with its strides where those are of a plain slice."""
+    steps = [s // array.itemsize for s in array.strides]
+    if array.size and all(s > 0 for s in steps) and not array.flags.c_contiguous:
+        room = np.zeros(1 + sum(s * (n - 1) for s, n in zip(steps, array.shape, strict=True)), array.dtype)
+        like = np.lib.stride_tricks.as_strided(room, array.shape, array.strides)
+        like[...] = array
+        return like
+    return np.array(array, order="C", copy=True)
+
+
+def array_of(value: Any) -> Any:
+    """Return a torch tensor as the NumPy array of its memory (a copy from another device); anything else as it is."""
+    if not hasattr(value, "requires_grad"):
+        return value
+    import torch
+
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    if value.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+def _jax_array(array: Array) -> Any:
+    import jax.numpy as jnp
+
+    with _x64():
+        return jnp.asarray(array)
+
+
+@contextmanager
+def _x64() -> Iterator[None]:
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+def numpy_array(name: str, value: Any) -> Array:
+    """Return what a user handed in as a NumPy array of floating, integer or boolean dtype.
+
+    Raises:
+        Unfit: for anything else; says what came.
+    """
+    array = np.asarray(array_of(value))
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise Unfit(f"{name}: expected a floating, integer or boolean array, got dtype {array.dtype}")
+    return array

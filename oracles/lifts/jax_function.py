@@ -1,0 +1,102 @@
+"""Lift a `jax.custom_vjp`, JAX's hand-written backward: its own fwd and bwd, and what JAX makes of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from oracles.lifts.arrays import home
+from oracles.lifts.manual import given, taken
+from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, is_differentiable
+
+_HOME = home("jax")
+
+
+def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = None, name: str | None = None) -> Rule:
+    """Lift a `jax.custom_vjp` into a Rule: what bwd returns is judged before JAX fills in zeros for ``None``.
+
+    Beside that, `jax.vjp` is checked, with and without `jax.jit`, and the function without a derivative against fwd.
+    A function that has no custom rule is differentiated by JAX.
+
+    Args:
+        f: the function, ``f(**primals, **options)``.
+        options: its other arguments by name, those of ``nondiff_argnums`` among them.
+        name: what reports call it.
+
+    Raises:
+        Unfit: if this is no function, or its parameters are others than the primals and options.
+    """
+    if not callable(f):
+        raise Unfit(f"jax_function: expected a function or a jax.custom_vjp, got {f!r:.60}")
+    rest = dict(options or {})
+    plain = getattr(f, "fun", f)
+    label = name or str(getattr(plain, "__name__", "jax_function"))
+    static = tuple(getattr(f, "nondiff_argnums", ()))
+
+    def order(primals: Primals) -> list[str]:
+        names = [p for p in inspect.signature(plain).parameters if p in primals or p in rest]
+        if {*names} != {*primals, *rest}:
+            raise Unfit(
+                f"{label}: takes {inspect.signature(plain)}, but the primals are {', '.join(primals)}"
+                + (f", the options {', '.join(rest)}" if rest else "")
+                + f".\nFix: name the primals like its parameters, or\n    def {label}({', '.join(primals)}): ..."
+            )
+        return names
+
+    def own(**primals: Array) -> tuple[Any, Pullback]:
+        names, taken_ = order(primals), {**_HOME.all(primals), **rest}
+        with _HOME.visit():
+            y, residuals = f.fwd(*(taken_[n] for n in names))  # type: ignore[attr-defined]
+
+        def pullback(delta: Any) -> Cotangents:
+            with _HOME.visit():
+                came = f.bwd(*(taken_[names[i]] for i in static), residuals, taken(delta, _HOME))  # type: ignore[attr-defined]
+            rules = [n for i, n in enumerate(names) if i not in static]
+            parts = tuple(came) if isinstance(came, tuple | list) else (came,)
+            if len(parts) != len(rules):
+                raise TypeError(
+                    f"bwd returned {len(parts)} cotangents for the {len(rules)} arguments {', '.join(rules)}"
+                )
+            return _floating(primals, zip(rules, parts, strict=True))
+
+        return given(y, _HOME), pullback
+
+    def by_jax(compiled: bool, **primals: Array) -> tuple[Any, Pullback]:
+        import jax
+
+        names = order(primals)
+        judged = [n for n in names if n in primals and is_differentiable(primals[n])]
+        fixed = {**_HOME.all({n: a for n, a in primals.items() if n not in judged}), **rest}
+
+        def of_judged(*arrays: Any) -> Any:
+            at = {**fixed, **dict(zip(judged, arrays, strict=True))}
+            return f(*(at[n] for n in names))
+
+        def pulled(arrays: Sequence[Any], delta: Any) -> Any:
+            return jax.vjp(of_judged, *arrays)[1](delta)
+
+        arrays = [_HOME.take(primals[n]) for n in judged]
+        with _HOME.visit():
+            y = (jax.jit(of_judged) if compiled else of_judged)(*arrays)
+
+        def pullback(delta: Any) -> Cotangents:
+            with _HOME.visit():
+                came = (jax.jit(pulled) if compiled else pulled)(arrays, taken(delta, _HOME))
+            return _floating(primals, zip(judged, came, strict=True))
+
+        return given(y, _HOME), pullback
+
+    def eager(**primals: Array) -> tuple[Any, Pullback]:
+        return by_jax(False, **primals)
+
+    def jitted(**primals: Array) -> tuple[Any, Pullback]:
+        return by_jax(True, **primals)
+
+    custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
+    ways = {"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if custom else {"jax.jit": jitted}
+    return Rule(own if custom else eager, label, framework="jax", lifted=f, variants=ways)
+
+
+def _floating(primals: Primals, cotangents: Any) -> Cotangents:
+    return {n: _HOME.give(g) for n, g in cotangents if g is not None and n in primals and is_differentiable(primals[n])}
