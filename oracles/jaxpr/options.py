@@ -35,10 +35,7 @@ class Options:
 
 
 def split(options: Mapping[str, Any]) -> Options:
-    """Set the numbers of options apart, also those in tuples.
-
-    Booleans, negative integers (axes) and 0.0 and 1.0 (which switch something off) stay.
-    """
+    """Set the numbers of options apart, also those in tuples; booleans and negative integers (axes) stay."""
     numbers: dict[type, list[Any]] = {int: [], float: []}
     form = tuple((name, _empty(value, numbers)) for name, value in options.items())
     return Options(form, tuple(n + 1 for n in numbers[int]), tuple(numbers[float]))
@@ -48,7 +45,7 @@ def _empty(value: Any, numbers: Mapping[type, list[Any]]) -> Any:
     kind = type(value)
     if kind is tuple:
         return tuple(_empty(part, numbers) for part in value)
-    if (kind is int and value >= 0) or (kind is float and isfinite(value) and value not in (0, 1)):
+    if (kind is int and value >= 0) or (kind is float and isfinite(value)):
         numbers[kind].append(value)
         return _Number(kind)
     return value
