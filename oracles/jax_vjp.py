@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from oracles.jaxpr.dimensions import Example
-from oracles.jaxpr.learning import KEPT, Plan, Signature, Translated, like
+from oracles.jaxpr.learning import KEPT, Experience, Signature, Translated
 from oracles.jaxpr.options import split
-from oracles.jaxpr.patterns import Pattern, is_symbol
+from oracles.jaxpr.patterns import Pattern
 from oracles.jaxpr.trace import Executables, compile_xla, trace
 from oracles.jaxpr.writer import UnsupportedPrimitive
 from oracles.rule import Array, Cotangents, Opaque, Primals, Pullback, Rule, Shake, is_differentiable, outputs
@@ -44,19 +44,19 @@ def jax_vjp(
     """
     if through not in ("numpy", "xla"):
         raise ValueError(f'through: expected "numpy" or "xla", got {through!r}')
-    return _rule(f, options or {}, name, through == "xla", {})
+    return _rule(f, options or {}, name, through == "xla", Experience())
 
 
 def jax_family(f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
     """Return the function of options that lifts a primal by `jax_vjp`; what it has traced serves all its rules."""
-    learnt: dict[Any, Signature] = {}
-    return lambda options: _rule(f, options, "jax", False, learnt)
+    experience = Experience()
+    return lambda options: _rule(f, options, "jax", False, experience)
 
 
 def _rule(
-    f: Callable[..., Any], options: Mapping[str, Any], name: str, through_xla: bool, learnt: dict[Any, Signature]
+    f: Callable[..., Any], options: Mapping[str, Any], name: str, through_xla: bool, experience: Experience
 ) -> Rule:
-    oracle = _Oracle(f, options, name, through_xla, learnt)
+    oracle = _Oracle(f, options, name, through_xla, experience)
     reference = partial(f, **options) if options else f
     return Rule(oracle, name, None if through_xla else oracle.perturbed, reference, "jax")
 
@@ -70,15 +70,15 @@ class _Oracle:
         options: Mapping[str, Any],
         name: str,
         through_xla: bool,
-        learnt: dict[Any, Signature],
+        experience: Experience,
     ) -> None:
         self.f, self.name, self.through_xla = f, name, through_xla
         self.traces = self.compilations = 0
         self.opaque = ""
         self._settings, self._options = options, split(options)
-        self._numbers = (*self._options.sizes, *self._options.floats)
+        self._numbers = (*self._options.sizes, *self._options.lengths, *self._options.floats)
         self._floats = [np.asarray(number) for number in self._options.floats]
-        self._signatures = learnt
+        self._experience = experience
         self._executables: OrderedDict[Any, Executables] = OrderedDict()
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
@@ -115,42 +115,43 @@ class _Oracle:
             ys, cotangents = program.shaken(dims, (*arrays, *self._floats), deltas, shake)
         return ys, _named(primals, cotangents)
 
-    def _program(self, primals: Primals, arrays: Sequence[Array], dims: tuple[float, ...]) -> Translated | None:
+    def _program(self, primals: Primals, arrays: Sequence[Array], dims: tuple[Any, ...]) -> Translated | None:
         """Return a program that serves these primals; None where only XLA can."""
         if self.through_xla:
             return None
         key: Any = (self._options.form, *primals, *[(a.ndim, a.dtype) for a in arrays])
         if 0 in dims:
             key = (key, *[d == 0 for d in dims])
-        signature = self._signatures.get(key)
+        signature = self._experience.signatures.get(key)
         if signature is None:
-            signature = self._signatures[key] = like(self._signatures.values())
+            signature = self._experience.signatures[key] = Signature()
         program = signature.find(dims)
         if program is not None:
             return program
         self.opaque = signature.opaque
         return None if signature.opaque else self._learn(signature, primals, dims)
 
-    def _learn(self, signature: Signature, primals: Primals, dims: tuple[float, ...]) -> Translated | None:
+    def _learn(self, signature: Signature, primals: Primals, dims: tuple[Any, ...]) -> Translated | None:
+        places = [(name, axis) for name, a in primals.items() for axis in range(a.ndim)]
+        n_arrays = len(places)
+        places += [("", i) for i in range(len(self._numbers))]
         try:
-            for pattern, plan in signature.attempts(dims, len(dims) - len(self._numbers)):
-                example = Example({s: d for s, d in zip(pattern, dims, strict=True) if is_symbol(s)}, plan.trust)
+            for pattern, example in self._experience.attempts(signature, dims, places, n_arrays):
                 try:
                     program = self._translated(primals, pattern, example)
                 except UnsupportedPrimitive:
                     raise
                 except Exception as error:  # whatever it was: these dimensions do not trace symbolically
-                    signature.failed(error, example.conditions)
+                    self._experience.failed(signature, example, error)
                     continue
-                signature.plan = plan
+                self._experience.succeeded(example)
                 signature.programs.appendleft(program)
                 return program
-            program = signature.concrete[dims] = self._translated(primals, dims, Example({}, Plan().trust))
+            program = self._translated(primals, dims, Example({}, candid=False))
         except UnsupportedPrimitive as primitive:
             signature.opaque = self.opaque = str(primitive)
             return None
-        if len(signature.concrete) > KEPT:
-            signature.concrete.popitem(last=False)
+        signature.keep(dims, program)
         return program
 
     def _translated(self, primals: Primals, pattern: Pattern, example: Example) -> Translated:

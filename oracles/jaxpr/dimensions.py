@@ -2,17 +2,17 @@
 
 JAX's own symbolic dimensions refuse to compare where the answer depends on their values, and answer False to
 ``==``. Here the answer is that of the example, and the condition under which it holds is written down: the program
-serves whatever dimensions meet the conditions of its trace.
+serves whatever dimensions meet the conditions of its trace. What is right for all dimensions JAX itself decides.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import lru_cache
 from threading import RLock
 from types import SimpleNamespace
@@ -27,31 +27,22 @@ _ORDER = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
 _PATCHED = RLock()
 
 
-class Trust(IntEnum):
-    """What JAX's own code is told when it asks whether dimensions are equal; the reference's is told the truth.
-
-    JAX takes "no" to mean "not known to be", and then does what is right for either; or it gives up, and the next
-    level is tried. Each "yes" that does not hold for all dimensions becomes a condition of the program.
-    """
-
-    NOTHING = 0
-    EXPRESSIONS = 1
-    SIZES = 2
-
-
 @dataclass
 class Example:
     """The dimensions that decide a trace, and what it has come to depend on.
 
     Attributes:
         values: of the symbols.
-        trust: what JAX's own code is told.
+        candid: whether JAX's own code is told what is equal, as the reference's is. JAX takes "no" to mean "not
+            known to be", and then does what is right for either, or gives up.
         conditions: source over the symbols, in the order in which they were met.
+        asked: symbols of which JAX was not told that they are a number, the last that it asked for at the end.
     """
 
     values: Mapping[str, float]
-    trust: Trust
+    candid: bool
     conditions: dict[str, None] = field(default_factory=dict)
+    asked: dict[tuple[str, float], None] = field(default_factory=dict)
     scope: Any = None
     _known: dict[Any, Any] = field(default_factory=dict)
 
@@ -111,11 +102,14 @@ def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[
         if not _in_framework(frame):
             example.suppose(a, "==" if equal else "!=", b)
             return equal
-        sizes = not isinstance(b, cls) and b != 0
-        if not equal or example.trust < (Trust.SIZES if sizes else Trust.EXPRESSIONS):
-            return False
-        example.suppose(a, "==", b)
-        return True
+        told = equal and example.candid and (isinstance(b, cls) or b == 0)
+        if told:
+            example.suppose(a, "==", b)
+        elif equal and len(symbols := a._get_vars()) == 1:
+            (symbol,) = symbols
+            example.asked.pop((symbol, example.values[symbol]), None)
+            example.asked[symbol, example.values[symbol]] = None
+        return told
 
     def ordered(name: str, relation: str) -> Callable[[Any, Any], bool]:
         def compare(a: Any, b: Any) -> bool:
@@ -186,5 +180,7 @@ def needed(error: BaseException | None) -> frozenset[str]:
     while error is not None:
         if isinstance(error, NumberNeeded):
             return frozenset(error.args[0]._get_vars())
+        if isinstance(error, NotImplementedError) or "requires a constant" in str(error):
+            return frozenset(re.findall(r"\bs\d+\b", str(error)))
         error = error.__cause__ if isinstance(error.__cause__, NumberNeeded) else error.__context__
     return frozenset()

@@ -208,23 +208,28 @@ def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints
 def convolve(
     x: Array, kernel: Array, groups: int, batch_groups: int, strides: Ints, config: Pads, dilation: Ints
 ) -> Array:
-    """Correlate x, laid out (N, C, …) and padded by ``config``, with kernel (O, I, …) into (N, O, …)."""
+    """Correlate x, laid out (N, C, …) and padded by ``config``, with kernel (O, I, …) into (N, O, …).
+
+    A product of matrices for each group: windows in rows, by taps.
+    """
+    dtype = x.dtype
+    if dtype.itemsize == 2:
+        x, kernel = x.astype(np.float32), kernel.astype(np.float32)
     x = pad(x, np.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *config])
-    n, c, *extent = x.shape
+    n, c = x.shape[:2]
     seen = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
-    grid = seen.shape[2 : 2 + len(extent)]
-    seen = seen.reshape(n, c, *grid, -1)
+    grid, taps = seen.shape[2 : x.ndim], math.prod(kernel.shape[2:])
+    n_windows, n_out = math.prod(grid), kernel.shape[0]
     if batch_groups > 1:  # group b of the batch meets group b of the output channels
-        parts = seen.reshape(batch_groups, n // batch_groups, 1, c, math.prod(grid), seen.shape[-1])
+        split, n = batch_groups, n // batch_groups
+        parts = seen.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
     else:
-        parts = seen.reshape(1, n, groups, c // groups, math.prod(grid), seen.shape[-1])
-    split = max(groups, batch_groups)
-    taps = kernel.reshape(split, kernel.shape[0] // split, kernel.shape[1], -1)
-    if batch_groups > 1:
-        out = np.einsum("bnzcpk,bock->nbop", parts, taps)
-    else:
-        out = np.einsum("zngcpk,gock->ngop", parts, taps)
-    return np.asarray(out.reshape(n // batch_groups, kernel.shape[0], *grid))
+        split, c = groups, c // groups
+        parts = seen.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
+    weights = kernel.reshape(split, n_out // split, c * taps).transpose(0, 2, 1)
+    out = np.matmul(parts.reshape(split, n * n_windows, c * taps), weights)
+    out = out.reshape(split, n, n_windows, n_out // split).transpose(1, 0, 3, 2)
+    return np.asarray(out.reshape(n, n_out, *grid), dtype)
 
 
 def scan(
@@ -252,6 +257,11 @@ def branch(index: Any, branches: Sequence[Callable[..., Any]], operands: Any) ->
     return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
 
 
+def callback(function: Callable[..., Sequence[Any]], args: Any, dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
+    """Call a function of arrays that JAX was told is pure."""
+    return [np.asarray(part, dtype) for part, dtype in zip(function(*args), dtypes, strict=True)]
+
+
 _KERNELS = (
     *(
         fill,
@@ -265,7 +275,7 @@ _KERNELS = (
         gather,
         scatter,
     ),
-    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch),
+    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch, callback),
 )
 NAMESPACE: dict[str, Any] = {
     "np": np,

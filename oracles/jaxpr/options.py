@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 
 @dataclass(frozen=True)
 class _Number:
-    """Stands in the form of options for an integer or a float."""
+    """Stands in the form of options for an integer, a float, or a tuple of floats."""
 
     kind: type
 
@@ -22,12 +21,17 @@ class Options:
     Attributes:
         form: pairs of a name and its value, without its numbers.
         sizes: the integers, plus one: JAX's symbols stand for what is positive.
-        floats: the floats.
+        floats: the floats, and the tuples of floats.
     """
 
     form: tuple[tuple[str, Hashable], ...]
     sizes: tuple[int, ...]
-    floats: tuple[float, ...]
+    floats: tuple[Any, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths of the tuples of floats."""
+        return tuple(len(value) for value in self.floats if isinstance(value, tuple))
 
     def filled(self, sizes: Iterator[Any], floats: Iterator[Any]) -> dict[str, Any]:
         """Return the options with these numbers, which may be symbolic or traced, in the place of their own."""
@@ -43,12 +47,11 @@ def split(options: Mapping[str, Any]) -> Options:
 
 def _empty(value: Any, numbers: Mapping[type, list[Any]]) -> Any:
     kind = type(value)
-    if kind is tuple:
-        return tuple(_empty(part, numbers) for part in value)
-    if (kind is int and value >= 0) or (kind is float and isfinite(value)):
-        numbers[kind].append(value)
+    floats = kind is tuple and value and all(type(part) is float for part in value)
+    if floats or kind is float or (kind is int and value >= 0):
+        numbers[int if kind is int else float].append(value)
         return _Number(kind)
-    return value
+    return tuple(_empty(part, numbers) for part in value) if kind is tuple else value
 
 
 def _fill(form: Any, sizes: Iterator[Any], floats: Iterator[Any]) -> Any:

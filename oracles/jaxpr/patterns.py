@@ -1,7 +1,7 @@
 """Patterns of dimensions: what a program is written for, and the test whether an example fits it.
 
-An entry of a pattern is a symbol, ``"s3"`` (of an array) or ``"o0"`` (of an option), which ties all of its places
-and is not zero; a multiple of one, ``"4*s3"``; a number; or ``TRACED``, for a float that the program is given.
+An entry of a pattern is a symbol, ``"s3"``, which ties all of its places and is not zero; a multiple of one,
+``"4*s3"``; a number, or a tuple of floats; or ``TRACED``, for floats that the program is given.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
-Pattern: TypeAlias = "tuple[float | str, ...]"
+Pattern: TypeAlias = "tuple[Any, ...]"
 TRACED = "~"
 FUNCTIONS: dict[str, Any] = {"floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b}
 
 
-def is_symbol(entry: float | str) -> TypeGuard[str]:
+def is_symbol(entry: Any) -> TypeGuard[str]:
     """Return whether an entry of a pattern is a symbol alone."""
     return isinstance(entry, str) and entry.isidentifier()
 
@@ -28,7 +28,7 @@ def source_of(expression: Any) -> str:
 _MULTIPLES = (r"floordiv\(({0}), (\d+)\) == ({0})", r"({0}) == (\d+)\*({0})")
 
 
-def ties(conditions: Iterable[str], values: Mapping[str, float]) -> dict[str, str]:
+def ties(conditions: Iterable[str], values: Mapping[str, Any]) -> dict[str, str]:
     """Return what symbols are by those equalities that these values meet: another symbol, or a multiple of one."""
     same: dict[str, str] = {}
     multiples: dict[tuple[str, int], str] = {}
@@ -40,7 +40,7 @@ def ties(conditions: Iterable[str], values: Mapping[str, float]) -> dict[str, st
         if root(a) != root(b):
             same[root(b)] = root(a)
 
-    met = [sides for c in conditions if len(sides := c.split(" == ")) == 2 and _equal(sides, values)]
+    met = [c.split(" == ") for c in conditions if holds(c, values)]
     for a, b in met:
         if is_symbol(a) and is_symbol(b):
             unite(a, b)
@@ -57,8 +57,15 @@ def ties(conditions: Iterable[str], values: Mapping[str, float]) -> dict[str, st
     }
 
 
-def _equal(sides: Sequence[str], values: Mapping[str, float]) -> bool:
-    left, right = (eval(side, {**FUNCTIONS, **values}) for side in sides)
+def holds(condition: str, values: Mapping[str, Any]) -> bool | None:
+    """Return whether an equality holds; None where it is none, or of other symbols."""
+    sides = condition.split(" == ")
+    if len(sides) != 2:
+        return None
+    try:
+        left, right = (eval(side, {**FUNCTIONS, **values}) for side in sides)
+    except NameError:
+        return None
     return bool(left == right)
 
 

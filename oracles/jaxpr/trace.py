@@ -53,17 +53,19 @@ def trace(f: Callable[..., Any], primals: Primals, options: Options, pattern: Pa
     symbols = _symbols(pattern)
     example.scope = next((symbol.scope for symbol in symbols.values()), None)
     with jax.enable_x64(True), _explained(primals), decided_by(example), _inlined():
-        n_floats = len(options.floats)
-        entries = pattern[: len(pattern) - n_floats]
+        entries, given = pattern[: len(pattern) - len(options.floats)], pattern[len(pattern) - len(options.floats) :]
         dims = iter([eval(entry, dict(symbols)) if isinstance(entry, str) else entry for entry in entries])
         shapes = [jax.ShapeDtypeStruct(tuple(next(dims) for _ in a.shape), a.dtype) for a in primals.values()]
-        sizes = list(dims)
-        floats = [jax.ShapeDtypeStruct((), np.float64, weak_type=True)] * n_floats
+        sizes = [next(dims) for _ in options.sizes]
+        floats = [
+            jax.ShapeDtypeStruct((next(dims),) if isinstance(value, tuple) else (), np.float64, weak_type=True)
+            for value in options.floats
+        ]
         is_tuple: list[bool] = []
         kept: list[Any] = []
 
         def forward(arrays: Sequence[Any], traced: Sequence[Any]) -> Any:
-            known = (t if e == TRACED else e for t, e in zip(traced, pattern[len(entries) :], strict=True))
+            known = (t if e == TRACED else e for t, e in zip(traced, given, strict=True))
             ys, pull = _functions(f, primals, options.filled(iter(sizes), known), is_tuple)[1](arrays)
             leaves, structure = jax.tree.flatten(pull)
             kept[:] = [structure, len(ys)]
