@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oracles.conformance import conformance as conformance
+    from oracles.conformance_of import conformance_of as conformance_of
     from oracles.disagreement import Disagreement as Disagreement
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 # Where each public name lives; tests hold this list against the imports above.
 _HOMES = {
     "conformance": "conformance",
+    "conformance_of": "conformance_of",
     "Disagreement": "disagreement",
     "finite_difference": "finite_difference",
     "jax_vjp": "jax_vjp",

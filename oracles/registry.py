@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from hypothesis import strategies as st
 
+from oracles.discovery import BrokenCases, Unusable, announced, load
 from oracles.jax_vjp import jax_family, jax_vjp
 from oracles.rule import Rule
 from oracles.strategies import Drawn
@@ -68,15 +71,20 @@ def _family(framework: str, f: Callable[..., Any]) -> Callable[[Mapping[str, Any
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered family of cases: the type it speaks for, the strategy that draws them, whether they pull back."""
+    """A registered family of cases: the type it speaks for, the strategy that draws them, whether they pull back.
+
+    ``source`` says who brought it: "manual-bp", "entry point NAME", or the module or file that a user named.
+    """
 
     name: str
     speaks_for: type
     cases: st.SearchStrategy[Case]
     module: str
     pullback: bool = True
+    source: str = ""
 
 
+_OURS = "oracles.cases"
 _ENTRIES: dict[str, Entry] = {}
 
 
@@ -93,36 +101,132 @@ def oracle_for(
             return Case(manual_layer(MyLayer(n)), {"z": real(n_rows, n)}, torch=torch_ref, jax=jax_ref)
 
     Raises:
+        TypeError: if it is given an instance, or used without a type: says what came and what to write.
         ValueError: if another module has taken the name.
     """
+    _require_type(speaks_for)
 
     def register(cases: Callable[..., Case]) -> Callable[..., Case]:
+        if not cases.__module__.startswith(f"{_OURS}."):
+            _discover_ours()  # they have their names first, whoever is imported first
         label = name or speaks_for.__name__
         taken = _ENTRIES.get(label)
         if taken and taken.module != cases.__module__:
-            raise ValueError(f"oracle_for: name {label!r} is taken by {taken.module}; pass another name=")
-        _ENTRIES[label] = Entry(label, speaks_for, st.composite(cases)(), cases.__module__, pullback)
+            raise ValueError(
+                f"oracle_for: name {label!r} is taken by {taken.module}; pass another name=.\n"
+                f"Fix:    @oracles.oracle_for({speaks_for.__name__}, name='My{label}')"
+            )
+        _ENTRIES[label] = Entry(label, speaks_for, _strategy(cases), cases.__module__, pullback)
         return cases
 
     return register
 
 
+def _strategy(cases: Callable[..., Case]) -> st.SearchStrategy[Case]:
+    def drawn(draw: st.DrawFn) -> Case:
+        return cases(draw)  # Hypothesis warns of a composite that draws nothing; a case without options is one
+
+    drawn.__name__ = cases.__name__
+    return st.composite(drawn)()
+
+
+def _require_type(speaks_for: object) -> None:
+    if isinstance(speaks_for, type):
+        return
+    kind = "MyLayer" if inspect.isroutine(speaks_for) else type(speaks_for).__name__
+    raise TypeError(
+        f"oracle_for: expected the type that the cases speak for, got {speaks_for!r:.80}.\n"
+        f"Fix:    @oracles.oracle_for({kind})\n        def cases(draw):\n            return oracles.Case(...)"
+    )
+
+
 def entries(names: Sequence[str] = ()) -> list[Entry]:
-    """Return the registered families, after importing every module of `oracles.cases`; all of them, or those named.
+    """Return the registered families: all of them, or those named.
+
+    Imports every module of `oracles.cases`, and those that installed packages announce as entry points of the group
+    ``oracles.cases``; one that cannot be imported is warned of as `BrokenCases`, once, and does not hinder the rest.
 
     Raises:
         ValueError: if a name is unknown; lists those that are known.
     """
-    _discover()
+    for complaint in _discover():
+        warnings.warn(complaint, BrokenCases, stacklevel=2)
     unknown = [n for n in names if n not in _ENTRIES]
     if unknown:
         raise ValueError(f"unknown layer {', '.join(unknown)}; known are {', '.join(sorted(_ENTRIES))}")
     return [_ENTRIES[n] for n in names] if names else [_ENTRIES[n] for n in sorted(_ENTRIES)]
 
 
-@lru_cache(maxsize=1)
-def _discover() -> None:
-    import oracles.cases
+def complaints() -> tuple[str, ...]:
+    """Say which announced modules of cases cannot be imported, and why."""
+    return _discover()
 
-    for module in pkgutil.walk_packages(oracles.cases.__path__, "oracles.cases."):
+
+def speaking_for(kind: type) -> list[Entry]:
+    """Return the families that speak for a type; other packages are only asked where nobody here does."""
+    _discover_ours()
+    found = [e for e in _ENTRIES.values() if e.speaks_for is kind]
+    return found or [e for e in entries() if e.speaks_for is kind]
+
+
+def known_types() -> str:
+    """Return the names of all types that somebody speaks for."""
+    return ", ".join(sorted({e.speaks_for.__name__ for e in entries()}))
+
+
+def entries_of(module: str) -> list[Entry]:
+    """Import a module by name, or a file by path, and return the families that it, or what it imports, registered.
+
+    Raises:
+        Unusable: (a ValueError) if there is no such module, or no ``@oracle_for`` in it: says what to write.
+        Exception: whatever the module raises while it is imported.
+    """
+    before = dict(_ENTRIES)
+    _discover_ours()
+    ours = set(_ENTRIES) - set(before)
+    label = load(module).__name__
+    found = [e.name for e in _ENTRIES.values() if e.name not in ours and (e.name not in before or _within(e, label))]
+    if not found:
+        raise Unusable(
+            f"{module} registers no cases.\n"
+            "Fix:    @oracles.oracle_for(MyLayer)\n        def my_layer(draw): return oracles.Case(...)"
+        )
+    _attribute(found, module)
+    return [_ENTRIES[n] for n in sorted(found)]
+
+
+@lru_cache(maxsize=1)
+def _discover() -> tuple[str, ...]:
+    """Import everyone's cases and return the complaints about those that cannot be imported."""
+    _discover_ours()
+    complaints = []
+    for point in announced():
+        before = set(_ENTRIES)
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:
+            who = f" of {point.dist.name}" if point.dist else ""
+            complaints.append(f"entry point {point.name} = {point.value}{who}: {type(error).__name__}: {error}")
+            continue
+        new = [e.name for e in _ENTRIES.values() if e.name not in before or _within(e, point.module)]
+        _attribute(new, f"entry point {point.name}")
+    return tuple(complaints)
+
+
+@lru_cache(maxsize=1)
+def _discover_ours() -> None:
+    package = importlib.import_module(_OURS)
+    for module in pkgutil.walk_packages(package.__path__, f"{_OURS}."):
         importlib.import_module(module.name)
+    _attribute([e.name for e in _ENTRIES.values() if e.module.startswith(f"{_OURS}.")], "manual-bp")
+
+
+def _within(entry: Entry, module: str) -> bool:
+    return f"{entry.module}.".startswith(f"{module}.")
+
+
+def _attribute(names: Sequence[str], source: str) -> None:
+    """Say where families come from, unless that is known already."""
+    for n in names:
+        if not _ENTRIES[n].source:
+            _ENTRIES[n] = replace(_ENTRIES[n], source=source)

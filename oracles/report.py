@@ -15,6 +15,8 @@ from oracles.verdict import Finding, Result, Verdict
 
 WIDTH = 100
 NOTHING = "no pattern found"
+# Faces that show no exception say here how they reproduce it.
+REPRODUCE = "  reproduce: this exception's script() is a stand-alone file; to_json() has every number"
 
 
 def text(result: Result, diagnosis: str) -> str:
@@ -36,7 +38,7 @@ def text(result: Result, diagnosis: str) -> str:
         lines += _wrapped("note: ", note)
     if result.setting is not None:
         lines += _wrapped("at: ", _point(result))
-        lines.append("  reproduce: this exception's script() is a stand-alone file; to_json() has every number")
+        lines.append(REPRODUCE)
     return "\n".join(lines[:25])
 
 

@@ -82,7 +82,8 @@ class Rule:
             every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
             can never be seen into. `oracles.rounding` derives tolerances from it.
         reference: the primal that a framework differentiates, as its user wrote it.
-        lifted: the object that was made a Rule (a layer, a class, a function), where there is one.
+        lifted: the object that was made a Rule (a layer, a class, a pair of functions), where there is one.
+        relift: lifts another such object in the same way.
         variants: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
         blur: ``blur(primals, u)``, how far cotangents may be off by the way in which they are read, u being the unit
             roundoff: a gradient that shows in an optimizer's update alone carries the rounding of the parameter.
@@ -96,6 +97,7 @@ class Rule:
     reference: Callable[..., Any] | None = None
     framework: str = ""
     lifted: Any = None
+    relift: Callable[[Any], Rule] | None = None
     variants: Mapping[str, Evaluate] = field(default_factory=dict)
     blur: Callable[[Primals, float], Mapping[str, Array]] | None = None
     declared: Any = None

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -20,8 +19,9 @@ from rich.table import Table
 from oracles.conformance import Tally, search, searches
 from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
-from oracles.registry import entries
+from oracles.registry import complaints, entries, entries_of
 from oracles.verdict import Verdict
+from oracles.versions import versions
 
 # Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
 VACUOUS_LIMIT = 0.1
@@ -58,19 +58,25 @@ def verify(
     max_examples: int,
     seed: int,
     json_path: str | None,
+    cases: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
-    """Judge the named layers (all, if none is named); return 0 if all agree, 1 if not, 130 if interrupted.
+    """Judge the named layers, or those of the modules of ``cases``, or all; return 0 if all agree, 1 if not.
+
+    130 if interrupted. Where all are to be judged, a module of cases that cannot be imported is a failure.
 
     Raises:
-        ValueError: for an unknown layer, or a JSON path whose folder does not exist.
+        ValueError: for an unknown layer, a module without cases, or a JSON path whose folder does not exist.
     """
     if json_path and not Path(json_path).absolute().parent.is_dir():
         raise ValueError(f"--json: the folder of {json_path} does not exist")
     console = console or Console(width=None if sys.stdout.isatty() else 100)
-    planned = list(searches(entries(layers), dtypes))
+    brought = {entry.name: entry for module in cases for entry in entries_of(module)}
+    chosen = list(brought.values()) if brought and not layers else entries(layers)
+    planned = list(searches(chosen, dtypes))
     rows: list[Row] = []
     failures: list[str] = []
+    missing = () if layers or brought else complaints()
     interrupted = False
     columns = (
         TextColumn("{task.description:<54}"),
@@ -105,9 +111,11 @@ def verify(
     console.print(LEGEND, style="dim", highlight=False)
     vacuous = _vacuous(rows)
     console.print(_summary(rows, failures, vacuous, interrupted), highlight=False)
+    for complaint in missing:
+        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
     if json_path:
         write_atomically(json_path, json.dumps(_document(rows, seed), indent=2) + "\n")
-    return 130 if interrupted else int(bool(failures or vacuous or not rows))
+    return 130 if interrupted else int(bool(failures or vacuous or missing or not rows))
 
 
 def _rows(layer: str, check: str, dtype: str, tally: Tally) -> Iterable[Row]:
@@ -185,10 +193,5 @@ def _summary(rows: Sequence[Row], failures: Sequence[str], vacuous: Sequence[str
 
 
 def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
-    versions = {"python": platform.python_version()}
-    for package in ("manual-bp", "numpy", "torch", "jax", "hypothesis"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"schema": 1, "versions": versions, "seed": seed, "results": [asdict(row) for row in rows]}
+    found = {"python": platform.python_version(), **versions()}
+    return {"schema": 1, "versions": found, "seed": seed, "results": [asdict(row) for row in rows]}

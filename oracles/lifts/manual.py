@@ -175,7 +175,7 @@ def manual_layer(layer: Any, *, name: str | None = None) -> Rule:
 
         return y, pullback
 
-    return Rule(evaluate, name or repr(layer), lifted=layer)
+    return Rule(evaluate, name or repr(layer), lifted=layer, relift=manual_layer)
 
 
 def _generator(seed: Array) -> np.random.Generator:
@@ -192,7 +192,7 @@ def manual_loss(loss: Any, target: Array | None = None, *, name: str | None = No
         value, cache = loss.forward(y, rest["target"] if target is None else target)
         return value, lambda delta: {"y": loss.backward(cache, delta)}
 
-    return Rule(evaluate, name or repr(loss), lifted=loss)
+    return Rule(evaluate, name or repr(loss), lifted=loss, relift=lambda other: manual_loss(other, target))
 
 
 def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rule:
@@ -208,7 +208,8 @@ def manual_objective(network: Any, loss: Any, *, name: str | None = None) -> Rul
 
         return value, pullback
 
-    return Rule(evaluate, name or f"{loss!r} of {network!r}", lifted=(network, loss))
+    label = name or f"{loss!r} of {network!r}"
+    return Rule(evaluate, label, lifted=(network, loss), relift=lambda pair: manual_objective(*pair))
 
 
 def taken(delta: Any, at_home: Home) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -34,7 +35,8 @@ def stepped(optimizer: SGD) -> Rule:
         params, _ = optimizer.step({"W": W}, {"W": grad}, optimizer.init({"W": W}))
         return params["W"], None
 
-    return manual(forward, lambda cache, delta: {}, name=repr(optimizer))
+    rule = manual(forward, lambda cache, delta: {}, name=repr(optimizer))
+    return replace(rule, lifted=optimizer, relift=stepped)
 
 
 def torch_reference(W: Any, grad: Any, learning_rate: float) -> Any:

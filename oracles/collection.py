@@ -1,0 +1,62 @@
+"""What pytest collects for ``--oracles-cases``: a module of cases, and a test for each layer, check and dtype."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oracles.conformance import Run, runs_of
+from oracles.disagreement import Disagreement
+from oracles.discovery import Unusable
+from oracles.registry import entries_of
+from oracles.report import REPRODUCE
+
+
+class Cases(pytest.Collector):
+    """The cases of one module or file, in the order of their names: the same in every worker of xdist."""
+
+    @classmethod
+    def of(cls, session: pytest.Collector, module: str) -> Cases:
+        """Return the collector of a module, named as the user named it."""
+        return cls.from_parent(session, name=module, nodeid=module)
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Import the module and yield its tests."""
+        for entry in entries_of(self.name):
+            origin = Path(str(getattr(sys.modules[entry.module], "__file__", None) or self.path))
+            for name, run in runs_of(entry).items():
+                yield Search.from_parent(self, name=f"{entry.name}::{name}", run=run, path=origin)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Say what is wrong with the option; show the traceback of a module that fails by itself."""
+        return f"--oracles-cases: {excinfo.value}" if excinfo.errisinstance(Unusable) else super().repr_failure(excinfo)
+
+
+class Search(pytest.Item):
+    """One check of one registered layer in one dtype."""
+
+    def __init__(self, *, run: Run, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+    def runtest(self) -> None:
+        """Search."""
+        self.run()
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """A refusal is told by its report, and by how to run this test alone."""
+        if not isinstance(excinfo.value, Disagreement):
+            return super().repr_failure(excinfo)
+        assert self.parent is not None
+        seed = self.run.options.seed
+        again = f'pytest --oracles-cases={self.parent.name} -k "{self.name}"'
+        again += f" --oracles-seed {seed}" if seed is not None else ""
+        return str(excinfo.value).replace(f"\n{REPRODUCE}", "") + f"\n  this test alone: {again}"
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where the cases are, and what runs."""
+        return self.path, None, self.nodeid

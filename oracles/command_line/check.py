@@ -1,0 +1,183 @@
+"""``oracles check``: one subject at a few points, told as a report, a script and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from oracles.command_line.names import Reference, references, target
+from oracles.command_line.points import arrays_of, source
+from oracles.command_line.told import agreement, nothing_seen, searched
+from oracles.conformance import Tally, search
+from oracles.disagreement import Disagreement
+from oracles.discovery import Unusable
+from oracles.files import write_atomically
+from oracles.judge import check as judged
+from oracles.options import FRAMEWORK_NAMES
+from oracles.registry import Case, speaking_for
+from oracles.report import REPRODUCE, document
+from oracles.rule import Array, Rule, outputs, with_dtype
+from oracles.subjects import lifted
+from oracles.verdict import Result
+from oracles.versions import versions
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say: its exit status, its text, what JSON holds, and the refusal if there is one."""
+
+    status: int
+    text: str
+    results: Sequence[Mapping[str, Any]] = ()
+    refusal: Disagreement | None = None
+
+
+def check(args: argparse.Namespace) -> int:
+    """Judge what the command line names; return 0 if nothing is refused, 1 if something is or nothing could be seen.
+
+    Raises:
+        Unusable: (a ValueError) for whatever on the command line cannot be used.
+    """
+    for option, path in (("--script", args.script), ("--json", args.json)):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise Unusable(f"{option}: the folder of {path} does not exist")
+    subject, name, module = target(args.target)
+    against = references(args.against, module)
+    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases(subject)
+    if cases is not None:
+        outcome = _search(cases, name, against, args)
+    else:
+        rule = lifted(subject, name=name)
+        outcome = _at_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
+    said = _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
+    print(outcome.text.replace(REPRODUCE, said))
+    if args.script and REPRODUCE not in outcome.text:
+        print(said)
+    if args.json:
+        asked = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
+        whole = {"schema": 1, "versions": versions(), **asked, "results": outcome.results}
+        write_atomically(args.json, json.dumps(whole, indent=2) + "\n")
+    return outcome.status
+
+
+def _at_points(rule: Rule, name: str, against: Sequence[Reference], at: Any, args: argparse.Namespace) -> Outcome:
+    delta = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
+    results: list[Result] = []
+    for dtype in args.dtype or (None,):
+        for seed in range(args.seed, args.seed + (args.examples or 1)):
+            primals = at(seed, dtype)
+            try:
+                y, _ = rule(**primals)
+            except Exception as error:
+                text = f"{name}: forward raised at {_shapes(primals)}\n  {_place(error)}"
+                return Outcome(1, text, [*map(_told, results), {"verdict": "wrong", "reason": _place(error)}])
+            for each in against:
+                _require_evaluates(each, primals)
+            try:
+                result = judged(
+                    rule, primals, [each.rule for each in against], _fitting(delta, y),
+                    precision=args.precision, kinks=args.kinks or "any", seed=seed,
+                )  # fmt: skip
+                results.append(result)
+            except Disagreement as refusal:
+                found = [*map(_told, results), json.loads(refusal.to_json())]
+                return Outcome(1, str(refusal), found, refusal)
+    complaint = nothing_seen(results)
+    text = agreement(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
+    return Outcome(int(bool(complaint)), text, [*map(_told, results)])
+
+
+def _told(result: Result) -> dict[str, Any]:
+    return document(result, "")
+
+
+def _require_evaluates(each: Reference, primals: Mapping[str, Array]) -> None:
+    try:
+        each.rule(**with_dtype(dict(primals), np.float64))
+    except Exception as error:
+        raise Unusable(
+            f"--against {each.text}: raised at {_shapes(primals)}\n  {_place(error)}\n"
+            f"Fix:    def reference({', '.join(primals)}): return y      # in {each.rule.framework}, the primal only"
+        ) from error
+
+
+def _fitting(delta: tuple[Array, ...] | None, y: Any) -> Any:
+    """Return the cotangents of --delta as the outputs are: in number, shape and dtype."""
+    if delta is None:
+        return None
+    wanted = [np.asarray(part) for part in outputs(y)]
+    if [d.shape for d in delta] != [part.shape for part in wanted]:
+        came, shapes = ", ".join(str(d.shape) for d in delta), ", ".join(str(part.shape) for part in wanted)
+        raise Unusable(f"--delta: expected the shape of the output, {shapes}, got {came}")
+    cast = tuple(d.astype(part.dtype) for d, part in zip(delta, wanted, strict=True))
+    return cast if isinstance(y, tuple | list) else cast[0]
+
+
+def _cases(subject: Any) -> st.SearchStrategy[Case] | None:
+    """Return the cases that a subject is, or that are registered for its type."""
+    if isinstance(subject, st.SearchStrategy):
+        return subject
+    spoken = speaking_for(subject) if isinstance(subject, type) else []
+    return st.one_of([entry.cases for entry in spoken]) if spoken else None
+
+
+def _search(
+    cases: st.SearchStrategy[Case], name: str, against: Sequence[Reference], args: argparse.Namespace
+) -> Outcome:
+    """Search drawn cases for a point at which output or cotangents are refused."""
+    if args.delta or args.precision:
+        option = "--delta" if args.delta else "--precision"
+        raise Unusable(
+            f"{option}: {name} is judged where its cases are drawn.\nFix:    say where: --shapes, or --primals"
+        )
+    changed: dict[str, Any] = {each.rule.framework: each.f for each in against}
+    changed |= {"kinks": args.kinks} if args.kinks else {}
+    if changed:
+        cases = cases.map(lambda case: replace(case, **changed))
+    tallies = []
+    for dtype in args.dtype or ("float64",):
+        for which in ("primal_agrees", "cotangents_agree"):
+            tallies.append(Tally())
+            try:
+                search(
+                    cases, which, dtype, against=[each.rule.framework for each in against] or FRAMEWORK_NAMES,
+                    label=name, max_examples=args.examples or 100, seed=args.seed, tally=tallies[-1],
+                )  # fmt: skip
+            except Disagreement as refusal:
+                return Outcome(1, str(refusal), [json.loads(refusal.to_json())], refusal)
+            except Exception as error:
+                return Outcome(1, f"{name}: {_place(error)}", [{"verdict": "wrong", "reason": _place(error)}])
+    text, rows = searched(name, tallies)
+    return Outcome(0, text, rows)
+
+
+def _write_script(refusal: Disagreement | None, path: str) -> str:
+    if refusal is None:
+        return f"  there is no refusal to reproduce: {path} is not written"
+    try:
+        write_atomically(path, refusal.script())
+    except Exception as error:
+        return f"  {path} is not written: {_place(error)}"
+    return f"  reproduce: python {path}"
+
+
+def _shapes(primals: Mapping[str, Array]) -> str:
+    return ", ".join(f"{n} {np.asarray(a).dtype}{list(np.shape(a))}" for n, a in primals.items())
+
+
+def _place(error: BaseException) -> str:
+    """Say what was raised and at which line of the user's own code."""
+    frames = [f for f in extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)]
+    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith("<")]
+    where = f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}: " if own else ""
+    return f"{where}{type(error).__name__}: {error}"

@@ -1,0 +1,86 @@
+"""A project of somebody else, in a folder of its own, with this package installed beside it."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+LAYER = """
+from dataclasses import dataclass
+
+import numpy as np
+
+import oracles
+from oracles.strategies import real, rows, widths
+
+
+@dataclass(frozen=True)
+class Scale:
+    n: int
+
+    def init(self, rng, dtype=np.float64):
+        return {"g": np.ones((1, self.n), dtype)}
+
+    def forward(self, params, z):
+        return z * params["g"], (z, params["g"])
+
+    def backward(self, cache, delta):
+        z, g = cache
+        return delta * g, {"g": (delta * z).sum(axis=0, keepdims=True)}
+
+
+def reference(z, g):
+    return z * g
+
+
+@oracles.oracle_for(Scale)
+def scale(draw):
+    n_rows, n = draw(rows()), draw(widths())
+    primals = {"z": real(n_rows, n), "g": real(1, n)}
+    return oracles.Case(oracles.manual_layer(Scale(n)), primals, torch=reference, jax=reference, batched=("z",))
+"""
+BUG = ("(delta * z).sum(axis=0, keepdims=True)", "(delta * np.abs(z)).sum(axis=0, keepdims=True)")
+
+
+class Project:
+    """Files, packages that are "installed" by their metadata, and commands that run in the folder."""
+
+    def __init__(self, folder):
+        self.folder, self.site = folder / "project", folder / "site"
+        self.folder.mkdir()
+        self.site.mkdir()
+        declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+        self.install("manual-bp", **{group: dict(points) for group, points in declared.items()})
+
+    def write(self, name, text, replacing=None):
+        assert replacing is None or replacing[0] in text
+        (self.folder / name).write_text(text.replace(*replacing) if replacing else text)
+
+    def install(self, package, **groups):
+        metadata = self.site / f"{package.replace('-', '_')}-0.1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.1.0\n")
+        lines = [line for group, points in groups.items() for line in (f"[{group}]", *map(" = ".join, points.items()))]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+
+    def run(self, *command):
+        path = os.pathsep.join(map(str, (self.site, ROOT)))
+        env = {**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "COLUMNS": "120"}
+        return subprocess.run(
+            [sys.executable, "-P", *command], capture_output=True, encoding="utf-8", cwd=self.folder, env=env
+        )
+
+    def pytest(self, *arguments):
+        return self.run("-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
+
+    def oracles(self, *arguments):
+        return self.run("-m", "oracles", *arguments)
+
+
+def outcomes(done):
+    """The counts of pytest's last line."""
+    return {name: int(count) for count, name in re.findall(r"(\d+) (\w+)", done.stdout.strip().splitlines()[-1])}

@@ -1,0 +1,247 @@
+"""Somebody's own Linear, judged by every case that we have for ours."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import manual_bp
+import oracles
+from oracles import Disagreement, conformance, conformance_of, manual, manual_layer, registry
+from oracles.checks import CHECKS, PRIMAL_ONLY
+from oracles.conformance import Run
+from oracles.options import Options
+from oracles.strategies import real
+
+FEW = Options(max_examples=24, seed=0)
+
+
+class Mine:
+    """As a course would have it: no dataclass, no option for the bias."""
+
+    def __init__(self, n_in, n_out):
+        self.shape = n_in, n_out
+
+    def forward(self, params, z):
+        return z @ params["W"] + params["b"], (z, params["W"])
+
+    def backward(self, cache, delta):
+        z, W = cache
+        return delta @ W.T, {"W": z.T @ delta, "b": delta.sum(axis=0, keepdims=True)}
+
+
+class ForgetsToSum(Mine):
+    def backward(self, cache, delta):
+        dz, grads = super().backward(cache, delta)
+        return dz, grads | {"b": grads["b"] / max(len(delta), 1)}
+
+
+def decorated(*arguments, **options):
+    """The runs that pytest would parametrize a test with, by id."""
+
+    @conformance_of(*arguments, **options)
+    def test(check):
+        check()
+
+    (mark,) = test.pytestmark
+    assert mark.args[0] == "check"
+    return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
+
+
+def judged(runs, name="cotangents_agree-float64"):
+    return replace(runs[name], options=FEW)()
+
+
+def test_a_test_for_each_check_and_dtype():
+    runs = decorated(Mine, like=manual_bp.Linear)
+    assert list(runs) == [f"{check}-{dtype}" for check in CHECKS for dtype in ("float64", "float32")]
+    assert repr(runs["layout_blind-float32"]) == "<layout_blind in float32 on Mine>"
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_right_layer_passes(check):
+    tally = judged(decorated(Mine, like=manual_bp.Linear), f"{check}-float32")
+    assert tally.points == 24
+
+
+def test_a_planted_bug_is_refused_and_named_as_theirs():
+    with pytest.raises(Disagreement, match=r"^ForgetsToSum like Linear\(n_in=1, n_out=1, bias=True\): WRONG"):
+        judged(decorated(ForgetsToSum, like=manual_bp.Linear))
+
+
+def test_what_a_class_does_not_take_is_left_out_and_said():
+    run = decorated(Mine, like=manual_bp.Linear)["primal_agrees-float64"]
+    assert run.note == "takes no bias: only cases with bias=True were drawn"
+    assert run.sparse
+    assert decorated(manual_bp.Linear, like=manual_bp.Linear)["primal_agrees-float64"].note == ""
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [manual_bp.Sequential, manual_bp.SoftmaxCrossEntropy, manual_bp.LeakyReLU, manual_bp.SGD],
+    ids=lambda kind: kind.__name__,
+)
+def test_networks_losses_activations_and_optimizers_too(ours):
+    theirs = type("Theirs", (ours,), {})
+    runs = decorated(theirs, like=ours, dtypes=("float64",))
+    assert [name.removesuffix("-float64") for name in runs] == list(PRIMAL_ONLY if ours is manual_bp.SGD else CHECKS)
+    assert judged(runs, "primal_agrees-float64").points == 24
+
+
+@pytest.mark.parametrize(
+    "ours", [manual_bp.HalfSquaredError, manual_bp.SoftmaxCrossEntropy], ids=lambda kind: kind.__name__
+)
+def test_a_planted_bug_in_a_loss_is_refused(ours):
+    class Doubled(ours):
+        def backward(self, cache, delta=1.0):
+            return 2 * super().backward(cache, delta)
+
+    with pytest.raises(Disagreement, match="WRONG in the cotangent of y"):
+        judged(decorated(Doubled, like=ours))
+
+
+def lifted(linear):
+    """Another contract altogether: the weight transposed, names of its own."""
+
+    def forward(z, W, b=None):
+        return z @ W + (0 if b is None else b), (z, W)
+
+    def backward(cache, delta):
+        z, W = cache
+        grads = {"z": delta @ W.T, "W": z.T @ delta}
+        return grads | ({"b": delta.sum(axis=0, keepdims=True)} if linear.bias else {})
+
+    return manual(forward, backward, name="theirs")
+
+
+def test_a_lift_reaches_any_contract_and_every_case():
+    runs = decorated(Mine, like=manual_bp.Linear, lift=lifted)
+    assert runs["primal_agrees-float64"].note == ""
+    assert judged(runs).points == 24
+
+    def wrong(linear):
+        rule = lifted(linear)
+        return manual(lambda **p: (rule(**p)[0], p), lambda p, delta: {"z": delta @ p["W"].T * 1.5}, name="wrong")
+
+    with pytest.raises(Disagreement, match="wrong: WRONG in the cotangent of z"):
+        judged(decorated(Mine, like=manual_bp.Linear, lift=wrong))
+
+
+def test_a_convention_is_demanded_only_where_it_is_declared():
+    @dataclass(frozen=True)
+    class Half:
+        def forward(self, params, z):
+            return np.maximum(z, 0), z
+
+        def backward(self, z, delta):
+            return delta * np.where(z == 0, 0.5, z > 0).astype(delta.dtype), {}
+
+    assert judged(decorated(Half, like=manual_bp.ReLU)).points == 24
+    Half.kink_convention = manual_bp.ReLU.kink_convention
+    with pytest.raises(Disagreement, match="another subgradient than the declared one"):
+        judged(decorated(Half, like=manual_bp.ReLU))
+
+
+class NoBackward:
+    def __init__(self, n_in, n_out):
+        pass
+
+    def forward(self, params, z):
+        return z, None
+
+
+class Raises(Mine):
+    def __init__(self, n_in, n_out):
+        raise ZeroDivisionError("in the constructor")
+
+
+class OtherNames(Mine):
+    def forward(self, params, z):
+        return z @ params["weight"], z
+
+
+class Unknown:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"like": Unknown}, ValueError, r"like=Unknown: no cases speak for it; there are some for .*Linear.*\nFix: "),
+        ({"like": manual_bp.Linear(2, 3)}, TypeError, r"like: expected a type, got Linear.*\nFix: +like=Linear"),
+        (
+            {"subject": Mine(1, 2)},
+            TypeError,
+            r"expected a class, .* got <.*Mine object.*\nFix: +conformance_of\(Mine, ",
+        ),
+        ({"subject": lambda units: None}, TypeError, r"it needs units, which Linear does not have\.\nFix: +pass lift="),
+        ({"subject": lambda n_in: None}, TypeError, r"it takes no n_out\.\nFix: +pass lift=lambda linear: "),
+        ({"subject": NoBackward}, TypeError, r"NoBackward has no forward\(params, z\) and backward\(cache, delta\)"),
+        ({"subject": Raises}, TypeError, r"Raises\(n_in=\d, n_out=\d\) raised ZeroDivisionError: in the constructor"),
+        ({"lift": lambda linear: linear}, TypeError, r"lift returned Linear\(.*, expected a Rule\.\nFix: +lift=lambda"),
+        ({"dtypes": "float64"}, ValueError, r"dtypes: expected some of float64, float32, got 'float64'"),
+        ({"against": ("numpy",)}, ValueError, r"against: expected some of jax, torch, got \('numpy',\)"),
+        ({"max_examples": 0}, ValueError, r"max_examples: expected a whole number of at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, said):
+    with pytest.raises(error, match=rf"^conformance_of: (?s:.*){said}"):
+        conformance_of(**{"subject": Mine, "like": manual_bp.Linear, **arguments})
+
+
+def test_a_type_whose_cases_do_not_say_what_they_lifted(monkeypatch):
+    monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry for entry in registry.entries()})
+
+    class Opaque:
+        pass
+
+    @oracles.oracle_for(Opaque)
+    def opaque(draw):
+        return oracles.Case(manual(lambda z: (z, None), lambda cache, delta: delta), {"z": real(2)})
+
+    with pytest.raises(ValueError, match="do not say which instance they lifted"):
+        conformance_of(Mine, like=Opaque, lift=lifted)
+
+
+def test_what_raises_in_their_forward_is_told_what_it_was_fed():
+    runs = decorated(OtherNames, like=manual_bp.Linear)
+    with pytest.raises(KeyError, match="weight") as raised:
+        judged(runs)
+    assert "was fed z float64[1, 1], W float64[1, 1], b float64[1, 1]" in "".join(raised.value.__notes__)
+    assert "pass lift=" in "".join(raised.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("decorate", "error", "said"),
+    [
+        (lambda: conformance(lifted), TypeError, r"got <function lifted.*\n(?s:.*)@oracles\.conformance\(lifted\(\)\)"),
+        (lambda: conformance([]), TypeError, r"expected a Hypothesis strategy of oracles\.Case, got \[\]"),
+        (lambda: conformance_of(Mine, manual_bp.Linear)(lambda: None), TypeError, r"takes no argument named check"),
+        (lambda: oracles.oracle_for(lifted), TypeError, r"expected the type .*got <function lifted"),
+        (lambda: oracles.oracle_for(Mine(1, 2)), TypeError, r"Fix: +@oracles\.oracle_for\(Mine\)"),
+        (lambda: oracles.oracle_for(Mine, name="Linear")(lifted), ValueError, r"'Linear' is taken by oracles\.cases\."),
+    ],
+)
+def test_bad_decorations_are_refused_at_once(decorate, error, said):
+    with pytest.raises(error, match=said):
+        decorate()
+
+
+def test_a_strategy_of_something_else_is_refused():
+    @conformance(st.just(manual_layer(manual_bp.Tanh())))
+    def test(check):
+        check()
+
+    with pytest.raises(TypeError, match=r"drew Rule.*expected an oracles\.Case\.\nFix: "):
+        test.pytestmark[0].args[1][0]()
+
+
+def test_without_references_finite_differences_judge():
+    def cases(slope):
+        subject = manual(lambda z: (z * z, z), lambda z, delta: {"z": slope * z * delta})
+        return st.just(oracles.Case(subject, {"z": real(2, 3)}))
+
+    assert Run(cases(2), "cotangents_agree", "float64", "square", options=FEW)().points == 24
+    with pytest.raises(Disagreement, match="finite difference"):
+        Run(cases(3), "cotangents_agree", "float64", "cube", options=FEW)()

@@ -1,0 +1,93 @@
+"""Layers of other packages: announced by an entry point, or named on the command line; a broken one is told."""
+
+import json
+import re
+
+import pytest
+from projects import BUG, LAYER
+
+GROUP = "oracles.cases"
+QUICK = ("--max-examples", "20", "--against", "torch", "--dtype", "float64")
+
+
+def _listed(done):
+    return {row[0]: " ".join(row) for line in done.stdout.splitlines() if (row := re.findall(r"[^\s│]+", line))}
+
+
+def test_an_entry_point_makes_a_layer_known_and_a_broken_one_is_told(project):
+    project.write("mine.py", LAYER)
+    project.write("failing.py", "1 / 0\n")
+    project.install("good-layers", **{GROUP: {"mine": "mine"}})
+    project.install("bad-layers", **{GROUP: {"failing": "failing", "gone": "gone.cases"}})
+    (project.folder / "mine.py").rename(project.site / "mine.py")
+    (project.folder / "failing.py").rename(project.site / "failing.py")
+    done = project.oracles("list")
+    assert done.returncode == 0
+    listed = _listed(done)
+    assert "entry" in listed["Scale"]
+    assert "mine" in listed["Scale"]
+    assert "manual-bp" in listed["Linear"]
+    assert "cannot be judged: entry point failing = failing of bad-layers: ZeroDivisionError" in done.stderr
+    assert "cannot be judged: entry point gone = gone.cases of bad-layers: ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bug", "status"), [(None, 0), (BUG, 1)], ids=["right", "wrong"])
+def test_verify_judges_what_an_entry_point_brings(bug, status, project):
+    project.write("mine.py", LAYER, replacing=bug)
+    project.install("good-layers", **{GROUP: {"mine": "mine"}})
+    (project.folder / "mine.py").rename(project.site / "mine.py")
+    done = project.oracles("verify", "Scale", *QUICK)
+    assert done.returncode == status, done.stderr
+    assert ("WRONG in the cotangent of g" in done.stdout) == bool(status)
+
+
+def test_what_cannot_be_imported_is_no_green_run_of_everything(project, monkeypatch, capsys):
+    from oracles import registry, verify
+    from oracles.__main__ import main
+
+    monkeypatch.setattr(registry, "_discover", lambda: ("entry point gone = gone.cases: ModuleNotFoundError: gone",))
+    monkeypatch.setattr(verify, "searches", lambda entries, dtypes: [(registry._ENTRIES["Tanh"], *FIRST)])
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    assert main(["verify", "--max-examples", "4", "--against", "torch"]) == 1
+    assert "cannot be judged: entry point gone = gone.cases" in capsys.readouterr().out
+    assert main(["verify", "Tanh", "--max-examples", "4", "--against", "torch"]) == 0
+
+
+FIRST = ("primal_agrees", "float64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["mine", "mine.py"])
+def test_cases_named_on_the_command_line(named, project):
+    project.write("mine.py", LAYER)
+    listed = _listed(project.oracles("list", "--cases", named))
+    assert named in listed["Scale"]
+    assert "Linear" in listed
+    done = project.oracles("verify", "--cases", named, *QUICK, "--json", "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((project.folder / "out.json").read_text())["results"]
+    assert {row["layer"] for row in rows} == {"Scale"}
+
+
+@pytest.mark.slow
+def test_a_planted_bug_in_named_cases_is_refused(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    done = project.oracles("verify", "--cases", "mine", *QUICK)
+    assert done.returncode == 1
+    assert "WRONG in the cotangent of g" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_cases_that_are_not_there(command, project):
+    done = project.oracles(command, "--cases", "mien.py")
+    assert done.returncode == 2
+    assert "no file mien.py" in done.stderr
+
+
+def test_a_name_that_we_have_is_refused_with_the_fix(project):
+    project.write("mine.py", LAYER.replace("oracle_for(Scale)", "oracle_for(Scale, name='Linear')"))
+    done = project.oracles("list", "--cases", "mine")
+    assert done.returncode == 2
+    assert "name 'Linear' is taken by oracles.cases.layers.linear; pass another name=" in done.stderr
+    assert "Fix:    @oracles.oracle_for(Scale, name='MyLinear')" in done.stderr

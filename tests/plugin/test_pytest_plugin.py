@@ -1,0 +1,227 @@
+"""The pytest plugin in somebody else's project: what it collects and tells, and that it leaves the rest alone."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from projects import BUG, LAYER, outcomes
+
+from oracles.checks import CHECKS
+
+QUICK = ("--oracles-profile=quick", "--oracles-seed=3", "--oracles-against=torch")
+
+SOMEBODY_ELSES = {
+    "conftest.py": """
+import pytest
+
+def pytest_addoption(parser):
+    parser.addoption("--mine", default="x")
+
+@pytest.fixture
+def check(request):
+    return request.config.getoption("--mine")
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line("their own summary")
+""",
+    "pytest.ini": "[pytest]\naddopts = --strict-markers --strict-config -ra -v\nfilterwarnings = error\n",
+    "test_theirs.py": """
+import pytest
+
+def test_fixture(check):
+    assert check == "x"
+
+@pytest.mark.parametrize("check", ["a", "b"])
+def test_parametrized(check, record_property):
+    record_property("oracles", check)
+    assert check == "a"
+
+@pytest.mark.skip
+def test_skipped():
+    pass
+""",
+}
+
+
+def _told(done):
+    """What pytest prints, without its times, its addresses, and the list of what is installed."""
+    return re.sub(r"\d+\.\d+s|0x[0-9a-f]+|^plugins: .*$", "", done.stdout, flags=re.MULTILINE)
+
+
+def _written(project, files):
+    for name, text in files.items():
+        project.write(name, text)
+
+
+def test_nothing_changes_for_a_project_that_does_not_use_it(project):
+    _written(project, SOMEBODY_ELSES)
+    with_, without = project.pytest(), project.pytest("-p", "no:oracles")
+    assert "manual-bp" in with_.stdout
+    assert "manual-bp" not in without.stdout
+    assert _told(with_) == _told(without)
+    assert (with_.returncode, with_.stderr) == (without.returncode, without.stderr) == (1, "")
+    assert outcomes(with_) == {"failed": 1, "passed": 2, "skipped": 1}
+
+
+def test_nothing_is_imported_for_a_project_that_does_not_use_it(project):
+    project.write(
+        "conftest.py",
+        "import sys\n"
+        "def pytest_unconfigure():\n"
+        "    heavy = {'numpy', 'hypothesis', 'torch', 'jax', 'flint', 'rich'} & sys.modules.keys()\n"
+        "    print('\\nheavy', sorted(heavy), 'ours', sorted(m for m in sys.modules if m.startswith('oracles')))\n",
+    )
+    project.write("test_theirs.py", "def test_it():\n    pass\n")
+    done = project.pytest("-p", "no:hypothesispytest")
+    assert done.returncode == 0, done.stdout
+    assert "heavy [] ours ['oracles', 'oracles.options', 'oracles.pytest_plugin']" in done.stdout
+
+
+def test_cases_are_collected_one_test_for_each_check_and_dtype(project):
+    project.write("mine.py", LAYER)
+    done = project.pytest("--oracles-cases=mine", "--collect-only", "-q")
+    assert done.returncode == 0, done.stdout
+    wanted = [f"mine::Scale::{check}-{dtype}" for check in CHECKS for dtype in ("float64", "float32")]
+    assert [line for line in done.stdout.splitlines() if "::" in line] == wanted
+
+
+@pytest.mark.slow
+def test_cases_are_judged_selected_and_summed_up(project):
+    project.write("mine.py", LAYER)
+    project.write("test_theirs.py", "def test_it():\n    pass\n")
+    done = project.pytest("--oracles-cases=mine.py", "-k", "agree or test_it", *QUICK)
+    assert done.returncode == 0, done.stdout
+    assert outcomes(done) == {"passed": 5, "deselected": 14}
+    assert re.search(r"^oracles: manual-bp .*, numpy .*, torch .*, jax .*, hypothesis ", done.stdout, re.MULTILINE)
+    assert "oracles: against torch; seed 3; profile quick; cases mine.py" in done.stdout
+    header, row = re.findall(r"^(?:layer|Scale) .*$", done.stdout, re.MULTILINE)
+    assert header.split()[:7] == ["layer", "tests", "examples", "error", "resolves", "blind", "verdict"]
+    assert row.split()[:3] == ["Scale", "4", "80"]
+    assert "agrees" in row
+    assert "torch" in row
+    assert "jax" not in row
+    assert "1 judged at 80 points: all agree" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_planted_bug_is_told_by_its_report_alone(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    done = project.pytest("--oracles-cases=mine", "-k", "Scale::cotangents_agree-float64", *QUICK)
+    assert done.returncode == 1
+    failure = done.stdout.split("mine::Scale::cotangents_agree-float64 __", 1)[1].split("= oracles =")[0]
+    assert "WRONG in the cotangent of g" in failure
+    assert "diagnosis: " in failure
+    assert "Traceback" not in failure
+    assert "hypothesis" not in failure
+    assert len(failure.splitlines()) <= 28
+    again = re.search(r"this test alone: pytest (--oracles-cases=mine) -k \"(.*)\" --oracles-seed 3$", failure, re.M)
+    assert outcomes(project.pytest(again[1], "-k", again[2], *QUICK))["failed"] == 1
+    assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", done.stdout)
+
+
+@pytest.mark.slow
+def test_warnings_that_are_errors_do_not_hide_the_report(project):
+    project.write("mine.py", LAYER, replacing=(BUG[0], BUG[0].replace("sum", "mean")))
+    done = project.pytest("--oracles-cases=mine", "-k", "batch_is_a_sum or cotangents", "-W", "error", *QUICK)
+    assert outcomes(done)["failed"] == 4
+    assert "INTERNALERROR" not in done.stdout
+
+
+@pytest.mark.slow
+def test_junit_xml_carries_what_was_seen(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    project.pytest("--oracles-cases=mine", "-k", "agree", "--junit-xml=out.xml", *QUICK)
+    seen = {
+        (test.get("classname"), test.get("name")): {p.get("name"): p.get("value") for p in test.iter("property")}
+        for test in ElementTree.parse(project.folder / "out.xml").iter("testcase")
+    }
+    right, wrong = (
+        seen["mine.Scale", f"{check}_agree{s}-float64"] for check, s in (("primal", "s"), ("cotangents", ""))
+    )
+    assert right["oracles.verdict"] == "agrees"
+    assert right["oracles.examples"] == "20"
+    assert right["oracles.seed"] == "3"
+    assert 0 <= float(right["oracles.worst_ratio"]) <= 1
+    assert 0 <= float(right["oracles.resolves"]) < 1
+    assert float(right["oracles.vacuous"]) == 0
+    assert wrong["oracles.verdict"] == "wrong"
+    assert float(wrong["oracles.worst_ratio"]) > 1
+
+
+DECORATED = """
+import manual_bp
+import oracles
+from mine import scale, Scale
+from hypothesis import strategies as st
+
+@oracles.conformance(st.composite(scale)(), max_examples=8, dtypes=("float64",), against=("jax",))
+def test_decorated(check):
+    check()
+"""
+
+
+@pytest.mark.slow
+def test_xdist_judges_the_same_and_tells_the_same(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    project.write("test_decorated.py", DECORATED)
+    alone, spread = (project.pytest("--oracles-cases=mine", "-k", "agree", "-n", n, *QUICK) for n in ("0", "2"))
+    assert outcomes(alone) == {"failed": 2, "passed": 4, "deselected": 21}
+    assert outcomes(spread) == {"failed": 2, "passed": 4}
+    rows = [
+        re.findall(r"^(?:layer|Scale|test_decorated|2 judged) .*$", d.stdout, re.MULTILINE) for d in (alone, spread)
+    ]
+    assert len(rows[0]) == 4
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_the_command_line_wins_over_the_decorator_and_that_over_the_profile(project):
+    project.write("mine.py", LAYER)
+    project.write("test_decorated.py", DECORATED)
+
+    def row(*options):
+        done = project.pytest("test_decorated.py", "-k", "primal_agrees", *options)
+        return re.search(r"^test_decorated +1 +(\d+) .* (\w+)$", done.stdout, re.MULTILINE).groups()
+
+    assert row("--oracles-profile=quick") == ("8", "jax")
+    assert row("--oracles-max-examples=12", "--oracles-against=torch") == ("12", "torch")
+
+
+@pytest.mark.slow
+def test_hypothesis_profiles_stay_their_own(project):
+    """Without an option the loaded Hypothesis profile decides how many points there are."""
+    project.write("mine.py", LAYER)
+    project.write(
+        "conftest.py",
+        "from hypothesis import settings\nsettings.register_profile('few', max_examples=4, database=None)\n"
+        "settings.load_profile('few')\n",
+    )
+    done = project.pytest("--oracles-cases=mine", "-k", "primal_agrees-float64", "--oracles-against=torch")
+    assert re.search(r"^Scale +1 +4 ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--oracles-against=tensorflow"], "expected some of torch, jax, separated by commas, got 'tensorflow'"),
+        (["--oracles-max-examples=0"], "expected a whole number of at least 1, got '0'"),
+        (["--oracles-seed=x"], "expected a whole number of at least 0, got 'x'"),
+        (["--oracles-profile=slow"], "expected one of quick, default, thorough, got 'slow'"),
+        (["--oracles-cases=mien"], "--oracles-cases: no module named 'mien'"),
+        (["--oracles-cases=mien.py"], "has empty.py, failing.py, mine.py"),
+        (["--oracles-cases=mine/cases"], "expected a module (my_package.cases) or a file that ends in .py"),
+        (["--oracles-cases=empty"], "empty registers no cases"),
+        (["--oracles-cases=failing"], "ZeroDivisionError"),
+        (["--oracles-cases=needs"], "No module named 'nowhere'"),
+    ],
+)
+def test_wrong_usage_says_what_is_expected(project, options, said):
+    files = {"mine.py": LAYER, "empty.py": "", "failing.py": "1 / 0\n", "needs.py": "import nowhere\n"}
+    _written(project, {"test_theirs.py": "def test_it():\n    pass\n", **files})
+    if "mien.py" in options[0]:
+        (project.folder / "test_theirs.py").unlink()
+        (project.folder / "needs.py").unlink()
+    done = project.pytest(*options)
+    assert done.returncode in (2, 4), done.stdout
+    assert said in done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
