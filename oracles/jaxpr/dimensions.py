@@ -23,7 +23,7 @@ import numpy as np
 from oracles.jaxpr.patterns import FUNCTIONS, source_of
 
 _FRAMEWORK = ("jax", "jaxlib", "opt_einsum")
-_ORDER = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
+_ORDER = ("__lt__", "__le__", "__gt__", "__ge__")
 _SETS = ("jax._src.lax.control_flow.loops", "jax._src.numpy.lax_numpy")  # where sets tell whether sizes are equal
 _PATCHED = RLock()
 
@@ -73,7 +73,7 @@ def decided_by(example: Example) -> Iterator[None]:
     cls, shim = shape_poly._DimExpr, SimpleNamespace(**vars(operator))
     shim.index = lambda n: n if isinstance(n, cls) else operator.index(n)  # paddings may well be symbolic
     with _PATCHED:
-        methods = _methods(cls, shape_poly.InconclusiveDimensionOperation, example)
+        methods = _methods(cls, example)
         saved = {name: cls.__dict__.get(name) for name in methods}
         for name, method in methods.items():
             setattr(cls, name, method)
@@ -89,7 +89,7 @@ def decided_by(example: Example) -> Iterator[None]:
                     setattr(cls, name, method)
 
 
-def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[str, Any]:
+def _methods(cls: Any, example: Example) -> dict[str, Any]:
     plain = {name: getattr(cls, name) for name in ("__eq__", "__hash__", "__int__", "__pow__", *_ORDER)}
 
     def equals(a: Any, b: Any, frame: Any) -> bool:
@@ -117,15 +117,16 @@ def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[
             return hash(example.of(a))
         return int(plain["__hash__"](a))
 
-    def ordered(name: str, relation: str) -> Callable[[Any, Any], bool]:
+    def ordered(name: str) -> Callable[[Any, Any], bool]:
+        greater, strict = name in ("__gt__", "__ge__"), name in ("__lt__", "__gt__")
+
         def compare(a: Any, b: Any) -> bool:
-            try:
+            if a.scope is not example.scope or not isinstance(b, int | np.integer | cls):
                 return bool(plain[name](a, b))
-            except inconclusive:
-                if a.scope is not example.scope:
-                    raise
             holds = bool(getattr(operator, name)(example.of(a), example.of(b)))
-            example.conditions[f"{'' if holds else 'not '}{source_of(a)} {relation} {source_of(b)}"] = None
+            slack = (a - b if greater == holds else b - a) - int(strict == holds)
+            if not _is_certain(slack):
+                example.suppose(slack, ">=", 0)
             return holds
 
         return compare
@@ -161,8 +162,18 @@ def _methods(cls: Any, inconclusive: type[Exception], example: Example) -> dict[
         "__pow__": power,
         **dict.fromkeys(("max", "rmax"), extreme(larger=True)),
         **dict.fromkeys(("min", "rmin"), extreme(larger=False)),
-        **{name: ordered(name, relation) for name, relation in _ORDER.items()},
+        **{name: ordered(name) for name in _ORDER},
     }
+
+
+def _is_certain(slack: Any) -> bool:
+    """Return whether it is plain that an expression, which is not negative in the example, never is."""
+    if isinstance(slack, int | np.integer):
+        return True
+    return sum(n for _, n in slack._sorted_terms) >= 0 and all(  # symbols are at least one
+        term.is_constant or (n > 0 and all(factor.to_var() for factor, _ in term._factors))
+        for term, n in slack._sorted_terms
+    )
 
 
 def _in_framework(frame: Any) -> bool:

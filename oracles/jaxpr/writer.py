@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -225,12 +224,13 @@ class Function:
 
     def dim(self, n: Any) -> str:
         """Return source for a dimension or an expression of dimensions."""
-        if not re.search("[a-z]", str(n)):
-            return str(int(n))
-        if str(n) not in self.extents:
-            self.extents[str(n)] = name = self.fresh("n")
-            self._write(f"{name} = {source_of(n)}")
-        return self.extents[str(n)]
+        if isinstance(n, int):
+            return str(n)
+        source = source_of(n)
+        if source not in self.extents:
+            self.extents[source] = name = self.fresh("n")
+            self._write(f"{name} = {source}")
+        return self.extents[source]
 
     def shape(self, extents: Iterable[Any]) -> str:
         """Return source for a tuple of dimensions."""
