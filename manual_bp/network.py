@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .protocol import Array, Cache, Layer, Loss, Params
-from .validation import require_shape
-
-# For each layer, its parameters' own names, each with the name in the network: (("W", "0.W"), ("b", "0.b")).
-_Routes: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
+from .protocol import Array, Arrays, Cache, Layer, Loss, Params, as_tuple, untupled
+from .routing import (
+    Port,
+    inputs_through,
+    jacobian_of,
+    outputs_through,
+    own_params,
+    ports_of,
+    prefixed,
+    require_layers,
+    routes_of,
+)
+from .validation import require_parts, require_shape
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Sequential:
     """Layers one after another, y = l_n(… l_1(z)), and backwards by the chain rule; a Layer, so it nests.
 
-    Parameters are flat: layer 0's W is "0.W", and in a nested network "1.0.W".
+    Names are flat: layer 0's W is "0.W", and in a nested network "1.0.W". So are side inputs and outputs: where a
+    layer has several, the first is the main stream through the network, called z and y, and the others go in and
+    come out beside it, as "2.rng" or "1.running_mean".
 
     Shapes: those of the first layer's z and of the last layer's y. Dtypes: the layers'.
-    Raises: ValueError for no layers, for neighbours of different widths and for parameters that belong to
-    no layer; TypeError for something that is no layer. What a layer raises carries a note with its place.
+    Raises: ValueError for no layers, for neighbours of different widths, for parameters that belong to no layer and
+    for another number of inputs than `inputs` names; TypeError for something that is no layer. What a layer raises
+    carries a note with its place.
     Source: spec (7)–(16).
     """
 
     layers: tuple[Layer, ...]
+    inputs: tuple[str, ...] = field(compare=False)
+    outputs: tuple[str, ...] = field(compare=False)
+    _ports: tuple[Port | None, ...] = field(compare=False)
 
     def __init__(self, *layers: Layer) -> None:
-        object.__setattr__(self, "layers", layers)
-        _require_layers(layers)
+        require_layers("Sequential", layers)
         _require_matching_widths(layers)
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "inputs", inputs_through(layers))
+        object.__setattr__(self, "outputs", outputs_through(layers))
+        object.__setattr__(self, "_ports", ports_of(layers))
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
@@ -56,78 +72,85 @@ class Sequential:
 
     def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
         """Draw every layer's parameters, in order, from the one generator."""
-        return {
-            f"{index}.{name}": value
-            for index, layer in enumerate(self.layers)
-            for name, value in layer.init(rng, dtype).items()
-        }
+        return prefixed(layer.init(rng, dtype) for layer in self.layers)
 
-    def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
-        """Return the last layer's output."""
-        routes = self._routes("forward", params)
-        caches = []
+    def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
+        """Return the last layer's output, and beside it the side outputs of all layers where there are any."""
+        layers, ports = self.layers, self._ports
+        routes = routes_of(self, "forward", params, len(layers))
+        given = require_parts(self, "forward", "z", z, self.inputs) if len(self.inputs) > 1 else ()
+        if given:
+            z = given[0]
+        came: list[Any] = []
+        caches: list[Cache] = []
         try:
-            for layer, route in zip(self.layers, routes, strict=True):
-                z, cache = layer.forward({own: params[name] for own, name in route} if route else {}, z)
+            for index, route in enumerate(routes):
+                own = {name: params[full] for name, full in route} if route else {}
+                port = ports[index]
+                if port is None:
+                    z, cache = layers[index].forward(own, z)
+                else:
+                    y, cache = layers[index].forward(own, untupled((z, *given[port.inputs])))
+                    z, *beside = as_tuple(y)
+                    came += beside
                 caches.append(cache)
         except Exception as error:
             self._note(error, len(caches))
             raise
-        return z, (routes, caches)
+        return (z, *came) if came else z, (routes, caches)
 
-    def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
-        """Return δ^1 by (15), and every layer's gradients under the names of its parameters."""
+    def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
+        """Return δ^1 by (15), the side inputs' cotangents, and every layer's gradients under their names."""
         routes, caches = cache
+        layers, ports = self.layers, self._ports
+        given = require_parts(self, "backward", "delta", delta, self.outputs) if len(self.outputs) > 1 else ()
+        if given:
+            delta = given[0]
+        beside: tuple[Any, ...] = ()
         grads: Params = {}
         try:
-            for index in reversed(range(len(caches))):
-                delta, dparams = self.layers[index].backward(caches[index], delta)
-                for own, name in reversed(routes[index]):
-                    grads[name] = dparams[own]
+            for index in range(len(caches) - 1, -1, -1):
+                port = ports[index]
+                if port is None:
+                    delta, dparams = layers[index].backward(caches[index], delta)
+                else:
+                    came, dparams = layers[index].backward(caches[index], untupled((delta, *given[port.outputs])))
+                    delta, *own = as_tuple(came)
+                    beside = (*own, *beside)
+                for name, full in reversed(routes[index]):
+                    grads[full] = dparams[name]
         except Exception as error:
             self._note(error, index)
             raise
-        return delta, dict(reversed(grads.items()))
+        return (delta, *beside) if beside else delta, dict(reversed(grads.items()))
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return the product of the layers' Jacobians, the last one's first."""
         product = None
         for _, layer, own in _flatten(self, params):
-            factor = _jacobian(layer, own, z)
+            factor = jacobian_of(layer, own, z)
             product = factor if product is None else factor @ product
             z, _ = layer.forward(own, z)
         assert product is not None
         return product
 
-    def _routes(self, method: str, params: Params) -> _Routes:
-        if not isinstance(params, dict):
-            raise TypeError(f"Sequential.{method}: params: expected a dict of arrays, got {type(params).__name__}")
-        return _route(len(self.layers), tuple(params))
-
     def _note(self, error: Exception, index: int) -> None:
         error.add_note(f"in layer {index} of the network, {self.layers[index]}, parameters '{index}.…'")
 
 
-@lru_cache(maxsize=256)
-def _route(depth: int, names: tuple[str, ...]) -> _Routes:
-    """Give every parameter to its layer, by its prefix."""
-    routes: list[list[tuple[str, str]]] = [[] for _ in range(depth)]
-    places = {str(index): index for index in range(depth)}
-    for name in names:
-        prefix, _, own = str(name).partition(".")
-        if not own or prefix not in places:
-            raise ValueError(f"Sequential: params[{name!r}] unknown: layers are '0.…' to '{depth - 1}.…'")
-        routes[places[prefix]].append((own, name))
-    return tuple(map(tuple, routes))
+def value_and_grad(network: Layer, loss: Loss, params: Params, x: Arrays, target: Array) -> tuple[Any, Params]:
+    """Return the loss of the network's output, and its gradient by every parameter.
 
-
-def value_and_grad(network: Layer, loss: Loss, params: Params, x: Array, target: Array) -> tuple[Any, Params]:
-    """Return the loss of the network's output, and its gradient by every parameter."""
+    Of several outputs the loss is that of the main stream; on the others, as on a state that comes out, it does not
+    depend.
+    """
     if getattr(loss, "reduction", None) == "none":
         raise ValueError(f"value_and_grad: {loss} gives one value for each row; reduce by 'sum' or 'mean'")
     y, cache = network.forward(params, x)
-    value, loss_cache = loss.forward(y, target)
-    _, grads = network.backward(cache, loss.backward(loss_cache))
+    main, beside = (y[0], y[1:]) if isinstance(y, tuple) else (y, ())
+    value, loss_cache = loss.forward(main, target)
+    delta: Any = loss.backward(loss_cache)
+    _, grads = network.backward(cache, (delta, *map(np.zeros_like, beside)) if beside else delta)
     return value, grads
 
 
@@ -144,7 +167,7 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     for place, layer, own in _flatten(network, params):
         try:
             if closed_form:
-                factors.append(_jacobian(layer, own, z))
+                factors.append(jacobian_of(layer, own, z))
             z, cache = layer.forward(own, z)
         except Exception as error:
             error.add_note(f"in layer {place} of the network, {layer}")
@@ -169,25 +192,9 @@ def _flatten(network: Layer, params: Params, place: str = "") -> Iterator[tuple[
     if not isinstance(network, Sequential):
         yield place or "0", network, params
         return
-    for index, route in enumerate(network._routes("forward", params)):
+    for index, route in enumerate(routes_of(network, "forward", params, len(network.layers))):
         inner = f"{place}.{index}" if place else str(index)
-        yield from _flatten(network.layers[index], {own: params[name] for own, name in route}, inner)
-
-
-def _jacobian(layer: Any, own: Params, z: Array) -> Array:
-    """Return ∂y/∂z of one layer; refuse one that does not map rows to rows."""
-    if not hasattr(layer, "jacobian"):
-        raise TypeError(f"{layer} has no jacobian: (16) multiplies those of layers that map rows to rows")
-    result: Array = layer.jacobian(own, z)
-    return result
-
-
-def _require_layers(layers: tuple[Any, ...]) -> None:
-    if not layers:
-        raise ValueError("Sequential: expected one layer or more, got none")
-    for index, layer in enumerate(layers):
-        if isinstance(layer, type) or not all(hasattr(layer, name) for name in ("init", "forward", "backward")):
-            raise TypeError(f"Sequential: layer {index} is no Layer: {layer!r}")
+        yield from _flatten(network.layers[index], own_params(params, route), inner)
 
 
 def _require_matching_widths(layers: tuple[Any, ...]) -> None:

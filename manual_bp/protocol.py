@@ -40,6 +40,11 @@ def as_tuple(arrays: Arrays) -> tuple[Any, ...]:
     return arrays if isinstance(arrays, tuple) else (arrays,)
 
 
+def untupled(parts: tuple[Any, ...]) -> Arrays:
+    """Return a tuple as inputs or outputs are passed: a tuple of one becomes the one array."""
+    return parts if len(parts) > 1 else parts[0]
+
+
 class Layer(Protocol):
     """A differentiable operation: configuration in frozen fields, arrays in arguments, nothing stored.
 

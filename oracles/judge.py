@@ -141,8 +141,8 @@ def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], 
     """Hold the subject against itself: what no comparison of values shows."""
     working = precision_name(precision) if precision else precision_of(primals)
 
-    def room(name: str) -> Array:  # held against itself, a subject errs on both sides
-        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(MORE_SAMPLES)[name]
+    def room(name: str, samples: int) -> Array:  # held against itself, a subject errs on both sides
+        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(samples)[name]
 
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:

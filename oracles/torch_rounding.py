@@ -54,13 +54,15 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
     class Perturb(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if func.is_view or func.overloadpacket.__name__ in EXACT:
+            if func.is_view or torch.Tag.inplace_view in func.tags or func.overloadpacket.__name__ in EXACT:
                 return func(*args, **kwargs)
             rule = table.get(func)
             if rule is not None:
                 with self:
                     return rule(*args, **kwargs)
-            return func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            found = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            # What works in place wrote into a shaken copy: its result belongs into the tensor that was meant.
+            return args[0].copy_(found) if func.overloadpacket.__name__.endswith("_") else found
 
     with Perturb():
         yield

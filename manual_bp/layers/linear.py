@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from ..precision import ones
 from ..protocol import Array, Cache, Params
-from ..validation import real_dtype, require_affine, require_count, require_shape
+from ..validation import real_dtype, require_affine, require_count, require_flag, require_shape
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Linear:
     def __post_init__(self) -> None:
         require_count(self, "", "n_in", self.n_in)
         require_count(self, "", "n_out", self.n_out)
-        if not isinstance(self.bias, bool):
-            raise TypeError(f"Linear: bias: expected True or False, got {self.bias!r}")
+        require_flag(self, "bias", self.bias)
 
     def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
         """Draw W from a normal law of variance 2/n_in, which keeps a ReLU network's scale; b is zero."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
 from manual_bp import (
+    GRU,
+    LSTM,
+    Dropout,
+    Embedding,
     Identity,
     LeakyReLU,
     Linear,
+    MultiHeadAttention,
+    Parallel,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Softmax,
@@ -21,18 +26,17 @@ from manual_bp import (
     Tanh,
 )
 from oracles.cases.losses import softmax_cross_entropy
+from oracles.cases.routing import Link, applied, beneath, link, parameters_of, untupled
 from oracles.lifts.manual import manual_layer, manual_objective
 from oracles.registry import Case, oracle_for
-from oracles.strategies import Drawn, indices, pixels, real, rows, widths
+from oracles.strategies import Drawn, booleans, indices, pixels, real, rows, widths
 
-# The twin module of each layer with its options; a nested network is a chain in place of a module's name.
-Link: TypeAlias = tuple[Any, tuple[tuple[str, Any], ...]]
 Chain: TypeAlias = tuple[Link, ...]
 
 
 @oracle_for(Sequential)
 def sequential(draw: st.DrawFn) -> Case:
-    """Fully connected networks of one to three steps, with every activation, one of them nested."""
+    """Fully connected networks of one to three steps, with every activation, nested ones, and one that is no chain."""
     n = [draw(widths(6)) for _ in range(4)]
     network = draw(
         st.sampled_from(
@@ -42,6 +46,7 @@ def sequential(draw: st.DrawFn) -> Case:
                 Sequential(Linear(n[0], n[1]), Tanh(), Linear(n[1], n[2]), Sigmoid(), Linear(n[2], n[3])),
                 Sequential(Linear(n[0], n[1]), ReLU(), Linear(n[1], n[2], bias=False), LeakyReLU(), Softmax()),
                 Sequential(Sequential(Linear(n[0], n[1]), Identity()), Sequential(Tanh(), Linear(n[1], n[2]))),
+                Sequential(Residual(Linear(n[0], n[0])), Parallel(Linear(n[0], n[1]), Tanh(), axis=-1), Softmax()),
             )
         )
     )
@@ -53,6 +58,44 @@ def sequential(draw: st.DrawFn) -> Case:
         options=options(network),
         batched=("z",),
         kinks="declared",
+    )
+
+
+@oracle_for(Sequential, name="SequenceNetwork")
+def sequence_network(draw: st.DrawFn) -> Case:
+    """Indices, states, lengths, masks and randomness beside the main stream, nested and not."""
+    n_rows, steps, n, hidden, entries = draw(rows(3)), draw(widths(3)), *(draw(widths(2)) for _ in range(3))
+    state, of_hidden = real(n_rows, 1, hidden), real(n_rows, 1, n)
+    seed, words, lengths = indices(below=2**16), indices(n_rows, steps, below=entries), indices(n_rows, below=steps + 1)
+    mask, numbers = booleans(n_rows, 1, 1, steps, true=0.7), real(n_rows, steps, n)
+    attention = Residual(MultiHeadAttention(n, 1, masked=True))
+    network, primals = draw(
+        st.sampled_from(
+            (
+                (
+                    Sequential(Embedding(entries, n, 0), Dropout(0.5), LSTM(n, hidden, lengths=True)),
+                    {"z": words, "1.rng": seed, "2.h": state, "2.c": state, "2.lengths": lengths},
+                ),
+                (
+                    Sequential(Embedding(entries, n), attention, Sequential(GRU(n, hidden), Tanh())),
+                    {"z": words, "1.mask": mask, "2.0.h": state},
+                ),
+                (
+                    Sequential(Dropout(0.1), Parallel(attention, Tanh(), GRU(n, n)), Dropout(0.5), GRU(n, n)),
+                    {
+                        "z": numbers, "0.rng": seed, "1.0.mask": mask, "1.2.h": of_hidden, "2.rng": seed,
+                        "3.h": of_hidden,
+                    },
+                ),
+            )
+        )
+    )  # fmt: skip
+    return Case(
+        manual_layer(network),
+        {**primals, **parameters(network)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options=options(network),
     )
 
 
@@ -72,39 +115,24 @@ def digits_network(draw: st.DrawFn) -> Case:
     )
 
 
-def parameters(network: Sequential, prefix: str = "") -> dict[str, Drawn]:
-    """Return how to fill the parameters of every `Linear` in a network."""
-    found: dict[str, Drawn] = {}
-    for i, layer in enumerate(network.layers):
-        if isinstance(layer, Sequential):
-            found |= parameters(layer, f"{prefix}{i}.")
-        elif isinstance(layer, Linear):
-            # As one starts a network: sums of n_in terms stay of the size of one, and activations out of saturation.
-            found[f"{prefix}{i}.W"] = real(layer.n_in, layer.n_out, scale=layer.n_in**-0.5)
-            if layer.bias:
-                found[f"{prefix}{i}.b"] = real(1, layer.n_out)
-    return found
+def parameters(network: Sequential) -> dict[str, Drawn]:
+    """Return how to fill the parameters of every layer in a network."""
+    return {n: drawn for i, layer in enumerate(network.layers) for n, drawn in parameters_of(layer, f"{i}.").items()}
 
 
 def options(network: Sequential) -> Mapping[str, Chain]:
     """Return the chain of references that a network is: widths left out, since the references do not need them."""
-    return {"chain": tuple(_link(layer) for layer in network.layers)}
+    return {"chain": tuple(map(link, network.layers))}
 
 
-def _link(layer: Any) -> Link:
-    twin = type(layer).__module__.replace("manual_bp", "oracles.cases", 1)
-    of_layer: Callable[[Any], Mapping[str, Any]] = getattr(import_module(twin), "options", lambda layer: {})
-    return twin, tuple(of_layer(layer).items())
-
-
-def torch_reference(z: Any, chain: Chain, **params: Any) -> Any:
+def torch_reference(z: Any, chain: Chain, **primals: Any) -> Any:
     """The layers' torch references, composed."""
-    return _composed("torch_reference", z, chain, params)
+    return _composed("torch_reference", z, chain, primals)
 
 
-def jax_reference(z: Any, chain: Chain, **params: Any) -> Any:
+def jax_reference(z: Any, chain: Chain, **primals: Any) -> Any:
     """The layers' JAX references, composed."""
-    return _composed("jax_reference", z, chain, params)
+    return _composed("jax_reference", z, chain, primals)
 
 
 def torch_objective(z: Any, target: Any, chain: Chain, **params: Any) -> Any:
@@ -117,14 +145,9 @@ def jax_objective(z: Any, target: Any, chain: Chain, **params: Any) -> Any:
     return softmax_cross_entropy.jax_reference(jax_reference(z, chain, **params), target, "sum")
 
 
-def _composed(reference: str, z: Any, chain: Chain, params: Mapping[str, Any]) -> Any:
-    for i, (twin, configuration) in enumerate(chain):
-        own = {name.removeprefix(f"{i}."): p for name, p in params.items() if name.startswith(f"{i}.")}
-        z = _function(twin, reference)(z, **own, **dict(configuration))
-    return z
-
-
-@lru_cache
-def _function(twin: str, reference: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(import_module(twin), reference)
-    return found
+def _composed(reference: str, z: Any, chain: Chain, primals: Mapping[str, Any]) -> Any:
+    beside: tuple[Any, ...] = ()
+    for i, each in enumerate(chain):
+        z, *own = applied(reference, each, z, beneath(primals, i))
+        beside = (*beside, *own)
+    return untupled((z, *beside))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from manual_bp import Linear
 from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
-from oracles.strategies import real, rows, widths
+from oracles.strategies import Drawn, real, rows, widths
 
 
 @oracle_for(Linear)
@@ -20,6 +20,12 @@ def linear(draw: st.DrawFn) -> Case:
     if layer.bias:
         primals["b"] = real(1, layer.n_out)
     return Case(manual_layer(layer), primals, torch=torch_reference, jax=jax_reference, batched=("z",))
+
+
+def parameters(layer: Linear) -> dict[str, Drawn]:
+    """As one starts a network: sums of n_in terms stay of the size of one, and activations out of saturation."""
+    W = real(layer.n_in, layer.n_out, scale=layer.n_in**-0.5)
+    return {"W": W, "b": real(1, layer.n_out)} if layer.bias else {"W": W}
 
 
 def torch_reference(z: Any, W: Any, b: Any = None) -> Any:

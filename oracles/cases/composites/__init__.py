@@ -1,0 +1,1 @@
+"""Twins of `manual_bp.composites`."""
