@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import prod
 from threading import RLock
 from types import SimpleNamespace
 from typing import Any
@@ -53,8 +54,13 @@ class Example:
             return expression
         terms = expression._sorted_terms
         if terms not in self._known:
-            self._known[terms] = eval(source_of(expression), {**FUNCTIONS, **self.values})
+            self._known[terms] = sum(n * prod(self._power(*factor) for factor in term._factors) for term, n in terms)
         return self._known[terms]
+
+    def _power(self, factor: Any, exponent: int) -> Any:
+        operation = factor.operation
+        base = FUNCTIONS[operation](*map(self.of, factor.operands)) if operation else self.values[factor.var]
+        return base**exponent
 
     def suppose(self, a: Any, relation: str, b: Any) -> None:
         """Write down a condition of the trace."""

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 Pattern: TypeAlias = "tuple[Any, ...]"
 TRACED = "~"
-FUNCTIONS: dict[str, Any] = {"floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b}
+FUNCTIONS: dict[str, Any] = {"floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b, "max": max, "min": min}
 
 
 def is_symbol(entry: Any) -> TypeGuard[str]:
