@@ -1,4 +1,4 @@
-"""Parameters on disk: a .npz archive without pickle, written whole or not at all, read with suspicion."""
+"""Parameters and states on disk: a .npz archive without pickle, written whole or not at all, read with suspicion."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from .protocol import Array, Params
 from .validation import REALS
 
+# The integers are an optimizer's count of steps.
+STORED = REALS | {np.dtype(np.int64)}
+
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
@@ -20,15 +23,17 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     The archive is written under another name in the same folder, flushed to the disk and then renamed;
     whatever fails on the way leaves the old file as it was and no other behind.
 
-    Raises: TypeError for values that are no floating arrays, ValueError for a name that no archive can
+    An optimizer's state is params in this respect, its int64 count of steps included.
+
+    Raises: TypeError for values that are no arrays of floats or int64, ValueError for a name that no archive can
     hold, OSError from the file system.
     """
     for name, value in params.items():
         if not isinstance(name, str) or not name or "\0" in name:
             raise ValueError(f"save_params: {name!r} cannot name a parameter")
-        if type(value) is not np.ndarray or value.dtype not in REALS:
+        if type(value) is not np.ndarray or value.dtype not in STORED:
             kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise TypeError(f"save_params: params[{name!r}]: expected a floating numpy.ndarray, got {kind}")
+            raise TypeError(f"save_params: params[{name!r}]: expected a numpy.ndarray of floats or int64, got {kind}")
     target = os.path.realpath(path)
     temporary = f"{target}.{os.urandom(8).hex()}.tmp"
     try:
@@ -94,7 +99,7 @@ def _read(archive: ZipFile, info: ZipInfo, like: Array, header_only: bool = Fals
         if np.lib.format.read_magic(member) != (1, 0):
             raise ValueError(f"{info.filename}: expected version 1.0 of the npy format")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        if dtype != like.dtype or dtype not in REALS:
+        if dtype != like.dtype or dtype not in STORED:
             raise ValueError(f"{info.filename}: expected dtype {like.dtype}, got {dtype}")
         if shape != like.shape:
             raise ValueError(f"{info.filename}: expected shape {like.shape}, got {shape}")

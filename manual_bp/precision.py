@@ -14,11 +14,17 @@ import numpy as np
 from .protocol import Array
 
 _HALF = np.dtype(np.float16)
+_SHORT = (_HALF, np.dtype(np.float32))
 
 
 def widen(x: Array) -> Array:
     """Return float16 as float32, anything else as it is: sums of halves overflow and round early."""
     return x.astype(np.float32) if x.dtype == _HALF else x
+
+
+def carried(x: Array) -> Array:
+    """Return halves and singles as doubles, where a long formula would cost them their last digits."""
+    return x.astype(np.float64) if x.dtype in _SHORT else x
 
 
 def narrow(x: Any, dtype: np.dtype[Any]) -> Any:

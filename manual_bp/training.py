@@ -74,6 +74,7 @@ def fit(
     optimizer: Optimizer,
     *,
     epochs: int,
+    state: Params | None = None,
     batch_size: int | None = None,
     rng: np.random.Generator | None = None,
     validation: tuple[Array, Array] | None = None,
@@ -83,6 +84,7 @@ def fit(
 ) -> FitResult:
     """Minimize the loss over the rows of x by (17) and (18), and return what came of it.
 
+    The optimizer starts anew, or from the `state` of an earlier result, to go on where that ended.
     Without `batch_size` each epoch is one step on all rows; with it, steps on minibatches in an order
     drawn from `rng`. With `patience` the run stops after that many epochs in a row which failed to lower
     the best loss by more than `min_improvement`; the loss watched is that of `validation`, a pair (x,
@@ -93,7 +95,7 @@ def fit(
     Raises: ValueError or TypeError for arguments that make no sense, and whatever the layers raise.
     """
     _require_arguments(x, target, epochs, batch_size, rng, patience, min_improvement)
-    state = optimizer.init(params)
+    state = optimizer.init(params) if state is None else state
     run = _Run(params, state, best=(params, state))
     stopped: Stopped = "finished"
     try:

@@ -41,6 +41,11 @@ def require_affine(
     if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
         _refuse_non_float(owner, method, "z", z)
         raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
+    require_params(owner, method, params, shapes, z)
+
+
+def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], z: Array) -> None:
+    """Refuse params unless of these names, shapes and of z's dtype."""
     if type(params) is not dict or params.keys() != shapes.keys():
         require_names(owner, method, "params", params, shapes.keys())
     dtype = z.dtype
@@ -81,6 +86,34 @@ def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
 
 
+def require_channels(owner: object, method: str, name: str, x: Array, channels: int) -> None:
+    """Refuse x unless it is a float array (N, channels, …)."""
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim > 1 and x.shape[1] == channels and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, {channels}, …), got {x.shape}")
+
+
+def require_images(owner: object, method: str, name: str, x: Array, channels: int | None = None) -> None:
+    """Refuse x unless it is a float array (N, channels, H, W), of any number of channels where that is None."""
+    is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and x.dtype in FLOATS
+    if is_image and min(x.shape[1:]) > 0 and channels in (None, x.shape[1]):
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = f"(N, {channels or 'C'}, H, W), where only N may be 0"
+    raise ValueError(f"{_at(owner, method, name)}: expected shape {expected}, got {x.shape}")
+
+
+def require_trailing(owner: object, method: str, name: str, x: Array, axes: tuple[int, ...]) -> None:
+    """Refuse x unless it is a float array (…, *axes) with one axis more than those, at least."""
+    is_float = (type(x) is ndarray or _is_objects(x)) and x.dtype in FLOATS
+    if is_float and x.ndim > len(axes) and x.shape[-len(axes) :] == axes:
+        return
+    _refuse_non_float(owner, method, name, x)
+    expected = ", ".join(map(str, axes))
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, …, {expected}), got {x.shape}")
+
+
 def require_parts(owner: object, method: str, name: str, arrays: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
     """Return the inputs or outputs as a tuple; refuse another number of them than there are names."""
     parts = arrays if isinstance(arrays, tuple) else (arrays,)
@@ -91,12 +124,26 @@ def require_parts(owner: object, method: str, name: str, arrays: Any, names: tup
     raise TypeError(f"{_at(owner, method, name)}: expected {expected}, got {came}")
 
 
-def require_params(owner: object, method: str, params: Params, shapes: dict[str, tuple[int, ...]], like: Array) -> None:
-    """Refuse params unless of these shapes and of the dtype of the input z."""
-    if type(params) is not dict or params.keys() != shapes.keys():
-        require_names(owner, method, "params", params, shapes.keys())
-    for name, shape in shapes.items():
-        require_shape(owner, method, f"params[{name!r}]", params[name], shape, like, "z")
+def require_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
+    """Refuse x unless it is a float array with such an axis, of extent 1 or more."""
+    if (type(x) is ndarray or _is_objects(x)) and -x.ndim <= axis < x.ndim and x.shape[axis] and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected an axis {axis} of extent 1 or more, got shape {x.shape}")
+
+
+def require_row_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
+    """Refuse x unless it is a float array (N, n) with n >= 1, and the axis that of its columns."""
+    require_rows(owner, method, name, x)
+    if axis not in (1, -1):
+        raise ValueError(f"{_at(owner, method, name)}: rows have a jacobian along axis 1 or -1, not {axis}")
+
+
+def require_halves(owner: object, method: str, name: str, x: Array) -> None:
+    """Refuse x unless it is a float array of rank 1 or more whose last axis has two halves."""
+    require_axis(owner, method, name, x, -1)
+    if x.shape[-1] % 2:
+        raise ValueError(f"{_at(owner, method, name)}: expected a last axis of even length, got shape {x.shape}")
 
 
 def require_names(owner: object, method: str, name: str, params: object, names: Iterable[str]) -> None:
@@ -118,6 +165,33 @@ def require_count(owner: object, method: str, name: str, value: Any) -> None:
         raise TypeError(f"{_at(owner, method, name)}: expected a positive integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{_at(owner, method, name)}: expected a positive integer, got {value}")
+
+
+def require_integer(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but an integer."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"{_at(owner, method, name)}: expected an integer, got {value!r}")
+
+
+def require_nonnegative(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number of 0 or more."""
+    require_real(owner, method, name, value)
+    if value < 0:
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 or more, got {value}")
+
+
+def require_positive(owner: object, method: str, name: str, value: Any) -> None:
+    """Refuse anything but a finite real number above 0."""
+    require_real(owner, method, name, value)
+    if value <= 0:
+        raise ValueError(f"{_at(owner, method, name)}: expected a positive number, got {value}")
+
+
+def require_fraction(owner: object, method: str, name: str, value: Any, *, or_one: bool = False) -> None:
+    """Refuse anything but a real number in [0, 1), or in [0, 1]."""
+    require_real(owner, method, name, value)
+    if not (0 <= value < 1 or (or_one and value == 1)):
+        raise ValueError(f"{_at(owner, method, name)}: expected 0 <= {name} {'<=' if or_one else '<'} 1, got {value}")
 
 
 def require_real(owner: object, method: str, name: str, value: Any) -> None:

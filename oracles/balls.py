@@ -7,7 +7,6 @@ operands and enclosures of ∂f/∂a and ∂f/∂b. One sweep backwards,
 
 then encloses the exact derivative by every input at once. On a `RoundedTape` every result on the way is widened by what
 rounding may do to it, so that the sweep encloses whatever floating-point arithmetic can make of these formulas.
-
 Arithmetic runs in the precision ``flint.ctx.prec``. A ball never turns into a float, an int or an array.
 """
 
@@ -262,6 +261,7 @@ _UNARY: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "arcsinh": (arb.asinh, lambda v, c: (1 + v * v).rsqrt()),
     "arccosh": (arb.acosh, lambda v, c: ((v - 1) * (v + 1)).rsqrt()),
     "arctanh": (arb.atanh, lambda v, c: ONE / ((1 - v) * (1 + v))),
+    "ndtr": (lambda v: (-v * arb(0.5).sqrt()).erfc() / 2, lambda v, c: (-v * v / 2).exp() / (2 * arb.pi()).sqrt()),
 }
 
 

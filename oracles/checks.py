@@ -87,8 +87,8 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
     """A cotangent has exactly the shape and dtype of its primal, the output the dtype of the primals; in half too."""
     findings = []
     for dtype in (point.dtype, "float16"):
-        primals = {n: a.astype(dtype) if is_differentiable(a) else a for n, a in point.primals.items()}
         with np.errstate(all="ignore"):
+            primals = {n: a.astype(dtype) if is_differentiable(a) else a for n, a in point.primals.items()}
             y, pullback = case.subject(**primals)
             got = pullback(with_dtype(point.delta, dtype))
         for name, part in named_outputs(outputs(y), {}).items():

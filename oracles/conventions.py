@@ -11,7 +11,7 @@ import numpy as np
 from oracles.jax_vjp import jax_vjp
 from oracles.lifts.manual import manual_layer
 from oracles.registry import entries
-from oracles.rule import Rule
+from oracles.rule import Primals, Rule
 from oracles.torch_autograd import torch_autograd
 
 
@@ -43,8 +43,9 @@ def conventions() -> list[Convention]:
                 "torch": torch_autograd(_with(getattr(twin, "native_torch", twin.torch_reference), options)),
                 "jax": jax_vjp(_with(getattr(twin, "native_jax", twin.jax_reference), options)),
             }
-            at = {n: _slope(rule, float(kink)) for n, rule in natives.items()}
-            ours = _slope(manual_layer(layer), float(kink))
+            primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
+            at = {n: _slope(rule, primals) for n, rule in natives.items()}
+            ours = _slope(manual_layer(layer), primals)
             found.append(Convention(entry.name, float(kink), float(declared), ours, at["torch"], at["jax"]))
     return found
 
@@ -58,9 +59,9 @@ def _default(kind: type) -> Any:
 
 
 def _with(f: Any, options: Any) -> Any:
-    return lambda z: f(z, **options)
+    return lambda **primals: f(**primals, **options)
 
 
-def _slope(rule: Rule, at: float) -> float:
-    _, pullback = rule(z=np.array([at]))
+def _slope(rule: Rule, primals: Primals) -> float:
+    _, pullback = rule(**primals)
     return float(pullback(np.ones(1))["z"][0])

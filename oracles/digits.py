@@ -35,7 +35,7 @@ def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: S
         where, float(got[where]), values, room, (float(proof.mid[where]), float(proof.radius[where])),
         (int(np.count_nonzero(lost)), lost.size), reason,
     )  # fmt: skip
-    ratio = float(error[where] / room) if room else np.inf
+    ratio = float(error[where]) / room if room else np.inf  # a Python float overflows in silence
     return Finding(name, oracle, Verdict.UNSTABLE, not worse, ratio, evidence=evidence)
 
 

@@ -78,6 +78,11 @@ def nonnegative(*shape: int) -> Drawn:
     return Drawn(shape, lambda rng, shape, _: rng.exponential(size=shape) * (rng.random(shape) < 0.7), special=False)
 
 
+def positive(*shape: int) -> Drawn:
+    """Numbers of 0.1 and more: variances."""
+    return Drawn(shape, lambda rng, shape, _: 0.1 + rng.exponential(size=shape), special=False)
+
+
 def indices(*shape: int, below: int) -> Drawn:
     """Integers 0 ≤ i < ``below``."""
     return Drawn(shape, lambda rng, shape, _: rng.integers(0, below, shape), special=False)

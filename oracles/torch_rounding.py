@@ -60,10 +60,9 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
             if rule is not None:
                 with self:
                     return rule(*args, **kwargs)
-            came = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
-            if func.overloadpacket.__name__.endswith("_"):  # in place, but of a shaken copy
-                return args[0].copy_(came)
-            return came
+            found = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            # What works in place wrote into a shaken copy: its result belongs into the tensor that was meant.
+            return args[0].copy_(found) if func.overloadpacket.__name__.endswith("_") else found
 
     with Perturb():
         yield

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..precision import widen
 from ..protocol import Array, Cache
-from ..validation import require_rows, require_shape
+from ..validation import require_rows
 from .reduction import Reduction, reduce_rows, require_reduction, scale_rows
-from .targets import require_no_nan
+from .targets import weights_like
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class HalfSquaredError:
     def forward(self, y: Array, target: Array) -> tuple[Any, Cache]:
         """Return L."""
         require_rows(self, "forward", "y", y)
-        require_shape(self, "forward", "target", target, y.shape, y, "y")
-        require_no_nan(self, target)
-        error = widen(y) - widen(target)
+        error = widen(y) - widen(weights_like(self, target, y))
         return reduce_rows((error * error).sum(axis=1) / 2, self.reduction, y.dtype), (error, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..precision import ones, widen
+from ..exponentials import against_classes, against_weights, exponentials
+from ..precision import widen
 from ..protocol import Array, Cache
-from ..validation import OBJECT, require_rows, require_shape
+from ..validation import require_rows
 from .reduction import Reduction, reduce_rows, require_reduction, scale_rows
-from .targets import class_indices, require_no_nan
+from .targets import class_indices, weights_like
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SoftmaxCrossEntropy:
     have y's dtype; float16 is computed in float32.
     Raises: ValueError for a wrong shape, NaN in the target or a class out of range, TypeError for a wrong
     dtype.
+    With class weights, smoothing, rows left out or several places: `CrossEntropy`.
     """
 
     reduction: Reduction = "mean"
@@ -45,56 +47,23 @@ class SoftmaxCrossEntropy:
         """Return L."""
         require_rows(self, "forward", "y", y)
         target = self._checked(target, y)
-        wide = widen(y)
-        starts = np.arange(0, wide.size, wide.shape[1])
-        top = starts + wide.argmax(axis=1)  # where each row's m lies in y laid flat: take and put are fast
-        shifted = wide - wide.take(top)[:, None]
-        e = np.exp(shifted)
-        e.put(top, 0)
-        rest = e.dot(ones(e.shape[1], e.dtype))
-        normalizer = np.log1p(rest)
+        found = exponentials(widen(y))
+        normalizer = np.log1p(found.rest)
         if target.ndim == 1:
-            target += starts
-            rows = normalizer - shifted.take(target)
+            target += found.starts
+            rows = normalizer - found.shifted.take(target)
         else:
-            rows = (target * (normalizer[:, None] - shifted)).sum(axis=1)
-        return reduce_rows(rows, self.reduction, y.dtype), (e, rest, top, target, y.dtype)
+            rows = (target * (normalizer[:, None] - found.shifted)).sum(axis=1)
+        return reduce_rows(rows, self.reduction, y.dtype), (found, target, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return (a Σ y* − y*) times delta."""
-        e, rest, top, target, dtype = cache
-        against = _against_classes if target.ndim == 1 else _against_weights
-        return scale_rows(self, against(e, rest, top, target), delta, self.reduction, dtype)
+        found, target, dtype = cache
+        gradient = against_classes(found, target) if target.ndim == 1 else against_weights(found, widen(target))
+        return scale_rows(self, gradient, delta, self.reduction, dtype)
 
     def _checked(self, target: Array, y: Array) -> Array:
         """Return the target: the weights themselves, or the class indices as a new array."""
         if type(target) is np.ndarray and target.ndim == 1:
-            return class_indices(self, target, *y.shape)
-        # The target of exact numbers or enclosures is a constant, which may be an ordinary array.
-        like = target if y.dtype == OBJECT and type(target) is np.ndarray else y
-        require_shape(self, "forward", "target", target, y.shape, like, "y")
-        require_no_nan(self, target)
-        return target
-
-
-def _against_weights(e: Array, rest: Array, top: Array, target: Array) -> Array:
-    """Return a Σ y* − y*, the row's top entry from the sums that leave it out."""
-    target = widen(target)
-    weight_of_top = target.take(top)
-    others = target.copy()
-    others.put(top, 0)
-    sum_of_others = others.sum(axis=1)
-    norm = 1 + rest
-    gradient: Array = e / norm[:, None] * (sum_of_others + weight_of_top)[:, None] - target
-    gradient.put(top, (sum_of_others - weight_of_top * rest) / norm)
-    return gradient
-
-
-def _against_classes(e: Array, rest: Array, top: Array, classes: Array) -> Array:
-    """Return a − 1[i = class], which is −r/(1 + r) where the class is the top entry."""
-    norm = 1 + rest
-    gradient: Array = e / norm[:, None]
-    gradient.put(top, 1 / norm)
-    top_gradient = -rest / norm
-    gradient.put(classes, np.where(classes == top, top_gradient, gradient.take(classes) - 1))
-    return gradient
+            return class_indices(self, target, y.shape[:1], y.shape[1])
+        return weights_like(self, target, y)

@@ -212,13 +212,14 @@ def convolve(
     n, c, *extent = x.shape
     seen = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
     grid = seen.shape[2 : 2 + len(extent)]
-    seen = seen.reshape(n, c, *grid, -1)
+    places = math.prod(kernel.shape[2:])
+    seen = seen.reshape(n, c, *grid, places)
     if batch_groups > 1:  # group b of the batch meets group b of the output channels
-        parts = seen.reshape(batch_groups, n // batch_groups, 1, c, math.prod(grid), seen.shape[-1])
+        parts = seen.reshape(batch_groups, n // batch_groups, 1, c, math.prod(grid), places)
     else:
-        parts = seen.reshape(1, n, groups, c // groups, math.prod(grid), seen.shape[-1])
+        parts = seen.reshape(1, n, groups, c // groups, math.prod(grid), places)
     split = max(groups, batch_groups)
-    taps = kernel.reshape(split, kernel.shape[0] // split, kernel.shape[1], -1)
+    taps = kernel.reshape(split, kernel.shape[0] // split, kernel.shape[1], places)
     if batch_groups > 1:
         out = np.einsum("bnzcpk,bock->nbop", parts, taps)
     else:

@@ -11,6 +11,7 @@ from forwards import FORWARDS, RNG, N, rule
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manual_bp.normal import cumulative
 from oracles.ball_arithmetic import ball_arithmetic, rounding_radius
 from oracles.finite_difference import finite_difference
 from oracles.jax_vjp import jax_vjp
@@ -69,6 +70,15 @@ def test_ufuncs_against_their_finite_differences(name):
     mid, radius = exact(f, delta, z=z)["z"]
     assert np.all(np.abs(mid - seen.mid) <= radius + seen.radius)
     assert np.all(radius <= np.spacing(np.abs(mid)))
+
+
+def test_a_ball_is_asked_for_the_normal_distribution_that_numpy_lacks():
+    z, delta = np.array([-30.0, -1.5, 0.0, 2.0]), N(4)
+    seen = finite_difference(rule(lambda z: cumulative(z)))(z=z)[1](delta)["z"]
+    mid, radius = exact(lambda z: cumulative(z), delta, z=z)["z"]
+    assert np.all(np.abs(mid - seen.mid) <= radius + seen.radius)
+    assert np.all(radius <= np.spacing(np.abs(mid)))
+    assert mid[0] != 0
 
 
 def test_it_proves_what_torch_and_jax_lose():

@@ -6,7 +6,7 @@ from oracles.conventions import conventions
 
 def test_ours_are_the_declared_ones():
     rows = conventions()
-    assert {row.layer for row in rows} == {"ReLU", "LeakyReLU"}
+    assert {row.layer for row in rows} == {"LeakyReLU", "PReLU", "ReLU"}
     assert all(row.manual_bp == row.declared for row in rows)
 
 
@@ -14,6 +14,7 @@ def test_the_frameworks_are_measured():
     by_layer = {row.layer: row for row in conventions()}
     assert (by_layer["ReLU"].torch, by_layer["ReLU"].jax) == (0, 0)
     assert (by_layer["LeakyReLU"].torch, by_layer["LeakyReLU"].jax) == (0.01, 1)
+    assert (by_layer["PReLU"].torch, by_layer["PReLU"].jax) == (0.25, 0.25)  # JAX has none: the reference's
 
 
 def test_the_command_prints_the_table(capsys):

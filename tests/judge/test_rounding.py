@@ -6,6 +6,7 @@ import pytest
 from oracles import Rule, jax_vjp, torch_autograd
 from oracles.cases.activations import softmax as softmax_twin
 from oracles.cases.layers import linear as linear_twin
+from oracles.cases.layers import rms_norm as rms_norm_twin
 from oracles.rounding import MORE_SAMPLES, precision_name, precision_of, rounding_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
@@ -21,6 +22,14 @@ def layer_norm_jax(z, g):
     return (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5) * g
 
 
+def rms_norm_torch(z, g):  # adds its eps in place
+    return rms_norm_twin.torch_reference(z, (6,), 1.0, g)
+
+
+def rms_norm_jax(z, g):
+    return rms_norm_twin.jax_reference(z, (6,), 1.0, g)
+
+
 POINTS = {
     "linear": (
         linear_twin.torch_reference,
@@ -30,6 +39,7 @@ POINTS = {
     ),
     "softmax": (softmax_twin.torch_reference, softmax_twin.jax_reference, {"z": (3, 5)}, (3, 5)),
     "layer norm": (layer_norm_torch, layer_norm_jax, {"z": (3, 6), "g": (6,)}, (3, 6)),
+    "rms norm": (rms_norm_torch, rms_norm_jax, {"z": (3, 6), "g": (6,)}, (3, 6)),
 }
 
 

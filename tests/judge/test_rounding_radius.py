@@ -22,12 +22,23 @@ def subjects(n, k, classes):
     """Every layer and loss of manual_bp, with the shapes of its primals."""
     for layer in (m.Identity(), m.ReLU(), m.LeakyReLU(), m.Sigmoid(), m.Tanh(), m.Softmax()):
         yield manual_layer(layer), {"z": (3, n)}
+    for layer in (m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.Softplus(3.0, 20.0), m.LogSoftmax()):
+        yield manual_layer(layer), {"z": (3, n)}
+    yield manual_layer(m.Softmax(0)), {"z": (2, n, 2)}
+    yield manual_layer(m.LogSoftmax(-2)), {"z": (2, n, 2)}
+    yield manual_layer(m.PReLU(n)), {"z": (3, n), "slope": (n,)}
+    yield manual_layer(m.SwiGLU()), {"z": (3, 2 * n)}
     yield manual_layer(m.Linear(n, k)), {"z": (3, n), "W": (n, k), "b": (1, k)}
     for reduction in ("sum", "mean", "none"):
         yield manual_loss(m.HalfSquaredError(reduction)), {"y": (3, n), "target": (3, n)}
         cross_entropy = m.SoftmaxCrossEntropy(reduction)
         yield manual_loss(cross_entropy), {"y": (3, n), "target": (3, n)}
         yield manual_loss(cross_entropy, classes % n), {"y": (3, n)}
+        for loss in (m.Huber(reduction, 0.5), m.BinaryCrossEntropyWithLogits(reduction, 2.5)):
+            yield manual_loss(loss), {"y": (3, n), "target": (3, n)}
+        weighted = m.CrossEntropy(reduction, (0.5, 2, 0, 1.25, 3, 1)[:n], -1, 0.1, 0.3)
+        yield manual_loss(weighted, np.reshape(classes[:2] % n, (1, 2))), {"y": (1, n, 2)}
+        yield manual_loss(m.CrossEntropy(reduction, None, 0, 0.0, 3.0), classes % n), {"y": (3, n)}
     networks = (
         m.Sequential(m.Linear(n, k), m.Tanh(), m.Linear(k, n), m.Sigmoid()),
         m.Sequential(m.Linear(n, k), m.ReLU(), m.Linear(k, n), m.LeakyReLU(), m.Softmax()),

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from exact import exactly, fractions, seeds
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manual_bp import (
@@ -21,15 +22,6 @@ from manual_bp import (
 )
 
 dims = st.integers(1, 5)
-seeds = st.integers(0, 2**32 - 1)
-exactly = settings(max_examples=25, deadline=None)
-
-
-def fractions(rng, *shape):
-    result = np.empty(shape, object)
-    for index in np.ndindex(*shape):
-        result[index] = Fraction(int(rng.integers(-20, 21)), int(rng.integers(1, 8)))
-    return result
 
 
 def drawn_params(rng, network):

@@ -12,9 +12,15 @@ FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
 LAYERS = [
     m.Linear(3, 4), m.Linear(3, 1, bias=False),
     m.Identity(), m.Sigmoid(), m.Tanh(), m.ReLU(), m.LeakyReLU(0.25), m.Softmax(),
+    m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.Softplus(2.0, 3.5), m.PReLU(), m.PReLU(3), m.LogSoftmax(),
+    m.Sequential(m.Linear(3, 4), m.SwiGLU()),
     m.Sequential(m.Linear(3, 2), m.Tanh(), m.Sequential(m.Linear(2, 5), m.Softmax())),
 ]  # fmt: skip
-LOSSES = [cls(r) for cls in (m.HalfSquaredError, m.SoftmaxCrossEntropy) for r in ("sum", "mean", "none")]
+OF_CLASSES = (m.SoftmaxCrossEntropy, m.CrossEntropy)
+KINDS = (m.HalfSquaredError, m.Huber, m.BinaryCrossEntropyWithLogits, *OF_CLASSES)
+LOSSES = [kind(r) for kind in KINDS for r in ("sum", "mean", "none")]
+LOSSES += [m.CrossEntropy("mean", (1, 2, 0), 1), m.CrossEntropy("none", (1, 2, 0), None, 0.5, 2.0), m.Huber("sum", 0.5)]
+LOSSES += [m.BinaryCrossEntropyWithLogits("mean", 2.0), m.BinaryCrossEntropyWithLogits("none", (1, 2, 0))]
 names = {"ids": repr}
 
 
@@ -65,9 +71,10 @@ def test_layers_keep_the_laws(layer, rows, dtype):
 
 def layouts(a):
     """The same values in Fortran order, with a stride, and reversed in memory."""
-    strided = np.zeros((2 * a.shape[0], 3 * a.shape[1]), a.dtype)
-    strided[::2, ::3] = a
-    return [np.asfortranarray(a), strided[::2, ::3], a[::-1, ::-1].copy()[::-1, ::-1]]
+    steps = (slice(None, None, 2), slice(None, None, 3))[: a.ndim]
+    strided = np.zeros([n * s.step for n, s in zip(a.shape, steps, strict=True)], a.dtype)
+    strided[steps] = a
+    return [np.asfortranarray(a), strided[steps], np.flip(np.flip(a).copy())]
 
 
 @pytest.mark.parametrize("layer", LAYERS, **names)
@@ -93,7 +100,8 @@ def test_layout_is_not_seen(layer):
 def test_losses_keep_the_laws(loss, rows, dtype):
     rng = np.random.default_rng(0)
     y, weights = (small_integers(rng, (rows, 3), dtype) for _ in range(2))
-    targets = [weights] + ([rng.integers(3, size=rows)] if isinstance(loss, m.SoftmaxCrossEntropy) else [])
+    targets = [rng.integers(3, size=rows)] if isinstance(loss, OF_CLASSES) else []
+    targets += [weights] if getattr(loss, "ignore_index", None) is None else []
     for target in targets:
         for relay in (np.array, np.asfortranarray):
             z = relay(y)
@@ -123,7 +131,7 @@ def test_half_precision_sums_do_not_overflow_on_the_way():
 
 def test_elementwise_takes_any_rank():
     z = np.arange(-4.0, 4).reshape(2, 2, 2)
-    for layer in (m.Identity(), m.Sigmoid(), m.Tanh(), m.ReLU(), m.LeakyReLU()):
+    for layer in (m.Identity(), m.Sigmoid(), m.Tanh(), m.ReLU(), m.LeakyReLU(), m.GELU(), m.SiLU(), m.Softplus()):
         assert layer.backward(layer.forward({}, z)[1], z)[0].shape == z.shape
         assert layer.forward({}, z[0, 0])[0].shape == (2,)
 
@@ -133,7 +141,8 @@ def test_kinks_are_declared():
         z = np.array([0.0, -0.0])
         dz, _ = layer.backward(layer.forward({}, z)[1], np.ones(2))
         np.testing.assert_array_equal(dz, np.full(2, layer.kink_convention[0.0]))
-    assert all(getattr(m, n).preserves_shape for n in ["Identity", "Sigmoid", "Tanh", "ReLU", "LeakyReLU", "Softmax"])
+    preserving = "Identity Sigmoid Tanh ReLU LeakyReLU Softmax GELU SiLU Softplus PReLU LogSoftmax"
+    assert all(getattr(m, n).preserves_shape for n in preserving.split())
 
 
 def test_layers_are_frozen_values():

@@ -8,6 +8,7 @@ import pytest
 import manual_bp as m
 
 ACTIVATIONS = [m.Identity(), m.Sigmoid(), m.Tanh(), m.ReLU(), m.LeakyReLU(0.25), m.Softmax()]
+ACTIVATIONS += [m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.LogSoftmax()]
 
 
 def refuses(error, message, call, *args, **kwargs):
@@ -63,7 +64,7 @@ def test_construction_refuses():
     )
     refuses(ValueError, "LeakyReLU: slope: expected a finite number, got nan", m.LeakyReLU, float("nan"))
     refuses(TypeError, "LeakyReLU: slope", m.LeakyReLU, "0.1")
-    for cls in (m.HalfSquaredError, m.SoftmaxCrossEntropy):
+    for cls in (m.HalfSquaredError, m.SoftmaxCrossEntropy, m.Huber, m.BinaryCrossEntropyWithLogits):
         refuses(ValueError, "reduction: expected one of 'sum', 'mean', 'none', got 'avg'", cls, "avg")
     for rate in (0, -1.0, float("inf")):
         refuses(ValueError, "SGD: learning_rate", m.SGD, rate)
@@ -92,7 +93,7 @@ def test_losses_refuse():
     y = np.zeros((2, 3))
     nan = y.copy()
     nan[1, 2] = np.nan
-    for loss in (m.HalfSquaredError(), m.SoftmaxCrossEntropy()):
+    for loss in (m.HalfSquaredError(), m.SoftmaxCrossEntropy(), m.Huber(), m.BinaryCrossEntropyWithLogits()):
         name = type(loss).__name__
         refuses(ValueError, "target: expected shape (2, 3), got (3, 2)", loss.forward, y, y.T)
         refuses(ValueError, f"{name}.forward: target: row 1, column 2 is nan", loss.forward, y, nan)

@@ -11,7 +11,19 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from manual_bp import Sigmoid, Softmax, SoftmaxCrossEntropy, Tanh
+from manual_bp import (
+    GELU,
+    BinaryCrossEntropyWithLogits,
+    CrossEntropy,
+    Huber,
+    LogSoftmax,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Softplus,
+    Tanh,
+)
 
 POINTS = np.float32([-1e4, -200, -104, -88, -50, -20, -9.5, -3, -0.25, -0.0, 0, 1e-3, 0.5, 8, 17, 44, 60, 103, 1e4])
 SUBNORMAL = Decimal(2) ** -149
@@ -51,15 +63,22 @@ def test_tanh():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_nothing_overflows(dtype):
     z = np.array([[-1e4, 1e4, 0], [1e4, 1e4, -1e4], [-1e4, -1e4, -1e4]], dtype)
-    for layer in (Sigmoid(), Tanh(), Softmax()):
+    layers = (GELU(), GELU("tanh"), SiLU(), Softplus(), Softplus(3.0, 20.0), LogSoftmax(), LogSoftmax(0))
+    for layer in (Sigmoid(), Tanh(), Softmax(), Softmax(0), *layers):
         y, cache = layer.forward({}, z)
         assert np.isfinite(y).all()
         assert np.isfinite(layer.backward(cache, z)[0]).all()
     for target in (np.array([0, 1, 2]), np.eye(3, dtype=dtype)):
-        value, cache = SoftmaxCrossEntropy().forward(z, target)
-        assert np.isfinite(value)
-        assert np.isfinite(SoftmaxCrossEntropy().backward(cache)).all()
+        losses = (SoftmaxCrossEntropy(), CrossEntropy(), CrossEntropy(smoothing=0.1, temperature=0.5))
+        others = (Huber(), BinaryCrossEntropyWithLogits()) if target.ndim == 2 else ()
+        for loss in losses + others:
+            value, cache = loss.forward(z, target)
+            assert np.isfinite(value)
+            assert np.isfinite(loss.backward(cache)).all()
     extreme = np.array([np.finfo(dtype).max, -np.finfo(dtype).max])
+    for layer in (GELU(), GELU("tanh"), SiLU(), Softplus()):
+        np.testing.assert_array_equal(layer.value(extreme), [extreme[0], 0])
+        np.testing.assert_array_equal(layer.derivative(extreme), [1, 0])
     assert not Tanh().backward(extreme, np.ones_like(extreme))[0].any()
 
 

@@ -29,3 +29,26 @@ def on_rows(
         batched=("z",),
         kinks="declared",
     )
+
+
+def along_an_axis(
+    draw: st.DrawFn,
+    kind: Callable[[int], Any],
+    torch_reference: Callable[..., Any],
+    jax_reference: Callable[..., Any],
+) -> Case:
+    """An activation along an axis, counted from either end, of an array of rank 1 to 4."""
+    shape = tuple(draw(widths()) for _ in range(draw(st.sampled_from((2, 1, 3, 4)))))
+    axis = draw(st.sampled_from([-1, *range(-len(shape), len(shape))]))
+    normal = axis % len(shape)
+    if normal != 0:
+        shape = draw(rows()), *shape[1:]
+    return Case(
+        manual_layer(kind(axis)),
+        {"z": real(*shape)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options={"axis": axis},
+        batched=("z",) if normal != 0 else (),
+        kinks="declared",
+    )

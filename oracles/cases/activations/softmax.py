@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import Softmax
-from oracles.cases.activations import on_rows
+from oracles.cases.activations import along_an_axis
 from oracles.registry import Case, oracle_for
 
 
 @oracle_for(Softmax)
 def softmax(draw: st.DrawFn) -> Case:
-    """Any rows and widths."""
-    return on_rows(draw, Softmax(), torch_reference, jax_reference)
+    """Any axis of arrays of rank 1 to 4."""
+    return along_an_axis(draw, Softmax, torch_reference, jax_reference)
 
 
-def torch_reference(z: Any) -> Any:
-    """Softmax over the last axis, (22)."""
+def options(layer: Softmax) -> Mapping[str, Hashable]:
+    """What the references need to know of the layer."""
+    return {"axis": layer.axis}
+
+
+def torch_reference(z: Any, axis: int = -1) -> Any:
+    """Softmax, (22)."""
     import torch
 
-    return torch.softmax(z, dim=-1)
+    return torch.softmax(z, dim=axis)
 
 
-def jax_reference(z: Any) -> Any:
-    """Softmax over the last axis, (22)."""
+def jax_reference(z: Any, axis: int = -1) -> Any:
+    """Softmax, (22)."""
     import jax
 
-    return jax.nn.softmax(z, axis=-1)
+    return jax.nn.softmax(z, axis=axis)

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import SGD
-from oracles.lifts.manual import manual
+from oracles.cases.optimizers import jax_run, run_of, torch_run
 from oracles.registry import Case, oracle_for
-from oracles.rule import Array, Rule
-from oracles.strategies import real, rows, widths
 
 
 @oracle_for(SGD, pullback=False)
 def sgd(draw: st.DrawFn) -> Case:
-    """One step on any matrix, at several rates."""
-    optimizer = SGD(draw(st.sampled_from((0.1, 1.0, 1e-3))))
-    shape = draw(rows()), draw(widths())
-    return Case(
-        stepped(optimizer),
-        {"W": real(*shape), "grad": real(*shape)},
-        torch=torch_reference,
-        jax=jax_reference,
-        options={"learning_rate": optimizer.learning_rate},
-    )
+    """Runs at several rates, without momentum and with much and little of both kinds."""
+    momentum, nesterov = draw(st.sampled_from(((0.0, False), (0.9, False), (0.5, True), (0.99, True))))
+    optimizer = SGD(draw(st.sampled_from((0.1, 1.0, 1e-3))), momentum, nesterov)
+    return run_of(draw, optimizer, torch_reference, jax_reference, options(optimizer))
 
 
-def stepped(optimizer: SGD) -> Rule:
-    """Lift one step into a Rule over ``W`` and ``grad``; a step claims no gradient."""
-
-    def forward(W: Array, grad: Array) -> tuple[Array, None]:
-        params, _ = optimizer.step({"W": W}, {"W": grad}, optimizer.init({"W": W}))
-        return params["W"], None
-
-    rule = manual(forward, lambda cache, delta: {}, name=repr(optimizer))
-    return replace(rule, lifted=optimizer, relift=stepped)
+def options(optimizer: SGD) -> Mapping[str, Hashable]:
+    """What the references need to know of the optimizer."""
+    return {
+        "learning_rate": optimizer.learning_rate,
+        "momentum": optimizer.momentum,
+        "nesterov": optimizer.nesterov,
+    }
 
 
-def torch_reference(W: Any, grad: Any, learning_rate: float) -> Any:
-    """torch.optim.SGD, on a parameter that carries this gradient."""
+def torch_reference(
+    W: Any, b: Any, dW: Any, db: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
+) -> Any:
+    """torch.optim.SGD."""
     import torch
 
-    parameter = torch.nn.Parameter(W.detach().clone())
-    parameter.grad = grad.detach().clone()
-    torch.optim.SGD([parameter], lr=learning_rate).step()
-    return parameter.detach()
+    return torch_run(lambda p: torch.optim.SGD(p, learning_rate, momentum, nesterov=nesterov), (W, b, dW, db))
 
 
-def jax_reference(W: Any, grad: Any, learning_rate: float) -> Any:
-    """(17) as it stands."""
-    return W - learning_rate * grad
+def jax_reference(
+    W: Any, b: Any, dW: Any, db: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
+) -> Any:
+    """(17), (18), (101) and (102) as they stand."""
+    import jax
+    import jax.numpy as jnp
+
+    def step(params: Any, v: Any, grads: Any) -> tuple[Any, Any]:
+        v = jax.tree.map(lambda v, g: momentum * v + g, v, grads)
+        down = jax.tree.map(lambda v, g: g + momentum * v, v, grads) if nesterov else v
+        return jax.tree.map(lambda p, d: p - learning_rate * d, params, down), v
+
+    return jax_run(step, (W, b, dW, db), (jnp.zeros_like(W), jnp.zeros_like(b)))

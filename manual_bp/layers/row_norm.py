@@ -1,0 +1,106 @@
+"""What layer and root-mean-square normalization share: rows, taken so many at a time that they stay near at hand."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..precision import narrow, ones, widen
+from ..protocol import Array, Cache, Params
+from ..validation import (
+    real_dtype,
+    require_count,
+    require_flag,
+    require_params,
+    require_positive,
+    require_shape,
+    require_trailing,
+)
+from .normalization import Normalized, Rows, normalized, pulled_back
+
+_BLOCK = 1 << 18  # bytes of rows
+_ROWS = Rows()
+
+
+@dataclass(frozen=True)
+class RowNorm(ABC):
+    """y = γ z̃ + β over the last axes of z; a subclass says whether z̃ is centred, and so whether there is a β."""
+
+    shape: int | tuple[int, ...]
+    eps: float = 1e-5
+    affine: bool = True
+
+    centred: ClassVar[bool]
+    preserves_shape: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Make a tuple of the shape; refuse what is none."""
+        shape = self.shape if isinstance(self.shape, tuple) else (self.shape,)
+        if not shape:
+            raise ValueError(f"{type(self).__name__}: shape: expected one axis or more, got ()")
+        for extent in shape:
+            require_count(self, "", "shape", extent)
+        object.__setattr__(self, "shape", shape)
+        require_positive(self, "", "eps", self.eps)
+        require_flag(self, "affine", self.affine)
+
+    def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
+        """Return γ of ones and β of zeros."""
+        dtype = real_dtype(self, dtype)
+        return {name: (np.ones if name == "gamma" else np.zeros)(s, dtype) for name, s in self._shapes().items()}
+
+    def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
+        """Return γ z̃ + β."""
+        require_trailing(self, "forward", "z", z, self._axes())
+        require_params(self, "forward", params, self._shapes(), z)
+        flat = widen(z).reshape(-1, prod(self._axes()))
+        gamma, beta = (widen(params[n]).ravel() if n in params else None for n in ("gamma", "beta"))
+        y = np.empty_like(flat, order="C")
+        blocks = []
+        for rows in _blocks(flat):
+            block = normalized(flat[rows], _ROWS, self.eps, centred=self.centred)
+            y[rows] = block.x_hat if gamma is None else block.x_hat * gamma
+            if beta is not None:
+                y[rows] += beta
+            blocks.append((rows, block))
+        return narrow(y.reshape(z.shape), z.dtype), (z, gamma, blocks)
+
+    def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
+        """Return ∂L/∂z, and the gradients of γ and β where there are any."""
+        z, gamma, blocks = cache
+        require_shape(self, "backward", "delta", delta, z.shape, z, "y")
+        flat = widen(delta).reshape(-1, prod(self._axes()))
+        dz = np.empty_like(flat, order="C")
+        dparams = {name: np.zeros_like(flat, order="C", shape=flat.shape[1]) for name in self._shapes()}
+        for rows, block in blocks:
+            of_y = flat[rows]
+            dz[rows] = self._pulled_back(of_y, gamma, block)
+            for name, factor in (("gamma", block.x_hat), ("beta", None)):
+                if name in dparams:
+                    dparams[name] += ones(len(of_y), of_y.dtype).dot(of_y if factor is None else of_y * factor)
+        shaped = {name: narrow(d.reshape(self._axes()), z.dtype) for name, d in dparams.items()}
+        return narrow(dz.reshape(z.shape), z.dtype), shaped
+
+    def _pulled_back(self, delta: Array, gamma: Array | None, block: Normalized) -> Array:
+        g = delta.copy() if gamma is None else delta * gamma
+        return pulled_back(g, block, _ROWS, self.eps, centred=self.centred)
+
+    def _axes(self) -> Any:
+        return self.shape
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return what `init` gives and `forward` expects."""
+        names = ("gamma", "beta") if self.centred else ("gamma",)
+        return dict.fromkeys(names, self._axes()) if self.affine else {}
+
+
+def _blocks(flat: Array) -> Iterator[slice]:
+    """Yield slices of rows."""
+    step = max(1, _BLOCK // (flat.shape[1] * flat.itemsize))
+    return (slice(start, start + step) for start in range(0, len(flat), step))
