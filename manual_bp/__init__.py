@@ -17,6 +17,9 @@ from .activations import SwiGLU as SwiGLU
 from .activations import Tanh as Tanh
 from .composites import Parallel as Parallel
 from .composites import Residual as Residual
+from .composites import Rowwise as Rowwise
+from .layers import GRU as GRU
+from .layers import LSTM as LSTM
 from .layers import AvgPool2d as AvgPool2d
 from .layers import BatchNorm as BatchNorm
 from .layers import Conv2d as Conv2d
@@ -27,6 +30,7 @@ from .layers import Flatten as Flatten
 from .layers import LayerNorm as LayerNorm
 from .layers import Linear as Linear
 from .layers import MaxPool2d as MaxPool2d
+from .layers import MultiHeadAttention as MultiHeadAttention
 from .layers import RMSNorm as RMSNorm
 from .losses import BinaryCrossEntropyWithLogits as BinaryCrossEntropyWithLogits
 from .losses import CrossEntropy as CrossEntropy

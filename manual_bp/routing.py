@@ -66,6 +66,12 @@ def jacobian_of(layer: Any, own: Params, z: Array) -> Array:
     return result
 
 
+def stated_width(layer: Any, name: str) -> int | None:
+    """Return a layer's n_in or n_out, None where it does not say."""
+    width = getattr(layer, name, None)
+    return None if width is None else int(width)
+
+
 def require_layers(owner: str, layers: tuple[Any, ...]) -> None:
     """Refuse a composite of nothing, or of something that is no layer."""
     if not layers:

@@ -63,6 +63,21 @@ def require_rows(owner: object, method: str, name: str, x: Array) -> None:
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, n) with n >= 1, got {x.shape}")
 
 
+def require_sequence(owner: object, method: str, name: str, x: Array, columns: int) -> None:
+    """Refuse x unless it is a float array of shape (N, T, columns)."""
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 3 and x.shape[2] == columns and x.dtype in FLOATS:
+        return
+    _refuse_non_float(owner, method, name, x)
+    raise ValueError(f"{_at(owner, method, name)}: expected shape (N, T, {columns}), got {x.shape}")
+
+
+def require_extents(owner: object, method: str, name: str, x: Array, shape: tuple[int, ...]) -> None:
+    """Refuse x unless each of its extents is the one of this shape, or 1."""
+    _refuse_non_array(owner, method, name, x)
+    if x.ndim != len(shape) or any(extent not in (1, full) for extent, full in zip(x.shape, shape, strict=True)):
+        raise ValueError(f"{_at(owner, method, name)}: expected shape {shape}, any extent 1 instead, got {x.shape}")
+
+
 def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of rank 1 or more."""
     if (type(x) is ndarray or _is_objects(x)) and x.ndim and x.dtype in FLOATS:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from oracles.command_line.parser import parser
 from oracles.threads import pin_threads
@@ -20,8 +21,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             return _run(args)
     except ValueError as error:
-        told: argparse.ArgumentParser = args.parser  # the command's own, which shows its usage
-        told.error(str(error))
+        _refuse(args, str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in ("numpy", "hypothesis", "rich"):
+            raise
+        _refuse(args, f"{error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _refuse(args: argparse.Namespace, complaint: str) -> NoReturn:
+    """Stop for wrong usage, with the usage of the command that was asked for."""
+    command: argparse.ArgumentParser = args.parser
+    command.error(complaint)
 
 
 def _run(args: argparse.Namespace) -> int:

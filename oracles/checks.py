@@ -14,7 +14,7 @@ import numpy as np
 from oracles import laws
 from oracles.finite_difference import directional_derivative
 from oracles.judge import judge
-from oracles.laws import finding, nothing_aliased, nothing_mutated, within
+from oracles.laws import Room, finding, nothing_aliased, nothing_mutated, within
 from oracles.registry import Case
 from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, precision_of, rounding_at
 from oracles.rule import Array, Rule, is_differentiable, outputs, with_dtype
@@ -110,8 +110,8 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
     at, beside, sum_ = (dict(pullback(d)) for d in (point.delta, other, mixed))
     rooms = [_allowance(case, point, oracles, d) for d in (point.delta, other, mixed)]
 
-    def room(n: str) -> Array:
-        at_delta, at_other, at_mixed = (each(n) for each in rooms)
+    def room(n: str, samples: int) -> Array:
+        at_delta, at_other, at_mixed = (each(n, samples) for each in rooms)
         return np.asarray(2 * at_delta + at_other + at_mixed)
 
     zero = pullback(_map(lambda d: np.zeros_like(d, order="C"), point.delta))
@@ -198,14 +198,14 @@ PRIMAL_ONLY = (
 )
 
 
-def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Callable[[str], Array]:
-    """Return ``name -> allowance`` at a point for another delta, evaluated when first asked for.
+def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Room:
+    """Return ``(name, samples) -> allowance`` at a point for another delta, evaluated when first asked for.
 
     Twice what rounding allows against an oracle: held against itself, a subject errs on both sides.
     """
     precision = precision_of(point.primals)
     rounding = rounding_at(oracles, point.primals, delta, precision, fallback=case.subject)
-    return lambda name: 2 * rounding.allowance(MORE_SAMPLES)[name]
+    return lambda name, samples: 2 * rounding.allowance(samples)[name]
 
 
 def _relative(error: float, room: float) -> float:

@@ -12,7 +12,7 @@ import pytest
 from oracles.conformance import Run, runs_of
 from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
-from oracles.registry import entries_of
+from oracles.registry import Entry, entries_of
 from oracles.report import REPRODUCE
 
 
@@ -24,16 +24,28 @@ class Cases(pytest.Collector):
         """Return the collector of a module, named as the user named it."""
         return cls.from_parent(session, name=module, nodeid=module)
 
-    def collect(self) -> Iterator[pytest.Item]:
-        """Import the module and yield its tests."""
+    def collect(self) -> Iterator[pytest.Collector]:
+        """Import the module and yield its layers."""
         for entry in entries_of(self.name):
-            origin = Path(str(getattr(sys.modules[entry.module], "__file__", None) or self.path))
-            for name, run in runs_of(entry).items():
-                yield Search.from_parent(self, name=f"{entry.name}::{name}", run=run, path=origin)
+            origin = getattr(sys.modules[entry.module], "__file__", None)
+            yield Layer.from_parent(self, name=entry.name, entry=entry, path=Path(origin) if origin else self.path)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what is wrong with the option; show the traceback of a module that fails by itself."""
         return f"--oracles-cases: {excinfo.value}" if excinfo.errisinstance(Unusable) else super().repr_failure(excinfo)
+
+
+class Layer(pytest.Collector):
+    """One registered layer."""
+
+    def __init__(self, *, entry: Entry, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.entry = entry
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield a test for each check and dtype."""
+        for name, run in runs_of(self.entry).items():
+            yield Search.from_parent(self, name=name, run=run)
 
 
 class Search(pytest.Item):
@@ -51,12 +63,14 @@ class Search(pytest.Item):
         """A refusal is told by its report, and by how to run this test alone."""
         if not isinstance(excinfo.value, Disagreement):
             return super().repr_failure(excinfo)
-        assert self.parent is not None
+        layer = self.parent
+        assert layer is not None
+        assert layer.parent is not None
         seed = self.run.options.seed
-        again = f'pytest --oracles-cases={self.parent.name} -k "{self.name}"'
+        again = f'pytest --oracles-cases={layer.parent.name} -k "{layer.name} and {self.name}"'
         again += f" --oracles-seed {seed}" if seed is not None else ""
         return str(excinfo.value).replace(f"\n{REPRODUCE}", "") + f"\n  this test alone: {again}"
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Where the cases are, and what runs."""
-        return self.path, None, self.nodeid
+        return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"

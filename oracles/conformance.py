@@ -22,6 +22,8 @@ from oracles.strategies import Point, points
 from oracles.verdict import Finding, Result, Verdict
 
 POINTS_PER_CASE = 4
+# Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
+VACUOUS_LIMIT = 0.1
 DTYPES = DTYPE_NAMES
 
 

@@ -9,7 +9,7 @@ oracle says by itself what it cannot see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from oracles.rule import Array, Enclosure, Primals, Pullback, Rule, is_different
 STEPS = 6  # h, h/4, h/16, …: the ladder of steps
 RATIO = 4.0
 PROBES = (2.0**-13, 2.0**-16, 2.0**-20, 2.0**-32)  # far smaller steps, which must not contradict the ladder
+NEARER = (1.0, 2.0**-8, 2.0**-16)  # how much smaller the steps become where the domain ends within them
 SAFETY = 10.0  # the spread between neighbours in the tableau, times this, is the radius
 
 
@@ -73,18 +74,30 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
     def sides(t: float) -> tuple[float, float, float]:
         """The central slope at t, how far the one-sided slopes are from it, and the rounding in either."""
         (up, size_up), (down, size_down) = height(t), height(-t)
+        if np.isfinite(at_point) and not (np.isfinite(size_up) and np.isfinite(size_down)):
+            raise FloatingPointError("the primal is no number beside the point")
         terms = list(zip(weights, up, middle, down, strict=True))
         slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
         gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
         return slope, gap, ((size_up + size_down) * 2.0**-53 + 2.0**-1022) / (2 * t)
 
     with np.errstate(all="ignore"):
-        middle, _ = height(0.0)
-        slopes, gaps, roundings = zip(*(sides(step / RATIO**k) for k in range(STEPS)), strict=True)
-        slope, radius = _extrapolated(slopes, roundings, first_power=2)
-        gap, doubt = _extrapolated(gaps, roundings, first_power=1)
-        probes = [sides(step * probe) for probe in PROBES]
-        contradicted = any(not abs(s - slope) <= radius + SAFETY * g + 2 * r for s, g, r in probes)
+        middle, at_point = height(0.0)
+        for nearer in NEARER:
+            try:
+                return _on_a_ladder(sides, step * nearer)
+            except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
+                continue  # the domain ends within the step
+    return 0.0, np.inf
+
+
+def _on_a_ladder(sides: Callable[[float], tuple[float, float, float]], step: float) -> tuple[float, float]:
+    """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it."""
+    slopes, gaps, roundings = zip(*(sides(step / RATIO**k) for k in range(STEPS)), strict=True)
+    slope, radius = _extrapolated(slopes, roundings, first_power=2)
+    gap, doubt = _extrapolated(gaps, roundings, first_power=1)
+    probes = [sides(step * probe) for probe in PROBES]
+    contradicted = any(not abs(s - slope) <= radius + SAFETY * g + 2 * r for s, g, r in probes)
     if gap > doubt or contradicted:
         return float(slope), np.inf
     # What the first probe's rounding hides, no step of the ladder may have seen.

@@ -41,6 +41,7 @@ from oracles.verdict import Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
 EXACT_INPUTS = 8  # up to so many inputs ball arithmetic judges every point; above, it arbitrates
+LONE_EXACT_INPUTS = 256  # up to so many it judges where no reference does
 
 
 def check(
@@ -140,8 +141,8 @@ def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], 
     """Hold the subject against itself: what no comparison of values shows."""
     working = precision_name(precision) if precision else precision_of(primals)
 
-    def room(name: str) -> Array:  # held against itself, a subject errs on both sides
-        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(MORE_SAMPLES)[name]
+    def room(name: str, samples: int) -> Array:  # held against itself, a subject errs on both sides
+        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(samples)[name]
 
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:
@@ -199,7 +200,7 @@ def judge(
         y, pullback = subject(**primals)
         evaluated = {oracle.name: _asked(oracle, oracle, **wide) for oracle in oracles}
         expected = {**_like_outputs(evaluated, primals), **primals}
-        got = named_outputs(parts_of(y), {})
+        got = named_outputs(parts_of(y, precision_of(primals)), {})
         misfit = misfits(got, expected, working)
         if any(n not in expected or np.shape(a) != np.shape(expected[n]) for n, a in got.items()):
             return Result(subject.name, check, misfit, setting=setting)  # delta does not fit the oracles' pullbacks
@@ -221,7 +222,8 @@ def judge(
     if subject.declared is not None:
         misses = subject.declared.misses(primals, delta, cotangents, working)
         misfit += tuple(refused(n, reason) for n, reason in misses.items() if n in got)
-    if sum(np.size(a) for a in wide.values() if is_differentiable(a)) <= EXACT_INPUTS:
+    most = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
+    if sum(np.size(a) for a in wide.values() if is_differentiable(a)) <= most:
         answers |= exact_answers(subject, wide, wide_delta, working)
     rounding = rounding_at(oracles, wide, wide_delta, working, fallback=subject, known=answers)
     if subject.declared is not None:

@@ -24,11 +24,14 @@ def raised(what: str, error: BaseException) -> Finding:
     return refused(CALL, f"{what} raised {type(error).__name__}: {error}")
 
 
-def parts_of(y: Any) -> tuple[Any, ...]:
-    """Return a subject's output as a tuple; a list of anything but arrays is one thing, and no array."""
+def parts_of(y: Any, precision: str) -> tuple[Any, ...]:
+    """Return a subject's output as a tuple; a list of anything but arrays is one thing, and no array.
+
+    A Python float has no dtype: it is taken to be of the precision that is expected.
+    """
     if isinstance(y, list) and not all(isinstance(part, np.ndarray | np.generic) for part in y):
         return (y,)
-    return tuple(np.float64(part) if isinstance(part, float) else part for part in outputs(y))
+    return tuple(np.asarray(part, precision) if type(part) is float else part for part in outputs(y))
 
 
 def misfits(got: Mapping[str, Any], expected: Mapping[str, Array], working: str) -> tuple[Finding, ...]:

@@ -71,8 +71,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     report: pytest.CollectReport = yield  # type: ignore[assignment]
     modules = _given(collector.config).get("cases") if isinstance(collector, pytest.Session) else None
     if modules and report.passed:
-        from oracles.collection import Cases
-
+        try:
+            from oracles.collection import Cases
+        except ModuleNotFoundError as error:
+            raise pytest.UsageError(
+                f"--oracles-cases: {error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'"
+            ) from None
         names = dict.fromkeys(name.strip() for text in modules for name in text.split(",") if name.strip())
         report.result = [*report.result, *(Cases.of(collector, name) for name in names)]
     return report  # type: ignore[return-value]  # what a wrapper returns is the hook's result

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from oracles.numpy_rounding import own_rounding
 from oracles.rule import (
     Array,
     Cotangents,
@@ -195,11 +196,12 @@ def rounding_at(
 ) -> Rounding:
     """Return the allowance at a point, from the first oracle that can be seen into there.
 
-    Where none can (finite differences, opaque kernels), the primals and delta of ``fallback`` are shaken as a
-    whole: that shows the conditioning of the problem, though not the rounding inside. ``known`` holds what oracles
-    of these names have already answered at the point, so that they are not asked again.
+    Where none can (finite differences, opaque kernels), the code of ``fallback`` is shaken, if it is NumPy; else its
+    primals and delta as a whole: that shows the conditioning of the problem, though not the rounding inside.
+    ``known`` holds what oracles of these names have already answered at the point, so that they are not asked again.
     """
-    sources = [*(rule for rule in oracles if rule.perturbed is not None), _shaken_inputs(fallback)]
+    own = [] if fallback.framework else [own_rounding(fallback)]
+    sources = [*(rule for rule in oracles if rule.perturbed is not None), *own, _shaken_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     blur = fallback.blur(wide, unit_roundoff(precision)) if fallback.blur else {}
     return Rounding(sources, wide, wide_delta, precision, known or {}, blur)

@@ -88,6 +88,11 @@ def indices(*shape: int, below: int) -> Drawn:
     return Drawn(shape, lambda rng, shape, _: rng.integers(0, below, shape), special=False)
 
 
+def booleans(*shape: int, true: float = 0.5) -> Drawn:
+    """Truth values, of which about this share is true: a mask."""
+    return Drawn(shape, lambda rng, shape, _: np.asarray(rng.random(shape) < true), special=False)
+
+
 def constant(values: npt.ArrayLike) -> Drawn:
     """Exactly this array."""
     array = np.array(values)

@@ -41,7 +41,7 @@ def lifted(subject: Any, *, name: str) -> Rule:
         subject = _made(subject, name)
         kind = _kind_of(subject)
     if kind is None:
-        known = "".join(f"\n          {kind.what}" for kind in KINDS)
+        known = "".join(f"\n          {what}" for what in (*(kind.what for kind in KINDS), ANYTHING_ELSE))
         raise Unusable(f"{name} is {_described(subject)}, which cannot be judged as it is.\nFix:    name one of{known}")
     return kind.lift(subject, name)
 
@@ -139,3 +139,4 @@ KINDS: list[Kind] = [
         lambda layer, name: _named(manual_layer(layer), name),
     ),
 ]
+ANYTHING_ELSE = 'anything else, lifted: oracles.stateful(MyNet, params=["W"]), oracles.value_and_grad(f), ...'

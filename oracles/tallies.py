@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from oracles.conformance import Run, Tally
+from oracles.conformance import VACUOUS_LIMIT, Run, Tally
 from oracles.verdict import Verdict
-from oracles.verify import VACUOUS_LIMIT
 from oracles.versions import versions_line
 
 # Before the names of our user_properties, which other plugins may write too.
 PREFIX = "oracles."
+NAMES = (
+    "layer", "check", "dtype", "verdict", "examples", "worst_ratio", "resolves", "vacuous", "oracles", "seed", "note",
+)  # fmt: skip
 NOT_JUDGED = "not judged"
 _ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, *map(str, Verdict)))}
 _ACCEPTED = (NOT_JUDGED, Verdict.AGREES, Verdict.VACUOUS)
@@ -43,7 +45,7 @@ def properties(run: Run) -> list[tuple[str, Any]]:
         "seed": run.options.seed,
         "note": run.note or None,
     }
-    return [(PREFIX + name, value) for name, value in found.items() if value is not None]
+    return [(PREFIX + name, found[name]) for name in NAMES if found[name] is not None]
 
 
 def _verdict(tally: Tally) -> str:

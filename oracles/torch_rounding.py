@@ -54,7 +54,7 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
     class Perturb(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
-            if func.is_view or func.overloadpacket.__name__ in EXACT:
+            if func.is_view or torch.Tag.inplace_view in func.tags or func.overloadpacket.__name__ in EXACT:
                 return func(*args, **kwargs)
             rule = table.get(func)
             if rule is not None:

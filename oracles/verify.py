@@ -16,16 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from oracles.conformance import Tally, search, searches
+from oracles.conformance import VACUOUS_LIMIT, Tally, search, searches
 from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
+from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
 from oracles.verdict import Verdict
 from oracles.versions import versions
-
-# Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
-VACUOUS_LIMIT = 0.1
-
 
 LEGEND = """
 error     the worst error, in units of what rounding allows at its input: up to 1 is rounding
@@ -99,7 +96,7 @@ def verify(
             except Disagreement as disagreement:
                 failures.append(str(disagreement))
             except (Exception, HypothesisException) as error:
-                failures.append(f"{entry.name}, {check}, {dtype}: {type(error).__name__}: {error}")
+                failures.append(f"{entry.name}, {check}, {dtype}: {raised_at(error)}")
                 tally.verdicts["itself"] = Verdict.WRONG
             rows += _rows(entry.name, check, dtype, tally)
             if interrupted:

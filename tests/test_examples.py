@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples/digits.py"
 CNN = ROOT / "examples/cnn_digits.py"
+GATED = ROOT / "examples/gated_linear.py"
 
 
 def run(*arguments, cwd, program=(str(DIGITS),)):
@@ -131,3 +132,27 @@ def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, t
     assert done.returncode == 2
     assert complaint in done.stderr.replace(os.sep, "/")
     assert list(tmp_path.iterdir()) == []
+
+
+FACES = {
+    "script": ["gated_linear.py"],
+    "check": ["-m", "oracles", "check", "gated_linear.py:GatedLinear", "--examples", "20"],
+    "verify": ["-m", "oracles", "verify", "--cases", "gated_linear.py", "--max-examples", "20", "--against", "torch"],
+    "pytest": [
+        "-m", "pytest", "-p", "oracles.pytest_plugin", "-p", "no:randomly", "-k", "cotangents_agree",
+        "--oracles-cases=gated_linear.py", "--oracles-profile=quick", "--oracles-against=torch",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", [None, ("* (1 + g * rest)", "* (1 + g * gate)")], ids=["right", "wrong"])
+@pytest.mark.parametrize("face", FACES)
+def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):
+    text = GATED.read_text(encoding="utf-8")
+    assert bug is None or bug[0] in text
+    (tmp_path / GATED.name).write_text(text.replace(*bug) if bug else text, encoding="utf-8")
+    done = run(cwd=tmp_path, program=FACES[face])
+    assert done.returncode == int(bug is not None), done.stdout + done.stderr
+    refused = re.search(r"GatedLinear\(n_in=\d, n_out=\d\): WRONG in the cotangent of ", done.stdout + done.stderr)
+    assert bool(refused) == (bug is not None)

@@ -2,3 +2,4 @@
 
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual
+from .rowwise import Rowwise as Rowwise

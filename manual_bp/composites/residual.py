@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..protocol import Array, Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
-from ..routing import jacobian_of, require_layers
+from ..routing import jacobian_of, require_layers, stated_width
 from ..validation import require_ranked, require_shape
 
 
@@ -45,12 +45,12 @@ class Residual:
     @property
     def n_in(self) -> int | None:
         """The number of columns, where f says it."""
-        return _width(self.f, "n_in")
+        return stated_width(self.f, "n_in")
 
     @property
     def n_out(self) -> int | None:
         """The number of columns, where f says it."""
-        return _width(self.f, "n_out")
+        return stated_width(self.f, "n_out")
 
     @property
     def preserves_shape(self) -> bool:
@@ -80,8 +80,3 @@ class Residual:
         """Return I + ∂f/∂z."""
         inner = jacobian_of(self.f, params, z)
         return np.eye(inner.shape[1], dtype=inner.dtype) + inner
-
-
-def _width(f: Layer, name: str) -> int | None:
-    width = getattr(f, name, None)
-    return None if width is None else int(width)

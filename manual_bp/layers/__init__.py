@@ -7,7 +7,10 @@ from .conv_transpose2d import ConvTranspose2d as ConvTranspose2d
 from .dropout import Dropout as Dropout
 from .embedding import Embedding as Embedding
 from .flatten import Flatten as Flatten
+from .gru import GRU as GRU
 from .layer_norm import LayerNorm as LayerNorm
 from .linear import Linear as Linear
+from .lstm import LSTM as LSTM
 from .max_pool2d import MaxPool2d as MaxPool2d
+from .multi_head_attention import MultiHeadAttention as MultiHeadAttention
 from .rms_norm import RMSNorm as RMSNorm

@@ -8,9 +8,14 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from manual_bp import (
+    GRU,
+    LSTM,
+    Dropout,
+    Embedding,
     Identity,
     LeakyReLU,
     Linear,
+    MultiHeadAttention,
     Parallel,
     ReLU,
     Residual,
@@ -24,7 +29,7 @@ from oracles.cases.losses import softmax_cross_entropy
 from oracles.cases.routing import Link, applied, beneath, link, parameters_of, untupled
 from oracles.lifts.manual import manual_layer, manual_objective
 from oracles.registry import Case, oracle_for
-from oracles.strategies import Drawn, indices, pixels, real, rows, widths
+from oracles.strategies import Drawn, booleans, indices, pixels, real, rows, widths
 
 Chain: TypeAlias = tuple[Link, ...]
 
@@ -53,6 +58,44 @@ def sequential(draw: st.DrawFn) -> Case:
         options=options(network),
         batched=("z",),
         kinks="declared",
+    )
+
+
+@oracle_for(Sequential, name="SequenceNetwork")
+def sequence_network(draw: st.DrawFn) -> Case:
+    """Indices, states, lengths, masks and randomness beside the main stream, nested and not."""
+    n_rows, steps, n, hidden, entries = draw(rows(3)), draw(widths(3)), *(draw(widths(2)) for _ in range(3))
+    state, of_hidden = real(n_rows, 1, hidden), real(n_rows, 1, n)
+    seed, words, lengths = indices(below=2**16), indices(n_rows, steps, below=entries), indices(n_rows, below=steps + 1)
+    mask, numbers = booleans(n_rows, 1, 1, steps, true=0.7), real(n_rows, steps, n)
+    attention = Residual(MultiHeadAttention(n, 1, masked=True))
+    network, primals = draw(
+        st.sampled_from(
+            (
+                (
+                    Sequential(Embedding(entries, n, 0), Dropout(0.5), LSTM(n, hidden, lengths=True)),
+                    {"z": words, "1.rng": seed, "2.h": state, "2.c": state, "2.lengths": lengths},
+                ),
+                (
+                    Sequential(Embedding(entries, n), attention, Sequential(GRU(n, hidden), Tanh())),
+                    {"z": words, "1.mask": mask, "2.0.h": state},
+                ),
+                (
+                    Sequential(Dropout(0.1), Parallel(attention, Tanh(), GRU(n, n)), Dropout(0.5), GRU(n, n)),
+                    {
+                        "z": numbers, "0.rng": seed, "1.0.mask": mask, "1.2.h": of_hidden, "2.rng": seed,
+                        "3.h": of_hidden,
+                    },
+                ),
+            )
+        )
+    )  # fmt: skip
+    return Case(
+        manual_layer(network),
+        {**primals, **parameters(network)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options=options(network),
     )
 
 

@@ -7,14 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
 
-from oracles.command_line.names import Reference, references, target
-from oracles.command_line.points import arrays_of, source
+from oracles.command_line.names import Reference, reference, target
+from oracles.command_line.points import Source, arrays_of, source
 from oracles.command_line.told import agreement, nothing_seen, searched
 from oracles.conformance import Tally, search
 from oracles.disagreement import Disagreement
@@ -22,14 +20,14 @@ from oracles.discovery import Unusable
 from oracles.files import write_atomically
 from oracles.judge import check as judged
 from oracles.options import FRAMEWORK_NAMES
+from oracles.origin import raised_at
 from oracles.registry import Case, speaking_for
 from oracles.report import REPRODUCE, document
-from oracles.rule import Array, Rule, outputs, with_dtype
+from oracles.rounding import precision_of
+from oracles.rule import ReferenceFailed, Rule, with_dtype
 from oracles.subjects import lifted
 from oracles.verdict import Result
 from oracles.versions import versions
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def check(args: argparse.Namespace) -> int:
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"{option}: the folder of {path} does not exist")
     subject, name, module = target(args.target)
-    against = references(args.against, module)
+    against = [reference(text, module) for text in args.against]
     cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases(subject)
     if cases is not None:
         outcome = _search(cases, name, against, args)
@@ -70,28 +68,25 @@ def check(args: argparse.Namespace) -> int:
     return outcome.status
 
 
-def _at_points(rule: Rule, name: str, against: Sequence[Reference], at: Any, args: argparse.Namespace) -> Outcome:
-    delta = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
+def _at_points(rule: Rule, name: str, against: Sequence[Reference], at: Source, args: argparse.Namespace) -> Outcome:
+    given = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
     results: list[Result] = []
     for dtype in args.dtype or (None,):
         for seed in range(args.seed, args.seed + (args.examples or 1)):
             primals = at(seed, dtype)
-            try:
-                y, _ = rule(**primals)
-            except Exception as error:
-                text = f"{name}: forward raised at {_shapes(primals)}\n  {_place(error)}"
-                return Outcome(1, text, [*map(_told, results), {"verdict": "wrong", "reason": _place(error)}])
-            for each in against:
-                _require_evaluates(each, primals)
+            delta = None if given is None else with_dtype(given if len(given) > 1 else given[0], precision_of(primals))
             try:
                 result = judged(
-                    rule, primals, [each.rule for each in against], _fitting(delta, y),
-                    precision=args.precision, kinks=args.kinks or "any", seed=seed,
+                    rule, primals, [each.rule for each in against], delta,
+                    precision=args.precision, kinks=args.kinks or "any", isolate=args.isolate, seed=seed,
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:
                 found = [*map(_told, results), json.loads(refusal.to_json())]
                 return Outcome(1, str(refusal), found, refusal)
+            except ReferenceFailed as error:
+                fix = f"def reference({', '.join(primals)}): return y      # the primal only"
+                raise Unusable(f"--against: {error}\nFix:    {fix}") from error
     complaint = nothing_seen(results)
     text = agreement(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
     return Outcome(int(bool(complaint)), text, [*map(_told, results)])
@@ -99,28 +94,6 @@ def _at_points(rule: Rule, name: str, against: Sequence[Reference], at: Any, arg
 
 def _told(result: Result) -> dict[str, Any]:
     return document(result, "")
-
-
-def _require_evaluates(each: Reference, primals: Mapping[str, Array]) -> None:
-    try:
-        each.rule(**with_dtype(dict(primals), np.float64))
-    except Exception as error:
-        raise Unusable(
-            f"--against {each.text}: raised at {_shapes(primals)}\n  {_place(error)}\n"
-            f"Fix:    def reference({', '.join(primals)}): return y      # in {each.rule.framework}, the primal only"
-        ) from error
-
-
-def _fitting(delta: tuple[Array, ...] | None, y: Any) -> Any:
-    """Return the cotangents of --delta as the outputs are: in number, shape and dtype."""
-    if delta is None:
-        return None
-    wanted = [np.asarray(part) for part in outputs(y)]
-    if [d.shape for d in delta] != [part.shape for part in wanted]:
-        came, shapes = ", ".join(str(d.shape) for d in delta), ", ".join(str(part.shape) for part in wanted)
-        raise Unusable(f"--delta: expected the shape of the output, {shapes}, got {came}")
-    cast = tuple(d.astype(part.dtype) for d, part in zip(delta, wanted, strict=True))
-    return cast if isinstance(y, tuple | list) else cast[0]
 
 
 def _cases(subject: Any) -> st.SearchStrategy[Case] | None:
@@ -135,8 +108,8 @@ def _search(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[Reference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which output or cotangents are refused."""
-    if args.delta or args.precision:
-        option = "--delta" if args.delta else "--precision"
+    if args.delta or args.precision or args.isolate:
+        option = "--delta" if args.delta else "--precision" if args.precision else "--isolate"
         raise Unusable(
             f"{option}: {name} is judged where its cases are drawn.\nFix:    say where: --shapes, or --primals"
         )
@@ -156,7 +129,7 @@ def _search(
             except Disagreement as refusal:
                 return Outcome(1, str(refusal), [json.loads(refusal.to_json())], refusal)
             except Exception as error:
-                return Outcome(1, f"{name}: {_place(error)}", [{"verdict": "wrong", "reason": _place(error)}])
+                return Outcome(1, f"{name}: {raised_at(error)}", [{"verdict": "wrong", "reason": raised_at(error)}])
     text, rows = searched(name, tallies)
     return Outcome(0, text, rows)
 
@@ -167,17 +140,5 @@ def _write_script(refusal: Disagreement | None, path: str) -> str:
     try:
         write_atomically(path, refusal.script())
     except Exception as error:
-        return f"  {path} is not written: {_place(error)}"
+        return f"  {path} is not written: {raised_at(error)}"
     return f"  reproduce: python {path}"
-
-
-def _shapes(primals: Mapping[str, Array]) -> str:
-    return ", ".join(f"{n} {np.asarray(a).dtype}{list(np.shape(a))}" for n, a in primals.items())
-
-
-def _place(error: BaseException) -> str:
-    """Say what was raised and at which line of the user's own code."""
-    frames = [f for f in extract_tb(error.__traceback__) if not f.filename.startswith(_PACKAGE)]
-    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith("<")]
-    where = f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}: " if own else ""
-    return f"{where}{type(error).__name__}: {error}"

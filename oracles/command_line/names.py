@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import oracles
 from oracles.discovery import Unusable, load, shown
 from oracles.options import FRAMEWORK_NAMES
 from oracles.registry import FRAMEWORKS
@@ -47,9 +47,9 @@ def loaded(place: str) -> ModuleType:
 
 
 def evaluated(expression: str, module: ModuleType, **also: Any) -> Any:
-    """Return the value of an expression in a module's names."""
+    """Return the value of an expression in a module's names, and ``oracles``, by which it may lift what it names."""
     try:
-        return eval(compile(expression.strip(), "NAME", "eval"), {**also, **vars(module)})
+        return eval(compile(expression.strip(), "NAME", "eval"), {"oracles": oracles, **also, **vars(module)})
     except NameError as error:
         near = difflib.get_close_matches(str(error.name), list(vars(module)), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -77,20 +77,6 @@ class Reference(NamedTuple):
     text: str
     f: Callable[..., Any]
     rule: Rule
-
-
-def references(texts: Sequence[str], module: ModuleType) -> list[Reference]:
-    """Return what each ``torch:REF`` names, lifted; a second one of a framework is called "torch 2".
-
-    Raises:
-        Unusable: (a ValueError) as `reference` does.
-    """
-    found: list[Reference] = []
-    for text in texts:
-        each = reference(text, module)
-        before = sum(other.rule.framework == each.rule.framework for other in found)
-        found.append(each._replace(rule=replace(each.rule, name=f"{each.rule.name} {before + 1}")) if before else each)
-    return found
 
 
 def reference(text: str, module: ModuleType) -> Reference:

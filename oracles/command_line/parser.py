@@ -26,7 +26,9 @@ TARGET is FILE.py:NAME or MODULE:NAME, where NAME is an expression in the names 
   silu.py:forward,backward      a pair: forward(**primals) -> (y, cache), backward(cache, delta) -> {name: cotangent}
   layers.py:Dense(3, 2)         an instance with the contract of manual_bp: forward(params, z), backward(cache, delta)
   layers.py:Dense               a class: made without arguments, or drawn as its @oracles.oracle_for in that file says
+  net.py:oracles.stateful(Net, params=["W", "b"])       anything else, lifted by what the package oracles has for it
   rules.py:rule                 an oracles.Rule, or a Hypothesis strategy of oracles.Case
+  ops.py:MyFunction             a torch.autograd.Function, an nn.Module, or a jax.custom_vjp
 
 REF states the primal only, in the framework's own idiom; the framework derives the rest. It is a name in TARGET's file
 (torch:reference), somewhere else (torch:refs.py:silu), or the framework's own function (jax:jax.nn.silu). Without
@@ -142,6 +144,9 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         choices=("any", "declared"),
         default=None,
         help="where there is no derivative, accept any subgradient, or the references' own (default: any)",
+    )
+    check.add_argument(
+        "--isolate", action="store_true", help="run it in a process of its own: a crash is then a finding"
     )
     check.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of what is drawn (default: 0)")
     check.add_argument(

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 from oracles.conformance import Tally
-from oracles.rule import is_differentiable
 from oracles.verdict import Finding, Result, Verdict
 
 _LEGEND = "  error: the worst one in units of what rounding allows there; resolves: what would have been refused"
@@ -26,6 +25,7 @@ def agreement(name: str, results: Sequence[Result]) -> str:
     unclaimed = sorted({n for result in results for n in result.not_claimed})
     if unclaimed:
         lines.append(f"  no gradient claimed, nothing judged: {', '.join(unclaimed)}")
+    lines += [f"  note: {note}" for note in dict.fromkeys(note for result in results for note in result.notes)]
     setting = results[0].setting
     if setting is not None:
         shapes = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in setting.primals.items())
@@ -36,14 +36,8 @@ def agreement(name: str, results: Sequence[Result]) -> str:
 
 def nothing_seen(results: Sequence[Result]) -> str:
     """Say why results that refuse nothing are still no pass; "" where they are one."""
-    differentiable = {
-        name
-        for result in results
-        if result.setting is not None
-        for name, a in result.setting.primals.items()
-        if is_differentiable(a)
-    }
-    if all(differentiable <= set(result.not_claimed) for result in results):
+    gradients = [f for result in results for f in result.findings if f.is_cotangent]
+    if not gradients and any(result.not_claimed for result in results):
         return "the backward returned no gradient at all, so nothing of it was judged"
     if all(result.verdict is Verdict.VACUOUS for result in results):
         return "nothing could be seen: rounding may move every entry by its own size; judge at other points"

@@ -115,3 +115,20 @@ def test_precisions():
     assert precision_of({"z": np.zeros(1), "W": np.zeros(1, np.float32), "i": np.zeros(1, int)}) == "float32"
     with pytest.raises(ValueError, match="expected one of float16"):
         precision_name("int8")
+
+
+def test_what_torch_does_in_place_is_shaken_too():
+    """torch.lstm applies its gates in place: a shaken copy of the operand must not swallow the result."""
+    z, delta = RNG.standard_normal((3, 4)), RNG.standard_normal((4, 3))
+
+    def in_place(z):
+        return (z * 2).transpose_(0, 1).mul_(3).sigmoid_()
+
+    def anew(z):
+        return ((z * 2).t() * 3).sigmoid()
+
+    found = [
+        rounding_at([torch_autograd(f)], {"z": z}, delta, "float32", fallback=Rule(None)) for f in (in_place, anew)
+    ]
+    for n in ("output", "z"):
+        assert np.array_equal(*(rounding.allowance()[n] for rounding in found))

@@ -166,6 +166,32 @@ def test_parallel_takes_side_arrays_of_both_branches():
         assert [None if d is None else d.shape for d in dz] == [(2, 3), (1, 3), None, (1, 3), None]
 
 
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3), (2, 0), (2, 1, 3)])
+def test_rowwise_is_the_layer_on_all_rows(lead):
+    rng, f = np.random.default_rng(6), m.Sequential(m.Linear(3, 4), m.ReLU(), m.Linear(4, 2))
+    params, z, delta = exact_params(f, rng), exact(rng, 6, 3)[: np.prod(lead, dtype=int)], exact(rng, 6, 2)
+    delta = delta[: len(z)]
+    y, cache = f.forward(params, z)
+    dz, grads = f.backward(cache, delta)
+    layer = m.Rowwise(f)
+    came, kept = layer.forward(params, z.reshape(*lead, 3))
+    back, dparams = layer.backward(kept, delta.reshape(*lead, 2))
+    assert (came.shape, back.shape) == ((*lead, 2), (*lead, 3))
+    same((came.reshape(y.shape), back.reshape(z.shape), *dparams.values()), (y, dz, *grads.values()))
+    assert (layer.n_in, layer.n_out, m.Rowwise(m.Softmax()).preserves_shape) == (3, 2, True)
+
+
+def test_rowwise_hands_side_arrays_through():
+    layer, which = m.Rowwise(Gain()), np.arange(3)
+    assert layer.inputs == ("z", "gain", "which")
+    z, gain = np.ones((2, 4, 3)), np.full((1, 3), 2.0)
+    (y, doubled), cache = layer.forward({"shift": np.ones(())}, (z, gain, which))
+    assert y.shape == z.shape
+    assert np.array_equal(doubled, 2 * gain)
+    (dz, dgain, none), _ = layer.backward(cache, (y, doubled))
+    assert (dz.shape, dgain.shape, none) == (z.shape, gain.shape, None)
+
+
 def refuses(error, message, call, *args, **kwargs):
     with pytest.raises(error, match=re.escape(message)):
         call(*args, **kwargs)
@@ -203,6 +229,14 @@ def test_composites_refuse():
     layer = P(m.Tanh(), m.Tanh(), axis=1)
     refuses(ValueError, "Parallel.backward: delta: expected shape (2, 6)", layer.backward, layer.forward({}, z)[1], z)
     refuses(ValueError, "Parallel: params['2.W'] unknown", layer.forward, {"2.W": z}, z)
+    refuses(TypeError, "Rowwise: layer 0 is no Layer", m.Rowwise, m.Tanh)
+    refuses(ValueError, "expects 4 columns but layer 0", S, m.LSTM(2, 3), m.Rowwise(L(4, 1)))
+    refuses(ValueError, "Rowwise.forward: z: expected rank 1 or more", m.Rowwise(m.Tanh()).forward, {}, np.array(1.0))
+    refuses(
+        ValueError, "Rowwise.forward: f(z): expected shape (6, 3)", m.Rowwise(Mean()).forward, {}, np.ones((2, 3, 3))
+    )
+    rowwise = m.Rowwise(m.Tanh())
+    refuses(ValueError, "Rowwise.backward: delta: expected", rowwise.backward, rowwise.forward({}, z)[1], z.ravel())
     with pytest.raises(TypeError) as caught:
         P(m.Tanh(), S(m.Tanh())).forward({}, z.astype(int))
     assert caught.value.__notes__ == ["in branch 0, Tanh(), parameters '0.…'"]

@@ -106,9 +106,9 @@ def test_cases_are_judged_selected_and_summed_up(project):
 @pytest.mark.slow
 def test_a_planted_bug_is_told_by_its_report_alone(project):
     project.write("mine.py", LAYER, replacing=BUG)
-    done = project.pytest("--oracles-cases=mine", "-k", "Scale::cotangents_agree-float64", *QUICK)
+    done = project.pytest("--oracles-cases=mine", "-k", "Scale and cotangents_agree-float64", *QUICK)
     assert done.returncode == 1
-    failure = done.stdout.split("mine::Scale::cotangents_agree-float64 __", 1)[1].split("= oracles =")[0]
+    failure = done.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("= oracles =")[0]
     assert "WRONG in the cotangent of g" in failure
     assert "diagnosis: " in failure
     assert "Traceback" not in failure
@@ -117,6 +117,14 @@ def test_a_planted_bug_is_told_by_its_report_alone(project):
     again = re.search(r"this test alone: pytest (--oracles-cases=mine) -k \"(.*)\" --oracles-seed 3$", failure, re.M)
     assert outcomes(project.pytest(again[1], "-k", again[2], *QUICK))["failed"] == 1
     assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", done.stdout)
+
+
+@pytest.mark.slow
+def test_what_failed_last_is_known_by_its_id(project):
+    project.write("mine.py", LAYER, replacing=BUG)
+    options = ("-p", "cacheprovider", "--oracles-cases=mine", "-k", "agree and float64", *QUICK)
+    assert outcomes(project.pytest(*options)) == {"failed": 1, "passed": 1, "deselected": 16}
+    assert outcomes(project.pytest(*options, "--lf")) == {"failed": 1, "deselected": 17}
 
 
 @pytest.mark.slow
@@ -225,3 +233,34 @@ def test_wrong_usage_says_what_is_expected(project, options, said):
     assert done.returncode in (2, 4), done.stdout
     assert said in done.stdout + done.stderr
     assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
+def test_without_the_extra_the_fix_is_told(project):
+    """`pip install manual-bp` alone brings neither Hypothesis nor rich."""
+    project.write("mine.py", LAYER)
+    missing = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
+    (project.site / "hypothesis.py").write_text(missing)
+    done = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
+    assert done.returncode == 4
+    assert "--oracles-cases: hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
+    done = project.oracles("verify", "--cases", "mine")
+    assert done.returncode == 2
+    assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_same_command_with_the_same_seed_judges_the_same_points(project):
+    project.write("mine.py", LAYER)
+    seen = []
+    for seed in ("5", "5", "6"):
+        options = (
+            "-k",
+            "cotangents_agree",
+            "--oracles-profile=quick",
+            "--oracles-against=torch",
+            "--junit-xml=out.xml",
+        )
+        project.pytest("--oracles-cases=mine", f"--oracles-seed={seed}", *options)
+        found = ElementTree.parse(project.folder / "out.xml").iter("property")
+        seen.append([(p.get("name"), p.get("value")) for p in found if p.get("name") != "oracles.seed"])
+    assert seen[0] == seen[1] != seen[2]

@@ -1,0 +1,80 @@
+"""A layer of rows, on every step of a sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..protocol import Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
+from ..routing import require_layers, stated_width
+from ..validation import require_parts, require_ranked, require_shape
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """y_{n…} = f(z_{n…}) (86) for every index before the last; the rows' cotangents are f's, row by row (87).
+
+    f sees all rows at once, (rows, columns), as it sees a batch: its gradients are sums over all of them, as in (8)
+    and (9). So a `Linear` stands on every step of a sequence, or on every pixel. Parameters and side arrays are f's,
+    under f's names.
+
+    Shapes: z (…, n), y (…, m) where f maps (rows, n) to (rows, m). Dtypes: f's.
+    Raises: ValueError where z has no axes or f gives another number of rows, TypeError for no layer.
+    """
+
+    f: Layer
+
+    def __post_init__(self) -> None:
+        require_layers("Rowwise", (self.f,))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """z, and f's side inputs."""
+        return ("z", *inputs_of(self.f)[1:])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """y, and f's side outputs."""
+        return ("y", *outputs_of(self.f)[1:])
+
+    @property
+    def n_in(self) -> int | None:
+        """The number of columns that f expects, where it says it."""
+        return stated_width(self.f, "n_in")
+
+    @property
+    def n_out(self) -> int | None:
+        """The number of columns that f gives, where it says it."""
+        return stated_width(self.f, "n_out")
+
+    @property
+    def preserves_shape(self) -> bool:
+        """Whether f does."""
+        return bool(getattr(self.f, "preserves_shape", False))
+
+    def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
+        """Draw f's parameters."""
+        return self.f.init(rng, dtype)
+
+    def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
+        """Return f of every row, and f's side outputs."""
+        z, *rest = require_parts(self, "forward", "z", z, self.inputs)
+        require_ranked(self, "forward", "z", z)
+        count = prod(z.shape[:-1])
+        came, cache = self.f.forward(params, untupled((z.reshape(count, z.shape[-1]), *rest)))
+        rows, *beside = as_tuple(came)
+        require_shape(self, "forward", "f(z)", rows, (count, rows.shape[-1]), z, "z")
+        y = rows.reshape(*z.shape[:-1], rows.shape[-1])
+        return untupled((y, *beside)), (cache, z, y, rows.shape)
+
+    def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
+        """Return what f passes back to every row (87)."""
+        inner, z, y, shape = cache
+        delta, *rest = require_parts(self, "backward", "delta", delta, self.outputs)
+        require_shape(self, "backward", "delta", delta, y.shape, y, "y")
+        came, dparams = self.f.backward(inner, untupled((delta.reshape(shape), *rest)))
+        rows, *beside = as_tuple(came)
+        return untupled((rows.reshape(z.shape), *beside)), dparams

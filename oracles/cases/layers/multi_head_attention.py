@@ -1,0 +1,133 @@
+"""What torch and JAX call `MultiHeadAttention`, and what to draw for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from manual_bp import MultiHeadAttention
+from oracles.lifts.manual import manual_layer
+from oracles.registry import Case, oracle_for
+from oracles.strategies import Drawn, booleans, real, rows, widths
+
+# (sources, bias, masked, causal, score_bias)
+_OPTIONS = (
+    (0, True, False, False, False),
+    (0, False, True, False, False),
+    (0, True, False, True, True),
+    (1, True, True, False, True),
+    (1, False, False, True, False),
+    (2, True, True, True, True),
+    (2, False, False, False, True),
+)
+
+
+@oracle_for(MultiHeadAttention)
+def multi_head_attention(draw: st.DrawFn) -> Case:
+    """Every option, one head and several, one step too; masks and biases shared and not, everything masked too."""
+    sources, bias, masked, causal, score_bias = draw(st.sampled_from(_OPTIONS))
+    n_heads, n_rows, steps = draw(st.sampled_from((2, 1, 3))), draw(rows(3)), draw(widths(3))
+    answers = draw(widths(3)) if sources else steps
+    layer = MultiHeadAttention(
+        n_heads * draw(widths(2)),
+        n_heads,
+        tuple(draw(widths(2)) for _ in range(sources)),
+        bias,
+        masked,
+        causal,
+        score_bias,
+    )
+    full = n_rows, n_heads, steps, answers
+    shared = draw(st.sampled_from(((), (), (0, 1), (1, 2), (2, 3), (0, 1, 2, 3))))
+    extents = tuple(1 if axis in shared else extent for axis, extent in enumerate(full))
+    primals = {"z": real(n_rows, steps, layer.n_model)}
+    primals |= {n: real(n_rows, answers, m) for n, m in zip(layer.inputs[1:], layer.sources, strict=False)}
+    if masked:
+        primals["mask"] = booleans(*extents, true=draw(st.sampled_from((0.6, 0.6, 0.6, 0.0))))
+    if score_bias:
+        primals["score_bias"] = real(*extents)
+    return Case(
+        manual_layer(layer),
+        {**primals, **parameters(layer)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options=options(layer),
+        batched=() if 0 in shared and (masked or score_bias) else layer.inputs,
+    )
+
+
+def parameters(layer: MultiHeadAttention) -> dict[str, Drawn]:
+    """As one starts: sums of n terms stay of the size of one."""
+    return {name: real(n, m, scale=n**-0.5) for name, (n, m) in layer._shapes().items()}
+
+
+def options(layer: MultiHeadAttention) -> dict[str, Any]:
+    """What the primals do not show."""
+    return {"n_heads": layer.n_heads, "causal": layer.causal}
+
+
+def torch_reference(
+    z: Any,
+    n_heads: int,
+    causal: bool,
+    source: Any = None,
+    k: Any = None,
+    v: Any = None,
+    mask: Any = None,
+    score_bias: Any = None,
+    **own: Any,
+) -> Any:
+    """`F.scaled_dot_product_attention`, whose NaN in rows that may look at nothing is 0 here."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    k = source if source is not None else z if k is None else k
+    v = source if source is not None else z if v is None else v
+
+    def heads(x: Any) -> Any:
+        return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
+
+    q = heads(z @ own["W_q"] + own.get("b_q", 0))
+    keys, values = heads(k @ own["W_k"]), heads(v @ own["W_v"] + own.get("b_v", 0))
+    allowed = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
+    allowed = allowed & mask if mask is not None else allowed
+    allowed = allowed.tril() if causal else allowed
+    some = allowed.any(-1, keepdim=True)
+    added = torch.zeros(allowed.shape, dtype=z.dtype) + (0 if score_bias is None else score_bias)
+    added = added.masked_fill(~allowed & some, -torch.inf)
+    out = scaled_dot_product_attention(q, keys, values, attn_mask=added).masked_fill(~some, 0)
+    return out.transpose(1, 2).flatten(2) @ own["W_o"] + own.get("b_o", 0)
+
+
+def jax_reference(
+    z: Any,
+    n_heads: int,
+    causal: bool,
+    source: Any = None,
+    k: Any = None,
+    v: Any = None,
+    mask: Any = None,
+    score_bias: Any = None,
+    **own: Any,
+) -> Any:
+    """Einsums, and a softmax that leaves masked keys out."""
+    import jax
+    import jax.numpy as jnp
+
+    k = source if source is not None else z if k is None else k
+    v = source if source is not None else z if v is None else v
+
+    def heads(x: Any) -> Any:
+        return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
+
+    q = heads(z @ own["W_q"] + own.get("b_q", 0))
+    keys, values = heads(k @ own["W_k"]), heads(v @ own["W_v"] + own.get("b_v", 0))
+    scores = jnp.einsum("nthd,nshd->nhts", q, keys) / q.shape[3] ** 0.5
+    scores = scores if score_bias is None else scores + score_bias
+    allowed = jnp.ones(scores.shape, bool) if mask is None else jnp.broadcast_to(mask, scores.shape)
+    if causal:
+        allowed = allowed & (jnp.arange(scores.shape[3]) <= jnp.arange(scores.shape[2])[:, None])
+    p = jax.nn.softmax(scores, axis=-1, where=allowed)
+    out = jnp.einsum("nhts,nshd->nthd", jnp.where(allowed, p, 0), values)
+    return out.reshape(z.shape) @ own["W_o"] + own.get("b_o", 0)

@@ -1,0 +1,126 @@
+"""What the twins of recurrent layers share: what to draw, torch's own networks, and a scan of a cell in JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from manual_bp.layers.recurrent import Recurrent
+from oracles.lifts.manual import manual_layer
+from oracles.registry import Case
+from oracles.strategies import Drawn, indices, real, rows, widths
+
+
+def along_a_sequence(
+    draw: st.DrawFn,
+    kind: Callable[..., Recurrent],
+    torch_reference: Callable[..., Any],
+    jax_reference: Callable[..., Any],
+) -> Case:
+    """One or two layers and directions, with and without biases and lengths; one step too, and lengths of 0."""
+    n_layers, bidirectional, bias, lengths = draw(
+        st.sampled_from(
+            (
+                (1, False, True, False),
+                (1, False, False, True),
+                (1, True, True, True),
+                (2, False, True, False),
+                (2, True, False, True),
+            )
+        )
+    )
+    n_rows, steps = draw(rows(3)), draw(widths(3))
+    layer = kind(draw(widths(2)), draw(widths(2)), n_layers, bidirectional, bias, lengths)
+    state = n_rows, n_layers * layer.n_directions, layer.n_hidden
+    primals = {"z": real(n_rows, steps, layer.n_in), **{name: real(*state) for name in layer.cell.states}}
+    if lengths:
+        primals["lengths"] = indices(n_rows, below=steps + 1)
+    return Case(
+        manual_layer(layer),
+        {**primals, **parameters(layer)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options=options(layer),
+        batched=layer.inputs,
+    )
+
+
+def parameters(layer: Recurrent) -> dict[str, Drawn]:
+    """As one starts: products of n_hidden terms stay of the size of one."""
+    return {name: real(*shape, scale=layer.n_hidden**-0.5) for name, shape in layer._shapes().items()}
+
+
+def options(layer: Recurrent) -> dict[str, Any]:
+    """How many passes there are; the rest shows in the parameters."""
+    return {"n_layers": layer.n_layers, "bidirectional": layer.bidirectional}
+
+
+def passes(primals: dict[str, Any], n_layers: int, bidirectional: bool) -> list[list[dict[str, Any]]]:
+    """Return the weights of every direction of every layer, under their own names."""
+    prefixes = [[f"{k}.", f"{k}.reverse."] if bidirectional else [f"{k}."] for k in range(n_layers)]
+    return [
+        [{n: primals[prefix + n] for n in ("W", "U", "b", "d") if prefix + n in primals} for prefix in layer]
+        for layer in prefixes
+    ]
+
+
+def torch_network(function: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: Any) -> tuple[Any, ...]:
+    """Call torch's network, on packed rows where lengths are given: those of no steps stay out of it."""
+    import torch
+    from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+    flat = [w for layer in each for own in layer for w in torch_weights(own)]
+    tail = (bool("b" in each[0][0]), len(each), 0.0, False, len(each[0]) == 2)
+    columns = len(each[0]) * each[-1][0]["U"].shape[0]
+    live = torch.arange(len(z)) if lengths is None else torch.nonzero(lengths)[:, 0]
+    if not len(live):
+        return (z.new_zeros(*z.shape[:2], columns) + 0 * z.sum(), *(s.clone() for s in states))
+    first = [s[live].transpose(0, 1).contiguous() for s in states]
+    if lengths is None:
+        y, *last = function(z, first if len(first) > 1 else first[0], flat, *tail, True)
+        return (y, *(s.transpose(0, 1) for s in last))
+    packed = pack_padded_sequence(z[live], lengths[live], batch_first=True, enforce_sorted=False)
+    first = [s[:, packed.sorted_indices] for s in first]
+    data, *last = function(packed.data, packed.batch_sizes, first if len(first) > 1 else first[0], flat, *tail)
+    back = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+    y, _ = pad_packed_sequence(back, batch_first=True, total_length=z.shape[1])
+    last = [s[:, packed.unsorted_indices].transpose(0, 1) for s in last]
+    whole = z.new_zeros(*z.shape[:2], columns).index_copy(0, live, y)
+    return (whole, *(s.index_copy(0, live, new) for s, new in zip(states, last, strict=True)))
+
+
+def torch_weights(own: dict[str, Any]) -> list[Any]:
+    """torch keeps weights transposed, biases flat, and always two of them."""
+    weights = [own["W"].T.contiguous(), own["U"].T.contiguous()]
+    if "b" in own:
+        b = own["b"][0]
+        weights += [b, own["d"][0] if "d" in own else b.new_zeros(b.shape)]
+    return weights
+
+
+def jax_network(cell: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: Any) -> tuple[Any, ...]:
+    """Scan a cell over the steps, from either end; `cell(own, x, state) -> state` takes one."""
+    import jax
+    import jax.numpy as jnp
+
+    n_steps = z.shape[1]
+    counts = jnp.full(z.shape[:1], n_steps) if lengths is None else lengths
+    live = (jnp.arange(n_steps)[:, None] < counts)[..., None]
+    x, last, k = z.swapaxes(0, 1), [], 0
+    for layer in each:
+        came = []
+        for d, own in enumerate(layer):
+
+            def step(state: Any, at: Any, own: Any = own) -> Any:
+                x, live = at
+                new = tuple(jnp.where(live, n, s) for n, s in zip(cell(own, x, state), state, strict=True))
+                return new, jnp.where(live, new[0], 0)
+
+            final, hs = jax.lax.scan(step, tuple(s[:, k] for s in states), (x, live), reverse=d == 1)
+            came.append(hs)
+            last.append(final)
+            k += 1
+        x = jnp.concatenate(came, axis=-1)
+    return (x.swapaxes(0, 1), *(jnp.stack(each_, axis=1) for each_ in zip(*last, strict=True)))
