@@ -156,3 +156,43 @@ def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):
     assert done.returncode == int(bug is not None), done.stdout + done.stderr
     refused = re.search(r"GatedLinear\(n_in=\d, n_out=\d\): WRONG in the cotangent of ", done.stdout + done.stderr)
     assert bool(refused) == (bug is not None)
+
+
+BROUGHT = {
+    "bring_a_pair": [
+        "forward: agrees", "without a reference: agrees", "no gradient claimed, nothing judged: b",
+        "a mean for a sum: WRONG in the cotangent of b", "sigmoid: agrees", "squares: agrees",
+    ],
+    "bring_a_class": [
+        "Dense: agrees", "Learning: agrees", "FirstInput: WRONG in the cotangent of W",
+        "forward twice, then backward gives another answer",
+    ],
+    "bring_an_engine": ["layer: agrees", "= for +=: WRONG in the cotangent of z"],
+    "bring_a_torch_function": [
+        "torch.float64 agrees", "torch.bfloat16 agrees", "Module: agrees", "Unsummed: WRONG in the cotangent of b",
+        "db = db.sum(axis=0, keepdims=True)", "Module: WRONG in the call",
+    ],
+    "bring_a_custom_vjp": ["log_sum_exp: agrees", "delta of ones: WRONG", "delta taken as all ones"],
+    "bring_a_compiled_function": ["libm's tanh: agrees", "libm's tanhf: UNSTABLE", "right up to float32"],
+    "bring_a_convention": ["columns: agrees", "columns: WRONG in the cotangent of W", "scale={'W': 0.25} would"],
+    "run_isolated": [
+        "out_of_bounds: WRONG in the call", "right: agrees", "did not return within 2 s", "exit status 3",
+        "right: agrees",
+    ],
+}  # fmt: skip
+
+
+def test_every_example_of_a_lift_is_tested():
+    assert {path.stem for pattern in ("bring_*.py", "run_*.py") for path in DIGITS.parent.glob(pattern)} == {*BROUGHT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_is_brought_is_judged_and_the_planted_bug_found(name, tmp_path):
+    done = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rest = done.stdout
+    for said in BROUGHT[name]:
+        assert said in rest, f"{said!r} is not in, or not after what comes before it in\n{done.stdout}"
+        rest = rest.split(said, 1)[1]
+    assert list(tmp_path.iterdir()) == []
