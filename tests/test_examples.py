@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples/digits.py"
+CNN = ROOT / "examples/cnn_digits.py"
 GATED = ROOT / "examples/gated_linear.py"
 
 
@@ -77,6 +78,45 @@ def test_planted_bug_is_refused(bug, refused, tmp_path):
     assert "FAILED: an oracle refuses a gradient" in done.stdout
 
 
+@pytest.mark.slow
+def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
+    done = run("--epochs", "5", "--judge-rows", "3", "--plot", "cnn.png", cwd=tmp_path, program=(str(CNN),))
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, *epochs = done.stdout.splitlines()[:6]
+    assert header.split() == ["epoch", "loss", "held-out", "torch", "jax"]
+    for number, line in enumerate(epochs, start=1):
+        epoch, loss, _, *ratios = line.split()
+        assert int(epoch) == number
+        assert 0 < float(loss) < 3
+        assert all(0 < float(ratio) <= 1 for ratio in ratios)
+    said = re.search(r"every gradient agreed at each of 5 epochs; held-out accuracy (.*)%", done.stdout)
+    assert said
+    assert float(said[1]) >= 97
+    assert (tmp_path / "cnn.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bug", "refused"),
+    [
+        ("from manual_bp.layers.batch_norm import BatchNorm\n"
+         "right = BatchNorm._in_training\n"
+         "BatchNorm._in_training = lambda s, g, by, moved: right(s, g, by, [0 * x for x in moved])",
+         "convolutional network: WRONG in the cotangent of"),
+        ("from manual_bp import Dropout\n"
+         "Dropout.backward = lambda self, cache, delta: ((delta.copy(), None), {})",
+         "convolutional network: WRONG in the cotangent of"),
+    ],
+    ids=["running-state-has-no-pullback", "dropout-forgotten-going-back"],
+)  # fmt: skip
+def test_bug_in_convolutional_network_is_refused(bug, refused, tmp_path):
+    planted = f"{bug}\nimport runpy\nrunpy.run_path({str(CNN)!r}, run_name='__main__')"
+    done = run("--epochs", "1", "--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert refused in done.stdout
+    assert "FAILED: an oracle refuses a gradient" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -86,8 +126,9 @@ def test_planted_bug_is_refused(bug, refused, tmp_path):
         (("--plot", "nowhere/digits.png"), "--plot: the folder of nowhere/digits.png does not exist"),
     ],
 )
-def test_wrong_usage_is_refused_before_any_work(arguments, complaint, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
+@pytest.mark.parametrize("program", [DIGITS, CNN], ids=lambda path: path.stem)
+def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, tmp_path):
+    done = run(*arguments, cwd=tmp_path, program=(str(program),))
     assert done.returncode == 2
     assert complaint in done.stderr.replace(os.sep, "/")
     assert list(tmp_path.iterdir()) == []
