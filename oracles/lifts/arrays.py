@@ -105,7 +105,7 @@ def tensor(array: Array, device: Any = None) -> Any:
 
 def copied(array: Array) -> Array:
     """Copy an array into writeable memory of its own, with its strides where those are of a plain slice."""
-    if array.dtype.kind == "O":
+    if type(array) is not np.ndarray or array.dtype.kind == "O":  # balls, shaken numbers: they stay what they are
         return array.copy(order="K")
     steps = [s // array.itemsize for s in array.strides]
     if array.size and all(s > 0 for s in steps) and not array.flags.c_contiguous:
