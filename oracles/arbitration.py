@@ -127,9 +127,12 @@ def _lost_digits(dispute: Dispute) -> str:
 
 
 def _loses_too_much(dispute: Dispute) -> bool:
-    """Where no framework can be asked whether it loses as many digits, less than half of them is told, not refused."""
+    """Where no framework can be asked whether it loses as many digits, little is told, not refused.
+
+    Little is less than half of the largest entry's digits: what cancels in a small entry, cancels for everybody.
+    """
     want, half_the_digits = _reference(dispute), unit_roundoff(dispute.rounding.precision) ** 0.5
-    grave = np.abs(dispute.value - want) > half_the_digits * np.abs(want)
+    grave = np.abs(dispute.value - want) > half_the_digits * np.max(np.abs(want), initial=0.0)
     return bool(dispute.references) or bool(np.any(grave & dispute.refused))
 
 

@@ -16,7 +16,8 @@ def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: S
     """Return a finding where a proof shows that most digits are lost which rounding need not take.
 
     The frameworks' own backward may lose them as well, so that the difference is within what rounding does to the
-    references: then it is worth telling, and no reason to refuse.
+    references: then it is worth telling, and no reason to refuse. So it is where there is no framework to ask, and the
+    largest entry keeps more than half of its digits.
     """
     proof = answers[oracle]
     if not isinstance(proof, Proof) or name not in setting.primals:
@@ -27,7 +28,9 @@ def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: S
     if not np.any(lost):
         return None
     where = tuple(int(i) for i in np.argwhere(lost)[0])
-    said, worse = frameworks_lose(name, error, proof.mid, [o for o in setting.oracles if o.framework], setting)
+    frameworks = [o for o in setting.oracles if o.framework]
+    said, worse = frameworks_lose(name, error, proof.mid, frameworks, setting)
+    small = not frameworks and not np.any(error > half_the_digits * np.max(size))  # nobody can be asked: told
     reason = f"right as a formula, but it loses digits that need not be lost{said}"
     values = {o: float(value_and_radius(a)[0][where]) for o, a in answers.items()}
     room = float((proof.rounding + proof.radius)[where])
@@ -36,7 +39,7 @@ def digits_lost(name: str, got: Array, answers: Answers, oracle: str, setting: S
         (int(np.count_nonzero(lost)), lost.size), reason,
     )  # fmt: skip
     ratio = float(error[where]) / room if room else np.inf  # a Python float overflows in silence
-    return Finding(name, oracle, Verdict.UNSTABLE, not worse, ratio, evidence=evidence)
+    return Finding(name, oracle, Verdict.UNSTABLE, not (worse or small), ratio, evidence=evidence)
 
 
 def frameworks_lose(
