@@ -9,6 +9,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
 from oracles.jax_vjp import jax_family, jax_vjp  # noqa: E402
+from oracles.jaxpr.dimensions import Example  # noqa: E402
 from oracles.jaxpr.patterns import fitting, ties  # noqa: E402
 from oracles.rule import Shake  # noqa: E402
 
@@ -46,6 +47,13 @@ def test_a_program_says_what_its_reference_says_of_every_shape(f):
         z = np.arange(1.0, n * m + 1).reshape(n, m)
         np.testing.assert_array_equal(rule(z=z)[0], np.asarray(f(z)), strict=True)
     assert rule.evaluate.traces <= 12
+
+
+@pytest.mark.parametrize("f", [a_number, compared, divided])
+def test_without_its_conditions_a_program_would_serve_too_much(f, monkeypatch):
+    monkeypatch.setattr(Example, "suppose", lambda *args: None)
+    with pytest.raises(AssertionError):
+        test_a_program_says_what_its_reference_says_of_every_shape(f)
 
 
 def test_the_root_of_a_dimension_is_traced_once():
