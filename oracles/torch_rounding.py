@@ -62,7 +62,8 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
                     return rule(*args, **kwargs)
             found = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
             # What works in place wrote into a shaken copy: its result belongs into the tensor that was meant.
-            return args[0].copy_(found) if func.overloadpacket.__name__.endswith("_") else found
+            in_place = func._schema.is_mutable and func.overloadpacket.__name__.endswith("_")
+            return args[0].copy_(found) if in_place else found
 
     with Perturb():
         yield

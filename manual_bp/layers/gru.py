@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..activations.elementwise import minus_magnitude
 from ..protocol import Array, Cache
-from .recurrent import Cell, Recurrent, State, sech_squared
+from .recurrent import Cell, Recurrent, State, gate_slopes, gates, tanh_slopes
 
 
 class GRUCell:
@@ -22,29 +21,23 @@ class GRUCell:
     def forward(self, x: Array, r: Array, state: State) -> tuple[State, Cache]:
         """Return h', (75)–(77)."""
         n = state[0].shape[1]
-        a = x[:, : 2 * n] + r[:, : 2 * n]
-        e = np.exp(minus_magnitude(a))
-        gates = np.where(a >= 0, 1, e) / (1 + e)
-        # 1 − u without its cancellation: σ(−a_u).
-        kept, rest = gates[:, n:], (np.where(a >= 0, e, 1) / (1 + e))[:, n:]
-        inner = x[:, 2 * n :] + gates[:, :n] * r[:, 2 * n :]
+        s, e = gates(x[:, : 2 * n] + r[:, : 2 * n])
+        rest = s[:, n:] * e[:, n:]  # 1 − u, without its cancellation
+        inner = x[:, 2 * n :] + s[:, :n] * r[:, 2 * n :]
         candidate = np.tanh(inner)
-        cache = e, gates, rest, inner, candidate, r[:, 2 * n :], state[0]
-        return (rest * candidate + kept * state[0],), cache
+        return (rest * candidate + s[:, n:] * state[0],), (s, e, rest, inner, candidate, r[:, 2 * n :], state[0])
 
     def backward(self, cache: Cache, dstate: State) -> tuple[Array, Array, tuple[Array]]:
         """Return ∂L/∂x, ∂L/∂r and ∂L/∂h but for its way through r, by (78)."""
-        e, gates, rest, inner, candidate, recurrent, before = cache
+        s, e, rest, inner, candidate, recurrent, before = cache
         (dh,) = dstate
         n = before.shape[1]
-        dn = dh * rest * sech_squared(np.exp(minus_magnitude(inner)))
-        slopes = e / ((1 + e) * (1 + e))
-        da = np.concatenate((dn * recurrent, dh * (before - candidate)), axis=1) * slopes
-        return (
-            np.concatenate((da, dn), axis=1),
-            np.concatenate((da, dn * gates[:, :n]), axis=1),
-            (dh * gates[:, n:],),
-        )
+        dn = dh * rest * tanh_slopes(gate_slopes(*gates(inner)))
+        da = gate_slopes(s, e)
+        da[:, :n] *= dn * recurrent
+        da[:, n:] *= dh * (before - candidate)
+        dx, dr = (np.concatenate((da, each), axis=1) for each in (dn, dn * s[:, :n]))
+        return dx, dr, (dh * s[:, n:],)
 
 
 @dataclass(frozen=True)

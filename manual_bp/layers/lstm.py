@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..activations.elementwise import minus_magnitude
 from ..protocol import Array, Cache
-from .recurrent import Cell, Recurrent, State, sech_squared
+from .recurrent import Cell, Recurrent, State, gate_slopes, gates, tanh_slopes
 
 
 class LSTMCell:
@@ -21,33 +20,32 @@ class LSTMCell:
 
     def forward(self, x: Array, r: Array, state: State) -> tuple[State, Cache]:
         """Return h' and c', (69) and (70)."""
-        a = x + r
-        n = a.shape[1] // 4
-        e = np.exp(minus_magnitude(a))
-        gates = np.where(a >= 0, 1, e) / (1 + e)
-        g = np.tanh(a[:, 2 * n : 3 * n])
-        c = gates[:, n : 2 * n] * state[1] + gates[:, :n] * g
+        s, e = gates(x + r)
+        i, f, _, o = _quarters(s)
+        g = np.tanh(_quarters(x)[2] + _quarters(r)[2])
+        c = f * state[1] + i * g
         t = np.tanh(c)
-        return (gates[:, 3 * n :] * t, c), (e, gates, g, state[1], c, t)
+        return (o * t, c), (s, e, g, state[1], c, t)
 
     def backward(self, cache: Cache, dstate: State) -> tuple[Array, Array, tuple[None, Array]]:
         """Return ∂L/∂a twice, since x and r are but added, and ∂L/∂c before, by (71)–(73)."""
-        e, gates, g, before, c, t = cache
+        s, e, g, before, c, t = cache
         dh, dc = dstate
-        n = g.shape[1]
-        i, f, o = gates[:, :n], gates[:, n : 2 * n], gates[:, 3 * n :]
-        dc = dc + dh * o * sech_squared(np.exp(minus_magnitude(c)))
-        slopes = e / ((1 + e) * (1 + e))
-        da = np.concatenate(
-            (
-                dc * g * slopes[:, :n],
-                dc * before * slopes[:, n : 2 * n],
-                dc * i * sech_squared(e[:, 2 * n : 3 * n]),
-                dh * t * slopes[:, 3 * n :],
-            ),
-            axis=1,
-        )
+        i, f, _, o = _quarters(s)
+        dc = dc + dh * o * tanh_slopes(gate_slopes(*gates(c)))
+        da = gate_slopes(s, e)
+        da_i, da_f, da_g, da_o = _quarters(da)
+        da_i *= dc * g
+        da_f *= dc * before
+        da_g[...] = tanh_slopes(da_g) * (dc * i)
+        da_o *= dh * t
         return da, da, (None, dc * f)
+
+
+def _quarters(a: Array) -> tuple[Array, Array, Array, Array]:
+    """Return views of the columns of i, f, g and o."""
+    n = a.shape[1] // 4
+    return a[:, :n], a[:, n : 2 * n], a[:, 2 * n : 3 * n], a[:, 3 * n :]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class LSTM(Recurrent):
         da_o = δ_h tanh(c') σ'(a_o) (72),  ∂L/∂c = dc f (73),
         ∂L/∂h = da Uᵀ,  ∂L/∂z = da Wᵀ,  ∂L/∂W = Σ_t z_tᵀ da_t,  ∂L/∂U = Σ_t h_tᵀ da_t,  ∂L/∂b = Σ_t Σ_rows da_t (74).
 
-    σ' and tanh' are taken from e^{−|a|}, as in `Sigmoid` and `Tanh`: y(1 − y) has lost its digits once y is near 1.
+    σ' and tanh' are taken from e^{−a}: y(1 − y) and 1 − y² have lost their digits once y is near 1.
     `n_layers` stack, each on the y of the one below; `bidirectional` layers walk from both ends and give both h side by
     side. With `lengths` a row ends after so many steps: from there y is 0, the state stands still (so that the
     final state is that of the row's last step, and the way back begins there), and z is not looked at.

@@ -216,11 +216,32 @@ class Recurrent:
         return _shapes(self.n_in, self.n_hidden, width, self.n_layers, self.bidirectional, biases if self.bias else ())
 
 
-def sech_squared(e: Array) -> Array:
-    """Return tanh' from e^{−|a|}, as `Tanh` does, for cells."""
-    squared = e * e
-    slope: Array = 4 * squared / ((1 + squared) * (1 + squared))
-    return slope
+def gates(a: Array) -> tuple[Array, Array]:
+    """Return σ(a) = 1/(1 + e) and e = e^{−a}, which is kept finite, for cells."""
+    e = -a
+    if e.dtype != object:
+        np.minimum(e, _largest_exponent(e.dtype), out=e)
+    np.exp(e, out=e)
+    return 1 / (1 + e), e
+
+
+def gate_slopes(s: Array, e: Array) -> Array:
+    """Return σ' = σ(a) σ(−a), from what `gates` returned: σ(−a) is σ(a) e, without the cancellation of 1 − σ(a)."""
+    slopes: Array = s * (s * e)
+    return slopes
+
+
+def tanh_slopes(slopes: Array) -> Array:
+    """Return tanh' from σ' of the same a: with w = σ', it is (2w/(1 − 2w))², and 1 − 2w is not below ½."""
+    double = 2 * slopes
+    root: Array = double / (1 - double)
+    return root * root
+
+
+@lru_cache
+def _largest_exponent(dtype: np.dtype[Any]) -> float:
+    """Return where the exponential is just finite: beyond its negative, σ is smaller than any normal number."""
+    return float(np.floor(np.log(np.finfo(dtype).max)))
 
 
 @lru_cache

@@ -8,17 +8,21 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from manual_bp import (
+    GELU,
     GRU,
     LSTM,
+    BatchNorm,
     Dropout,
     Embedding,
     Identity,
+    LayerNorm,
     LeakyReLU,
     Linear,
     MultiHeadAttention,
     Parallel,
     ReLU,
     Residual,
+    Rowwise,
     Sequential,
     Sigmoid,
     Softmax,
@@ -29,7 +33,7 @@ from oracles.cases.losses import softmax_cross_entropy
 from oracles.cases.routing import Link, applied, beneath, link, parameters_of, untupled
 from oracles.lifts.manual import manual_layer, manual_objective
 from oracles.registry import Case, oracle_for
-from oracles.strategies import Drawn, booleans, indices, pixels, real, rows, widths
+from oracles.strategies import Drawn, booleans, indices, pixels, positive, real, rows, widths
 
 Chain: TypeAlias = tuple[Link, ...]
 
@@ -69,6 +73,7 @@ def sequence_network(draw: st.DrawFn) -> Case:
     seed, words, lengths = indices(below=2**16), indices(n_rows, steps, below=entries), indices(n_rows, below=steps + 1)
     mask, numbers = booleans(n_rows, 1, 1, steps, true=0.7), real(n_rows, steps, n)
     attention = Residual(MultiHeadAttention(n, 1, masked=True))
+    forward = Residual(Rowwise(Sequential(LayerNorm(n), Linear(n, hidden), GELU(), Linear(hidden, n))))
     network, primals = draw(
         st.sampled_from(
             (
@@ -80,6 +85,7 @@ def sequence_network(draw: st.DrawFn) -> Case:
                     Sequential(Embedding(entries, n), attention, Sequential(GRU(n, hidden), Tanh())),
                     {"z": words, "1.mask": mask, "2.0.h": state},
                 ),
+                (Sequential(attention, forward), {"z": numbers, "0.mask": mask}),
                 (
                     Sequential(Dropout(0.1), Parallel(attention, Tanh(), GRU(n, n)), Dropout(0.5), GRU(n, n)),
                     {
@@ -96,6 +102,26 @@ def sequence_network(draw: st.DrawFn) -> Case:
         torch=torch_reference,
         jax=jax_reference,
         options=options(network),
+    )
+
+
+@oracle_for(Sequential, name="StatefulNetwork")
+def stateful_network(draw: st.DrawFn) -> Case:
+    """Running statistics that go in and come out, in training beside randomness, and in evaluation."""
+    n_in, n, training = draw(widths(4)), draw(widths(4)), draw(st.booleans())
+    norm = Sequential(BatchNorm(n, training=training), Tanh())
+    network = Sequential(Linear(n_in, n), norm, Dropout(0.3, training), Linear(n, 2))
+    n_rows = draw(st.integers(3, 8) if training else rows())  # of two, JAX's derivative of a variance is rounding alone
+    primals = {"z": real(n_rows, n_in), "1.0.running_mean": real(n), "1.0.running_var": positive(n)}
+    if training:
+        primals["2.rng"] = indices(below=2**16)
+    return Case(
+        manual_layer(network),
+        {**primals, **parameters(network)},
+        torch=torch_reference,
+        jax=jax_reference,
+        options=options(network),
+        kinks="declared",
     )
 
 

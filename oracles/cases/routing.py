@@ -2,7 +2,7 @@
 
 A layer inside is a link: its twin's module with its options, hashable, since a reference is traced once for each.
 A twin may say ``options(layer)``, what its references need beyond the primals, and ``parameters(layer)``, how to fill
-what `init` draws.
+what `init` draws, where signed numbers of the size of one will not do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
-from oracles.strategies import Drawn
+import numpy as np
+
+from oracles.strategies import Drawn, real
 
 Link: TypeAlias = tuple[str, tuple[tuple[str, Any], ...]]
 
@@ -25,7 +27,7 @@ def link(layer: Any) -> Link:
 
 def parameters_of(layer: Any, prefix: str = "") -> dict[str, Drawn]:
     """Return how to fill a layer's parameters, every name behind the prefix."""
-    found: Mapping[str, Drawn] = _of(_twin(layer), "parameters", _nothing)(layer)
+    found: Mapping[str, Drawn] = _of(_twin(layer), "parameters", _as_initialized)(layer)
     return {prefix + name: drawn for name, drawn in found.items()}
 
 
@@ -44,6 +46,10 @@ def applied(reference: str, of: Link, z: Any, primals: Mapping[str, Any]) -> tup
 def untupled(parts: tuple[Any, ...]) -> Any:
     """Return the outputs as a reference gives them: one array, or a tuple of several."""
     return parts if len(parts) > 1 else parts[0]
+
+
+def _as_initialized(layer: Any) -> dict[str, Drawn]:
+    return {name: real(*value.shape) for name, value in layer.init(np.random.default_rng(0)).items()}
 
 
 def _nothing(layer: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class _CellWithoutPeak(LSTMCell):
     def backward(self, cache, dstate):
         dh, dc = dstate
         da, _, (_, before) = super().backward(cache, (dh, np.zeros_like(dc)))
-        return da, da, (None, before + dc * cache[1][:, len(dc.T) : 2 * len(dc.T)])
+        return da, da, (None, before + dc * cache[0][:, len(dc.T) : 2 * len(dc.T)])
 
 
 @plant(LSTM, "cotangents_agree", "term_missing")
