@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from benchmarks import fresh_shapes  # noqa: E402
 from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.cases.network import jax_reference, options, parameters, torch_reference  # noqa: E402
@@ -50,9 +51,17 @@ both frameworks once and calls np.testing.assert_allclose on every array, and wh
 so the points are those that it accepts.
 One thread throughout. A ratio that misses its target is marked with !.
 
+The last table is of the JAX oracle alone: for each registered layer, Hypothesis draws cases, shapes and options new
+each time (where a layer has fewer, they come again with other values), and both oracles evaluate the output and pull
+one cotangent back at each. JAX starts with nothing but its imports, so what it traces is paid for.
+  / torch   JAX's processor seconds over torch's, all examples
+  later     the same over the second half of them, when most is traced
+  traces    how often JAX traced; compiled: how often it went to XLA, which is slow
+
 examples:
   python benchmarks/oracles.py                    both sizes, two minutes
   python benchmarks/oracles.py --quick            the same, under a minute, rougher
+  python benchmarks/oracles.py --layers Conv2d    only the last table, of this layer
   python benchmarks/oracles.py --json out.json    the figures, for a machine"""
 
 # The greatest extent of a dimension: examples in a round, the least ratio of verdict to fast and slow gradcheck.
@@ -233,16 +242,8 @@ def split_line(row: dict[str, Any]) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=positive, help="time to spend in all, at least three rounds (default 120)")
-    parser.add_argument("--quick", action="store_true", help="three rounds or twenty seconds")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, whole or not at all")
-    args = parser.parse_args()
-    seconds = args.seconds or (20.0 if args.quick else 120.0)
-    torch.set_num_threads(1)
+def judge_tables(seconds: float) -> dict[str, Any]:
+    """Print and return the figures of the judge as a whole."""
     print("examples per second, drawing included; verdict over gradcheck")
     print("dims     verdict      fast      slow       / fast       / slow", flush=True)
     rates, splits = [], []
@@ -256,8 +257,29 @@ def main() -> int:
     for most in SIZES:
         splits.append(split(most, 0.1 * seconds))
         print(split_line(splits[-1]), flush=True)
+    return {"rates": rates, "verdicts": splits}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=positive, help="time to spend in all, at least three rounds (default 120)")
+    parser.add_argument("--quick", action="store_true", help="three rounds or twenty seconds")
+    parser.add_argument("--layers", nargs="*", metavar="NAME", help="only the last table, of these layers, or of all")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, whole or not at all")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    report: dict[str, Any] = {"torch": torch.__version__, "numpy": np.__version__}
+    if args.layers is None:
+        report |= judge_tables(args.seconds or (20.0 if args.quick else 120.0))
+    print("the JAX oracle on fresh shapes and options")
+    print(fresh_shapes.HEAD, flush=True)
+    report["fresh_shapes"] = []
+    for row in fresh_shapes.rows(200 if args.quick else 1000, args.layers or ()):
+        report["fresh_shapes"].append(row)
+        print(fresh_shapes.line(row), flush=True)
     if args.json:
-        report = {"torch": torch.__version__, "numpy": np.__version__, "rates": rates, "verdicts": splits}
         write_atomically(args.json, json.dumps(report, indent=2) + "\n")
     return 0
 

@@ -97,7 +97,7 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
         return _findings(dispute, Verdict.ORACLES_CONFLICT, True, why + " last digits: one of the two approximates")
     lost = _lost_digits(dispute)
     if lost:
-        return _unless_rounding(dispute, Verdict.UNSTABLE, lost)
+        return _unless_rounding(dispute, Verdict.UNSTABLE, lost, refuses=_loses_too_much(dispute))
     why = "a kink is near, and this is no subgradient" if at_kink is False else ""
     return _findings(dispute, Verdict.WRONG, True, why)
 
@@ -126,13 +126,20 @@ def _lost_digits(dispute: Dispute) -> str:
     return why + frameworks_lose(dispute.name, error, want, dispute.references, dispute.setting)[0]
 
 
-def _unless_rounding(dispute: Dispute, verdict: Verdict, reason: str) -> list[Finding]:
+def _loses_too_much(dispute: Dispute) -> bool:
+    """Where no framework can be asked whether it loses as many digits, less than half of them is told, not refused."""
+    want, half_the_digits = _reference(dispute), unit_roundoff(dispute.rounding.precision) ** 0.5
+    grave = np.abs(dispute.value - want) > half_the_digits * np.abs(want)
+    return bool(dispute.references) or bool(np.any(grave & dispute.refused))
+
+
+def _unless_rounding(dispute: Dispute, verdict: Verdict, reason: str, refuses: bool = True) -> list[Finding]:
     """Refuse, unless many more samples of rounding explain it: near a kink few of them may cross it."""
     allowed = dispute.rounding.allowance(LAST_SAMPLES)[dispute.name]
     ratios = ratios_of(dispute.value, dispute.answers, allowed, dispute.got.dtype)
     if not any(np.any(r > 1) for r in ratios.values()):
         return _findings(replace(dispute, ratios=ratios, allowed=allowed), Verdict.AGREES, False, "")
-    return _findings(dispute, verdict, True, reason)
+    return _findings(dispute, verdict, refuses, reason)
 
 
 def _at_kink(dispute: Dispute) -> bool | None:

@@ -38,7 +38,8 @@ def construction(subject: Callable[..., Any], like: type, label: str) -> Constru
     fix = _FIX.format(like=like.__name__.lower(), Like=like.__name__, subject=label)
     if not is_dataclass(like):
         raise TypeError(f"conformance_of: {like.__name__} is no dataclass: its configuration is unknown.\n{fix}")
-    offered = {f.name: f for f in fields(like)}
+    configured = inspect.signature(like).parameters  # other fields are derived from these
+    offered = {f.name: f for f in fields(like) if f.name in configured}
     try:
         parameters = inspect.signature(subject).parameters
     except (TypeError, ValueError):

@@ -28,8 +28,8 @@ def fitting_declaration(result: Result) -> str:
         try:
             y, _ = rule(**primals)
             fits = [np.shape(p) for p in outputs(y)] == [np.shape(d) for d in outputs(setting.delta)]
-            delta = setting.delta if fits else cotangents_like(y, np.random.default_rng(0), 1)[0]
-            return not judge(rule, primals, delta, oracles, precision=setting.precision).refuses
+            deltas = [setting.delta] * fits + cotangents_like(y, np.random.default_rng(0), 2)  # one sign alone may fit
+            return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
         except Exception:  # whatever it was: this declaration does not fit
             return False
 
@@ -74,8 +74,8 @@ def _one(got: Array, want: Array) -> float | None:
     if not factors.size or not np.all(np.isfinite(factors)) or np.ptp(factors) > SAME * np.max(np.abs(factors)):
         return None
     found = float(np.median(factors))
-    near = float(f"{found:.6g}")
-    return near if abs(near - found) <= 2.0**-18 * abs(found) else found
+    near = float(f"{found:.6g}")  # 0.5, where rounding says 0.49999999; and 1/3 as it is
+    return near if abs(near - found) <= np.ptp(factors) else found
 
 
 def _middle(answer: Any) -> Array:

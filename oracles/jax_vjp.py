@@ -1,120 +1,101 @@
 """The JAX oracle: a primal in JAX's own idiom, differentiated by JAX, evaluated by NumPy or XLA.
 
-Which dimensions of the primals are tied is nowhere declared, so it is learnt: a trace with every dimension
-free is tried first, then with only those dimensions tied that were equal in all examples seen, down to the
-concrete shapes. A program serves every example whose dimensions fit its pattern. What NumPy cannot express
-goes to XLA, per shape.
+A trace with symbolic dimensions, and symbolic integers among the options, serves every example that meets the
+conditions under which it was traced (`oracles.jaxpr.dimensions`); where that fails, only dimensions that have
+been constant so far are given as numbers, then all. What NumPy cannot express goes to XLA, per shape.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from oracles.jaxpr.program import Program, translate
-from oracles.jaxpr.shaker import shaker
-from oracles.jaxpr.trace import Executables, Pattern, Trace, compile_xla, equality_pattern, fitting, meet, trace
+from oracles.jaxpr.dimensions import Example
+from oracles.jaxpr.learning import KEPT, Experience, Signature, Translated
+from oracles.jaxpr.options import split
+from oracles.jaxpr.patterns import Pattern
+from oracles.jaxpr.trace import Executables, compile_xla, trace
 from oracles.jaxpr.writer import UnsupportedPrimitive
 from oracles.rule import Array, Cotangents, Opaque, Primals, Pullback, Rule, Shake, is_differentiable, outputs
 
-SYMBOLIC_TRACES = 12  # attempts per signature before only concrete shapes are traced
-KEPT = 64  # concrete programs per signature, and executables per oracle
 
-
-def jax_vjp(f: Callable[..., Any], *, name: str = "jax", through: str = "numpy") -> Rule:
+def jax_vjp(
+    f: Callable[..., Any],
+    *,
+    name: str = "jax",
+    through: str = "numpy",
+    options: Mapping[str, Any] | None = None,
+) -> Rule:
     """Lift a primal written in JAX into a Rule whose derivative is JAX's own.
 
     Args:
-        f: ``f(**primals)`` returns an array or a tuple of arrays. It must be traceable: what depends on the
-        values
-            of its primals is written with ``jnp.where`` or ``jax.lax.cond``.
-        name: what reports call the oracle. through: "numpy" traces once per pattern of dimensions and
-        evaluates with NumPy, "xla" compiles per shape.
+        f: ``f(**primals, **options)`` returns an array or a tuple of arrays. It must be traceable: what depends on
+            the values of its primals is written with ``jnp.where`` or ``jax.lax.cond``.
+        name: what reports call the oracle.
+        through: "numpy" traces once for many dimensions and evaluates with NumPy, "xla" compiles per shape.
+        options: configuration; what was traced for other values of its integers serves here too.
 
     The arithmetic is that of the primals' dtypes (JAX's 64-bit mode is entered locally), and results are
     fresh arrays. ``rule.evaluate`` counts its ``traces`` and ``compilations``.
     """
     if through not in ("numpy", "xla"):
         raise ValueError(f'through: expected "numpy" or "xla", got {through!r}')
-    oracle = _Oracle(f, name, through == "xla")
-    return Rule(oracle, name, None if through == "xla" else oracle.perturbed, f, "jax")
+    return _rule(f, options or {}, name, through == "xla", Experience())
 
 
-class _Translated:
-    """NumPy programs for one pattern of dimensions; the shaken one is written when first asked for."""
-
-    def __init__(self, traced: Trace, pattern: Pattern) -> None:
-        self.traced = traced
-        self.fits = fitting(pattern)
-        self.forward = translate(traced.forward).run
-        self.pull = translate(traced.vjp, keep=slice(traced.width, None)).run
-        self._noisy: Program | None = None
-
-    def shaken(self, arrays: Sequence[Array], shake: Shake) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """Return outputs and cotangents of a shaken run."""
-        if self._noisy is None:
-            self._noisy = translate(self.traced.vjp, noisy=True)
-        results = self._noisy.run(*arrays, shaker(shake))
-        return results[: self.traced.width], results[self.traced.width :]
+def jax_family(f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
+    """Return the function of options that lifts a primal by `jax_vjp`; what it has traced serves all its rules."""
+    experience = Experience()
+    return lambda options: _rule(f, options, "jax", False, experience)
 
 
-@dataclass
-class _Signature:
-    """What has been learnt about primals of given names, ranks and dtypes.
-
-    Attributes:
-        tied: the meet of the equality patterns of all examples seen.
-        constant: the meet of their dimensions themselves.
-        tried: patterns traced symbolically so far, with or without success.
-        programs: those that succeeded.
-        concrete: programs for single shapes, the least recently used first.
-        opaque: the primitive that NumPy cannot express, if there is one.
-    """
-
-    tied: Pattern | None = None
-    constant: Pattern | None = None
-    tried: set[Pattern] = field(default_factory=set)
-    programs: list[_Translated] = field(default_factory=list)
-    concrete: OrderedDict[Pattern, _Translated] = field(default_factory=OrderedDict)
-    opaque: str = ""
-
-    def candidates(self, dims: tuple[int, ...]) -> list[Pattern]:
-        """Learn from an example; return the patterns now worth a symbolic trace, the most general first."""
-        own = equality_pattern(dims)
-        self.tied = meet(self.tied or own, own)
-        self.constant = meet(self.constant or dims, dims)
-        free = tuple(f"s{i}" if d else 0 for i, d in enumerate(dims))
-        patterns = dict.fromkeys((free, self.tied, meet(own, own), self.constant))
-        new = [p for p in patterns if p not in self.tried and p != dims]
-        return new[: SYMBOLIC_TRACES - len(self.tried)]
+def _rule(
+    f: Callable[..., Any], options: Mapping[str, Any], name: str, through_xla: bool, experience: Experience
+) -> Rule:
+    oracle = _Oracle(f, options, name, through_xla, experience)
+    reference = partial(f, **options) if options else f
+    return Rule(oracle, name, None if through_xla else oracle.perturbed, reference, "jax")
 
 
 class _Oracle:
     """Evaluates one primal and its VJP; called with primals it is the Rule's ``evaluate``."""
 
-    def __init__(self, f: Callable[..., Any], name: str, through_xla: bool) -> None:
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        options: Mapping[str, Any],
+        name: str,
+        through_xla: bool,
+        experience: Experience,
+    ) -> None:
         self.f, self.name, self.through_xla = f, name, through_xla
         self.traces = self.compilations = 0
         self.opaque = ""
-        self._signatures: dict[Any, _Signature] = {}
+        self._settings, self._options = options, split(options)
+        self._numbers = (*self._options.sizes, *self._options.lengths, *self._options.floats)
+        self._floats = [np.asarray(number) for number in self._options.floats]
+        self._experience = experience
         self._executables: OrderedDict[Any, Executables] = OrderedDict()
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
         arrays = tuple(primals.values())
-        program = self._program(primals, arrays)
+        dims = (*[d for a in arrays for d in a.shape], *self._numbers)
+        program = self._program(primals, arrays, dims)
         if program is None:
             return self._through_xla(primals, arrays)
         with np.errstate(all="ignore"):
-            ys = program.forward(*arrays)
+            results = program.forward(dims, *arrays, *self._floats)
+        ys, residuals = results[: program.traced.width], results[program.traced.width :]
+        forms = [(y.shape, y.dtype) for y in ys]
 
         def pullback(delta: Any) -> Cotangents:
-            deltas = _checked(delta, ys, self.name)
+            deltas = _checked(delta, forms, self.name)
             with np.errstate(all="ignore"):
-                return _named(primals, program.pull(*arrays, *deltas))
+                return _named(primals, program.pull(dims, *residuals, *deltas))
 
         return (ys if program.traced.is_tuple else ys[0]), pullback
 
@@ -125,68 +106,71 @@ class _Oracle:
             Opaque: if the program runs in XLA.
         """
         arrays = tuple(primals.values())
-        program = self._program(primals, arrays)
+        dims = (*[d for a in arrays for d in a.shape], *self._numbers)
+        program = self._program(primals, arrays, dims)
         if program is None:
             raise Opaque(f"{self.name}: {self.opaque!r} runs in XLA, where single operations cannot be shaken")
         deltas = [np.asarray(d) for d in outputs(delta) if is_differentiable(d)]
         with np.errstate(all="ignore"):
-            ys, cotangents = program.shaken((*arrays, *deltas), shake)
+            ys, cotangents = program.shaken(dims, (*arrays, *self._floats), deltas, shake)
         return ys, _named(primals, cotangents)
 
-    def _program(self, primals: Primals, arrays: Sequence[Array]) -> _Translated | None:
+    def _program(self, primals: Primals, arrays: Sequence[Array], dims: tuple[Any, ...]) -> Translated | None:
         """Return a program that serves these primals; None where only XLA can."""
         if self.through_xla:
             return None
-        dims = tuple([d for a in arrays for d in a.shape])
-        key: Any = (*primals, *[(a.ndim, a.dtype) for a in arrays])
+        key: Any = (self._options.form, *primals, *[(a.ndim, a.dtype) for a in arrays])
         if 0 in dims:
             key = (key, *[d == 0 for d in dims])
-        signature = self._signatures.get(key)
+        signature = self._experience.signatures.get(key)
         if signature is None:
-            signature = self._signatures[key] = _Signature()
-        for program in signature.programs:
-            if program.fits(dims):
-                return program
-        if dims in signature.concrete:
-            signature.concrete.move_to_end(dims)
-            return signature.concrete[dims]
+            signature = self._experience.signatures[key] = Signature()
+        program = signature.find(dims)
+        if program is not None:
+            return program
+        self.opaque = signature.opaque
         return None if signature.opaque else self._learn(signature, primals, dims)
 
-    def _learn(self, signature: _Signature, primals: Primals, dims: tuple[int, ...]) -> _Translated | None:
+    def _learn(self, signature: Signature, primals: Primals, dims: tuple[Any, ...]) -> Translated | None:
+        places = [(name, axis) for name, a in primals.items() for axis in range(a.ndim)]
+        n_arrays = len(places)
+        places += [("", i) for i in range(len(self._numbers))]
         try:
-            for pattern in signature.candidates(dims):
-                signature.tried.add(pattern)
+            for pattern, example in self._experience.attempts(signature, dims, places, n_arrays):
                 try:
-                    program = self._translated(primals, pattern)
+                    program = self._translated(primals, pattern, example)
                 except UnsupportedPrimitive:
                     raise
-                except Exception:  # whatever it was: these dimensions do not trace symbolically
+                except Exception as error:  # whatever it was: these dimensions do not trace symbolically
+                    self._experience.failed(signature, example, error)
                     continue
-                signature.programs.append(program)
+                self._experience.succeeded(example)
+                signature.programs.appendleft(program)
                 return program
-            program = signature.concrete[dims] = self._translated(primals, dims)
+            program = self._translated(primals, dims, Example({}, candid=False))
         except UnsupportedPrimitive as primitive:
             signature.opaque = self.opaque = str(primitive)
             return None
-        if len(signature.concrete) > KEPT:
-            signature.concrete.popitem(last=False)
+        signature.keep(dims, program)
         return program
 
-    def _translated(self, primals: Primals, pattern: Pattern) -> _Translated:
+    def _translated(self, primals: Primals, pattern: Pattern, example: Example) -> Translated:
         self.traces += 1
-        return _Translated(trace(self.f, primals, pattern), pattern)
+        traced = trace(self.f, primals, self._options, pattern, example)
+        return Translated(traced, pattern, example.conditions)
 
     def _through_xla(self, primals: Primals, arrays: Sequence[Array]) -> tuple[Any, Pullback]:
         key: Any = tuple((name, a.shape, a.dtype) for name, a in primals.items())
         if key not in self._executables:
-            self._executables[key] = compile_xla(self.f, primals, self._count_compilation)
+            self._executables[key] = compile_xla(self.f, primals, self._settings, self._count_compilation)
             if len(self._executables) > KEPT:
                 self._executables.popitem(last=False)
         executables = self._executables[key]
         ys = tuple(executables.forward(arrays))
+        forms = [(y.shape, y.dtype) for y in ys]
 
         def pullback(delta: Any) -> Cotangents:
-            return _named(primals, executables.vjp(arrays, _checked(delta, ys, self.name))[1])
+            return _named(primals, executables.pull(arrays, _checked(delta, forms, self.name)))
 
         return (ys if executables.is_tuple else ys[0]), pullback
 
@@ -199,12 +183,14 @@ def _named(primals: Primals, cotangents: Sequence[Array]) -> Cotangents:
     return dict(zip(names, cotangents, strict=True))
 
 
-def _checked(delta: Any, ys: Sequence[Array], name: str) -> list[Array]:
+def _checked(delta: Any, forms: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], name: str) -> list[Array]:
     """Return the cotangents of the floating outputs, in the outputs' dtypes."""
     deltas = outputs(delta)
-    if [np.shape(d) for d in deltas] != [y.shape for y in ys]:
-        came, expected = ([np.shape(a) for a in part] for part in (deltas, ys))
+    if [np.shape(d) for d in deltas] != [shape for shape, _ in forms]:
+        came, expected = [np.shape(d) for d in deltas], [shape for shape, _ in forms]
         raise ValueError(f"{name}: delta: expected shapes {expected} like the output, got {came}")
     return [
-        np.asarray(d, y.dtype) for d, y in zip(deltas, ys, strict=True) if y.dtype.kind == "f" or is_differentiable(y)
+        np.asarray(d, dtype)
+        for d, (_, dtype) in zip(deltas, forms, strict=True)
+        if dtype.kind == "f" or dtype.name == "bfloat16"
     ]

@@ -14,8 +14,8 @@ from oracles.comparison import Answers, agreeing, at_once, exact_answers, ratios
 from oracles.digits import digits_lost
 from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
-from oracles.lifts.arrays import numpy_array
-from oracles.misfits import CALL, misfits, parts_of, raised, refused
+from oracles.lifts.arrays import copied, numpy_array
+from oracles.misfits import CALL, is_array, misfits, parts_of, raised, refused, require_installed
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,
@@ -81,20 +81,21 @@ def check(
             came.
         ReferenceFailed: if a reference raises: then nothing is known of the subject.
     """
-    arrays = {name: numpy_array(f"primals[{name!r}]", value).copy(order="K") for name, value in primals.items()}
+    arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     if precision is not None:
         precision_name(precision)
     if isolate:
         from oracles.lifts.isolated import isolated
 
         subject = isolated(subject, seconds=seconds)
+    itself, subject = subject, laws.on_copies(subject)
     oracles = _distinct(against) or (finite_difference(subject),)
     deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
     results = [failed] if failed else []
     for d in deltas:
         results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
     if deltas and not any(f.quantity == CALL for result in results for f in result.findings):
-        results.append(_laws(subject, arrays, deltas[0], oracles, precision))
+        results.append(_laws(itself, arrays, deltas[0], oracles, precision))
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
     causes = [result.cause for result in results if result.cause]
     findings = tuple(finding for result in results for finding in result.findings)
@@ -148,7 +149,7 @@ def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], 
     try:
         findings, arrays = laws.nothing_mutated(subject, primals, delta)
         shared = [f for f in laws.nothing_aliased(arrays) if f.refuses]
-        findings += laws.same_every_time(subject, primals, delta, room)
+        findings += laws.same_every_time(laws.on_copies(subject), primals, delta, room)
     except Exception as error:
         return Result(subject.name, "check", (raised("a second call", error),), setting=setting, cause=error)
     notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
@@ -165,11 +166,10 @@ def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, 
 
 
 def cotangents_like(y: Any, rng: np.random.Generator, count: int = 3) -> list[Any]:
-    """Draw signed cotangents in the shape and dtype of an output."""
-    draws = [
-        tuple(np.asarray(rng.standard_normal(np.shape(p))).astype(np.asarray(p).dtype) for p in outputs(y))
-        for _ in range(count)
-    ]
+    """Draw signed cotangents in the shape and dtype of an output; a number for what is no array."""
+    parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in outputs(y)]
+    likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
+    draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
 
 
@@ -202,7 +202,7 @@ def judge(
         expected = {**_like_outputs(evaluated, primals), **primals}
         got = named_outputs(parts_of(y, precision_of(primals)), {})
         misfit = misfits(got, expected, working)
-        if any(n not in expected or np.shape(a) != np.shape(expected[n]) for n, a in got.items()):
+        if any(n not in expected or not is_array(a) or a.shape != np.shape(expected[n]) for n, a in got.items()):
             return Result(subject.name, check, misfit, setting=setting)  # delta does not fit the oracles' pullbacks
         what = "the pullback"
         cotangents = {n: g for n, g in dict(pullback(delta)).items() if n not in integers}
@@ -247,6 +247,7 @@ def _asked(oracle: Rule, question: Callable[..., Any], *args: Any, **primals: An
     except (Unfit, Opaque):
         raise
     except Exception as error:
+        require_installed(error)
         if oracle.reference is None:
             raise  # it evaluates the subject's own primal
         at = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in primals.items())

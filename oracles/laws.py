@@ -7,10 +7,12 @@ Each law takes a Rule and a point and returns findings. Where bits may differ, `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.lifts.arrays import copied
 from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs
 from oracles.rule import Array, Evaluate, Primals, Rule, is_differentiable, outputs
 from oracles.verdict import Evidence, Finding, Verdict
@@ -22,6 +24,23 @@ def values(evaluate: Callable[..., Any], primals: Primals, delta: Any) -> dict[s
     """Return outputs and cotangents of one evaluation, by name."""
     y, pullback = evaluate(**primals)
     return named_outputs(outputs(y), dict(pullback(delta)))
+
+
+def on_copies(subject: Rule) -> Rule:
+    """Return the subject on copies of what it is given: one that writes into its arguments moves nobody else's point.
+
+    A write that does nothing the second time, as ReLU in place, would otherwise never be seen.
+    """
+
+    def guarded(evaluate: Evaluate) -> Evaluate:
+        def copying(**primals: Array) -> tuple[Any, Any]:
+            y, pullback = evaluate(**{n: copied(a) for n, a in primals.items()})
+            return y, lambda delta: pullback(tuple(map(copied, delta)) if isinstance(delta, tuple) else copied(delta))
+
+        return copying
+
+    ways = {way: guarded(evaluate) for way, evaluate in subject.variants.items()}
+    return replace(subject, evaluate=guarded(subject.evaluate), variants=ways)
 
 
 def nothing_mutated(subject: Rule, primals: Primals, delta: Any) -> tuple[list[Finding], dict[str, Array]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from oracles.rounding import is_coarser
-from oracles.rule import Array, describe, is_differentiable, outputs
+from oracles.rule import Array, Unfit, describe, is_differentiable, outputs
 from oracles.verdict import Evidence, Finding, Verdict
 
+EXTRAS = {"torch": "torch", "jax": "jax", "ml_dtypes": "oracles", "cloudpickle": "oracles"}  # package: extra
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
 
 
@@ -19,9 +20,22 @@ def refused(quantity: str, reason: str, fix: str = "") -> Finding:
     return Finding(quantity, "itself", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
+def require_installed(error: BaseException) -> None:
+    """Say what to install where that is all that is the matter: it says nothing of a subject or a reference."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        fix = f"Fix:    pip install 'manual-bp[{EXTRAS[error.name]}]'"
+        raise Unfit(f"{error.name} is not installed.\n{fix}") from error
+
+
 def raised(what: str, error: BaseException) -> Finding:
     """Return the finding on a subject that raised."""
+    require_installed(error)
     return refused(CALL, f"{what} raised {type(error).__name__}: {error}")
+
+
+def is_array(value: Any) -> TypeGuard[Array | np.generic]:
+    """Return whether a value is NumPy's, an array or a number with a dtype."""
+    return isinstance(value, np.ndarray | np.generic)
 
 
 def parts_of(y: Any, precision: str) -> tuple[Any, ...]:
@@ -29,7 +43,7 @@ def parts_of(y: Any, precision: str) -> tuple[Any, ...]:
 
     A Python float has no dtype: it is taken to be of the precision that is expected.
     """
-    if isinstance(y, list) and not all(isinstance(part, np.ndarray | np.generic) for part in y):
+    if isinstance(y, list) and not all(map(is_array, y)):
         return (y,)
     return tuple(np.asarray(part, precision) if type(part) is float else part for part in outputs(y))
 
@@ -56,7 +70,7 @@ def misfit(name: str, got: Any, like: Array, working: str) -> tuple[str, str]:
     """
     wanted = np.asarray(like).dtype
     mine = "y" if name.split("[")[0] == "output" else f"d{name}"
-    if not isinstance(got, np.ndarray | np.generic):
+    if not is_array(got):
         came = f"{describe(got)}, expected a NumPy array of shape {np.shape(like)}"
         return came, _made_an_array(mine, name, got, like)
     if got.shape != np.shape(like):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
+# Before the names of our user_properties, which other plugins may write too.
+PREFIX = "oracles."
 # Points for each check and dtype.
 PROFILES: Mapping[str, int] = {"quick": 20, "default": 100, "thorough": 2000}
 
@@ -43,6 +45,14 @@ def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def modules(text: str) -> tuple[str, ...]:
+    """Parse modules and files separated by commas."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected modules or .py files, separated by commas, got {text!r}")
+    return names
 
 
 def one_of(known: Mapping[str, int]) -> Callable[[str], str]:

@@ -22,13 +22,14 @@ _OPTIONS = ("against", "max_examples", "seed", "profile", "cases")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options; see docs/your_own_layer.md."""
-    from oracles.options import FRAMEWORK_NAMES, PROFILES, at_least, one_of, some_of
+    from oracles.options import FRAMEWORK_NAMES, PROFILES, at_least, modules, one_of, some_of
 
     profiles = ", ".join(f"{name} ({points})" for name, points in PROFILES.items())
     group = parser.getgroup("oracles", "judging hand-written gradients")
     group.addoption(
         "--oracles-cases",
-        action="append",
+        action="extend",
+        type=modules,
         metavar="MODULE",
         help="also judge what @oracles.oracle_for registers in these modules or .py files, one test for each check; "
         "comma-separated, repeatable",
@@ -69,16 +70,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     """Let the session collect the modules of --oracles-cases, after what it collects otherwise."""
     report: pytest.CollectReport = yield  # type: ignore[assignment]
-    modules = _given(collector.config).get("cases") if isinstance(collector, pytest.Session) else None
-    if modules and report.passed:
+    named = _given(collector.config).get("cases") if isinstance(collector, pytest.Session) else None
+    if named and report.passed:
         try:
             from oracles.collection import Cases
         except ModuleNotFoundError as error:
             raise pytest.UsageError(
                 f"--oracles-cases: {error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'"
             ) from None
-        names = dict.fromkeys(name.strip() for text in modules for name in text.split(",") if name.strip())
-        report.result = [*report.result, *(Cases.of(collector, name) for name in names)]
+        report.result = [*report.result, *(Cases.of(collector, name) for name in dict.fromkeys(named))]
     return report  # type: ignore[return-value]  # what a wrapper returns is the hook's result
 
 
@@ -99,7 +99,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Write what the search has seen into the item's user_properties: JUnit XML and xdist carry them."""
     if call.when != "call" or (run := _run_of(item)) is None:
         return
-    from oracles.tallies import PREFIX, properties
+    from oracles.options import PREFIX
+    from oracles.tallies import properties
 
     others = [(name, value) for name, value in item.user_properties if not name.startswith(PREFIX)]
     item.user_properties[:] = [*others, *properties(run)]
@@ -107,17 +108,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what was judged, if anything was."""
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    judged = [r for r in reports if getattr(r, "when", "") == "call" and getattr(r, "user_properties", None)]
+    seen = (_properties(report) for reports in terminalreporter.stats.values() for report in reports)
+    judged = [properties for properties in seen if properties]
     if not judged:
         return
     from oracles.tallies import summary
 
-    lines = summary([dict(report.user_properties) for report in judged])
+    lines = summary(judged)
     if lines and config.get_verbosity() > -2:
         terminalreporter.section("oracles")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+def _properties(report: Any) -> dict[str, Any]:
+    """Return what `pytest_runtest_makereport` has written into a test's report, here or in a worker of xdist."""
+    from oracles.options import PREFIX
+
+    pairs = getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ()
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and str(pair[0]).startswith(PREFIX)}
 
 
 def _run_of(item: pytest.Item) -> Run | None:

@@ -14,12 +14,16 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 
 from oracles.discovery import BrokenCases, Unusable, announced, load
-from oracles.jax_vjp import jax_vjp
+from oracles.jax_vjp import jax_family, jax_vjp
 from oracles.rule import Rule
 from oracles.strategies import Drawn
-from oracles.torch_autograd import torch_autograd
+from oracles.torch_autograd import torch_autograd, torch_family
 
 FRAMEWORKS: dict[str, Callable[..., Rule]] = {"jax": jax_vjp, "torch": torch_autograd}
+_FAMILIES: dict[str, Callable[[Callable[..., Any]], Callable[[Mapping[str, Any]], Rule]]] = {
+    "jax": jax_family,
+    "torch": torch_family,
+}
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,14 @@ class Case:
 
 @lru_cache(maxsize=1024)
 def _lifted(framework: str, f: Callable[..., Any], options: tuple[tuple[str, Hashable], ...]) -> Rule:
-    """Lift a reference once for each configuration: JAX's oracle keeps what it has traced."""
-    fixed = dict(options)
-    return FRAMEWORKS[framework](lambda **primals: f(**primals, **fixed))
+    """Lift a reference once for each configuration."""
+    return _family(framework, f)(dict(options))
+
+
+@lru_cache(maxsize=1024)
+def _family(framework: str, f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
+    """Lift a reference for all configurations: JAX's oracle keeps what it has traced."""
+    return _FAMILIES[framework](f)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from oracles.fitting import fitting_declaration
-from oracles.misfits import CALL
+from oracles.misfits import CALL, is_array
 from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
 from oracles.rule import Array, Enclosure, outputs, with_dtype
 from oracles.verdict import Finding, Result, Verdict
@@ -164,11 +164,11 @@ def diagnosis_of(result: Result) -> str:
     try:
         y, pullback = setting.subject(**setting.primals)
         got = named_outputs(outputs(y), dict(pullback(setting.delta)))
-    except Exception:
+        wy, wanted_pullback = references[0](**primals)
+        want = named_outputs(outputs(wy), dict(wanted_pullback(delta)))
+    except Exception:  # an output of another shape, say: its delta does not fit the reference
         return NOTHING
-    wy, wanted_pullback = references[0](**primals)
-    want = named_outputs(outputs(wy), dict(wanted_pullback(delta)))
-    if worst.quantity not in want:
+    if worst.quantity not in want or not is_array(got.get(worst.quantity, np.zeros(0))):
         return NOTHING
     allowed = rounding_at(references, primals, delta, setting.precision, fallback=setting.subject).allowance(
         MORE_SAMPLES

@@ -7,11 +7,10 @@ from statistics import median
 from typing import Any
 
 from oracles.conformance import VACUOUS_LIMIT, Run, Tally
+from oracles.options import PREFIX
 from oracles.verdict import Verdict
 from oracles.versions import versions_line
 
-# Before the names of our user_properties, which other plugins may write too.
-PREFIX = "oracles."
 NAMES = (
     "layer", "check", "dtype", "verdict", "examples", "worst_ratio", "resolves", "vacuous", "oracles", "seed", "note",
 )  # fmt: skip

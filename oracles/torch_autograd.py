@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,11 @@ def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:
         return tuple(_array(t) for t in outputs(y)), gradients
 
     return Rule(evaluate, name, perturbed, f, "torch")
+
+
+def torch_family(f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
+    """Return the function of options that lifts ``f(**tensors, **options)`` by `torch_autograd`."""
+    return lambda options: torch_autograd(partial(f, **options) if options else f)
 
 
 def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[str, Any], Any]:

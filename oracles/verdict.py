@@ -134,6 +134,8 @@ class Result:
             lines.append(
                 f"  error {self.ratio:.2g} of what rounding allows; an error of {self.resolves:.0e} is refused"
             )
+        told = {f"  {f.quantity}: {f.evidence.reason}": None for f in self.findings if f.verdict is Verdict.UNSTABLE}
+        lines += told
         if self.not_claimed:
             lines.append(f"  no gradient claimed, nothing judged: {', '.join(self.not_claimed)}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples/digits.py"
+CNN = ROOT / "examples/cnn_digits.py"
 GATED = ROOT / "examples/gated_linear.py"
 
 
@@ -77,6 +78,45 @@ def test_planted_bug_is_refused(bug, refused, tmp_path):
     assert "FAILED: an oracle refuses a gradient" in done.stdout
 
 
+@pytest.mark.slow
+def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
+    done = run("--epochs", "5", "--judge-rows", "3", "--plot", "cnn.png", cwd=tmp_path, program=(str(CNN),))
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, *epochs = done.stdout.splitlines()[:6]
+    assert header.split() == ["epoch", "loss", "held-out", "torch", "jax"]
+    for number, line in enumerate(epochs, start=1):
+        epoch, loss, _, *ratios = line.split()
+        assert int(epoch) == number
+        assert 0 < float(loss) < 3
+        assert all(0 < float(ratio) <= 1 for ratio in ratios)
+    said = re.search(r"every gradient agreed at each of 5 epochs; held-out accuracy (.*)%", done.stdout)
+    assert said
+    assert float(said[1]) >= 97
+    assert (tmp_path / "cnn.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("bug", "refused"),
+    [
+        ("from manual_bp.layers.batch_norm import BatchNorm\n"
+         "right = BatchNorm._in_training\n"
+         "BatchNorm._in_training = lambda s, g, by, moved: right(s, g, by, [0 * x for x in moved])",
+         "convolutional network: WRONG in the cotangent of"),
+        ("from manual_bp import Dropout\n"
+         "Dropout.backward = lambda self, cache, delta: ((delta.copy(), None), {})",
+         "convolutional network: WRONG in the cotangent of"),
+    ],
+    ids=["running-state-has-no-pullback", "dropout-forgotten-going-back"],
+)  # fmt: skip
+def test_bug_in_convolutional_network_is_refused(bug, refused, tmp_path):
+    planted = f"{bug}\nimport runpy\nrunpy.run_path({str(CNN)!r}, run_name='__main__')"
+    done = run("--epochs", "1", "--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert refused in done.stdout
+    assert "FAILED: an oracle refuses a gradient" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -86,8 +126,9 @@ def test_planted_bug_is_refused(bug, refused, tmp_path):
         (("--plot", "nowhere/digits.png"), "--plot: the folder of nowhere/digits.png does not exist"),
     ],
 )
-def test_wrong_usage_is_refused_before_any_work(arguments, complaint, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
+@pytest.mark.parametrize("program", [DIGITS, CNN], ids=lambda path: path.stem)
+def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, tmp_path):
+    done = run(*arguments, cwd=tmp_path, program=(str(program),))
     assert done.returncode == 2
     assert complaint in done.stderr.replace(os.sep, "/")
     assert list(tmp_path.iterdir()) == []
@@ -115,3 +156,43 @@ def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):
     assert done.returncode == int(bug is not None), done.stdout + done.stderr
     refused = re.search(r"GatedLinear\(n_in=\d, n_out=\d\): WRONG in the cotangent of ", done.stdout + done.stderr)
     assert bool(refused) == (bug is not None)
+
+
+BROUGHT = {
+    "bring_a_pair": [
+        "forward: agrees", "without a reference: agrees", "no gradient claimed, nothing judged: b",
+        "a mean for a sum: WRONG in the cotangent of b", "sigmoid: agrees", "squares: agrees",
+    ],
+    "bring_a_class": [
+        "Dense: agrees", "Learning: agrees", "FirstInput: WRONG in the cotangent of W",
+        "forward twice, then backward gives another answer",
+    ],
+    "bring_an_engine": ["layer: agrees", "= for +=: WRONG in the cotangent of z"],
+    "bring_a_torch_function": [
+        "torch.float64 agrees", "torch.bfloat16 agrees", "Module: agrees", "Unsummed: WRONG in the cotangent of b",
+        "db = db.sum(axis=0, keepdims=True)", "Module: WRONG in the call",
+    ],
+    "bring_a_custom_vjp": ["log_sum_exp: agrees", "delta of ones: WRONG", "delta taken as all ones"],
+    "bring_a_compiled_function": ["libm's tanh: agrees", "libm's tanhf: UNSTABLE", "right up to float32"],
+    "bring_a_convention": ["columns: agrees", "columns: WRONG in the cotangent of W", "scale={'W': 0.25} would"],
+    "run_isolated": [
+        "out_of_bounds: WRONG in the call", "right: agrees", "did not return within 2 s", "exit status 3",
+        "right: agrees",
+    ],
+}  # fmt: skip
+
+
+def test_every_example_of_a_lift_is_tested():
+    assert {path.stem for pattern in ("bring_*.py", "run_*.py") for path in DIGITS.parent.glob(pattern)} == {*BROUGHT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_is_brought_is_judged_and_the_planted_bug_found(name, tmp_path):
+    done = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rest = done.stdout
+    for said in BROUGHT[name]:
+        assert said in rest, f"{said!r} is not in, or not after what comes before it in\n{done.stdout}"
+        rest = rest.split(said, 1)[1]
+    assert list(tmp_path.iterdir()) == []

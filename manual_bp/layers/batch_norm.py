@@ -24,7 +24,7 @@ from ..validation import (
     require_shape,
 )
 from .channels import channel_sums
-from .normalization import Channels, Normalized, normalized, pulled_back
+from .normalization import Channels, Normalized, normalized, pull_back
 
 _CHANNELS = Channels()
 _STATE = "running_mean", "running_var"
@@ -135,7 +135,8 @@ class BatchNorm:
     def _in_training(self, g: Array, by: Normalized, moved: list[Array]) -> tuple[Array, ...]:
         """Return (40) and (41), for g = ∂L/∂z̃ and the cotangents of the next running state."""
         m, size = scalar(self.momentum, g), _CHANNELS.size(g)
-        dz, (of_mean, of_var) = pulled_back(g, by, _CHANNELS, self.eps), moved
+        pull_back(g, by, _CHANNELS, self.eps)
+        dz, (of_mean, of_var) = g, moved
         if size > 0:
             dz += (m * of_mean / size)[:, None]
         if size > 1:  # z − μ is z̃ times √(σ² + ε)

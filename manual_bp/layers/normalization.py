@@ -85,19 +85,21 @@ class Normalized:
 def normalized(x: Array, groups: Groups, eps: Any, *, centred: bool = True) -> Normalized:
     """Return x̂ = (x − μ)/√(σ² + ε), or without μ."""
     mean: Any = 0
+    deviation = x
     if centred:
         mean = groups.mean(x)
-        x = x - mean
-        correction = groups.mean(x)
-        x -= correction
+        deviation = x - mean
+        correction = groups.mean(deviation)
+        deviation -= correction
         mean += correction
-    variance = groups.mean_product(x, x)
+    variance = groups.mean_product(deviation, deviation)
     scale: Array = 1 / np.sqrt(variance + scalar(eps, x))
-    return Normalized(x * scale, mean, variance, scale)
+    x_hat: Array = np.multiply(deviation, scale, out=deviation if centred else None)
+    return Normalized(x_hat, mean, variance, scale)
 
 
-def pulled_back(g: Array, of: Normalized, groups: Groups, eps: Any, *, centred: bool = True) -> Array:
-    """Return ∂L/∂x = (g − ḡ − x̂ mean(g x̂))/√(σ² + ε) for g = ∂L/∂x̂, ḡ its mean; `g` is overwritten."""
+def pull_back(g: Array, of: Normalized, groups: Groups, eps: Any, *, centred: bool = True) -> None:
+    """Overwrite g = ∂L/∂x̂, of mean ḡ, with ∂L/∂x = (g − ḡ − x̂ mean(g x̂))/√(σ² + ε)."""
     if centred:
         g -= groups.mean(g)
     if groups.size(g) - centred <= 1:  # then g − ḡ is a multiple of x̂, and mean(x̂²) = 1 − ε/(σ² + ε)
@@ -105,4 +107,3 @@ def pulled_back(g: Array, of: Normalized, groups: Groups, eps: Any, *, centred: 
     else:
         g -= of.x_hat * groups.mean_product(g, of.x_hat)
     g *= of.scale
-    return g

@@ -22,7 +22,7 @@ from ..validation import (
     require_shape,
     require_trailing,
 )
-from .normalization import Normalized, Rows, normalized, pulled_back
+from .normalization import Normalized, Rows, normalized, pull_back
 
 _BLOCK = 1 << 18  # bytes of rows
 _ROWS = Rows()
@@ -65,7 +65,7 @@ class RowNorm(ABC):
         blocks = []
         for rows in _blocks(flat):
             block = normalized(flat[rows], _ROWS, self.eps, centred=self.centred)
-            y[rows] = block.x_hat if gamma is None else block.x_hat * gamma
+            np.multiply(block.x_hat, 1 if gamma is None else gamma, out=y[rows])
             if beta is not None:
                 y[rows] += beta
             blocks.append((rows, block))
@@ -79,17 +79,18 @@ class RowNorm(ABC):
         dz = np.empty_like(flat, order="C")
         dparams = {name: np.zeros_like(flat, order="C", shape=flat.shape[1]) for name in self._shapes()}
         for rows, block in blocks:
-            of_y = flat[rows]
-            dz[rows] = self._pulled_back(of_y, gamma, block)
+            of_y, g = flat[rows], dz[rows]
+            np.multiply(of_y, 1 if gamma is None else gamma, out=g)
+            self._pull_back(g, block)
             for name, factor in (("gamma", block.x_hat), ("beta", None)):
                 if name in dparams:
                     dparams[name] += ones(len(of_y), of_y.dtype).dot(of_y if factor is None else of_y * factor)
         shaped = {name: narrow(d.reshape(self._axes()), z.dtype) for name, d in dparams.items()}
         return narrow(dz.reshape(z.shape), z.dtype), shaped
 
-    def _pulled_back(self, delta: Array, gamma: Array | None, block: Normalized) -> Array:
-        g = delta.copy() if gamma is None else delta * gamma
-        return pulled_back(g, block, _ROWS, self.eps, centred=self.centred)
+    def _pull_back(self, g: Array, block: Normalized) -> None:
+        """Overwrite ∂L/∂z̃ with ∂L/∂z."""
+        pull_back(g, block, _ROWS, self.eps, centred=self.centred)
 
     def _axes(self) -> Any:
         return self.shape

@@ -14,17 +14,17 @@ from oracles.registry import complaints, entries, entries_of
 
 
 def list_layers(cases: Sequence[str]) -> int:
-    """Print every layer that can be judged, whose it is and who speaks for it; return 0.
+    """Print every layer that can be judged, where it is and who speaks for it; return 0.
 
     Raises:
         ValueError: if a module of cases does not exist or registers nothing.
     """
     for module in cases:
         entries_of(module)
-    table = Table("layer", "implemented in", "judged by the cases of", "from", "checks")
+    table = Table("layer", "implemented in", "its cases are from", "checks")
     for entry in entries():
         checks = {check for _, check, _ in searches([entry])}
-        table.add_row(entry.name, entry.speaks_for.__module__, entry.module, entry.source, str(len(checks)))
+        table.add_row(entry.name, entry.speaks_for.__module__, entry.source or entry.module, str(len(checks)))
     _console().print(table)
     for complaint in complaints():
         print(f"cannot be judged: {complaint}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -50,12 +51,15 @@ def searched(name: str, tallies: Sequence[Tally]) -> tuple[str, list[dict[str, A
     for oracle in sorted({o for tally in tallies for o in tally.examples}):
         seen = [tally for tally in tallies if oracle in tally.examples]
         resolved = [r for tally in seen for r in tally.resolves.get(oracle, ())]
+        worst = float(max(tally.worst_ratio[oracle] for tally in seen))
         found.append(
             {
                 "oracle": oracle,
                 "verdict": str(Verdict.AGREES),
                 "examples": sum(tally.examples[oracle] for tally in seen),
-                "worst_ratio": float(max(tally.worst_ratio[oracle] for tally in seen)),
+                "worst_ratio": worst
+                if isfinite(worst)
+                else str(worst),  # a kink that is accepted may be infinitely off
                 "resolves": float(median(resolved)) if resolved else 0.0,
                 "vacuous": sum(tally.vacuous.get(oracle, 0) for tally in seen),
             }
@@ -65,7 +69,7 @@ def searched(name: str, tallies: Sequence[Tally]) -> tuple[str, list[dict[str, A
         (
             f["oracle"],
             str(f["examples"]),
-            f"{f['worst_ratio']:.2g}",
+            f"{float(f['worst_ratio']):.2g}",
             f"{f['resolves']:.0e}" if f["resolves"] else "exact",
             f"{f['vacuous'] / f['examples']:.1%}",
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.jaxpr.patterns import FUNCTIONS
 from oracles.rule import Array
 
 Ints = Sequence[int]
@@ -58,6 +59,8 @@ def special(name: str, *x: Array) -> Array:
 def pad(x: Array, value: Any, config: Pads) -> Array:
     """Pad every axis by (low, high, interior); negative low and high crop."""
     x = np.asarray(x)
+    if not any(map(any, config)):
+        return x
     inner = [n + max(0, n - 1) * k for n, (_, _, k) in zip(x.shape, config, strict=True)]
     wide = np.full([n + max(0, lo) + max(0, hi) for n, (lo, hi, _) in zip(inner, config, strict=True)], value, x.dtype)
     starts = [max(0, lo) for lo, _, _ in config]
@@ -83,19 +86,12 @@ def _window(x: Array, starts: Ints, sizes: Ints) -> tuple[slice, ...]:
     return tuple(slice(s, s + k) for s, k in zip(clamped, sizes, strict=True))
 
 
-def window_index(
-    shape: Ints,
-    indices: Array,
-    sizes: Ints,
-    clip: bool,
-    window: Ints,
-    collapsed: Ints,
-    mapped: Ints,
-    batched: Pads,
-) -> tuple[tuple[Array, ...], Array]:
-    """Return an index array per operand axis for the result of a gather, and where the windows are valid.
+def places(
+    shape: Ints, indices: Array, sizes: Ints, clip: bool, window: Ints, collapsed: Ints, mapped: Ints, batched: Pads
+) -> tuple[Array, Array]:
+    """Return where each entry of the result of a gather stands in the flat operand, and which windows are valid.
 
-    The updates of a scatter are laid out like the result of a gather.
+    The updates of a scatter are laid out like the result of a gather. Both arrays broadcast to its shape.
 
     Args:
         shape: of the operand.
@@ -107,56 +103,65 @@ def window_index(
         mapped: the operand axis of each component of an index.
         batched: operand axes, and the axes of ``indices`` that they run along with.
     """
-    rank = indices.ndim - 1 + len(window)
-    outer = [p for p in range(rank) if p not in window]
-    inner = [d for d in range(len(shape)) if d not in collapsed and d not in batched[0]]
+    steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+    wanted = indices.astype(np.int64)
+    starts = np.minimum(np.maximum(wanted, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
+    at = starts.dot(np.array([steps[d] for d in mapped], np.int64))
+    for d, axis in zip(*batched, strict=True):
+        line = np.arange(indices.shape[axis]) * steps[d]
+        at = at + line.reshape([-1 if a == axis else 1 for a in range(indices.ndim - 1)])
+    inside = np.zeros((), np.int64)
+    for d in range(len(shape)):
+        if d not in collapsed and d not in batched[0]:
+            inside = inside[..., None] + np.arange(sizes[d]) * steps[d]
+    rank, outer, inner = indices.ndim - 1 + len(window), iter(indices.shape), iter(inside.shape)
+    spread = [1 if p in window else next(outer) for p in range(rank)]
+    valid = np.array(True) if clip else (wanted == starts).all(axis=-1).reshape(spread)
+    return at.reshape(spread) + inside.reshape([next(inner) if p in window else 1 for p in range(rank)]), valid
 
-    def along(array: Array, positions: Ints) -> Array:
-        extents = [1] * rank
-        for p, n in zip(positions, array.shape, strict=True):
-            extents[p] = n
-        return array.reshape(extents)
 
-    valid, index = np.array(True), []
-    for d, n in enumerate(shape):
-        at = np.zeros([1] * rank, np.int64)
-        if d in mapped:
-            start = along(indices[..., list(mapped).index(d)].astype(np.int64), outer)
-            room = n - sizes[d]
-            at = np.clip(start, 0, max(room, 0))
-            valid = valid if clip else valid & (start >= 0) & (start <= room)
-        elif d in batched[0]:
-            axis = batched[1][list(batched[0]).index(d)]
-            at = along(np.arange(indices.shape[axis]), [outer[axis]])
-        if d in inner:
-            at = at + along(np.arange(sizes[d]), [window[inner.index(d)]])
-        index.append(at)
-    extents = dict(zip(outer, indices.shape, strict=False)) | {p: sizes[d] for p, d in zip(window, inner, strict=True)}
-    full = [extents[p] for p in range(rank)]
-    return tuple(np.broadcast_to(i, full) for i in index), np.broadcast_to(valid, full)
+def one_window(shape: Ints, indices: Array, sizes: Ints, clip: bool, mapped: Ints) -> tuple[slice, ...] | None:
+    """Return the slices of the only window that there is; None where there are several, or it is not valid."""
+    if indices.ndim > 1:
+        return None
+    starts = [0] * len(shape)
+    for d, wanted in zip(mapped, indices.tolist(), strict=True):
+        starts[d] = min(max(wanted, 0), shape[d] - sizes[d])
+        if starts[d] != wanted and not clip:
+            return None
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
 def gather(x: Array, indices: Array, sizes: Ints, clip: bool, missing: Any, *layout: Any) -> Array:
     """Collect windows of x; what lies outside reads as ``missing``."""
-    index, valid = window_index(x.shape, indices, sizes, clip, *layout)
+    _, collapsed, mapped, _ = layout
+    if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
+        return x[only].reshape([n for d, n in enumerate(sizes) if d not in collapsed])
+    at, valid = places(x.shape, indices, sizes, clip, *layout)
     if 0 in x.shape:
-        return np.full(valid.shape, missing, x.dtype)
-    return x[index] if valid.all() else np.where(valid, x[index], np.asarray(missing, x.dtype))
+        return np.full(at.shape, missing, x.dtype)
+    found = x.reshape(-1)[at]
+    return found if valid.all() else np.where(valid, found, np.asarray(missing, x.dtype))
 
 
 def scatter(x: Array, indices: Array, updates: Array, combine: str, clip: bool, *layout: Any) -> Array:
     """Combine windows of updates into a copy of x by a ufunc, or "" to replace; drop what lies outside."""
-    window, collapsed, _, batched = layout
+    window, collapsed, mapped, batched = layout
     inner = [d for d in range(x.ndim) if d not in collapsed and d not in batched[0]]
     sizes = [updates.shape[window[inner.index(d)]] if d in inner else 1 for d in range(x.ndim)]
-    index, valid = window_index(x.shape, indices, sizes, clip, *layout)
+    if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
+        out, updates = np.array(x), updates.reshape(sizes)
+        out[only] = getattr(np, combine)(out[only], updates) if combine else updates
+        return out
+    at, valid = places(x.shape, indices, sizes, clip, *layout)
     if not valid.all():
-        index, updates = tuple(i[valid] for i in index), updates[valid]
-    out = np.array(x)
-    if combine:
-        getattr(np, combine).at(out, index, updates)
-    else:
-        out[index] = updates
+        valid = np.broadcast_to(valid, at.shape)
+        at, updates = at[valid], updates[valid]
+    out = np.array(x, order="C")
+    if out.size and combine:
+        getattr(np, combine).at(out.reshape(-1), at.reshape(-1), updates.reshape(-1))
+    elif out.size:
+        out.reshape(-1)[at.reshape(-1)] = updates.reshape(-1)
     return out
 
 
@@ -207,24 +212,28 @@ def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints
 def convolve(
     x: Array, kernel: Array, groups: int, batch_groups: int, strides: Ints, config: Pads, dilation: Ints
 ) -> Array:
-    """Correlate x, laid out (N, C, …) and padded by ``config``, with kernel (O, I, …) into (N, O, …)."""
+    """Correlate x, laid out (N, C, …) and padded by ``config``, with kernel (O, I, …) into (N, O, …).
+
+    A product of matrices for each group: windows in rows, by taps.
+    """
+    dtype = x.dtype
+    if dtype.itemsize == 2:
+        x, kernel = x.astype(np.float32), kernel.astype(np.float32)
     x = pad(x, np.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *config])
-    n, c, *extent = x.shape
+    n, c = x.shape[:2]
     seen = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
-    grid = seen.shape[2 : 2 + len(extent)]
-    places = math.prod(kernel.shape[2:])
-    seen = seen.reshape(n, c, *grid, places)
+    grid, taps = seen.shape[2 : x.ndim], math.prod(kernel.shape[2:])
+    n_windows, n_out = math.prod(grid), kernel.shape[0]
     if batch_groups > 1:  # group b of the batch meets group b of the output channels
-        parts = seen.reshape(batch_groups, n // batch_groups, 1, c, math.prod(grid), places)
+        split, n = batch_groups, n // batch_groups
+        parts = seen.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
     else:
-        parts = seen.reshape(1, n, groups, c // groups, math.prod(grid), places)
-    split = max(groups, batch_groups)
-    taps = kernel.reshape(split, kernel.shape[0] // split, kernel.shape[1], places)
-    if batch_groups > 1:
-        out = np.einsum("bnzcpk,bock->nbop", parts, taps)
-    else:
-        out = np.einsum("zngcpk,gock->ngop", parts, taps)
-    return np.asarray(out.reshape(n // batch_groups, kernel.shape[0], *grid))
+        split, c = groups, c // groups
+        parts = seen.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
+    weights = kernel.reshape(split, n_out // split, c * taps).transpose(0, 2, 1)
+    out = np.matmul(parts.reshape(split, n * n_windows, c * taps), weights)
+    out = out.reshape(split, n, n_windows, n_out // split).transpose(1, 0, 3, 2)
+    return np.asarray(out.reshape(n, n_out, *grid), dtype)
 
 
 def scan(
@@ -252,6 +261,11 @@ def branch(index: Any, branches: Sequence[Callable[..., Any]], operands: Any) ->
     return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
 
 
+def callback(function: Callable[..., Sequence[Any]], args: Any, dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
+    """Call a function of arrays that JAX was told is pure."""
+    return [np.asarray(part, dtype) for part, dtype in zip(function(*args), dtypes, strict=True)]
+
+
 _KERNELS = (
     *(
         fill,
@@ -265,11 +279,10 @@ _KERNELS = (
         gather,
         scatter,
     ),
-    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch),
+    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch, callback),
 )
 NAMESPACE: dict[str, Any] = {
     "np": np,
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
+    **FUNCTIONS,
     **{kernel.__name__: kernel for kernel in _KERNELS},
 }

@@ -57,6 +57,8 @@ _ROUNDING = {
     "lgamma": "special('gammaln', {0})", "digamma": "special('psi', {0})",
     "bessel_i0e": "special('i0e', {0})", "bessel_i1e": "special('i1e', {0})",
     "igamma": "special('gammainc', {0}, {1})", "igammac": "special('gammaincc', {0}, {1})",
+    "polygamma": "special('polygamma', {0}, {1})", "zeta": "special('zeta', {0}, {1})",
+    "regularized_incomplete_beta": "special('betainc', {0}, {1}, {2})",
 }  # fmt: skip
 
 
@@ -203,6 +205,12 @@ TABLE: dict[str, Emitter] = {
 }
 
 CONTROL = frozenset({"scan", "while", "cond"})
-SEQUENCES = CONTROL | {"split", "unstack", "sort", "top_k"}  # their expressions are sequences of results
+SEQUENCES = CONTROL | {
+    "split",
+    "unstack",
+    "sort",
+    "top_k",
+    "pure_callback",
+}  # their expressions are sequences of results
 FRESH = {*_EXACT, *_ROUNDING, "mul", "div", "integer_pow", "select_n"}  # their results share no memory
 KNOWN = Known(TABLE, ALIASES, CALLS, CONTROL, SEQUENCES, FRESH)

@@ -6,6 +6,7 @@ Like `oracles.jaxpr.primitives`, whose table they fill, these write NumPy expres
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -197,6 +198,31 @@ def _cond(f: Function, op: Operation) -> str:
     return f"branch({which}, {f.group(f.nest(j) for j in op.params['branches'])}, {f.group(operands)})"
 
 
+def _callback(f: Function, op: Operation) -> str:
+    """Call back, but no function that closes over what is known while tracing alone."""
+    function = op.params["callback"]
+    if _is_traced(function.callback_func):
+        raise ValueError("pure_callback: the function closes over a traced value or a symbolic dimension")
+    dtypes = f.group(f.dtype(v.dtype) for v in op.outputs)
+    return f"callback({f.const(function)}, {f.group(map(f.whole, op.inputs))}, {dtypes})"
+
+
+def _is_traced(x: Any, seen: frozenset[int] = frozenset()) -> bool:
+    """Return whether x is, or as a function or collection holds, a tracer or a symbolic dimension of JAX."""
+    if id(x) in seen:
+        return False
+    held = (
+        [*x] if isinstance(x, tuple | list) else [cell.cell_contents for cell in getattr(x, "__closure__", None) or ()]
+    )
+    if isinstance(x, partial):
+        held += [x.func, *x.args, *x.keywords.values()]
+    return (
+        hasattr(x, "_trace")
+        or hasattr(x, "dimension_as_value")
+        or any(_is_traced(part, seen | {id(x)}) for part in (*held, *(getattr(x, "__defaults__", None) or ())))
+    )
+
+
 STRUCTURE: dict[str, Emitter] = {
     "broadcast_in_dim": _broadcast,
     "iota": _iota,
@@ -230,6 +256,7 @@ STRUCTURE: dict[str, Emitter] = {
     "while": _while,
     "cond": _cond,
     "platform_index": _platform_index,
+    "pure_callback": _callback,
     "dim_as_value": lambda f, op: f"np.int64({f.dim(op.params['dim'])})",
     "empty2": lambda f, op: f"np.zeros({f.shape(op.outputs[0].shape)}, {f.dtype(op.outputs[0].dtype)})",
 }

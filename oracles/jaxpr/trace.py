@@ -2,68 +2,47 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import RLock
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from oracles.jaxpr.dimensions import Example, decided_by
+from oracles.jaxpr.options import Options
+from oracles.jaxpr.patterns import TRACED, Pattern, owners
 from oracles.rule import Array, Primals, called, is_differentiable, outputs
 
-Pattern: TypeAlias = "tuple[int | str, ...]"
-
 XLA_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-_SYMBOLIC = RLock()
 
 
 class Trace(NamedTuple):
-    """What JAX derived: jaxprs of arrays → outputs and of (arrays, deltas) → (outputs, cotangents)."""
+    """What JAX derived: jaxprs of arrays → (outputs, residuals) and of (residuals, deltas) → cotangents.
+
+    The first ``width`` results of the forward are the outputs; ``fixed`` are residuals that are constants, by place.
+    """
 
     forward: Any
-    vjp: Any
+    pull: Any
     is_tuple: bool
     width: int
+    fixed: Mapping[int, Any]
 
 
 class Executables(NamedTuple):
-    """The same through XLA; the VJP returns outputs and cotangents apart, and compiles on demand."""
+    """The primal and its cotangents through XLA; the latter compile on demand."""
 
     forward: Callable[[Sequence[Array]], list[Any]]
-    vjp: Callable[[Sequence[Array], Sequence[Array]], tuple[list[Any], list[Any]]]
+    pull: Callable[[Sequence[Array], Sequence[Array]], list[Any]]
     is_tuple: bool
 
 
-def meet(p: Sequence[int | str], q: Sequence[int | str]) -> Pattern:
-    """Return the most specific pattern that serves what ``p`` or ``q`` serves.
+def trace(f: Callable[..., Any], primals: Primals, options: Options, pattern: Pattern, example: Example) -> Trace:
+    """Trace a primal and its VJP, dimensions by pattern, and what the trace depends on by the example.
 
-    A pattern has an entry per dimension: a number, or a symbol that ties all of its places and is not zero.
-    """
-    symbols: dict[Any, str] = {}
-    return tuple(
-        a if a == b and isinstance(a, int) else symbols.setdefault((a, b), f"s{len(symbols)}")
-        for a, b in zip(p, q, strict=True)
-    )
-
-
-def equality_pattern(dims: Sequence[int]) -> Pattern:
-    """Return the pattern of what is equal to what in an example, and where 0 and 1 stand."""
-    return tuple(d if d < 2 else f"s{d}" for d in dims)
-
-
-def fitting(pattern: Pattern) -> Callable[[Sequence[int]], bool]:
-    """Compile the test whether dimensions fit a pattern."""
-    tests = []
-    for i, entry in enumerate(pattern):
-        first = pattern.index(entry)
-        tests.append(f"d[{i}] == {entry}" if isinstance(entry, int) else f"d[{i}] == d[{first}] > 0")
-    fits: Callable[[Sequence[int]], bool] = eval(f"lambda d: {' and '.join(tests) or 'True'}")
-    return fits
-
-
-def trace(f: Callable[..., Any], primals: Primals, pattern: Pattern) -> Trace:
-    """Trace a primal and its VJP, dimensions by pattern.
+    The pullback is JAX's own continuation of the forward, from what that has kept: nothing is traced twice.
 
     Raises:
         TypeError: if f branches in Python on the value of a primal.
@@ -71,16 +50,39 @@ def trace(f: Callable[..., Any], primals: Primals, pattern: Pattern) -> Trace:
     """
     import jax
 
-    with jax.enable_x64(True), _SYMBOLIC, _explained(primals):
-        shapes = _shapes(primals, pattern)
-        symbols = [d for s in shapes for d in s.shape if not isinstance(d, int)]
-        with _decidable_equality(type(symbols[0]) if symbols else None):
-            primal, vjp, is_tuple = _functions(f, primals)
-            forward, ys = jax.make_jaxpr(primal, return_shape=True)(shapes)
-            return Trace(forward, jax.make_jaxpr(vjp)(shapes, _deltas(ys)), is_tuple[0], len(ys))
+    symbols = _symbols(pattern)
+    example.scope = next((symbol.scope for symbol in symbols.values()), None)
+    with jax.enable_x64(True), _explained(primals), decided_by(example), _inlined():
+        entries, given = pattern[: len(pattern) - len(options.floats)], pattern[len(pattern) - len(options.floats) :]
+        dims = iter([eval(entry, dict(symbols)) if isinstance(entry, str) else entry for entry in entries])
+        shapes = [jax.ShapeDtypeStruct(tuple(next(dims) for _ in a.shape), a.dtype) for a in primals.values()]
+        sizes = [next(dims) for _ in options.sizes]
+        floats = [
+            jax.ShapeDtypeStruct((next(dims),) if isinstance(value, tuple) else (), np.float64, weak_type=True)
+            for value in options.floats
+        ]
+        is_tuple: list[bool] = []
+        kept: list[Any] = []
+
+        def forward(arrays: Sequence[Any], traced: Sequence[Any]) -> Any:
+            known = (t if e == TRACED else e for t, e in zip(traced, given, strict=True))
+            ys, pull = _functions(f, primals, options.filled(iter(sizes), known), is_tuple)[1](arrays)
+            leaves, structure = jax.tree.flatten(pull)
+            kept[:] = [structure, len(ys)]
+            return [*ys, *leaves]
+
+        closed, results = jax.make_jaxpr(forward, return_shape=True)(shapes, floats)
+        structure, width = kept
+        pull = jax.make_jaxpr(lambda residuals, deltas: jax.tree.unflatten(structure, residuals)(deltas)[0])(
+            results[width:], _deltas(results[:width])
+        )
+    literals = {i: atom.val for i, atom in enumerate(closed.jaxpr.outvars[width:]) if hasattr(atom, "val")}
+    return Trace(closed, pull, is_tuple[0], width, literals)
 
 
-def compile_xla(f: Callable[..., Any], primals: Primals, count: Callable[[], None]) -> Executables:
+def compile_xla(
+    f: Callable[..., Any], primals: Primals, options: Mapping[str, Any], count: Callable[[], None]
+) -> Executables:
     """Compile a primal for the shapes of these primals; ``count`` is called at every compilation."""
     import jax
 
@@ -90,15 +92,20 @@ def compile_xla(f: Callable[..., Any], primals: Primals, count: Callable[[], Non
             return jax.jit(function).lower(*args).compile(compiler_options=XLA_OPTIONS)
 
     with jax.enable_x64(True), _explained(primals):
-        shapes = _shapes(primals, tuple(d for a in primals.values() for d in a.shape))
-        primal, vjp, is_tuple = _functions(f, primals)
+        is_tuple: list[bool] = []
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in primals.values()]
+        primal, vjp = _functions(f, primals, options, is_tuple)
         ys = jax.eval_shape(primal, shapes)
         forward = compiled(primal, shapes)
     lazily: list[Any] = []
 
+    def cotangents(arrays: Sequence[Any], deltas: Sequence[Any]) -> list[Any]:
+        found: list[Any] = vjp(arrays)[1](list(deltas))[0]
+        return found
+
     def pull(arrays: Sequence[Array], deltas: Sequence[Array]) -> Any:
         if not lazily:
-            lazily.append(compiled(vjp, shapes, _deltas(ys)))
+            lazily.append(compiled(cotangents, shapes, _deltas(ys)))
         with jax.enable_x64(True):
             return _owned(lazily[0](list(arrays), list(deltas)))
 
@@ -115,45 +122,85 @@ def _owned(tree: Any) -> Any:
     return np.array(tree)
 
 
-def _functions(f: Callable[..., Any], primals: Primals) -> tuple[Callable[..., Any], Callable[..., Any], list[bool]]:
-    """Return the primal and its VJP on lists of arrays, and a list that learns whether f returns a tuple."""
+def _functions(
+    f: Callable[..., Any], primals: Primals, options: Mapping[str, Any], is_tuple: list[bool]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the primal and its VJP on lists of arrays; ``is_tuple`` learns whether f returns a tuple."""
     import jax
     import jax.numpy as jnp
 
     moving = [is_differentiable(a) for a in primals.values()]
-    is_tuple: list[bool] = []
+    configured = partial(f, **options) if options else f
 
     def primal(arrays: Sequence[Any]) -> list[Any]:
-        y = called(f, dict(zip(primals, arrays, strict=True)))
+        y = called(configured, dict(zip(primals, arrays, strict=True)))
         is_tuple[:] = [isinstance(y, tuple | list)]
         return [jnp.asarray(part) for part in outputs(y)]
 
-    def vjp(arrays: Sequence[Any], deltas: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def vjp(arrays: Sequence[Any]) -> tuple[list[Any], Any]:
         def of_moving(some: Sequence[Any]) -> tuple[list[Any], list[Any]]:
             rest = iter(some)
             ys = primal([next(rest) if moves else a for a, moves in zip(arrays, moving, strict=True)])
             return [y for y in ys if jnp.issubdtype(y.dtype, jnp.inexact)], ys
 
-        _, pull, ys = jax.vjp(of_moving, [a for a, moves in zip(arrays, moving, strict=True) if moves], has_aux=True)
-        return ys, pull(list(deltas))[0]
+        def tangents(directions: Sequence[Any]) -> list[Any]:
+            _, found, ys[:] = jax.jvp(of_moving, (some,), (directions,), has_aux=True)
+            return list(found)
 
-    return primal, vjp, is_tuple
+        some, ys = [a for a, moves in zip(arrays, moving, strict=True) if moves], list[Any]()
+        pull = jax.linear_transpose(tangents, some)  # what jax.vjp is, in half its time
+        return ys, pull
+
+    return primal, vjp
 
 
-def _shapes(primals: Primals, pattern: Pattern) -> list[Any]:
-    """Return the primals' shapes in JAX's terms, symbolic where the pattern is."""
+def _symbols(pattern: Pattern) -> dict[str, Any]:
+    """Return JAX's symbolic dimensions by the names that a pattern gives them."""
     import jax
 
-    names = list(dict.fromkeys(entry for entry in pattern if isinstance(entry, str)))
-    symbols = dict(zip(names, jax.export.symbolic_shape(",".join(names)) if names else (), strict=True))
-    dims = iter([symbols[entry] if isinstance(entry, str) else entry for entry in pattern])
-    return [jax.ShapeDtypeStruct(tuple(next(dims) for _ in a.shape), a.dtype) for a in primals.values()]
+    names = [name for name in owners(pattern) if name]
+    return dict(zip(names, jax.export.symbolic_shape(",".join(names)) if names else (), strict=True))
 
 
 def _deltas(ys: Sequence[Any]) -> list[Any]:
     import jax.numpy as jnp
 
     return [y for y in ys if jnp.issubdtype(y.dtype, jnp.inexact)]
+
+
+def is_about_values(error: BaseException) -> bool:
+    """Return whether a trace failed because a number or a branch was made of a traced value."""
+    import jax
+
+    return isinstance(error, jax.errors.ConcretizationTypeError) or (
+        error.__cause__ is not None and is_about_values(error.__cause__)
+    )
+
+
+class _Enabled:
+    """JAX's configuration as its loops are to see it: they stay loops where calls are inlined."""
+
+    disable_jit = SimpleNamespace(value=False)
+
+    def __getattr__(self, name: str) -> Any:
+        from jax._src import config
+
+        return getattr(config, name)
+
+
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace through ``jax.jit``, of which jax.numpy is full: each would be a trace, a derivative and a call more."""
+    import jax
+    from jax._src import config
+    from jax._src.lax.control_flow import loops
+
+    loops.config = _Enabled()
+    try:
+        with jax.disable_jit():
+            yield
+    finally:
+        loops.config = config
 
 
 @contextmanager
@@ -172,33 +219,3 @@ def _explained(primals: Mapping[str, Array]) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"while tracing the JAX reference on {shapes}")
         raise
-
-
-@contextmanager
-def _decidable_equality(dim_type: Any) -> Iterator[None]:
-    """Make ``==`` of symbolic dimensions raise in the reference's code where the answer depends on them.
-
-    JAX answers False there, which would bake ``if x.shape[0] == 1`` into a program that also serves 1.
-    JAX's own code, which knows the convention, is left alone.
-    """
-    if dim_type is None:
-        yield
-        return
-    plain = dim_type.__eq__
-
-    def decided(self: Any, other: Any) -> Any:
-        if plain(self, other):
-            return True
-        caller = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
-        if caller not in ("jax", "jaxlib", "opt_einsum", "numpy") and isinstance(other, int | dim_type):
-            difference = self - other
-            if not isinstance(difference, int):
-                _ = difference > 0 or difference < 0  # raises where inconclusive
-                return not (difference > 0 or difference < 0)
-        return False
-
-    dim_type.__eq__ = decided
-    try:
-        yield
-    finally:
-        dim_type.__eq__ = plain

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-ALL = slice(None)
+from oracles.jaxpr.patterns import source_of
 
 
 class UnsupportedPrimitive(NotImplementedError):
@@ -72,14 +71,14 @@ class Known:
 
 
 def flatten(
-    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], keep: slice, known: Known
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], known: Known
 ) -> tuple[list[Operation], list[Value]]:
-    """Return the outputs to keep of a jaxpr and the operations that they need, known calls inlined.
+    """Return the outputs of a jaxpr and the operations that they need, known calls inlined.
 
     Only the known calls are inlined: a scan holds a jaxpr too, and is not a call.
     """
     operations: list[Operation] = []
-    outputs = _inline(jaxpr, consts, inputs, operations, known)[keep]
+    outputs = _inline(jaxpr, consts, inputs, operations, known)
     live, kept = {id(v) for v in outputs}, []
     for op in reversed(operations):
         if any(id(v) in live for v in op.outputs):
@@ -121,6 +120,25 @@ def _constant(value: Any, aval: Any) -> Value:
     return Value(tuple(aval.shape), np.dtype(aval.dtype), np.asarray(value, aval.dtype))
 
 
+@dataclass(frozen=True)
+class Results:
+    """How a function begins and ends.
+
+    Attributes:
+        first: arguments before the arrays. prologue: lines before the operations.
+        given: how many of its results are given away: those share memory with nothing.
+        fixed: arguments that are constants, by place.
+    """
+
+    first: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    given: int = 0
+    fixed: Mapping[int, Any] = field(default_factory=dict)
+
+
+INNER = Results()
+
+
 @dataclass
 class Function:
     """A Python function under construction; emitters write through it.
@@ -141,37 +159,30 @@ class Function:
     extents: dict[str, str] = field(default_factory=dict)
     _rounds: bool = False
 
-    def define(self, name: str, jaxpr: Any, consts: Sequence[Any], bind: bool = False, keep: slice = ALL) -> list[str]:
-        """Return the source of the function of a jaxpr and the outputs to keep.
-
-        With ``bind`` it is the outermost function: it reads sizes off its arguments and returns copies.
-        """
+    def define(self, name: str, jaxpr: Any, consts: Sequence[Any], results: Results = INNER) -> list[str]:
+        """Return the source of the function of a jaxpr."""
         inputs = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars]
-        if bind:
-            self._bind(inputs)
-        operations, outputs = flatten(jaxpr, consts, inputs, keep, self.known)
+        for i, constant in results.fixed.items():
+            inputs[i].constant = np.asarray(constant, inputs[i].dtype)
+        operations, outputs = flatten(jaxpr, consts, inputs, self.known)
         owned: set[int] = set()
         for op in operations:
             self._emit(op)
             if op.primitive in self.known.fresh:
                 owned.update(id(v) for v in op.outputs if v.shape and not v.narrow)
-        results = []
-        for v in outputs:
-            if bind and self.noisy and v.inexact:  # the last rounding has no later operation to show it
-                results.append(f"np.asarray(noise({self.whole(v)}))")
+        kept = {id(v) for v in outputs[results.given :]}
+        returned = []
+        for i, v in enumerate(outputs):
+            if i >= results.given:
+                returned.append(self.whole(v))
+            elif self.noisy and v.inexact:  # the last rounding has no later operation to show it
+                returned.append(f"np.asarray(noise({self.whole(v)}))")
             else:
-                results.append(self.whole(v) if id(v) in owned or not bind else self._copy(v))
+                returned.append(self.whole(v) if id(v) in owned - kept else self._copy(v))
             owned.discard(id(v))
-        arguments = [v.name for v in inputs] + ["noise"] * (bind and self.noisy)
-        head = f"{self.indent[4:]}def {name}({', '.join(arguments)}):"
-        return [head, *self.lines, f"{self.indent}return {self.group(results)}"]
-
-    def _bind(self, inputs: Sequence[Value]) -> None:
-        for v in inputs:
-            for axis, n in enumerate(v.shape):
-                if str(n).isidentifier() and str(n) not in self.extents:
-                    self.extents[str(n)] = str(n)
-                    self._write(f"{n} = {v.name}.shape[{axis}]")
+        arguments = [*results.first, *(v.name for v in inputs)]
+        head = [f"{self.indent[4:]}def {name}({', '.join(arguments)}):", *(self.indent + s for s in results.prologue)]
+        return [*head, *self.lines, f"{self.indent}return {self.group(returned)}"]
 
     def _emit(self, op: Operation) -> None:
         self._rounds = False
@@ -213,12 +224,13 @@ class Function:
 
     def dim(self, n: Any) -> str:
         """Return source for a dimension or an expression of dimensions."""
-        if not re.search("[a-z]", str(n)):
-            return str(int(n))
-        if str(n) not in self.extents:
-            self.extents[str(n)] = name = self.fresh("n")
-            self._write(f"{name} = {str(n).replace('^', '**')}")
-        return self.extents[str(n)]
+        if isinstance(n, int):
+            return str(n)
+        source = source_of(n)
+        if source not in self.extents:
+            self.extents[source] = name = self.fresh("n")
+            self._write(f"{name} = {source}")
+        return self.extents[source]
 
     def shape(self, extents: Iterable[Any]) -> str:
         """Return source for a tuple of dimensions."""

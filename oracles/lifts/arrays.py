@@ -89,7 +89,7 @@ def tensor(array: Array, device: Any = None) -> Any:
     if array.dtype.kind == "O":
         raise Unfit("torch tensors hold no objects")
     kept = array.flags.writeable and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
-    source = array if kept else _copied(array)
+    source = array if kept else copied(array)
     if array.dtype.name == "bfloat16":
         found = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
     else:
@@ -103,8 +103,10 @@ def tensor(array: Array, device: Any = None) -> Any:
     return found.to(device) if 0 in found.stride() else moved.copy_(found)
 
 
-def _copied(array: Array) -> Array:
-    """Copy an array into writeable memory, with its strides where those are of a plain slice."""
+def copied(array: Array) -> Array:
+    """Copy an array into writeable memory of its own, with its strides where those are of a plain slice."""
+    if array.dtype.kind == "O":
+        return array.copy(order="K")
     steps = [s // array.itemsize for s in array.strides]
     if array.size and all(s > 0 for s in steps) and not array.flags.c_contiguous:
         room = np.zeros(1 + sum(s * (n - 1) for s, n in zip(steps, array.shape, strict=True)), array.dtype)

@@ -10,11 +10,9 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from weakref import finalize
 
@@ -73,7 +71,6 @@ class _Child:
     seconds: float
     wait: Callable[[], int]
     done: bool = False
-    cleanup: Any = field(default=None, repr=False)
 
     def ask(self, question: Any, what: str) -> Any:
         """Send a question and return the answer.
@@ -208,20 +205,15 @@ def _spawned(evaluate: Evaluate, seconds: float) -> _Child:
     try:
         message = cloudpickle.dumps(evaluate)
     except Exception as error:
-        raise Unfit(
-            f"isolated: the subject cannot be sent to a new process: {type(error).__name__}: {error}.\n"
-            "Fix: put it into a module that can be imported, or fork:\n"
-            "    oracles.isolated(subject, start='fork')"
-        ) from error
-    folder = TemporaryDirectory(prefix="oracles-")
-    (Path(folder.name) / "subject").write_bytes(message)
+        _not_sent(f"{type(error).__name__}: {error}")
     from multiprocessing.connection import Listener
 
     listener = Listener(family="AF_PIPE" if os.name == "nt" else "AF_UNIX")
     code = f"import sys; sys.path[:] = {sys.path!r}; from oracles.lifts.isolated import serve_alone; serve_alone()"
-    child = subprocess.Popen([sys.executable, "-c", code, listener.address, folder.name], stdin=subprocess.DEVNULL)
+    child = subprocess.Popen([sys.executable, "-c", code, listener.address], stdin=subprocess.DEVNULL)
     pipe = _accepted(listener, child)
-    return _Child(pipe, child.pid, seconds, lambda: child.wait(), cleanup=folder)
+    pipe.send_bytes(message)
+    return _Child(pipe, child.pid, seconds, lambda: child.wait())
 
 
 def _accepted(listener: Any, child: subprocess.Popen[bytes]) -> Connection:
@@ -243,14 +235,25 @@ def _accepted(listener: Any, child: subprocess.Popen[bytes]) -> Connection:
 
 
 def serve_alone() -> None:
-    """Serve the subject that was left in a folder: the main function of a spawned process."""
+    """Serve the subject that is sent first: the main function of a spawned process."""
     from multiprocessing.connection import Client
 
     import cloudpickle
 
-    address, folder = sys.argv[1:]
-    pipe = Client(address)
-    _serve(pipe, cloudpickle.loads((Path(folder) / "subject").read_bytes()))
+    pipe = Client(sys.argv[1])
+    try:
+        evaluate = cloudpickle.loads(pipe.recv_bytes())
+    except Exception as error:
+        evaluate = partial(_not_sent, f"{type(error).__name__}: {error}")
+    _serve(pipe, evaluate)
+
+
+def _not_sent(error: str, **primals: Array) -> Any:
+    raise Unfit(
+        f"isolated: the subject cannot be sent to a new process: {error}.\n"
+        "Fix: put it into a module that can be imported, or fork:\n"
+        "    oracles.isolated(subject, start='fork')"
+    )
 
 
 def _ending(status: int) -> str:

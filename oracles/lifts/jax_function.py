@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,12 @@ def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = N
     static = tuple(getattr(f, "nondiff_argnums", ()))
 
     def order(primals: Primals) -> list[str]:
-        names = [p for p in inspect.signature(plain).parameters if p in primals or p in rest]
+        parameters = inspect.signature(plain).parameters
+        names = [p for p in parameters if p in primals or p in rest]
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            names += [n for n in primals if n not in names]
+        if not names and not rest and len(primals) <= len(parameters):
+            return list(primals)  # none of the names is a parameter's: in their order, as jnp.tanh(x) of a primal z
         if {*names} != {*primals, *rest}:
             raise Unfit(
                 f"{label}: takes {inspect.signature(plain)}, but the primals are {', '.join(primals)}"
@@ -94,8 +100,15 @@ def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = N
         return by_jax(True, **primals)
 
     custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
+    if custom:
+        copyreg.pickle(type(f), _taken_apart)
     ways = {"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if custom else {"jax.jit": jitted}
     return Rule(own if custom else eager, label, framework="jax", lifted=f, variants=ways)
+
+
+def _taken_apart(f: Any) -> tuple[Any, ...]:
+    """Return how a custom_vjp is put together in another process: pickle alone does not know, see `isolated`."""
+    return type(f), (f.fun, f.nondiff_argnums), dict(vars(f))
 
 
 def _floating(primals: Primals, cotangents: Any) -> Cotangents:

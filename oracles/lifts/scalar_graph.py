@@ -38,6 +38,11 @@ def scalar_graph(
     def number(x: Any) -> float:
         found = x if isinstance(x, float | int | np.number) else getattr(x, data, x)
         if not isinstance(found, float | int | np.number):
+            if hasattr(x, data):
+                raise Unfit(
+                    f"{label}: expected nodes with a number in .{data}, got {describe(found)} there.\n"
+                    "Fix: put the array first, whose * goes entry by entry:    W * s, not s * W"
+                )
             raise Unfit(f"{label}: expected nodes with a number in .{data}, got {describe(x)}.\nFix:    data='value'")
         return float(found)
 

@@ -134,12 +134,16 @@ def _parameters(function: Any, names: Sequence[str], options: Mapping[str, Any],
     """Return the order in which forward takes primals and options: by name, or as the primals stand."""
     import torch
 
-    taken_names = list(inspect.signature(function.forward).parameters)
+    parameters = list(inspect.signature(function.forward).parameters.values())
     if function.setup_context is torch.autograd.Function.setup_context:
-        taken_names = taken_names[1:]
+        parameters = parameters[1:]
+    taken_names = [p.name for p in parameters]
     if {*names, *options} <= {*taken_names}:
         last = max(taken_names.index(n) for n in (*names, *options)) if names else 0
         return tuple(taken_names[: last + 1])
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not options:
+        named = [n for n in taken_names if n in names]
+        return (*named, *(n for n in names if n not in named))
     if not options and len(names) <= len(taken_names) and not {*names} & {*taken_names}:
         return tuple(names)
     raise Unfit(

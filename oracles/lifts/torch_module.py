@@ -68,10 +68,11 @@ def torch_module(
 
         module = copy.deepcopy(make) if isinstance(make, torch.nn.Module) else make()
         dtype = next((at_home.take(a).dtype for a in primals.values() if is_differentiable(a)), None)
+        module = module.to(device=device, dtype=dtype)
         if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in module.parameters()):
             named = {*(params or {})} | {n for n, _ in module.named_parameters()}
             module(*(at_home.take(a) for n, a in primals.items() if n not in named))
-        return module.to(device=device, dtype=dtype)
+        return module
 
     def twice(**primals: Array) -> tuple[Any, Pullback]:
         module = fresh(primals)

@@ -53,15 +53,16 @@ class RunningVarianceOfThePopulation(m.BatchNorm):
 
 @layer("", ROWS)
 class VarianceTakenForAConstant(m.LayerNorm):
-    def _pulled_back(self, delta, gamma, block):
-        g = delta.copy() if gamma is None else delta * gamma
-        return (g - Rows().mean(g)) * block.scale
+    def _pull_back(self, g, block):
+        g -= Rows().mean(g)
+        g *= block.scale
 
 
 @layer("", ROWS, silent=PLAIN)
 class GammaForgottenGoingBack(m.LayerNorm):
-    def _pulled_back(self, delta, gamma, block):
-        return super()._pulled_back(delta, None, block)
+    def backward(self, cache, delta):
+        z, _, blocks = cache
+        return super().backward((z, None, blocks), delta)
 
 
 @layer("", AXES, silent=ROWS, shape=(2, 3))
@@ -89,18 +90,19 @@ class EpsOutsideTheRoot(m.LayerNorm):
 
 @layer("term_along_axis", without_beta(ROWS))
 class CentredGoingBack(m.RMSNorm):
-    def _pulled_back(self, delta, gamma, block):
-        dz = super()._pulled_back(delta, gamma, block)
-        return dz - Rows().mean(dz)
+    def _pull_back(self, g, block):
+        super()._pull_back(g, block)
+        g -= Rows().mean(g)
 
 
 @layer("", without_beta(ROWS), silent=without_beta(PLAIN))
 class GammaForgotten(m.RMSNorm):
-    def _pulled_back(self, delta, gamma, block):
-        return super()._pulled_back(delta, None, block)
+    def backward(self, cache, delta):
+        z, _, blocks = cache
+        return super().backward((z, None, blocks), delta)
 
 
 @layer("term_along_axis", without_beta(ROWS))
 class MeanSquareTakenForAConstant(m.RMSNorm):
-    def _pulled_back(self, delta, gamma, block):
-        return (delta if gamma is None else delta * gamma) * block.scale
+    def _pull_back(self, g, block):
+        g *= block.scale

@@ -71,7 +71,7 @@ def test_nothing_is_imported_for_a_project_that_does_not_use_it(project):
         "    heavy = {'numpy', 'hypothesis', 'torch', 'jax', 'flint', 'rich'} & sys.modules.keys()\n"
         "    print('\\nheavy', sorted(heavy), 'ours', sorted(m for m in sys.modules if m.startswith('oracles')))\n",
     )
-    project.write("test_theirs.py", "def test_it():\n    pass\n")
+    project.write("test_theirs.py", "def test_it(record_property):\n    record_property('oracles', 'Delphi')\n")
     done = project.pytest("-p", "no:hypothesispytest")
     assert done.returncode == 0, done.stdout
     assert "heavy [] ours ['oracles', 'oracles.options', 'oracles.pytest_plugin']" in done.stdout
@@ -89,7 +89,7 @@ def test_cases_are_collected_one_test_for_each_check_and_dtype(project):
 def test_cases_are_judged_selected_and_summed_up(project):
     project.write("mine.py", LAYER)
     project.write("test_theirs.py", "def test_it():\n    pass\n")
-    done = project.pytest("--oracles-cases=mine.py", "-k", "agree or test_it", *QUICK)
+    done = project.pytest("--oracles-cases=mine.py,mine.py", "-k", "agree or test_it", *QUICK)
     assert done.returncode == 0, done.stdout
     assert outcomes(done) == {"passed": 5, "deselected": 14}
     assert re.search(r"^oracles: manual-bp .*, numpy .*, torch .*, jax .*, hypothesis ", done.stdout, re.MULTILINE)
@@ -215,6 +215,7 @@ def test_hypothesis_profiles_stay_their_own(project):
         (["--oracles-max-examples=0"], "expected a whole number of at least 1, got '0'"),
         (["--oracles-seed=x"], "expected a whole number of at least 0, got 'x'"),
         (["--oracles-profile=slow"], "expected one of quick, default, thorough, got 'slow'"),
+        (["--oracles-cases="], "expected modules or .py files, separated by commas, got ''"),
         (["--oracles-cases=mien"], "--oracles-cases: no module named 'mien'"),
         (["--oracles-cases=mien.py"], "has empty.py, failing.py, mine.py"),
         (["--oracles-cases=mine/cases"], "expected a module (my_package.cases) or a file that ends in .py"),

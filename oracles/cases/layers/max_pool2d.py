@@ -50,21 +50,19 @@ def torch_reference(z: Any, kernel: Any, **options: Any) -> Any:
 
 
 def jax_reference(z: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-    """Tap by tap, since XLA differentiates no dilated windows; strictly larger, so that the first of a tie stays."""
+    """The windows gathered, since XLA differentiates no dilated ones; the first of entries that tie."""
     import jax.numpy as jnp
     from jax import lax
 
     span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     sizes = zip(z.shape[2:], span, stride, padding, strict=True)
-    around = [hanging_over(*size, ceil_mode=ceil_mode) for size in sizes]
-    padded = lax.pad(
-        z, -jnp.inf, [(0, 0, 0), (0, 0, 0), *((p, after, 0) for p, after in zip(padding, around, strict=True))]
+    after = [hanging_over(*size, ceil_mode=ceil_mode) for size in sizes]
+    around = [(0, 0, 0), (0, 0, 0), *((p, more, 0) for p, more in zip(padding, after, strict=True))]
+    padded = lax.pad(z, jnp.asarray(-jnp.inf, z.dtype), around)
+    i, j = (
+        s * jnp.arange((n - w) // s + 1)[:, None] + d * jnp.arange(k)
+        for n, w, s, d, k in zip(padded.shape[2:], span, stride, dilation, kernel, strict=True)
     )
-    rows, columns = (n - span + 1 for n, span in zip(padded.shape[2:], span, strict=True))
-    best = None
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = dilation[0] * i, dilation[1] * j
-            entries = padded[:, :, top : top + rows : stride[0], left : left + columns : stride[1]]
-            best = entries if best is None else jnp.where(entries > best, entries, best)
-    return best
+    seen = padded[:, :, i[:, None, :, None], j[None, :, None, :]]
+    seen = seen.reshape(*seen.shape[:4], kernel[0] * kernel[1])
+    return jnp.take_along_axis(seen, seen.argmax(-1, keepdims=True), axis=-1).squeeze(-1)

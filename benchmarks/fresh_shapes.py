@@ -1,0 +1,115 @@
+"""What the JAX oracle costs next to torch's where every example has shapes and options of its own."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hypothesis
+import numpy as np
+
+from oracles.jax_vjp import jax_vjp
+from oracles.registry import Case, Entry, entries
+from oracles.rule import Rule, outputs
+from oracles.strategies import Point, point_at
+from oracles.torch_autograd import torch_autograd
+
+MOST_OF_TORCH = 3.0
+HEAD = f"{'layer':<28}examples   torch us     jax us   / torch     later   traces  compiled"
+
+
+def drawn(entry: Entry, count: int) -> list[tuple[Case, Point]]:
+    """Draw cases of an entry that both frameworks have a reference for, each with a point; again where they end."""
+    found: list[tuple[Case, Point]] = []
+
+    @hypothesis.seed(0)
+    @hypothesis.settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(entry.cases)
+    def draw(case: Case) -> None:
+        if case.torch is not None and case.jax is not None:
+            found.append((case, point_at(case.subject, case.primals, "float64", seed=1 + len(found))))
+
+    draw()
+    cycle = itertools.islice(itertools.cycle(found), len(found), count) if found else ()
+    again = [
+        (case, point_at(case.subject, case.primals, "float64", seed=count + i)) for i, (case, _) in enumerate(cycle)
+    ]
+    return (found + again)[:count]
+
+
+def seconds(rule: Rule, point: Point, pullback: bool) -> float:
+    """Return the processor seconds of one evaluation: other processes do not count."""
+    start = time.process_time()
+    y, pull = rule(**point.primals)
+    if pullback and any(np.asarray(part).dtype.kind == "f" for part in outputs(y)):
+        pull(point.delta)
+    return time.process_time() - start
+
+
+def compare(entry: Entry, count: int) -> dict[str, Any] | None:
+    """Time both oracles on the same examples; None where one of them has no reference."""
+    examples = drawn(entry, count)
+    if not examples:
+        return None
+    rules = [{rule.framework: rule for rule in case.oracles()} for case, _ in examples]
+    used = {id(rule.evaluate): rule.evaluate for by_name in rules for rule in by_name.values()}
+    before = _counts(used.values())
+    gc.collect()
+    took = {
+        name: [seconds(rule[name], point, entry.pullback) for rule, (_, point) in zip(rules, examples, strict=True)]
+        for name in ("torch", "jax")
+    }
+    later = {name: sum(times[len(times) // 2 :]) for name, times in took.items()}
+    traces, compiled = (now - then for now, then in zip(_counts(used.values()), before, strict=True))
+    ratio = sum(took["jax"]) / sum(took["torch"])
+    return {
+        "layer": entry.name,
+        "examples": len(examples),
+        "microseconds": {name: 1e6 * sum(times) / len(times) for name, times in took.items()},
+        "ratio": ratio,
+        "ratio_later": later["jax"] / later["torch"],
+        "traces": traces,
+        "compilations": compiled,
+        "target": MOST_OF_TORCH,
+        "met": ratio <= MOST_OF_TORCH,
+    }
+
+
+def _counts(evaluations: Any) -> tuple[int, int]:
+    each = [(getattr(e, "traces", 0), getattr(e, "compilations", 0)) for e in evaluations]
+    return sum(t for t, _ in each), sum(c for _, c in each)
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row of the table; a ratio that misses its target is marked with !."""
+    took, mark = row["microseconds"], "" if row["met"] else "!"
+    return (
+        f"{row['layer']:<28}{row['examples']:>8}{took['torch']:>11.0f}{took['jax']:>11.0f}"
+        f"{row['ratio']:>9.2f}{mark:<1}{row['ratio_later']:>10.2f}{row['traces']:>9}{row['compilations']:>10}"
+    )
+
+
+def rows(count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Compare the oracles on every registered layer, or on those named."""
+    warm_up()
+    for entry in entries(names):
+        row = compare(entry, count)
+        if row is not None:
+            yield row
+
+
+def warm_up() -> None:
+    """Have both frameworks import what they import late, by negating a number; leave that out of the garbage."""
+    for rule in (torch_autograd(lambda z: -z), jax_vjp(lambda z: -z)):
+        rule(z=np.ones(1))[1](np.ones(1))
+    gc.collect()
+    gc.freeze()

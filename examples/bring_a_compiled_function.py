@@ -1,0 +1,43 @@
+"""A compiled function behind ctypes: here the C library's tanh and tanhf, one call for each entry.
+
+python examples/bring_a_compiled_function.py
+"""
+
+import ctypes
+import ctypes.util
+
+import numpy as np
+
+import oracles
+
+library = ctypes.CDLL(ctypes.util.find_library("m") or ctypes.util.find_library("msvcrt"))
+library.tanh.restype, library.tanh.argtypes = ctypes.c_double, [ctypes.c_double]
+library.tanhf.restype, library.tanhf.argtypes = ctypes.c_float, [ctypes.c_float]
+
+
+def forward(z):
+    """tanh z, entry by entry, in double precision."""
+    y = np.array([library.tanh(x) for x in z.flat]).reshape(z.shape)
+    return y, z
+
+
+def backward(z, delta):
+    """delta (1 − tanh² z), from another call."""
+    y = np.array([library.tanh(x) for x in z.flat]).reshape(z.shape)
+    return {"z": delta * (1 - y * y)}
+
+
+def in_single_precision(z, delta):
+    """The same from tanhf: seven digits of sixteen."""
+    y = np.array([library.tanhf(x) for x in z.flat]).reshape(z.shape)
+    return {"z": delta * (1 - y * y)}
+
+
+primals = {"z": np.random.default_rng(0).standard_normal((2, 3))}
+against = [oracles.torch_autograd(lambda z: z.tanh())]
+only = ("float64",)  # what the pointer's type is: nothing else may reach it
+print(oracles.check(oracles.manual(forward, backward, dtypes=only, name="libm's tanh"), primals, against))
+try:
+    oracles.check(oracles.manual(forward, in_single_precision, dtypes=only, name="libm's tanhf"), primals, against)
+except oracles.Disagreement as disagreement:
+    print(disagreement)

@@ -1,0 +1,292 @@
+"""A pair of functions: right ones agree, whatever they compute and in which dtype; wrong ones are refused by name."""
+
+import numpy as np
+import pytest
+from kinds import DTYPES, KINDS, softmax_of
+from planted import BUGS, QUICK
+
+import oracles
+from manual_bp import HalfSquaredError, Linear, Sequential, Sigmoid, Softmax, SoftmaxCrossEntropy, Tanh
+from oracles import Disagreement, Verdict
+
+RNG = np.random.default_rng(1)
+
+
+def pair(kind):
+    return oracles.manual(kind.forward, kind.backward)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", KINDS)
+def test_right_pairs_agree(name, dtype):
+    kind = KINDS[name]
+    result = oracles.check(pair(kind), kind.at(0, dtype), against=[kind.torch])
+    assert result.verdict is Verdict.AGREES
+    assert not result.not_claimed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", KINDS)
+def test_right_pairs_agree_at_many_points(name, dtype):
+    kind = KINDS[name]
+    for seed in range(10):
+        at = kind.at(seed, dtype, rows=1 + seed % 5)
+        assert oracles.check(pair(kind), at, [kind.torch], seed=seed).verdict is Verdict.AGREES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", KINDS)
+def test_right_pairs_pass_without_a_reference(name, dtype):
+    kind = KINDS[name]
+    for seed in range(5):
+        verdict = oracles.check(pair(kind), kind.at(seed, dtype, rows=1 + seed % 5), seed=seed).verdict
+        assert verdict is Verdict.AGREES or (name in ("tanh", "cell") and verdict is Verdict.UNSTABLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", [n for n in KINDS if n not in ("tanh", "cell")])
+def test_right_pairs_of_few_digits_pass_without_a_reference(name, dtype):
+    """1 − y² of a saturated tanh has no digit left in float16; the others have."""
+    kind = KINDS[name]
+    for seed in range(3):
+        assert oracles.check(pair(kind), kind.at(seed, dtype), seed=seed).verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_digits_that_everybody_loses_are_told_where_nobody_can_be_asked(dtype):
+    """1 − y² where tanh saturates: torch's own loses as many, and without torch no one is there to say so."""
+    at = {"z": np.array([-2.5, 3.5, 0.1], dtype)}
+    result = oracles.check(pair(KINDS["tanh"]), at)
+    assert result.verdict is Verdict.UNSTABLE
+    assert not result.refuses
+    assert "z: the error shrinks with the precision: the formula is right and loses digits" in str(result)
+    assert oracles.check(pair(KINDS["tanh"]), at, against=[KINDS["tanh"].torch]).verdict is Verdict.AGREES
+
+
+def test_half_of_the_digits_lost_are_refused_without_a_reference():
+    narrow = oracles.manual(KINDS["tanh"].forward, lambda y, d: {"z": (d * (1 - y * y)).astype("f4").astype("f8")})
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(narrow, KINDS["tanh"].at())
+    assert refused.value.verdict is Verdict.UNSTABLE
+
+
+@pytest.mark.parametrize("name", ["dense", "tanh", "softmax", "layer norm", "embedding", "conv", "two outputs", "cell"])
+def test_zero_rows_agree(name):
+    kind = KINDS[name]
+    result = oracles.check(pair(kind), kind.at(rows=0), against=[kind.torch])
+    assert not result.refuses
+    assert result.verdict is not Verdict.WRONG
+
+
+@pytest.mark.parametrize("lay", [np.asfortranarray, lambda a: np.repeat(a, 2, -1)[..., ::2], lambda a: a[::-1]])
+def test_primals_keep_their_strides(lay):
+    kind, seen = KINDS["dense"], []
+
+    def forward(z, W, b):
+        seen.append(z.strides)
+        return kind.forward(z, W, b)
+
+    at = {n: lay(a) for n, a in kind.at().items()}
+    assert oracles.check(oracles.manual(forward, kind.backward), at, against=[kind.torch]).verdict is Verdict.AGREES
+    assert at["z"].strides in seen or at["z"].strides[0] < 0
+
+
+@pytest.mark.parametrize("bug", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+def test_planted_bugs_are_refused(bug):
+    planted = BUGS[bug]
+    kind = KINDS[planted.kind]
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(oracles.manual(kind.forward, planted.backward), planted.at(), against=[kind.torch])
+    planted.require(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", [b for b in BUGS if b != "float16 inside a float64 path"])
+def test_planted_bugs_are_refused_without_a_reference(bug):
+    planted = BUGS[bug]
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(oracles.manual(KINDS[planted.kind].forward, planted.backward), planted.at())
+    assert refused.value.verdict is Verdict.WRONG
+    assert refused.value.result.worst.quantity == planted.quantity
+
+
+@pytest.mark.parametrize(
+    "backward",
+    [lambda c, d: {"z": d @ c[1].T}, lambda c, d: (d @ c[1].T, None, None), lambda c, d: {"z": d @ c[1].T, "W": None}],
+    ids=["missing", "None in a tuple", "None in a dict"],
+)
+def test_no_gradient_claimed_is_no_agreement(backward):
+    kind = KINDS["dense"]
+    for against in ([kind.torch], []):
+        result = oracles.check(oracles.manual(kind.forward, backward), kind.at(), against)
+        assert "W" in result.not_claimed
+        assert "b" in result.not_claimed
+        assert {f.quantity for f in result.findings} == {"output", "z"}
+        assert "no gradient claimed, nothing judged: W, b" in str(result)
+
+
+def test_where_nothing_is_claimed_the_verdict_is_vacuous():
+    kind = KINDS["dense"]
+    result = oracles.check(oracles.manual(kind.forward, lambda c, d: {}), kind.at(), against=[kind.torch])
+    assert result.verdict is Verdict.VACUOUS
+    assert result.not_claimed == ("z", "W", "b")
+
+
+def test_a_write_that_does_nothing_the_second_time_is_seen():
+    """ReLU in place: from the second call on, its input has nothing left to cut off."""
+
+    def forward(z):
+        np.maximum(z, 0, out=z)
+        return z.copy(), z > 0
+
+    at = {"z": RNG.standard_normal((3, 4))}
+    subject = oracles.manual(forward, lambda mask, d: {"z": d * mask})
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(subject, at, against=[oracles.torch_autograd(lambda z: z.relu())])
+    assert "z was written into" in str(refused.value)
+    assert "fix:    z = z.copy()" in str(refused.value)
+    assert (at["z"] < 0).any()
+
+
+def test_an_exception_of_the_subject_is_a_finding():
+    def forward(z):
+        raise ZeroDivisionError("of mine")
+
+    def backward(cache, d):
+        raise KeyError("W")
+
+    at = {"z": RNG.standard_normal(3)}
+    for subject, said in (
+        (oracles.manual(forward, backward), "the forward raised ZeroDivisionError: of mine"),
+        (oracles.manual(lambda z: (z * 2, z), backward), "the pullback raised KeyError: 'W'"),
+    ):
+        with pytest.raises(Disagreement, match=said) as refused:
+            oracles.check(subject, at)
+        assert refused.value.result.worst.quantity == "the call"
+        assert isinstance(refused.value.__cause__, ZeroDivisionError | KeyError)
+
+
+def sigmoid(x, prime=False):
+    s = 1 / (1 + np.exp(-x))
+    return s * (1 - s) if prime else s
+
+
+SIGMOID = oracles.torch_autograd(lambda z: z.sigmoid())
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        oracles.elementwise(sigmoid, lambda z: sigmoid(z, prime=True)),
+        oracles.elementwise(sigmoid, lambda a: a * (1 - a), of="output"),
+    ],
+    ids=["of the input", "of the output"],
+)
+def test_elementwise_agrees(subject):
+    for dtype in ("float64", "float32", "float16"):
+        at = {"z": RNG.standard_normal((3, 4)).astype(dtype)}
+        assert oracles.check(subject, at, against=[SIGMOID]).verdict is Verdict.AGREES
+    assert oracles.check(subject, {"z": np.zeros((0, 4))}, against=[SIGMOID]).refuses is False
+
+
+@pytest.mark.parametrize(
+    ("derivative", "of", "said"),
+    [
+        (lambda a: a * (1 - a), "input", None),  # meant for the output
+        (lambda z: sigmoid(z), "input", None),  # prime forgotten
+        (lambda a: a * (1 + a), "output", None),
+        (lambda a: 0 * a, "output", "zero"),
+        (lambda a: 2 * a * (1 - a), "output", "2 times"),
+        (lambda a: (a * (1 - a)).mean(), "output", None),
+    ],
+)
+def test_elementwise_bugs_are_refused(derivative, of, said):
+    with pytest.raises(Disagreement, match=said) as refused:
+        oracles.check(
+            oracles.elementwise(sigmoid, derivative, of=of), {"z": RNG.standard_normal((3, 4))}, against=[SIGMOID]
+        )
+    assert refused.value.verdict is Verdict.WRONG
+    assert refused.value.result.worst.quantity == "z"
+
+
+def loss_and_grad(y, target):
+    """Mean over the rows of the cross-entropy, and its gradient."""
+    a, rows = softmax_of(y), np.arange(len(y))
+    dy = a.copy()
+    dy[rows, target] -= 1
+    return -np.log(a[rows, target]).mean(), dy / len(y)
+
+
+CROSS = KINDS["cross-entropy"]
+AT_LOSS = {"y": CROSS.at()["z"], "target": CROSS.at()["target"]}
+TORCH_LOSS = oracles.torch_autograd(lambda y, target: CROSS.reference(y, target))
+
+
+def test_value_and_grad_agrees():
+    assert oracles.check(oracles.value_and_grad(loss_and_grad), AT_LOSS, against=[TORCH_LOSS]).verdict == "agrees"
+    squares = oracles.value_and_grad(lambda y, t: (((y - t) ** 2).sum() / 2, {"y": y - t, "t": t - y}))
+    at = {"y": RNG.standard_normal((3, 2)), "t": RNG.standard_normal((3, 2))}
+    assert oracles.check(squares, at).verdict is Verdict.AGREES
+    by_rows = oracles.value_and_grad(lambda y, t: (((y - t) ** 2).sum(1) / 2, (y - t, t - y)))
+    assert oracles.check(by_rows, at).verdict is Verdict.AGREES
+    one = oracles.value_and_grad(lambda y, t: (((y - t) ** 2).sum() / 2, t - y), wrt="t")
+    assert oracles.check(one, at).not_claimed == ("y",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda v, g: (v, g * len(g)), "a sum where a mean belongs"),
+        (lambda v, g: (v, g * 2), "2 times the oracle's"),
+        (lambda v, g: (v, -g), "-1 times the oracle's"),
+        (lambda v, g: (v, 0 * g), "zero"),
+        (lambda v, g: (v * len(g), g), "output"),
+        (lambda v, g: (v, g.sum(0)), "shape"),
+    ],
+)
+def test_value_and_grad_bugs_are_refused(wrong, said):
+    subject = oracles.value_and_grad(lambda y, target: wrong(*loss_and_grad(y, target)))
+    with pytest.raises(Disagreement, match=said) as refused:
+        oracles.check(subject, AT_LOSS, against=[TORCH_LOSS])
+    assert refused.value.verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("arrays", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pairs_of_a_framework_agree(arrays, dtype):
+    if arrays == "torch":
+        import torch as xp
+    else:
+        import jax.numpy as xp
+
+    def forward(z, W):
+        y = xp.tanh(z @ W)
+        return y, (z, W, y)
+
+    def backward(cache, d):
+        z, W, y = cache
+        e = d * (1 - y * y)
+        return e @ W.T, z.T @ e
+
+    at = {n: a for n, a in KINDS["dense"].at(2, dtype).items() if n != "b"}
+    against = [oracles.torch_autograd(lambda z, W: (z @ W).tanh())]
+    assert oracles.check(oracles.manual(forward, backward, arrays=arrays), at, against).verdict is Verdict.AGREES
+    late = oracles.manual(forward, lambda c, d: (d @ c[1].T, backward(c, d)[1]), arrays=arrays)
+    with pytest.raises(Disagreement):
+        oracles.check(late, at, against)
+
+
+def test_our_own_layers_agree_as_pairs():
+    network = Sequential(Linear(4, 3), Tanh(), Linear(3, 3), Sigmoid(), Linear(3, 2), Softmax())
+    params = network.init(np.random.default_rng(2))
+    subject = oracles.manual(
+        lambda z, **p: network.forward(p, z),
+        lambda c, d: (lambda dz, grads: {"z": dz, **grads})(*network.backward(c, d)),
+    )
+    assert oracles.check(subject, {"z": RNG.standard_normal((3, 4)), **params}).verdict is Verdict.AGREES
+    for loss, target in ((SoftmaxCrossEntropy(), np.array([0, 1, 1])), (HalfSquaredError(), RNG.random((3, 4)))):
+        pair = oracles.manual(lambda y, f=loss, t=target: f.forward(y, t), lambda c, d, f=loss: f.backward(c, d))
+        assert oracles.check(pair, {"y": RNG.standard_normal((3, 4))}).verdict is Verdict.AGREES
