@@ -6,8 +6,15 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 import oracles
+
+
+def slow_but(quick, values):
+    """The values to parametrize with, those that every run looks at unmarked."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
 
 DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

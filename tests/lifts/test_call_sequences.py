@@ -138,7 +138,7 @@ class MaskOfTheFirst(classes.Attributes):
         (CachesOfAClass, None),
     ],
 )
-@pytest.mark.parametrize("against", [[TORCH], []], ids=["torch", "no reference"])
+@pytest.mark.parametrize("against", [[TORCH], pytest.param([], marks=pytest.mark.slow)], ids=["torch", "no reference"])
 def test_what_shows_is_refused(make, said, against):
     CachesOfAClass.caches.clear()
     with pytest.raises(Disagreement) as refused:

@@ -83,7 +83,7 @@ def test_right_c_agrees(library):
     [
         ("no_delta", "ones"),
         ("last_forgotten", "z[2, 3]"),
-        ("in_float", "right up to float32"),
+        pytest.param("in_float", "right up to float32", marks=pytest.mark.slow),
         ("into_delta", "delta[0] was written into"),
         ("added", None),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from dense_classes import AT, TORCH
-from kinds import KINDS, softmax_of
+from kinds import KINDS, slow_but, softmax_of
 
 import oracles
 from oracles import Disagreement, Unfit, Verdict, declared
@@ -45,7 +45,7 @@ def columns():
 COLUMNS = {"z": "nk->kn", "W": "km->mk", "b": "1m->m", "output": "nm->mn"}
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "float32", "float16")))
 @pytest.mark.parametrize(
     "subject",
     [
@@ -106,6 +106,7 @@ def test_images():
         oracles.check(declared(image_layer(), layout=wrong), IMAGE, [CHANNELS])
 
 
+@pytest.mark.slow
 def test_a_wrong_permutation_is_refused_with_the_one_that_fits():
     square = POINT | {"W": RNG.standard_normal((4, 4)), "b": RNG.standard_normal((1, 4))}
     with pytest.raises(Disagreement, match=r"the declaration does not fit; layout=\{'W': 'ij->ij'\} would"):

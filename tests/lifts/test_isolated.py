@@ -148,6 +148,7 @@ def test_strides_and_flags_are_kept(lay):
     assert y.tolist() == [*z.strides, *z.shape, False]
 
 
+@pytest.mark.slow
 def test_stateful_and_torch_subjects_are_isolated_too():
     from ways import as_class, as_function
 

@@ -4,7 +4,7 @@ import dense_classes as classes
 import numpy as np
 import pytest
 from dense_classes import AT, TORCH
-from kinds import DTYPES, KINDS
+from kinds import DTYPES, KINDS, slow_but
 from planted import BUGS, QUICK
 from ways import as_class
 
@@ -65,6 +65,9 @@ PLACES = {
 }
 
 
+OFTEN = ("attributes", "dicts in lists", "lists of lists", "a lazy dict", "accumulated", "a small step")
+
+
 @pytest.mark.parametrize("where", PLACES)
 def test_wherever_things_live_right_agrees(where):
     result = oracles.check(PLACES[where](), AT, against=[TORCH])
@@ -72,7 +75,7 @@ def test_wherever_things_live_right_agrees(where):
     assert {f.quantity for f in result.findings} == {"output", "z", "W", "b"}
 
 
-@pytest.mark.parametrize("where", [w for w in PLACES if w != "slots"])
+@pytest.mark.parametrize("where", slow_but(OFTEN, [w for w in PLACES if w != "slots"]))
 def test_wherever_things_live_a_wrong_gradient_is_refused(where, monkeypatch):
     """tanh' = 1 − y for 1 − y²: the same defect behind every door."""
 
@@ -87,7 +90,7 @@ def test_wherever_things_live_a_wrong_gradient_is_refused(where, monkeypatch):
     assert {f.quantity for f in refused.value.result.findings if f.refuses} == {"z", "W", "b"}
 
 
-@pytest.mark.parametrize("where", [w for w in PLACES if "step" in w])
+@pytest.mark.parametrize("where", slow_but(("a step",), [w for w in PLACES if "step" in w]))
 def test_a_step_of_another_rate_than_declared_is_refused(where):
     grads = Update(lambda obj: obj.step(0.25), 0.5)
     with pytest.raises(Disagreement, match=r"every entry is 0\.5 times the oracle's"):
@@ -98,7 +101,7 @@ def lifted(kind, backward=None):
     return stateful(as_class(kind, backward), params=kind.params)
 
 
-@pytest.mark.parametrize("dtype", [d if d == "float64" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
+@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
 @pytest.mark.parametrize("name", KINDS)
 def test_right_classes_agree(name, dtype):
     kind = KINDS[name]
@@ -108,7 +111,7 @@ def test_right_classes_agree(name, dtype):
         assert not result.not_claimed
 
 
-@pytest.mark.parametrize("bug", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+@pytest.mark.parametrize("bug", slow_but(QUICK, BUGS))
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
     kind = KINDS[planted.kind]
@@ -149,7 +152,7 @@ class OurLoss:
         return SoftmaxCrossEntropy().backward(self.cache)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "float32")))
 def test_our_own_layers_agree_as_classes(dtype):
     for seed, make in enumerate((OurLinear, OurNetwork)):
         at = {"z": AT["z"].astype(dtype), **make.layer.init(np.random.default_rng(seed), dtype)}

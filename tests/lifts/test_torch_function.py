@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kinds import DTYPES, KINDS
+from kinds import DTYPES, KINDS, slow_but
 from planted import BUGS, QUICK
 from ways import as_function
 
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(8)
 ROWS = {"z": RNG.standard_normal((3, 4))}
 
 
-@pytest.mark.parametrize("dtype", [d if d == "float64" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
+@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
 @pytest.mark.parametrize("name", KINDS)
 def test_numpy_inside_a_function_agrees(name, dtype):
     kind = KINDS[name]
@@ -26,7 +26,7 @@ def test_numpy_inside_a_function_agrees(name, dtype):
         assert not result.not_claimed
 
 
-@pytest.mark.parametrize("bug", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+@pytest.mark.parametrize("bug", slow_but(QUICK[:4], BUGS))
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
     kind = KINDS[planted.kind]
@@ -72,8 +72,8 @@ def on_rows(f):
     return called
 
 
-@pytest.mark.parametrize("dtype", [d if d == "float32" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
-@pytest.mark.parametrize("f", OWN, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", slow_but(("float32",), DTYPES))
+@pytest.mark.parametrize("f", slow_but(OWN[::3], OWN), ids=lambda f: f.__name__)
 def test_torchs_own_functions_agree(f, dtype):
     for seed, shape in enumerate([(3, 4), (1, 2), (0, 4), (2, 3, 6)]):
         at = {"z": np.random.default_rng(seed).standard_normal(shape).astype(DTYPES[dtype])}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kinds import DTYPES, KINDS
+from kinds import DTYPES, KINDS, slow_but
 from planted import BUGS, QUICK
 from torch import nn
 from ways import as_module
@@ -18,8 +18,8 @@ def lifted(kind, backward=None):
     return oracles.torch_module(as_module(kind, backward))
 
 
-@pytest.mark.parametrize("dtype", [d if d == "float64" else pytest.param(d, marks=pytest.mark.slow) for d in DTYPES])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
+@pytest.mark.parametrize("name", slow_but(("dense", "two outputs", "embedding"), KINDS))
 def test_numpy_inside_a_module_agrees(name, dtype):
     kind = KINDS[name]
     for seed in range(1 if dtype == "float64" else 3):
@@ -28,7 +28,7 @@ def test_numpy_inside_a_module_agrees(name, dtype):
         assert not result.not_claimed
 
 
-@pytest.mark.parametrize("bug", [b if b in QUICK[1:4] else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+@pytest.mark.parametrize("bug", slow_but(QUICK[:3], BUGS))
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
     kind = KINDS[planted.kind]
@@ -97,8 +97,8 @@ OWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "bfloat16")))
+@pytest.mark.parametrize("name", slow_but([n for n in OWN if n != "gru cell"], OWN))
 def test_torchs_own_modules_agree(name, dtype):
     make, reference, point = OWN[name]
     at = {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
@@ -125,6 +125,7 @@ def test_parameters_by_other_names_and_inputs_in_order():
     assert oracles.check(subject, at, against).verdict is Verdict.AGREES
 
 
+@pytest.mark.slow
 def test_a_module_that_draws_is_not_agreed_to():
     at = {"input": normal(4, 5)}
     assert oracles.check(oracles.torch_module(lambda: nn.Dropout(0.5)), at).verdict is not Verdict.AGREES
