@@ -25,7 +25,7 @@ def test_it_is_refused(slip):
 
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda s: f"{s.right.__name__}-{s.wrong.__name__}")
 def test_it_is_diagnosed(slip, monkeypatch):
-    assert slip.diagnosed(monkeypatch, seed=4) == slip.pattern
+    assert slip.diagnosed(monkeypatch, seed=5) == slip.pattern
 
 
 @pytest.mark.parametrize("slip", [s for s in SLIPS if s.silent], ids=lambda s: s.wrong.__name__)
