@@ -112,13 +112,13 @@ def swiglu(z: Any) -> Any:
 
 
 def attention(n: int, steps: int, width: int, heads: int) -> Bench:
-    def twin(p: Any, q: Any, k: Any, v: Any) -> Any:
-        q, k, v = (x @ p[f"W_{c}"] + p[f"b_{c}"] for x, c in ((q, "q"), (k, "k"), (v, "v")))
+    def twin(p: Any, z: Any) -> Any:
+        q, k, v = (z @ p[f"W_{c}"] + p.get(f"b_{c}", 0) for c in "qkv")
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return y @ p["W_o"] + p["b_o"]
+        return y @ p["W_o"] + p.get("b_o", 0)
 
-    return Bench(lambda m: m.MultiHeadAttention(width, heads), ((n, steps, width),) * 3, twin)
+    return Bench(lambda m: m.MultiHeadAttention(width, heads), ((n, steps, width),), twin)
 
 
 def cross_entropy(name: str, n: int, classes: int) -> Bench:

@@ -1,4 +1,4 @@
-"""Attention of queries to keys, on any number of heads at once: (80) and (82)–(84), without projections.
+"""Attention of queries to keys, on any number of heads at once: (68) and (70)–(72), without projections.
 
 Arrays are (G, T, d) and (G, S, d) for G heads, those of all rows together; masks and biases are (G, T, S), their first
 extents 1 where they are the same for all. The heads are taken block by block, as many at a time as the processor's

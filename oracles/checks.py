@@ -57,7 +57,7 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
         terms = [float(t) for n, g in cotangents.items() for t in np.ravel(g * v[n])]
         for samples in (FIRST_SAMPLES, MORE_SAMPLES):
             allowed = rounding.allowance(samples)
-            room = radius + sum(float(np.sum(allowed[n] * np.abs(v[n]))) for n in cotangents)
+            room = radius + sum(float(np.sum(allowed[n][d != 0] * np.abs(d[d != 0]))) for n, d in v.items())
             ratio = _relative(abs(sum(terms) - slope), room)
             if ratio <= 1:
                 break

@@ -37,6 +37,8 @@ def conventions() -> list[Convention]:
     for entry in entries():
         layer = _default(entry.speaks_for)
         twin = import_module(entry.module)
+        if not hasattr(twin, "torch_reference") or not hasattr(twin, "jax_reference"):
+            continue  # somebody else's cases, which need not name their references so
         options: dict[str, Any] = dict(twin.options(layer)) if hasattr(twin, "options") and layer is not None else {}
         for kink, declared in getattr(layer, "kink_convention", {}).items():
             natives = {

@@ -125,20 +125,20 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "oracle": finding.oracle,
         "verdict": str(finding.verdict),
         "refuses": finding.refuses,
-        "ratio": _number(finding.ratio),
-        "resolves": _number(finding.resolves),
+        "ratio": number(finding.ratio),
+        "resolves": number(finding.resolves),
         "index": list(e.index),
-        "subject": _number(e.subject),
-        "oracles": {o: _number(v) for o, v in e.oracles.items()},
-        "allowance": _number(e.allowance),
-        "enclosure": None if e.enclosure is None else [_number(v) for v in e.enclosure],
+        "subject": number(e.subject),
+        "oracles": {o: number(v) for o, v in e.oracles.items()},
+        "allowance": number(e.allowance),
+        "enclosure": None if e.enclosure is None else [number(v) for v in e.enclosure],
         "refused": list(e.refused),
         "reason": e.reason,
         "fix": e.fix,
     }
 
 
-def _number(value: float | None) -> float | str | None:
+def number(value: float | None) -> float | str | None:
     """JSON has no infinities and no NaN: they become strings."""
     return value if value is None or np.isfinite(value) else str(float(value))
 

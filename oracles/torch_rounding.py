@@ -37,7 +37,6 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_map
 
     table = _decompositions()
     generator = torch.Generator().manual_seed(int(shake.rng.integers(2**62)))
@@ -46,6 +45,8 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
         return 2 * torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8).to(like.dtype) - 1
 
     def shaken(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(shaken, value))
         if not (isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel()):
             return value
         value = value * (1.0 + shake.h * signs(value))
@@ -60,7 +61,7 @@ def shaken_operands(shake: Shake) -> Iterator[None]:
             if rule is not None:
                 with self:
                     return rule(*args, **kwargs)
-            found = func(*tree_map(shaken, args), **tree_map(shaken, kwargs))
+            found = func(*map(shaken, args), **{name: shaken(value) for name, value in kwargs.items()})
             # What works in place wrote into a shaken copy: its result belongs into the tensor that was meant.
             in_place = func._schema.is_mutable and func.overloadpacket.__name__.endswith("_")
             return args[0].copy_(found) if in_place else found

@@ -21,6 +21,7 @@ from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
 from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
+from oracles.report import number
 from oracles.verdict import Verdict
 from oracles.versions import versions
 
@@ -191,4 +192,5 @@ def _summary(rows: Sequence[Row], failures: Sequence[str], vacuous: Sequence[str
 
 def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
     found = {"python": platform.python_version(), **versions()}
-    return {"schema": 1, "versions": found, "seed": seed, "results": [asdict(row) for row in rows]}
+    results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in rows]
+    return {"schema": 1, "versions": found, "seed": seed, "results": results}

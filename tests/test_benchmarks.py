@@ -43,11 +43,35 @@ def test_this_judge_sees_smaller_errors_than_its_peers(tmp_path):
             assert all(ours < float(peer.lstrip(">") if isinstance(peer, str) else peer) for peer in peers)
 
 
+def test_the_jax_oracle_is_measured_on_fresh_shapes(tmp_path):
+    file = tmp_path / "oracles.json"
+    done = run("oracles.py", "--layers", "Tanh", "--quick", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(file.read_text())["fresh_shapes"]
+    assert (row["layer"], row["examples"], row["compilations"]) == ("Tanh", 200, 0)
+    assert 0 < row["ratio_later"] < row["ratio"]
+
+
+def test_layers_are_timed_against_torch(tmp_path):
+    file = tmp_path / "layers.json"
+    done = run("layers.py", "Linear", "Huber", "--rounds", "2", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["layers"]
+    assert {(row["layer"], row["dtype"]) for row in rows} == {
+        (layer, dtype) for layer in ("Linear", "Huber") for dtype in ("float32", "float64")
+    }
+    assert all(row["ratio"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("script", "arguments"),
-    [("false_alarms.py", ["--examples", "0"]), ("sensitivity.py", ["--layers", "NoSuchLayer"])],
+    [
+        ("false_alarms.py", ["--examples", "0"]),
+        ("sensitivity.py", ["--layers", "NoSuchLayer"]),
+        ("layers.py", ["NoSuchLayer"]),
+    ],
 )
 def test_a_wrong_option_is_named(script, arguments):
     done = run(script, *arguments)
     assert done.returncode == 2
-    assert arguments[0].lstrip("-") in done.stderr or arguments[1] in done.stderr
+    assert any(argument.lstrip("-") in done.stderr for argument in arguments)

@@ -134,5 +134,4 @@ def test_every_equation_has_its_function():
         assert names
         for name in names:
             assert callable(attrgetter(name)(manual_bp))
-    assert numbers[:25] == list(range(1, 26))
-    assert numbers == sorted(set(numbers))
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -25,14 +25,14 @@ _SATURATED = 64
 
 @dataclass(frozen=True)
 class GELU(Elementwise):
-    """σ(z) = z Φ(z) (80), σ'(z) = Φ(z) + z φ(z) (81); Φ and φ are those of the normal distribution.
+    """σ(z) = z Φ(z) (76), σ'(z) = Φ(z) + z φ(z) (77); Φ and φ are those of the normal distribution.
 
     Φ(z) is ½ erfc(−z/√2) and never ½ + ½ erf(z/√2), which is 0 from z = −6 on in float32, where z Φ(z) is
     −6e-9. In σ'(z) Φ and zφ have opposite signs below 0, but Φ is about φ/|z| in the tail: the sum keeps
     its digits everywhere but near its root at −0.75, where none could.
 
     With `approximate="tanh"`, Φ(z) is replaced by ½(1 + tanh s) with s = √(2/π)(z + 0.044715 z³), that is
-    by the logistic p = 1/(1 + e^{−2s}) (82), which cancels nowhere; then σ'(z) = p + z p(1 − p) 2s' (83).
+    by the logistic p = 1/(1 + e^{−2s}) (78), which cancels nowhere; then σ'(z) = p + z p(1 − p) 2s' (79).
 
     Shapes: any of rank 1 or more. Dtypes: floating or object, kept; float16 and float32 are carried in
     float64. The objects need a method `ndtr` for Φ.

@@ -19,7 +19,7 @@ _NO_NAMES: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class LogSoftmax:
-    """y_i = z_i − log Σ_k e^{z_k} along an axis (88); dz = δ − a Σ_k δ_k, a = e^y (89).
+    """y_i = z_i − log Σ_k e^{z_k} along an axis (84); dz = δ − a Σ_k δ_k, a = e^y (85).
 
     Computed as (z_i − z_m) − log1p(Σ_{k≠m} e^{z_k − z_m}), a sum of two numbers of one sign: log a_m keeps
     its digits when a_m → 1. So does dz_m = δ_m(1 − a_m) − a_m Σ_{k≠m} δ_k, with 1 − a_m from what is left

@@ -27,9 +27,9 @@ _NAMES = frozenset({"slope"})
 
 @dataclass(frozen=True)
 class PReLU:
-    """y = z where z > 0, az elsewhere, a learned (84): one slope, or one for each channel on axis 1.
+    """y = z where z > 0, az elsewhere, a learned (80): one slope, or one for each channel on axis 1.
 
-    dz = δ where z > 0, aδ elsewhere, at 0 itself too; da = Σ δ min(z, 0) over all that shares a slope (85).
+    dz = δ where z > 0, aδ elsewhere, at 0 itself too; da = Σ δ min(z, 0) over all that shares a slope (81).
     `kink_convention` maps the place of the kink to the derivative declared there, the slope, as it
     initially is.
 
@@ -65,7 +65,7 @@ class PReLU:
         return np.where(z > 0, z, slope * z), (z, slope)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
-        """Return dz and da (85)."""
+        """Return dz and da (81)."""
         z, slope = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
         dz = np.where(z > 0, delta, slope * delta)

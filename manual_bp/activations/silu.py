@@ -13,7 +13,7 @@ from .elementwise import Elementwise, minus_magnitude
 
 @dataclass(frozen=True)
 class SiLU(Elementwise):
-    """σ(z) = z s(z) with the logistic s (90); σ'(z) = s(z) + z s'(z), s' = s(1 − s) (91).
+    """σ(z) = z s(z) with the logistic s (86); σ'(z) = s(z) + z s'(z), s' = s(1 − s) (87).
 
     With e = e^{−|z|}: s is 1/(1 + e) for z >= 0 and e/(1 + e) below, s' is e/(1 + e)²: both tails keep
     their digits, where z s(1 − s) is 0 once s rounds to 1.

@@ -16,7 +16,7 @@ from .sigmoid import Sigmoid
 
 @dataclass(frozen=True)
 class Softplus(Elementwise):
-    """σ(z) = log(1 + e^{βz})/β (86), σ'(z) = 1/(1 + e^{−βz}) (87).
+    """σ(z) = log(1 + e^{βz})/β (82), σ'(z) = 1/(1 + e^{−βz}) (83).
 
     Computed as max(z, 0) + log1p(e^{−β|z|})/β, a sum of two numbers that are not negative: nothing
     overflows, and the left tail is e^{βz}/β down to the smallest positive number.

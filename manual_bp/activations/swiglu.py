@@ -18,9 +18,9 @@ _SILU = SiLU()
 
 @dataclass(frozen=True)
 class SwiGLU:
-    """y = SiLU(g) u, where the last axis of z holds the gates g and then the units u (92).
+    """y = SiLU(g) u, where the last axis of z holds the gates g and then the units u (88).
 
-    du = δ SiLU(g), dg = δ u SiLU'(g) (93). It has no weights of its own: `Sequential(Linear(n, 2m), SwiGLU(),
+    du = δ SiLU(g), dg = δ u SiLU'(g) (89). It has no weights of its own: `Sequential(Linear(n, 2m), SwiGLU(),
     Linear(m, n))` is the transformers' feed-forward block, its first W the two matrices W and V side by
     side.
 

@@ -30,7 +30,7 @@ from ..validation import require_parts, require_shape
 
 @dataclass(frozen=True, init=False, repr=False)
 class Parallel:
-    """y = Σ_k f_k(z) (62), or with `axis` the f_k(z) one after another along it; ∂L/∂z = Σ_k ∂L/∂z through f_k (63).
+    """y = Σ_k f_k(z) (50), or with `axis` the f_k(z) one after another along it; ∂L/∂z = Σ_k ∂L/∂z through f_k (51).
 
     The branches share the main input, and every use of it adds its cotangent. A sum hands δ to every branch, a
     concatenation hands each its own slice. `Parallel(Identity(), f)` is `Residual(f)`; tuples of outputs would end a
@@ -101,7 +101,7 @@ class Parallel:
         return untupled((joined, *came)), (caches, joined, [y.shape for y in ys])
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
-        """Return the sum of what the branches pass back (63), and every branch's gradients under their names."""
+        """Return the sum of what the branches pass back (51), and every branch's gradients under their names."""
         caches, y, shapes = cache
         given = require_parts(self, "backward", "delta", delta, self.outputs)
         require_shape(self, "backward", "delta", given[0], y.shape, y, "y")

@@ -14,7 +14,7 @@ from ..validation import require_ranked, require_shape
 
 @dataclass(frozen=True)
 class Residual:
-    """y = z + f(z) (60), so ∂L/∂z = δ + ∂L/∂z through f (61): the sum passes δ on to both of its terms.
+    """y = z + f(z) (48), so ∂L/∂z = δ + ∂L/∂z through f (49): the sum passes δ on to both of its terms.
 
     Parameters and side arrays are f's, under f's names.
 
@@ -71,7 +71,7 @@ class Residual:
         return untupled((main + y, *beside)), cache
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
-        """Return δ plus what f passes back (61)."""
+        """Return δ plus what f passes back (49)."""
         came, dparams = self.f.backward(cache, delta)
         dz, *beside = as_tuple(came)
         return untupled((as_tuple(delta)[0] + dz, *beside)), dparams

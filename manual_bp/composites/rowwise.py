@@ -15,7 +15,7 @@ from ..validation import require_parts, require_ranked, require_shape
 
 @dataclass(frozen=True)
 class Rowwise:
-    """y_{n…} = f(z_{n…}) (86) for every index before the last; the rows' cotangents are f's, row by row (87).
+    """y_{n…} = f(z_{n…}) (74) for every index before the last; the rows' cotangents are f's, row by row (75).
 
     f sees all rows at once, (rows, columns), as it sees a batch: its gradients are sums over all of them, as in (8)
     and (9). So a `Linear` stands on every step of a sequence, or on every pixel. Parameters and side arrays are f's,
@@ -71,7 +71,7 @@ class Rowwise:
         return untupled((y, *beside)), (cache, z, y, rows.shape)
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
-        """Return what f passes back to every row (87)."""
+        """Return what f passes back to every row (75)."""
         inner, z, y, shape = cache
         delta, *rest = require_parts(self, "backward", "delta", delta, self.outputs)
         require_shape(self, "backward", "delta", delta, y.shape, y, "y")

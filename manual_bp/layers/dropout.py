@@ -17,7 +17,7 @@ _NO_NAMES: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Dropout:
-    """y_i = z_i m_i / (1 − rate) with m_i = 1 or, with probability `rate`, 0 (66); dz_i = δ_i m_i / (1 − rate) (67).
+    """y_i = z_i m_i / (1 − rate) with m_i = 1 or, with probability `rate`, 0 (54); dz_i = δ_i m_i / (1 − rate) (55).
 
     The expectation of y is z. The factors m/(1 − rate) are drawn once, by `forward`, and carried by its cache, so that
     forward and backward drop the same entries, and `backward` may be called twice. They are drawn in the order of
@@ -54,7 +54,7 @@ class Dropout:
         return {}
 
     def forward(self, params: Params, z: Arrays) -> tuple[Array, Cache]:
-        """Return z times its factors (66), a copy of z in evaluation."""
+        """Return z times its factors (54), a copy of z in evaluation."""
         z, *rest = require_parts(self, "forward", "z", z, self.inputs)
         require_ranked(self, "forward", "z", z)
         require_names(self, "forward", "params", params, _NO_NAMES)
@@ -64,7 +64,7 @@ class Dropout:
         return z * factors, (z, factors)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Arrays, Params]:
-        """Return δ times the factors that the forward drew (67)."""
+        """Return δ times the factors that the forward drew (55)."""
         z, factors = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
         return (delta.copy() if factors is None else (delta * factors, None)), {}

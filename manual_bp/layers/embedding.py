@@ -16,7 +16,7 @@ _NAMES = frozenset({"W"})
 
 @dataclass(frozen=True)
 class Embedding:
-    """y_n = W_{z_n}, the row of W that the index z_n names (64); ∂L/∂W_k = Σ_{n: z_n = k} δ_n (65).
+    """y_n = W_{z_n}, the row of W that the index z_n names (52); ∂L/∂W_k = Σ_{n: z_n = k} δ_n (53).
 
     From y_nj = Σ_k 1[z_n = k] W_kj: a row gets the cotangents of all places that name it, none where there are none.
     With `padding_idx`, y is 0 where that index stands, whatever its row of W holds, and the row's gradient is 0.
@@ -48,7 +48,7 @@ class Embedding:
         return {"W": W}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
-        """Return W's rows by (64)."""
+        """Return W's rows by (52)."""
         require_indices(self, "forward", "z", z, self.n_entries)
         require_names(self, "forward", "params", params, _NAMES)
         W = params["W"]
@@ -60,7 +60,7 @@ class Embedding:
         return y, (z, y)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[None, Params]:
-        """Return None, and by (65) the sums of δ over the places of each index."""
+        """Return None, and by (53) the sums of δ over the places of each index."""
         z, y = cache
         require_shape(self, "backward", "delta", delta, y.shape, y, "y")
         indices, rows = z.astype(np.intp).ravel(), delta.reshape(z.size, self.n_out)

@@ -19,7 +19,7 @@ class GRUCell:
     recurrent_bias = True
 
     def forward(self, x: Array, r: Array, state: State) -> tuple[State, Cache]:
-        """Return h', (75)–(77)."""
+        """Return h', (63)–(65)."""
         n = state[0].shape[1]
         s, e = gates(x[:, : 2 * n] + r[:, : 2 * n])
         rest = s[:, n:] * e[:, n:]  # 1 − u, without its cancellation
@@ -28,7 +28,7 @@ class GRUCell:
         return (rest * candidate + s[:, n:] * state[0],), (s, e, rest, inner, candidate, r[:, 2 * n :], state[0])
 
     def backward(self, cache: Cache, dstate: State) -> tuple[Array, Array, tuple[Array]]:
-        """Return ∂L/∂x, ∂L/∂r and ∂L/∂h but for its way through r, by (78)."""
+        """Return ∂L/∂x, ∂L/∂r and ∂L/∂h but for its way through r, by (66)."""
         s, e, rest, inner, candidate, recurrent, before = cache
         (dh,) = dstate
         n = before.shape[1]
@@ -46,13 +46,13 @@ class GRU(Recurrent):
 
     In every step, with x = zW + b of the input and s = hU + d of the state h of the step before,
 
-        r, u = σ(x_r + s_r), σ(x_u + s_u) (75),  n = tanh(x_n + r s_n) (76),  h' = (1 − u) n + u h (77).
+        r, u = σ(x_r + s_r), σ(x_u + s_u) (63),  n = tanh(x_n + r s_n) (64),  h' = (1 − u) n + u h (65).
 
     Backwards, with δ_h what y and the next step pass to h', and ∂L/∂h = δ_h u + ds Uᵀ,
 
-        dx_n = δ_h (1 − u) n',  ds_n = dx_n r,  dx_r = ds_r = dx_n s_n σ'_r,  dx_u = ds_u = δ_h (h − n) σ'_u (78),
+        dx_n = δ_h (1 − u) n',  ds_n = dx_n r,  dx_r = ds_r = dx_n s_n σ'_r,  dx_u = ds_u = δ_h (h − n) σ'_u (66),
 
-    n' = tanh' and σ' of what stands in (75) and (76). The sums over the steps are those of (74), with ds for U and d.
+    n' = tanh' and σ' of what stands in (63) and (64). The sums over the steps are those of (62), with ds for U and d.
 
     Fields, lengths, directions, shapes, dtypes and errors are those of `LSTM`, but that the state is h alone, the
     columns are those of r, u, n, and there are two biases, b and d: r stands between the candidate's.

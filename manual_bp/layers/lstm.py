@@ -19,7 +19,7 @@ class LSTMCell:
     recurrent_bias = False
 
     def forward(self, x: Array, r: Array, state: State) -> tuple[State, Cache]:
-        """Return h' and c', (69) and (70)."""
+        """Return h' and c', (57) and (58)."""
         s, e = gates(x + r)
         i, f, _, o = _quarters(s)
         g = np.tanh(_quarters(x)[2] + _quarters(r)[2])
@@ -28,7 +28,7 @@ class LSTMCell:
         return (o * t, c), (s, e, g, state[1], c, t)
 
     def backward(self, cache: Cache, dstate: State) -> tuple[Array, Array, tuple[None, Array]]:
-        """Return ∂L/∂a twice, since x and r are but added, and ∂L/∂c before, by (71)–(73)."""
+        """Return ∂L/∂a twice, since x and r are but added, and ∂L/∂c before, by (59)–(61)."""
         s, e, g, before, c, t = cache
         dh, dc = dstate
         i, f, _, o = _quarters(s)
@@ -54,14 +54,14 @@ class LSTM(Recurrent):
 
     In every step, from the state (h, c) of the step before,
 
-        a = zW + hU + b (68),  i, f, o = σ(a_i), σ(a_f), σ(a_o),  g = tanh a_g (69),
-        c' = f c + i g,  h' = o tanh c' (70);  y is h' of every step.
+        a = zW + hU + b (56),  i, f, o = σ(a_i), σ(a_f), σ(a_o),  g = tanh a_g (57),
+        c' = f c + i g,  h' = o tanh c' (58);  y is h' of every step.
 
     Backwards, with δ_h what y and the next step pass to h', and δ_c what the next step passes to c',
 
-        dc = δ_c + δ_h o tanh'(c') (71),  da_i = dc g σ'(a_i),  da_f = dc c σ'(a_f),  da_g = dc i tanh'(a_g),
-        da_o = δ_h tanh(c') σ'(a_o) (72),  ∂L/∂c = dc f (73),
-        ∂L/∂h = da Uᵀ,  ∂L/∂z = da Wᵀ,  ∂L/∂W = Σ_t z_tᵀ da_t,  ∂L/∂U = Σ_t h_tᵀ da_t,  ∂L/∂b = Σ_t Σ_rows da_t (74).
+        dc = δ_c + δ_h o tanh'(c') (59),  da_i = dc g σ'(a_i),  da_f = dc c σ'(a_f),  da_g = dc i tanh'(a_g),
+        da_o = δ_h tanh(c') σ'(a_o) (60),  ∂L/∂c = dc f (61),
+        ∂L/∂h = da Uᵀ,  ∂L/∂z = da Wᵀ,  ∂L/∂W = Σ_t z_tᵀ da_t,  ∂L/∂U = Σ_t h_tᵀ da_t,  ∂L/∂b = Σ_t Σ_rows da_t (62).
 
     σ' and tanh' are taken from e^{−a}: y(1 − y) and 1 − y² have lost their digits once y is near 1.
     `n_layers` stack, each on the y of the one below; `bidirectional` layers walk from both ends and give both h side by

@@ -34,17 +34,17 @@ _SOURCES: tuple[tuple[str, ...], ...] = (
 class MultiHeadAttention:
     """Every step of z asks, all steps of a source answer: n_heads heads of d = n_model / n_heads columns each.
 
-        Q = zW_q + b_q,  K = kW_k,  V = vW_v + b_v (79);  in each head, with its columns,
-        S = QKᵀ/√d + B,  P_ij = e^{S_ij} / Σ_k e^{S_ik} over the keys that the mask allows, 0 for the others (80),
-        O = PV,  and for all heads side by side y = OW_o + b_o (81).
+        Q = zW_q + b_q,  K = kW_k,  V = vW_v + b_v (67);  in each head, with its columns,
+        S = QKᵀ/√d + B,  P_ij = e^{S_ij} / Σ_k e^{S_ik} over the keys that the mask allows, 0 for the others (68),
+        O = PV,  and for all heads side by side y = OW_o + b_o (69).
 
     Backwards, with dO = δW_oᵀ in each head,
 
-        dV = PᵀdO,  dP = dO Vᵀ (82),  dS_ij = P_ij(dP_ij − Σ_k P_ik dP_ik),  dB = dS (83),
-        dQ = dS K/√d,  dK = dSᵀQ/√d (84),
-        ∂L/∂z = dQ W_qᵀ,  ∂L/∂k = dK W_kᵀ,  ∂L/∂v = dV W_vᵀ, added where these are one array (85).
+        dV = PᵀdO,  dP = dO Vᵀ (70),  dS_ij = P_ij(dP_ij − Σ_k P_ik dP_ik),  dB = dS (71),
+        dQ = dS K/√d,  dK = dSᵀQ/√d (72),
+        ∂L/∂z = dQ W_qᵀ,  ∂L/∂k = dK W_kᵀ,  ∂L/∂v = dV W_vᵀ, added where these are one array (73).
 
-    In (83) the dP of the row's largest P is subtracted first, as in `Softmax`, which keeps the digits once one key
+    In (71) the dP of the row's largest P is subtracted first, as in `Softmax`, which keeps the digits once one key
     takes all. `sources` says what is attended to: () z itself, (n,) an input "source" of n columns, (n_k, n_v) two
     inputs "k" and "v". `masked` adds an input "mask", True where a step may look; `causal` lets step i look at steps
     0 … i alone; `score_bias` adds an input B of that name. Where nothing may be looked at, P and O are 0, y is b_o.
@@ -107,7 +107,7 @@ class MultiHeadAttention:
         return params
 
     def forward(self, params: Params, z: Arrays) -> tuple[Array, Cache]:
-        """Return y by (79)–(81)."""
+        """Return y by (67)–(69)."""
         given = dict(zip(self.inputs, require_parts(self, "forward", "z", z, self.inputs), strict=True))
         z, k, v = self._checked(params, given)
         own = {name: widen(value) for name, value in params.items()}
@@ -123,7 +123,7 @@ class MultiHeadAttention:
         return narrow(y, z.dtype), (own, sources, out, inner, z, given.get("score_bias"))
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Arrays, Params]:
-        """Return the cotangents of z, of the sources and of the score bias by (82)–(85), and of the parameters."""
+        """Return the cotangents of z, of the sources and of the score bias by (70)–(73), and of the parameters."""
         own, sources, out, inner, z, bias = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
         wide = widen(delta)
@@ -137,7 +137,7 @@ class MultiHeadAttention:
             if f"b_{name}" in own:
                 grads[f"b_{name}"] = narrow(ones((1, len(rows)), rows.dtype).dot(rows), z.dtype)
         dz, dk, dv = (_affine(d, own[f"W_{name}"].T) for name, d in zip("qkv", through, strict=True))
-        # (85): what stands for several of z, k and v gets the sum of their cotangents.
+        # (73): what stands for several of z, k and v gets the sum of their cotangents.
         back = [dz, dk, dv]
         while len(back) > 1 + len(self.sources):
             back[-2:] = [back[-2] + back[-1]]

@@ -168,7 +168,7 @@ class Recurrent:
         return _stacked(hs, state[0]), state, _Pass(own, z, before, caches, order)
 
     def _back(self, kept: _Pass, dy: Array, dstate: State, mask: Array | None) -> tuple[Array, State, Params]:
-        """Return the cotangents of z, of the first state, and of this pass's parameters, (74)."""
+        """Return the cotangents of z, of the first state, and of this pass's parameters, (62)."""
         own, z, before, caches, order = kept
         dxs, drs = _lists(2, len(z))
         for t in reversed(order):

@@ -18,9 +18,9 @@ from .targets import weights_like
 
 @dataclass(frozen=True)
 class BinaryCrossEntropyWithLogits:
-    """L = −Σ_j [p_j t_j log s_j + (1 − t_j) log(1 − s_j)], s = 1/(1 + e^{−y}), for each row (97).
+    """L = −Σ_j [p_j t_j log s_j + (1 − t_j) log(1 − s_j)], s = 1/(1 + e^{−y}), for each row (93).
 
-    δ^n = (1 − t) s − p t (1 − s) (98). t is the target, p the weight of its positives, 1 by default, one
+    δ^n = (1 − t) s − p t (1 − s) (94). t is the target, p the weight of its positives, 1 by default, one
     number or one for each column.
 
     With e = e^{−|y|} and l = log1p(e): −log s is l for y >= 0 and l − y below, −log(1 − s) is y + l and l,

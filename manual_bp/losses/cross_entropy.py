@@ -32,7 +32,7 @@ class _Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """L = −Σ_k w_k q_k log a_k, a = softmax(y/T), q = (1 − ε)y* + ε/C, for each row (94); δ^n = (a Σ wq − wq)/T (95).
+    """L = −Σ_k w_k q_k log a_k, a = softmax(y/T), q = (1 − ε)y* + ε/C, for each row (90); δ^n = (a Σ wq − wq)/T (91).
 
     w are the class weights (1 by default), ε the smoothing, T the temperature, C the number of classes. The
     plain case on rows is `SoftmaxCrossEntropy`, (22)–(25), with which it shares what keeps the digits.
@@ -41,7 +41,7 @@ class CrossEntropy:
     need not sum to 1; one of a rank less holds class indices, y* = 1[k = c], and rows of class
     `ignore_index` have L = 0 and δ^n = 0, whatever their y.
 
-    Reduction: "mean" (the default) is Σ L / Σ w_c over the rows that count, for class indices (96), and Σ L
+    Reduction: "mean" (the default) is Σ L / Σ w_c over the rows that count, for class indices (92), and Σ L
     / rows for a target of y*'s, as in torch; "sum" adds the rows; "none" returns a value for each row, and
     `backward` then takes one delta for each row.
 

@@ -16,7 +16,7 @@ from .targets import weights_like
 
 @dataclass(frozen=True)
 class Huber:
-    """L = Σ_j c_j(e_j − c_j/2), e = y − y*, c = e clipped to ±threshold, for each row (99); δ^n = c (100).
+    """L = Σ_j c_j(e_j − c_j/2), e = y − y*, c = e clipped to ±threshold, for each row (95); δ^n = c (96).
 
     That is ½e² where |e| <= threshold and threshold · (|e| − ½ threshold) beyond, in one formula without
     squares that overflow. δ^n is continuous: only the second derivative jumps, so there is no convention.

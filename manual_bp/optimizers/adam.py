@@ -13,9 +13,9 @@ from .state import array
 
 @dataclass(frozen=True)
 class Adam:
-    """W ← W − η m̂/(√v̂ + ε) (104), m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ) at step t = 1, 2, ….
+    """W ← W − η m̂/(√v̂ + ε) (100), m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ) at step t = 1, 2, ….
 
-    m ← β₁m + (1 − β₁)g and v ← β₂v + (1 − β₂)g² (103) for the gradient g, both 0 at first.
+    m ← β₁m + (1 − β₁)g and v ← β₂v + (1 − β₂)g² (99) for the gradient g, both 0 at first.
 
     Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new array. The
     state holds "mean.W" and "square.W" for each W, in its shape and dtype, float32 for float16 (where ε and

@@ -14,7 +14,7 @@ from .state import array
 
 @dataclass(frozen=True)
 class AdamW:
-    """W ← (1 − ηλ)W − η m̂/(√v̂ + ε) (105), the moments those of `Adam`, (103) and (104), λ the weight decay.
+    """W ← (1 − ηλ)W − η m̂/(√v̂ + ε) (101), the moments those of `Adam`, (99) and (100), λ the weight decay.
 
     Every parameter decays, a bias too.
 

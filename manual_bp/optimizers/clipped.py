@@ -14,7 +14,7 @@ from .state import array
 
 
 def clip_by_global_norm(grads: Params, max_norm: Any) -> tuple[Params, float]:
-    """Return g min(1, c/‖g‖) for every gradient g, ‖g‖² = Σ g² over all of them, c = max_norm (106), and ‖g‖.
+    """Return g min(1, c/‖g‖) for every gradient g, ‖g‖² = Σ g² over all of them, c = max_norm (102), and ‖g‖.
 
     The gradients keep their direction, their dtypes and, where ‖g‖ <= c, their bits; they are new arrays. ‖g‖
     is summed in float64, of gradients divided by their largest entry, so that no square overflows.
@@ -33,7 +33,7 @@ def clip_by_global_norm(grads: Params, max_norm: Any) -> tuple[Params, float]:
 
 @dataclass(frozen=True)
 class Clipped:
-    """An optimizer whose gradients are clipped by their global norm (106) before each step; its state is theirs.
+    """An optimizer whose gradients are clipped by their global norm (102) before each step; its state is theirs.
 
     Raises: ValueError for max_norm <= 0 or not finite, TypeError for something that is no optimizer, and
     whatever the optimizer raises.

@@ -26,7 +26,7 @@ def moments_at_start(params: Params) -> Params:
 
 
 def moved(owner: Any, params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
-    """Return how far each parameter goes down, in the precision of the state, and the next state: (103), (104)."""
+    """Return how far each parameter goes down, in the precision of the state, and the next state: (99), (100)."""
     require_gradients(owner, params, grads)
     require_state(owner, params, state, "mean", "square", others=("step",))
     t = count_of(owner, state) + 1

@@ -17,8 +17,8 @@ _NO_NAMES: frozenset[str] = frozenset()
 class SGD:
     """W ← W − η ∂L/∂W (17) and b ← b − η ∂L/∂b (18); stochastic when the gradients are those of a minibatch.
 
-    With momentum μ, v ← μv + ∂L/∂W and W ← W − ηv (101), v = 0 at first; with `nesterov`, W ← W − η(∂L/∂W +
-    μv) (102), the gradient as if taken where the momentum leads.
+    With momentum μ, v ← μv + ∂L/∂W and W ← W − ηv (97), v = 0 at first; with `nesterov`, W ← W − η(∂L/∂W +
+    μv) (98), the gradient as if taken where the momentum leads.
 
     Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new array. The
     state is {} without momentum; else "velocity.W" for each W, in its shape and dtype, float32 for float16.

@@ -102,6 +102,7 @@ def sequence_network(draw: st.DrawFn) -> Case:
         torch=torch_reference,
         jax=jax_reference,
         options=options(network),
+        batched=() if any(name.endswith("rng") for name in network.inputs) else network.inputs,
     )
 
 
@@ -121,7 +122,7 @@ def stateful_network(draw: st.DrawFn) -> Case:
         torch=torch_reference,
         jax=jax_reference,
         options=options(network),
-        kinks="declared",
+        batched=() if training else ("z",),
     )
 
 

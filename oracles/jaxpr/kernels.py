@@ -47,6 +47,12 @@ def round_away(x: Array) -> Array:
     return np.asarray(whole + (np.abs(x - whole) >= 0.5).astype(x.dtype) * np.sign(x))
 
 
+def multiply(x: Array, y: Array, shaken: Callable[[], Array]) -> Array:
+    """Multiply, shaken unless one of them is a scalar 0 or ±1: that is exact."""
+    exact = any(np.ndim(a) == 0 and abs(a) in (0, 1) for a in (x, y))
+    return np.asarray(x * y) if exact else shaken()
+
+
 def special(name: str, *x: Array) -> Array:
     """Evaluate a function of `scipy.special` (JAX depends on SciPy), 16-bit dtypes by way of float32."""
     import scipy.special
@@ -272,6 +278,7 @@ _KERNELS = (
         to_int,
         divide_int,
         round_away,
+        multiply,
         special,
         pad,
         dynamic_slice,

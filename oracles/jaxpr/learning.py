@@ -33,11 +33,12 @@ class Translated:
         self._noisy: tuple[Program, Program] | None = None
 
     def _written(self, noisy: bool) -> tuple[Program, Program]:
-        t = self.traced
-        return (
-            translate(t.forward, self.pattern, t.width, noisy=noisy),
-            translate(t.pull, self.pattern, len(t.pull.out_avals), fixed=t.fixed, noisy=noisy),
-        )
+        t, n = self.traced, len(self.traced.forward.in_avals)
+        given = range(n - self.pattern.count(TRACED), n)  # the floats come last
+        forward = translate(t.forward, self.pattern, t.width, settings=given, noisy=noisy)
+        settings = [i - t.width for i in forward.settings if i >= t.width]
+        pull = translate(t.pull, self.pattern, len(t.pull.out_avals), fixed=t.fixed, settings=settings, noisy=noisy)
+        return forward, pull
 
     def shaken(
         self, dims: Sequence[Any], arrays: Sequence[Array], deltas: Sequence[Array], shake: Shake

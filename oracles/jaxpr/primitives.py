@@ -73,6 +73,10 @@ def _elementwise(template: str, rounds: bool) -> Emitter:
 
 def _mul(f: Function, op: Operation) -> str:
     exact = any(v.constant is not None and np.size(v.constant) == 1 and abs(v.constant) in (0, 1) for v in op.inputs)
+    if f.noisy and not exact and any(v.setting for v in op.inputs):
+        plain, shaken = ", ".join(map(f.narrow, op.inputs)), " * ".join(f.operands(op, True))
+        op.outputs[0].narrow = True
+        return f"multiply({plain}, lambda: {shaken})"
     return "{} * {}".format(*f.operands(op, not exact))
 
 

@@ -179,7 +179,8 @@ def _convolution(f: Function, op: Operation) -> str:
 
 def _scan(f: Function, op: Operation) -> str:
     p = op.params
-    body, at = f.nest(p["jaxpr"]), (p["num_consts"], p["num_consts"] + p["num_carry"])
+    at = (p["num_consts"], p["num_consts"] + p["num_carry"])
+    body = f.nest(p["jaxpr"], op.inputs[: at[0]])
     names = [f.whole(v) for v in op.inputs]
     consts, carry, xs = (f.group(part) for part in (names[: at[0]], names[at[0] : at[1]], names[at[1] :]))
     stacked = f.group(f"({f.shape(v.shape[1:])}, {f.dtype(v.dtype)})" for v in op.outputs[p["num_carry"] :])
@@ -195,7 +196,7 @@ def _while(f: Function, op: Operation) -> str:
 
 def _cond(f: Function, op: Operation) -> str:
     which, *operands = [f.whole(v) for v in op.inputs]
-    return f"branch({which}, {f.group(f.nest(j) for j in op.params['branches'])}, {f.group(operands)})"
+    return f"branch({which}, {f.group(f.nest(j, op.inputs[1:]) for j in op.params['branches'])}, {f.group(operands)})"
 
 
 def _callback(f: Function, op: Operation) -> str:

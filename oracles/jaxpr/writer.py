@@ -25,6 +25,7 @@ class Value:
         name: what the generated source calls it.
         narrow: the array of that name may be smaller, and broadcasts to ``shape``.
         inexact: some operation on the way here rounds.
+        setting: it comes from numbers among the options alone, and is not shaken, as if it were a constant.
     """
 
     shape: tuple[Any, ...]
@@ -33,6 +34,7 @@ class Value:
     name: str = ""
     narrow: bool = False
     inexact: bool = False
+    setting: bool = False
 
     @property
     def floating(self) -> bool:
@@ -128,12 +130,14 @@ class Results:
         first: arguments before the arrays. prologue: lines before the operations.
         given: how many of its results are given away: those share memory with nothing.
         fixed: arguments that are constants, by place.
+        settings: places of arguments that are settings.
     """
 
     first: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
     given: int = 0
     fixed: Mapping[int, Any] = field(default_factory=dict)
+    settings: Collection[int] = ()
 
 
 INNER = Results()
@@ -149,6 +153,7 @@ class Function:
         noisy: shake the operands of rounding operations.
         lines: the body so far.
         extents: source of the dimensions computed so far, by symbolic expression.
+        settings: places of results that are settings, once defined.
     """
 
     known: Known
@@ -157,6 +162,7 @@ class Function:
     indent: str = "    "
     lines: list[str] = field(default_factory=list)
     extents: dict[str, str] = field(default_factory=dict)
+    settings: frozenset[int] = frozenset()
     _rounds: bool = False
 
     def define(self, name: str, jaxpr: Any, consts: Sequence[Any], results: Results = INNER) -> list[str]:
@@ -164,6 +170,8 @@ class Function:
         inputs = [Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), None, self.fresh("a")) for v in jaxpr.invars]
         for i, constant in results.fixed.items():
             inputs[i].constant = np.asarray(constant, inputs[i].dtype)
+        for i in results.settings:
+            inputs[i].setting = True
         operations, outputs = flatten(jaxpr, consts, inputs, self.known)
         owned: set[int] = set()
         for op in operations:
@@ -171,6 +179,7 @@ class Function:
             if op.primitive in self.known.fresh:
                 owned.update(id(v) for v in op.outputs if v.shape and not v.narrow)
         kept = {id(v) for v in outputs[results.given :]}
+        self.settings = frozenset(i for i, v in enumerate(outputs) if v.setting)
         returned = []
         for i, v in enumerate(outputs):
             if i >= results.given:
@@ -185,11 +194,14 @@ class Function:
         return [*head, *self.lines, f"{self.indent}return {self.group(returned)}"]
 
     def _emit(self, op: Operation) -> None:
-        self._rounds = False
+        self._rounds, noisy = False, self.noisy
+        settings = all(v.setting or v.constant is not None for v in op.inputs) and any(v.setting for v in op.inputs)
+        self.noisy = noisy and not settings
         source = self.known.table[op.primitive](self, op)
+        self.noisy = noisy
         inexact = self._rounds or any(v.inexact for v in op.inputs) or op.primitive in self.known.control
         for v in op.outputs:
-            v.name, v.inexact = self.fresh("v"), inexact and v.floating
+            v.name, v.inexact, v.setting = self.fresh("v"), inexact and v.floating and not settings, settings
         single = len(op.outputs) == 1 and op.primitive not in self.known.sequences
         target = op.outputs[0].name if single else f"[{', '.join(v.name for v in op.outputs)}]"
         self._write(f"{target} = {source}")
@@ -275,9 +287,13 @@ class Function:
             v.name = self.const(v.constant)
         return v.name
 
-    def nest(self, closed: Any) -> str:
-        """Write an inner function (a loop's body, a branch), which sees this one's sizes; return its name."""
+    def nest(self, closed: Any, arguments: Sequence[Value] = ()) -> str:
+        """Write an inner function (a loop's body, a branch), which sees this one's sizes; return its name.
+
+        Its first arguments are these values, at every call.
+        """
+        settings = [i for i, v in enumerate(arguments) if v.setting]
         name = self.fresh("f")
         inner = Function(self.known, self.namespace, self.noisy, self.indent + "    ", extents=dict(self.extents))
-        self.lines += inner.define(name, closed.jaxpr, closed.consts)
+        self.lines += inner.define(name, closed.jaxpr, closed.consts, Results(settings=settings))
         return name

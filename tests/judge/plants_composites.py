@@ -116,7 +116,7 @@ def states_get_no_gradient(layer):
     return Wrong(layer, _beside(layer, lambda dz: {n: np.zeros_like(d) for n, d in dz.items() if n.endswith(".h")}))
 
 
-@plant("SequenceNetwork", "cotangents_agree", "", silent=lambda layer: "2.c" not in layer.inputs)
+@plant("SequenceNetwork", "cotangents_agree", "other_name", silent=lambda layer: "2.c" not in layer.inputs)
 def h_and_c_are_exchanged(layer):
     return Wrong(layer, _beside(layer, lambda dz: {"2.h": dz["2.c"], "2.c": dz["2.h"]} if "2.c" in dz else {}))
 

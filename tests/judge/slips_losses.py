@@ -33,7 +33,7 @@ class WeightedMeanOverTheRows(m.CrossEntropy):
         return weights._replace(total=len(indices) if weights.ignored is None else np.sum(~weights.ignored))
 
 
-@loss("backward_of_own_forward", SOME_IGNORED, silent=True, ignore_index=0)
+@loss("constant_factor", SOME_IGNORED, silent=True, ignore_index=0)
 class MeanOverIgnoredRowsToo(m.CrossEntropy):
     def _of_classes(self, indices, w, found):
         weights = super()._of_classes(indices, w, found)

@@ -152,7 +152,7 @@ def test_too_many_blind_points_are_no_green_run(monkeypatch, tmp_path):
 def test_control_c_stops_a_real_run(tmp_path):
     file = tmp_path / "v.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "oracles", "verify", "--max-examples", "3000", "--json", str(file)],
+        [sys.executable, "-m", "oracles", "verify", "Linear", "--max-examples", "30000", "--json", str(file)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(12)

@@ -9,7 +9,9 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
 from oracles.jax_vjp import jax_family, jax_vjp  # noqa: E402
+from oracles.jaxpr.dimensions import Example  # noqa: E402
 from oracles.jaxpr.patterns import fitting, ties  # noqa: E402
+from oracles.rule import Shake  # noqa: E402
 
 SHAPES = [(4, 3), (3, 3), (1, 5), (1, 1), (2, 5), (5, 2), (6, 4), (0, 3), (2, 1), (7, 7), (8, 2)]
 
@@ -45,6 +47,13 @@ def test_a_program_says_what_its_reference_says_of_every_shape(f):
         z = np.arange(1.0, n * m + 1).reshape(n, m)
         np.testing.assert_array_equal(rule(z=z)[0], np.asarray(f(z)), strict=True)
     assert rule.evaluate.traces <= 12
+
+
+@pytest.mark.parametrize("f", [a_number, compared, divided])
+def test_without_its_conditions_a_program_would_serve_too_much(f, monkeypatch):
+    monkeypatch.setattr(Example, "suppose", lambda *args: None)
+    with pytest.raises(AssertionError):
+        test_a_program_says_what_its_reference_says_of_every_shape(f)
 
 
 def test_the_root_of_a_dimension_is_traced_once():
@@ -124,3 +133,24 @@ def test_equalities_become_ties_where_the_example_meets_them():
     assert tied["s5"] == "2*s2"
     assert len({tied.get(s, s) for s in ("s0", "s3", "s4")}) == 1
     assert "s6" not in tied
+
+
+def scaled(z, factor, weights):
+    return jnp.where(z > 0, z, factor * z) * (1 - factor), z * jnp.array(weights, z.dtype)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 0.3])
+def test_options_are_shaken_as_if_they_were_constants(factor):
+    z, options = {"z": np.array([1.5, -2.5])}, {"factor": factor, "weights": (0.5, 2.0)}
+    wide = (np.ones(2), np.ones(2))
+    traced, constant = jax_vjp(scaled, options=options), jax_vjp(lambda z: scaled(z, **options))
+    worst = []
+    for rule in (traced, constant):
+        y, pull = rule(**z)
+        plain = [*y, pull(wide)["z"]]
+        shaken = [rule.perturbed(z, wide, Shake(np.random.default_rng(k), 2.0**-20)) for k in range(64)]
+        moved = [[np.abs(a - b) for a, b in zip((*ys, gs["z"]), plain, strict=True)] for ys, gs in shaken]
+        last = [np.abs(a) * 2.0**-20 for a in plain]  # the last rounding, as `oracles.rounding` adds it
+        worst.append([np.max((*column, a), axis=0) for *column, a in zip(*moved, last, strict=True)])
+    for ours, theirs in zip(*worst, strict=True):
+        np.testing.assert_array_equal(np.round(ours * 2**20, 3), np.round(theirs * 2**20, 3))

@@ -38,6 +38,7 @@ def test_what_xla_computes_at_more_shapes(f, draw):
         assert disagreements(partial(f, **options), primals, unit, rule=family(options)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("f", "draw"), [o for o in OPERATIONS if o[0] is not cumulative], ids=lambda f: f.__name__)
 def test_few_traces_serve_many_shapes(f, draw):
     family, traces = jax_family(f), 0

@@ -37,7 +37,8 @@ def test_planted_bug_is_killed(plant, patterns):
     assert refused.value.result.check == plant.killer
     assert refused.value.verdict == "wrong"
     assert refused.value.diagnosis
-    assert (patterns[-1].pattern if patterns else "") == plant.diagnosis
+    # At some smallest points a pattern cannot be confirmed, and none is told; never another one.
+    assert (patterns[-1].pattern if patterns else "") in ("", plant.diagnosis)
 
 
 @pytest.mark.parametrize("plant", [p for p in PLANTS if p.silent], ids=lambda p: p.name)

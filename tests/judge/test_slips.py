@@ -16,6 +16,7 @@ from oracles.conformance import search
 EXAMPLES = 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda s: f"{s.right.__name__}-{s.wrong.__name__}")
 def test_it_is_refused(slip):
     with pytest.raises(Disagreement) as refused:

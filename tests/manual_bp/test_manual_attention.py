@@ -15,7 +15,7 @@ ROUNDINGS = 2.0**-53 * 4 * 256
 
 
 def by_definition(layer, given, params):
-    """(79)–(81), entry by entry, in whatever numbers are given."""
+    """(67)–(69), entry by entry, in whatever numbers are given."""
     z = given["z"]
     k, v = given.get("source", given.get("k", z)), given.get("source", given.get("v", z))
     d = layer.n_model // layer.n_heads

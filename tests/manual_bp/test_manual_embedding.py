@@ -10,7 +10,7 @@ import manual_bp as m
 
 
 def by_definition(layer, W, z, delta):
-    """(64) and (65), index by index, in exact fractions."""
+    """(52) and (53), index by index, in exact fractions."""
     y = np.zeros((*z.shape, layer.n_out), object)
     dW = np.zeros(W.shape, object)
     for place in np.ndindex(z.shape):

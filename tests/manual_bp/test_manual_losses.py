@@ -35,7 +35,7 @@ def test_the_plain_case_is_softmax_cross_entropy(reduction):
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("weights", [None, W, (0.0,) * 4])
 def test_equal_logits_are_read_off_by_hand(smoothing, temperature, weights):
-    """With y = 0 every a is ¼, and (94) to (96) are exact in powers of two but for log 4, which is factored out."""
+    """With y = 0 every a is ¼, and (90) to (92) are exact in powers of two but for log 4, which is factored out."""
     loss = m.CrossEntropy("mean", weights, ignore_index=7, smoothing=smoothing, temperature=temperature)
     classes = np.array([[0, 7, 3], [1, 2, 7]])
     w = np.ones(4) if weights is None else np.array(weights)

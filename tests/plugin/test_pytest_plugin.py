@@ -208,6 +208,7 @@ def test_hypothesis_profiles_stay_their_own(project):
     assert re.search(r"^Scale +1 +4 ", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

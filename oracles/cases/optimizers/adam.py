@@ -44,7 +44,7 @@ def jax_reference(
     epsilon: float,
     weight_decay: float = 0.0,
 ) -> Any:
-    """(103), (104) and (105) as they stand, β₁ᵗ and β₂ᵗ multiplied up."""
+    """(99), (100) and (101) as they stand, β₁ᵗ and β₂ᵗ multiplied up."""
     import jax
     import jax.numpy as jnp
 

@@ -38,7 +38,7 @@ def torch_reference(W: Any, b: Any, dW: Any, db: Any, learning_rate: float, max_
 
 
 def jax_reference(W: Any, b: Any, dW: Any, db: Any, learning_rate: float, max_norm: float) -> Any:
-    """(106) as it stands; a norm of 0 divides nothing."""
+    """(102) as it stands; a norm of 0 divides nothing."""
     import jax
     import jax.numpy as jnp
 

@@ -41,7 +41,7 @@ def torch_reference(
 def jax_reference(
     W: Any, b: Any, dW: Any, db: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
 ) -> Any:
-    """(17), (18), (101) and (102) as they stand."""
+    """(17), (18), (97) and (98) as they stand."""
     import jax
     import jax.numpy as jnp
 
