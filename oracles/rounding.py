@@ -162,7 +162,8 @@ class Rounding:
                 n: (slice(stop - np.size(a), stop), np.shape(a))
                 for (n, a), stop in zip(shaken.items(), stops, strict=True)
             }
-        deviation = np.abs(np.concatenate([np.ravel(a) for a in shaken.values()]) - self._centre)
+        with np.errstate(invalid="ignore"):  # ∞ − ∞: nothing is known, as the next line says
+            deviation = np.abs(np.concatenate([np.ravel(a) for a in shaken.values()]) - self._centre)
         return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf))
 
     def _named(self, flat: Array | None) -> dict[str, Array]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from ..protocol import Array, Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
-from ..routing import jacobian_of, require_layers, stated_width
+from ..protocol import Array, Arrays, Cache, Params, as_tuple, untupled
+from ..routing import jacobian_of
 from ..validation import require_ranked, require_shape
+from .around import Around
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Around):
     """y = z + f(z) (48), so ∂L/∂z = δ + ∂L/∂z through f (49): the sum passes δ on to both of its terms.
 
     Parameters and side arrays are f's, under f's names.
@@ -23,43 +23,17 @@ class Residual:
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", eq. 1.
     """
 
-    f: Layer
-
     def __post_init__(self) -> None:
-        require_layers("Residual", (self.f,))
+        super().__post_init__()
         if None not in (self.n_in, self.n_out) and self.n_in != self.n_out:
             raise ValueError(
                 f"Residual: f: expected as many columns out as in, {self.f} maps {self.n_in} to {self.n_out}"
             )
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """z, and f's side inputs."""
-        return ("z", *inputs_of(self.f)[1:])
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """y, and f's side outputs."""
-        return ("y", *outputs_of(self.f)[1:])
-
-    @property
-    def n_in(self) -> int | None:
-        """The number of columns, where f says it."""
-        return stated_width(self.f, "n_in")
-
-    @property
-    def n_out(self) -> int | None:
-        """The number of columns, where f says it."""
-        return stated_width(self.f, "n_out")
-
-    @property
     def preserves_shape(self) -> bool:
         """True: a sum has the shape of its terms."""
         return True
-
-    def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
-        """Draw f's parameters."""
-        return self.f.init(rng, dtype)
 
     def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
         """Return z + f(z), and f's side outputs."""

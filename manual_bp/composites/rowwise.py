@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-from numpy.typing import DTypeLike
-
-from ..protocol import Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
-from ..routing import require_layers, stated_width
+from ..protocol import Arrays, Cache, Params, as_tuple, untupled
 from ..validation import require_parts, require_ranked, require_shape
+from .around import Around
 
 
 @dataclass(frozen=True)
-class Rowwise:
+class Rowwise(Around):
     """y_{n…} = f(z_{n…}) (74) for every index before the last; the rows' cotangents are f's, row by row (75).
 
     f sees all rows at once, (rows, columns), as it sees a batch: its gradients are sums over all of them, as in (8)
@@ -25,39 +22,10 @@ class Rowwise:
     Raises: ValueError where z has no axes or f gives another number of rows, TypeError for no layer.
     """
 
-    f: Layer
-
-    def __post_init__(self) -> None:
-        require_layers("Rowwise", (self.f,))
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """z, and f's side inputs."""
-        return ("z", *inputs_of(self.f)[1:])
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """y, and f's side outputs."""
-        return ("y", *outputs_of(self.f)[1:])
-
-    @property
-    def n_in(self) -> int | None:
-        """The number of columns that f expects, where it says it."""
-        return stated_width(self.f, "n_in")
-
-    @property
-    def n_out(self) -> int | None:
-        """The number of columns that f gives, where it says it."""
-        return stated_width(self.f, "n_out")
-
     @property
     def preserves_shape(self) -> bool:
         """Whether f does."""
         return bool(getattr(self.f, "preserves_shape", False))
-
-    def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
-        """Draw f's parameters."""
-        return self.f.init(rng, dtype)
 
     def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
         """Return f of every row, and f's side outputs."""

@@ -200,9 +200,9 @@ def _forked(evaluate: Evaluate, seconds: float) -> _Child:
 
 def _spawned(evaluate: Evaluate, seconds: float) -> _Child:
     """Start a new interpreter that serves the subject, sent by cloudpickle."""
-    import cloudpickle
-
     try:
+        import cloudpickle
+
         message = cloudpickle.dumps(evaluate)
     except Exception as error:
         _not_sent(f"{type(error).__name__}: {error}")
