@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from oracles.check import check as check
     from oracles.conformance import conformance as conformance
     from oracles.conformance_of import conformance_of as conformance_of
     from oracles.disagreement import Disagreement as Disagreement
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
-    from oracles.judge import check as check
     from oracles.lifts.declared import declared as declared
     from oracles.lifts.isolated import Crashed as Crashed
     from oracles.lifts.isolated import isolated as isolated
@@ -50,7 +50,7 @@ _HOMES = {
     "Disagreement": "disagreement",
     "finite_difference": "finite_difference",
     "jax_vjp": "jax_vjp",
-    "check": "judge",
+    "check": "check",
     "Case": "registry",
     "oracle_for": "registry",
     "elementwise": "lifts.manual",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.lifts.arrays import copied
+from oracles.arrays import copied
 from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs
 from oracles.rule import Array, Evaluate, Primals, Rule, is_differentiable, outputs
 from oracles.verdict import Evidence, Finding, Verdict

@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from oracles.check import check as judged
 from oracles.command_line.names import Reference, reference, target
 from oracles.command_line.points import Source, arrays_of, source
 from oracles.command_line.told import agreement, nothing_seen, searched
@@ -18,7 +19,6 @@ from oracles.conformance import Tally, search
 from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
 from oracles.files import write_atomically
-from oracles.judge import check as judged
 from oracles.options import FRAMEWORK_NAMES
 from oracles.origin import raised_at
 from oracles.registry import Case, speaking_for

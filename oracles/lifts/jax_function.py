@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from oracles.lifts.arrays import home
+from oracles.arrays import home
 from oracles.lifts.manual import given, taken
 from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, is_differentiable
 

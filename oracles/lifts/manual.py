@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from manual_bp.protocol import as_tuple, inputs_of
-from oracles.lifts.arrays import Framework, Home, home
+from oracles.arrays import Framework, Home, home
 from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, called, describe, is_differentiable
 
 

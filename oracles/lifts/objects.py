@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.lifts.arrays import Home
+from oracles.arrays import Home
 from oracles.lifts.manual import given, named_cotangents, taken
 from oracles.lifts.places import Absent, arrays_in, converted, read, write
 from oracles.rule import Array, Cotangents, Primals, Unfit, is_differentiable

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from oracles.arrays import Framework, home
 from oracles.lifts import sequences
-from oracles.lifts.arrays import Framework, home
 from oracles.lifts.objects import Method, Subject, Update, Where, maker
 from oracles.rule import Array, Primals, Rule
 

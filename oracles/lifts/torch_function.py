@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oracles.lifts.arrays import Home, home
+from oracles.arrays import Home, home
 from oracles.lifts.manual import given, taken
 from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, is_differentiable, outputs
 

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from oracles.arrays import home
 from oracles.laws import elsewhere
-from oracles.lifts.arrays import home
 from oracles.lifts.manual import given, taken
 from oracles.lifts.torch_function import engine, floating, leaves
 from oracles.rule import Array, Cotangents, Primals, Pullback, Rule, Unfit, is_differentiable, outputs

@@ -10,7 +10,7 @@ from ways import as_function
 import oracles
 from manual_bp import Linear, Softmax
 from oracles import Disagreement, Unfit, Verdict
-from oracles.lifts.arrays import array_of, tensor
+from oracles.arrays import array_of, tensor
 
 RNG = np.random.default_rng(8)
 ROWS = {"z": RNG.standard_normal((3, 4))}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from oracles.lifts.arrays import array_of, tensor
+from oracles.arrays import array_of, tensor
 
 
 def as_class(kind, backward=None):
