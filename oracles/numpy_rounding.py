@@ -62,7 +62,7 @@ class Shaken(np.ndarray[Any, Any]):
 
     def cumsum(self, *args: Any, **kwargs: Any) -> Any:
         """Return the running sums, of shaken terms."""
-        return np.cumsum(self, *args, **kwargs)
+        return self._wrapped(np.ndarray.cumsum(self._moved(self), *args, **kwargs))
 
     def _everywhere(self, value: Any) -> Any:
         if isinstance(value, tuple | list):
