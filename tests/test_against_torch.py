@@ -55,6 +55,7 @@ def test_the_same_weights_after_100_steps():
     assert max(f.resolves for f in result.findings) < 1e-10  # the allowance itself is tight after 100 steps
 
 
+@pytest.mark.slow
 def test_a_run_with_another_rate_is_refused():
     rng = np.random.default_rng(3)
     x, target = rng.standard_normal((30, 5)), rng.integers(0, 3, 30)

@@ -16,6 +16,7 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
+@pytest.mark.deep
 def test_false_alarms_counts_every_verdict_once(tmp_path):
     file = tmp_path / "alarms.json"
     done = run("false_alarms.py", "--examples", "120", "--jobs", "1", "--json", str(file))
@@ -27,12 +28,14 @@ def test_false_alarms_counts_every_verdict_once(tmp_path):
     assert max(map(len, done.stdout.splitlines())) <= 120
 
 
+@pytest.mark.deep
 def test_a_number_determines_an_example():
     first, second = (run("false_alarms.py", "--seed", "3", "--reproduce", "40") for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr
     assert first.stdout == second.stdout
 
 
+@pytest.mark.deep
 def test_this_judge_sees_smaller_errors_than_its_peers(tmp_path):
     file = tmp_path / "sensitivity.json"
     done = run("sensitivity.py", "--examples", "4", "--jobs", "1", "--layers", "Linear", "--json", str(file))

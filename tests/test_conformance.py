@@ -5,8 +5,17 @@ import pytest
 from oracles.conformance import runs_of
 from oracles.registry import entries
 
+# More than a second of searching each.
+LONG = {"SequenceNetwork", "StatefulNetwork", "LSTM", "GRU", "MultiHeadAttention", "AdamW"}
+
+
+def marks(entry, run):
+    """In half a minute, all that is short, in one precision."""
+    return [pytest.mark.slow] if run.dtype == "float32" or entry.name in LONG else []
+
+
 RUNS = [
-    pytest.param(run, id=f"{entry.name}-{name}", marks=[pytest.mark.slow] if run.dtype == "float32" else [])
+    pytest.param(run, id=f"{entry.name}-{name}", marks=marks(entry, run))
     for entry in entries()
     for name, run in runs_of(entry).items()
 ]

@@ -44,7 +44,7 @@ def test_digits_are_learnt_and_every_gradient_is_judged(tmp_path):
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_digits_not_learnt_is_a_failure(tmp_path):
     """One epoch of steps over half the images each is too little."""
     done = run("--epochs", "1", "--judge-rows", "1", "--batch", "700", cwd=tmp_path)
@@ -53,7 +53,7 @@ def test_digits_not_learnt_is_a_failure(tmp_path):
     assert (tmp_path / "digits.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("bug", "refused"),
     [
@@ -95,7 +95,7 @@ def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
     assert (tmp_path / "cnn.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("bug", "refused"),
     [
@@ -145,7 +145,7 @@ FACES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("bug", [None, ("* (1 + g * rest)", "* (1 + g * gate)")], ids=["right", "wrong"])
 @pytest.mark.parametrize("face", FACES)
 def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):

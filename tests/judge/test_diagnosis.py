@@ -106,7 +106,7 @@ def test_right_layers_have_no_diagnosis(which, precision):
     assert (bool(found), str(found)) == (False, "no pattern found")
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(st.sampled_from(sorted(LAYERS)), st.integers(0, 2**32 - 1), st.booleans())
 def test_noise_has_no_diagnosis(which, seed, linear):

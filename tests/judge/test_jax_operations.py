@@ -17,6 +17,7 @@ def drawn(draw, seed, dtype="float64"):
     return {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in primals.items()}, options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("f", "draw"), OPERATIONS, ids=lambda f: f.__name__)
 def test_what_xla_computes(f, draw):
     family = jax_family(f)
@@ -27,7 +28,7 @@ def test_what_xla_computes(f, draw):
         assert rule.evaluate.compilations == 0
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize(("f", "draw"), OPERATIONS, ids=lambda f: f.__name__)
 def test_what_xla_computes_at_more_shapes(f, draw):
     family = jax_family(f)

@@ -154,6 +154,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "shapes"),
     [pytest.param(f, s, id=f"{f.__name__}-{i}") for f, many in CASES for i, s in enumerate(many)],

@@ -29,7 +29,7 @@ def drawn_cases(entry, count):
     return found[:count]
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("entry", entries(), ids=lambda e: e.name)
 def test_numpy_evaluates_what_xla_computes(entry):
     for case in drawn_cases(entry, 3):

@@ -29,7 +29,7 @@ def patterns(monkeypatch):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda p: p.name)
 def test_planted_bug_is_killed(plant, patterns):
     with pytest.raises(Disagreement) as refused:
@@ -41,6 +41,7 @@ def test_planted_bug_is_killed(plant, patterns):
     assert (patterns[-1].pattern if patterns else "") in ("", plant.diagnosis)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [p for p in PLANTS if p.silent], ids=lambda p: p.name)
 def test_it_is_silent_where_it_says_so(plant):
     tally = search(plant.planted(where=plant.silent), plant.killer, "float64", max_examples=12, seed=0)

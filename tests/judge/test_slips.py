@@ -16,7 +16,7 @@ from oracles.conformance import search
 EXAMPLES = 240
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda s: f"{s.right.__name__}-{s.wrong.__name__}")
 def test_it_is_refused(slip):
     with pytest.raises(Disagreement) as refused:
@@ -24,6 +24,7 @@ def test_it_is_refused(slip):
     assert refused.value.verdict in ("wrong", "kink", "unstable", "oracles_conflict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda s: f"{s.right.__name__}-{s.wrong.__name__}")
 def test_it_is_diagnosed(slip, monkeypatch):
     assert slip.diagnosed(monkeypatch, seed=5) == slip.pattern

@@ -109,7 +109,7 @@ def test_what_does_not_fit_says_how(f, at, said, fix):
     assert fix in str(refused.value)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KINDS)
 def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
@@ -143,7 +143,7 @@ OWN = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OWN)
 def test_jaxs_own_functions_agree(name, dtype):

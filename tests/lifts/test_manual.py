@@ -35,7 +35,7 @@ def test_right_pairs_agree_at_many_points(name, dtype):
         assert oracles.check(pair(kind), at, [kind.torch], seed=seed).verdict is Verdict.AGREES
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KINDS)
 def test_right_pairs_pass_without_a_reference(name, dtype):

@@ -119,7 +119,7 @@ def test_a_planted_bug_is_told_by_its_report_alone(project):
     assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_what_failed_last_is_known_by_its_id(project):
     project.write("mine.py", LAYER, replacing=BUG)
     options = ("-p", "cacheprovider", "--oracles-cases=mine", "-k", "agree and float64", *QUICK)
@@ -168,7 +168,7 @@ def test_decorated(check):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_xdist_judges_the_same_and_tells_the_same(project):
     project.write("mine.py", LAYER, replacing=BUG)
     project.write("test_decorated.py", DECORATED)
@@ -250,7 +250,7 @@ def test_without_the_extra_the_fix_is_told(project):
     assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_the_same_command_with_the_same_seed_judges_the_same_points(project):
     project.write("mine.py", LAYER)
     seen = []
