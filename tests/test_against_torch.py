@@ -1,6 +1,7 @@
 """A whole training run, step by step the same as torch's."""
 
 import numpy as np
+import pytest
 import torch
 
 from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh, minibatches, value_and_grad
