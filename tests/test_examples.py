@@ -186,7 +186,7 @@ def test_every_example_of_a_lift_is_tested():
     assert {path.stem for pattern in ("bring_*.py", "run_*.py") for path in DIGITS.parent.glob(pattern)} == {*BROUGHT}
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("name", BROUGHT)
 def test_what_is_brought_is_judged_and_the_planted_bug_found(name, tmp_path):
     done = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))

@@ -154,10 +154,15 @@ def test_control_c_stops_a_real_run(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "oracles", "verify", "Linear", "--max-examples", "30000", "--json", str(file)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
     )  # fmt: skip
-    time.sleep(12)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    with process:
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "interrupted" in out
     assert json.loads(file.read_text())["results"]

@@ -119,7 +119,7 @@ def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
     assert not result.not_claimed
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_inside_a_custom_vjp_are_refused(bug):
     planted = BUGS[bug]
