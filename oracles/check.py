@@ -14,8 +14,8 @@ from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
 from oracles.judge import Kinks, cotangents_like, judge
 from oracles.misfits import CALL, raised
-from oracles.rounding import precision_name, precision_of, rounding_at
-from oracles.rule import Array, Primals, Rule, Unfit, outputs
+from oracles.rounding import precision_name, precision_of
+from oracles.rule import Primals, Rule, Unfit, outputs
 from oracles.verdict import Result, Setting
 
 
@@ -116,15 +116,13 @@ def _deltas(
 def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], precision: str | None) -> Result:
     """Hold the subject against itself: what no comparison of values shows."""
     working = precision_name(precision) if precision else precision_of(primals)
-
-    def room(name: str, samples: int) -> Array:  # held against itself, a subject errs on both sides
-        return 2 * rounding_at(oracles, primals, delta, working, fallback=subject).allowance(samples)[name]
-
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:
         findings, arrays = laws.nothing_mutated(subject, primals, delta)
         shared = [f for f in laws.nothing_aliased(arrays) if f.refuses]
-        findings += laws.same_every_time(laws.on_copies(subject), primals, delta, room)
+        findings += laws.same_every_time(
+            laws.on_copies(subject), primals, delta, laws.room_at(subject, oracles, primals, delta, working)
+        )
     except Exception as error:
         return Result(subject.name, "check", (raised("a second call", error),), setting=setting, cause=error)
     notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)

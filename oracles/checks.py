@@ -199,13 +199,8 @@ PRIMAL_ONLY = (
 
 
 def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Room:
-    """Return ``(name, samples) -> allowance`` at a point for another delta, evaluated when first asked for.
-
-    Twice what rounding allows against an oracle: held against itself, a subject errs on both sides.
-    """
-    precision = precision_of(point.primals)
-    rounding = rounding_at(oracles, point.primals, delta, precision, fallback=case.subject)
-    return lambda name, samples: 2 * rounding.allowance(samples)[name]
+    """Return the room of `laws.room_at` for a case, at a point and for another delta."""
+    return laws.room_at(case.subject, oracles, point.primals, delta, precision_of(point.primals))
 
 
 def _relative(error: float, room: float) -> float:

@@ -6,18 +6,27 @@ Each law takes a Rule and a point and returns findings. Where bits may differ, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from oracles.arrays import copied
-from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs
+from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, rounding_at
 from oracles.rule import Array, Evaluate, Primals, Rule, is_differentiable, outputs
 from oracles.verdict import Evidence, Finding, Verdict
 
 Room: TypeAlias = Callable[[str, int], Array]
+
+
+def room_at(subject: Rule, oracles: Sequence[Rule], primals: Primals, delta: Any, precision: str) -> Room:
+    """Return ``(name, samples) -> allowance`` at a point, evaluated when first asked for.
+
+    Twice what rounding allows against an oracle: held against itself, a subject errs on both sides.
+    """
+    rounding = rounding_at(oracles, primals, delta, precision, fallback=subject)
+    return lambda name, samples: 2 * rounding.allowance(samples)[name]
 
 
 def values(evaluate: Callable[..., Any], primals: Primals, delta: Any) -> dict[str, Any]:
