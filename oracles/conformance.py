@@ -82,7 +82,7 @@ def search(
         max_examples: how many points; by default the loaded Hypothesis profile's number.
         seed: fixes the search; by default the profile decides.
         tally: where to count, so that the caller keeps what an interrupted search has seen.
-        tick: called after every point.
+        tick: called before every point; what it raises ends the search.
         sparse: the strategy rejects most of what it draws, and that is meant.
 
     Raises:
@@ -95,9 +95,9 @@ def search(
         case, at = drawn
         oracles = case.oracles(against) or [finite_difference(case.subject)]
         for point in at:
-            result = run(case, point, oracles)
             if tick:
                 tick()
+            result = run(case, point, oracles)
             if result is not None:
                 counted.add(result)
                 require(result)

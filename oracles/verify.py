@@ -19,6 +19,7 @@ from rich.table import Table
 from oracles.conformance import VACUOUS_LIMIT, Tally, search, searches
 from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
+from oracles.interrupts import remembered
 from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
 from oracles.report import number
@@ -82,15 +83,20 @@ def verify(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with remembered() as interrupted_meanwhile, Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(planned) * max_examples)
+
+        def tick() -> None:
+            progress.advance(task)
+            interrupted_meanwhile()
+
         for i, (entry, check, dtype) in enumerate(planned):
             progress.update(task, description=f"{entry.name} {check} {dtype}", completed=i * max_examples)
             tally = Tally()
             try:
                 search(
                     entry.cases, check, dtype, against=against, label=entry.name, max_examples=max_examples,
-                    seed=seed, tally=tally, tick=lambda: progress.advance(task),
+                    seed=seed, tally=tally, tick=tick,
                 )  # fmt: skip
             except KeyboardInterrupt:
                 interrupted = True

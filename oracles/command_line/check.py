@@ -19,6 +19,7 @@ from oracles.conformance import Tally, search
 from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
 from oracles.files import write_atomically
+from oracles.interrupts import remembered
 from oracles.options import FRAMEWORK_NAMES
 from oracles.origin import raised_at
 from oracles.registry import Case, speaking_for
@@ -122,10 +123,12 @@ def _search(
         for which in ("primal_agrees", "cotangents_agree"):
             tallies.append(Tally())
             try:
-                search(
-                    cases, which, dtype, against=[each.rule.framework for each in against] or FRAMEWORK_NAMES,
-                    label=name, max_examples=args.examples or 100, seed=args.seed, tally=tallies[-1],
-                )  # fmt: skip
+                with remembered() as interrupted_meanwhile:
+                    search(
+                        cases, which, dtype, against=[each.rule.framework for each in against] or FRAMEWORK_NAMES,
+                        label=name, max_examples=args.examples or 100, seed=args.seed, tally=tallies[-1],
+                        tick=interrupted_meanwhile,
+                    )  # fmt: skip
             except Disagreement as refusal:
                 return Outcome(1, str(refusal), [json.loads(refusal.to_json())], refusal)
             except Exception as error:
