@@ -31,10 +31,10 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
-from oracles.disagreement import Disagreement  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.judge import judge  # noqa: E402
+from oracles.judging.judge import judge  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
+from oracles.reporting.disagreement import Disagreement  # noqa: E402
 from oracles.rounding import named_outputs  # noqa: E402
 from oracles.rule import Array, Opaque, Rule, outputs  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402

@@ -28,11 +28,11 @@ from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.cases.network import jax_reference, options, parameters, torch_reference  # noqa: E402
 from oracles.conformance import POINTS_PER_CASE  # noqa: E402
-from oracles.disagreement import require  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.judge import judge  # noqa: E402
+from oracles.judging.judge import judge  # noqa: E402
 from oracles.lifts.manual import manual_layer  # noqa: E402
 from oracles.registry import Case  # noqa: E402
+from oracles.reporting.disagreement import require  # noqa: E402
 from oracles.rounding import rounding_at  # noqa: E402
 from oracles.rule import Rule  # noqa: E402
 from oracles.strategies import Point, points, real  # noqa: E402

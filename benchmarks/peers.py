@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jax.test_util import check_grads
 
-from oracles.judge import judge
+from oracles.judging.judge import judge
 from oracles.registry import Case
 from oracles.rule import Array, Cotangents, Rule, called, is_differentiable
 from oracles.strategies import Point

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from oracles.check import check as check
     from oracles.conformance import conformance as conformance
     from oracles.conformance_of import conformance_of as conformance_of
-    from oracles.disagreement import Disagreement as Disagreement
     from oracles.finite_difference import finite_difference as finite_difference
     from oracles.jax_vjp import jax_vjp as jax_vjp
     from oracles.lifts.declared import declared as declared
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from oracles.lifts.torch_module import torch_module as torch_module
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
+    from oracles.reporting.disagreement import Disagreement as Disagreement
     from oracles.rule import Enclosure as Enclosure
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "conformance": "conformance",
     "conformance_of": "conformance_of",
-    "Disagreement": "disagreement",
+    "Disagreement": "reporting.disagreement",
     "finite_difference": "finite_difference",
     "jax_vjp": "jax_vjp",
     "check": "check",

@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
         from oracles.command_line.check import check
 
         return check(args)
-    from oracles.verify import verify
+    from oracles.command_line.verify import verify
 
     return verify(
         args.layers,

@@ -10,10 +10,10 @@ import numpy as np
 
 from oracles import laws
 from oracles.arrays import copied, numpy_array
-from oracles.disagreement import require
 from oracles.finite_difference import finite_difference
-from oracles.judge import Kinks, cotangents_like, judge
-from oracles.misfits import CALL, raised
+from oracles.judging.judge import Kinks, cotangents_like, judge
+from oracles.judging.misfits import CALL, raised
+from oracles.reporting.disagreement import require
 from oracles.rounding import precision_name, precision_of
 from oracles.rule import Primals, Rule, Unfit, outputs
 from oracles.verdict import Result, Setting

@@ -13,7 +13,7 @@ import numpy as np
 
 from oracles import laws
 from oracles.finite_difference import directional_derivative
-from oracles.judge import judge
+from oracles.judging.judge import judge
 from oracles.laws import Room, finding, nothing_aliased, nothing_mutated, within
 from oracles.registry import Case
 from oracles.rounding import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, precision_of, rounding_at

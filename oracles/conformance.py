@@ -14,10 +14,10 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from oracles.checks import CHECKS, PRIMAL_ONLY
-from oracles.disagreement import Disagreement, require
 from oracles.finite_difference import finite_difference
 from oracles.options import DTYPE_NAMES, NOTHING_ASKED, Options
 from oracles.registry import FRAMEWORKS, Case, Entry
+from oracles.reporting.disagreement import Disagreement, require
 from oracles.strategies import Point, points
 from oracles.verdict import Finding, Result, Verdict
 

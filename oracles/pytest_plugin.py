@@ -73,7 +73,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     named = _given(collector.config).get("cases") if isinstance(collector, pytest.Session) else None
     if named and report.passed:
         try:
-            from oracles.collection import Cases
+            from oracles.plugin.collection import Cases
         except ModuleNotFoundError as error:
             raise pytest.UsageError(
                 f"--oracles-cases: {error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'"
@@ -100,7 +100,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when != "call" or (run := _run_of(item)) is None:
         return
     from oracles.options import PREFIX
-    from oracles.tallies import properties
+    from oracles.plugin.tallies import properties
 
     others = [(name, value) for name, value in item.user_properties if not name.startswith(PREFIX)]
     item.user_properties[:] = [*others, *properties(run)]
@@ -112,7 +112,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     judged = [properties for properties in seen if properties]
     if not judged:
         return
-    from oracles.tallies import summary
+    from oracles.plugin.tallies import summary
 
     lines = summary(judged)
     if lines and config.get_verbosity() > -2:

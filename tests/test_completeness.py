@@ -109,7 +109,7 @@ def test_no_chosen_tolerance(folder):
     [
         ("manual_bp", ("torch", "jax", "hypothesis", "oracles")),
         ("oracles", ("numpy", "torch", "jax", "sklearn", "flint", "hypothesis", "pytest")),
-        ("oracles.judge", ("torch", "jax", "flint", "hypothesis", "pytest")),
+        ("oracles.judging.judge", ("torch", "jax", "flint", "hypothesis", "pytest")),
     ],
 )
 def test_import_is_cold(module, forbidden):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import manual_bp
-from oracles.diagnosis import PATTERNS
+from oracles.diagnosis.naming import PATTERNS
 from oracles.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def test_every_verdict_is_explained():
 
 
 def test_constants_are_those_of_the_code():
-    stated = re.findall(r"`(\w+)\.([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
+    stated = re.findall(r"`([\w.]+)\.([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
     assert len(stated) >= 6
     for module, name, value in stated:
         assert getattr(import_module(f"oracles.{module}"), name) == float(value), f"{module}.{name}"
@@ -113,7 +113,11 @@ def test_the_two_commands_are_marked():
 
 
 def test_map_names_what_exists():
-    paths = [line.split()[0] for line in _after("map").splitlines() if not line.startswith("```")]
+    paths, room = [], ""
+    for line in _after("map").splitlines():
+        if not line.startswith("```"):
+            room = room if line.startswith("  ") else line.split()[0]
+            paths.append(room + line.split()[0] if line.startswith("  ") else room)
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
 

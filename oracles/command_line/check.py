@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from oracles.check import check as judged
 from oracles.command_line.names import Reference, reference, target
 from oracles.command_line.points import Source, arrays_of, source
+from oracles.command_line.subjects import lifted
 from oracles.command_line.told import agreement, nothing_seen, searched
 from oracles.conformance import Tally, search
-from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
 from oracles.files import write_atomically
 from oracles.interrupts import remembered
 from oracles.options import FRAMEWORK_NAMES
 from oracles.origin import raised_at
 from oracles.registry import Case, speaking_for
-from oracles.report import REPRODUCE, document
+from oracles.reporting.disagreement import Disagreement
+from oracles.reporting.report import REPRODUCE, document
 from oracles.rounding import precision_of
 from oracles.rule import ReferenceFailed, Rule, with_dtype
-from oracles.subjects import lifted
 from oracles.verdict import Result
 from oracles.versions import versions
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-import oracles.diagnosis
+import oracles.diagnosis.naming
 from oracles import Case, Rule
-from oracles.judge import judge
+from oracles.judging.judge import judge
 from oracles.registry import entries
-from oracles.report import diagnosis_of
+from oracles.reporting.report import diagnosis_of
 from oracles.strategies import Drawn, point_at
 
 
@@ -61,8 +61,8 @@ class Slip:
     def diagnosed(self, monkeypatch, seed: int) -> str:
         """The id of the pattern that is found at one point, "" where none is."""
         found = []
-        diagnose = oracles.diagnosis.diagnose
-        monkeypatch.setattr(oracles.diagnosis, "diagnose", lambda s: found.append(diagnose(s)) or found[-1])
+        diagnose = oracles.diagnosis.naming.diagnose
+        monkeypatch.setattr(oracles.diagnosis.naming, "diagnose", lambda s: found.append(diagnose(s)) or found[-1])
         result = self.at(seed, self.primals, **self.configured)
         assert result.refuses, "no slip is seen at this point"
         diagnosis_of(result)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manual_bp.normal import cumulative
-from oracles.ball_arithmetic import ball_arithmetic, rounding_radius
+from oracles.exact.ball_arithmetic import ball_arithmetic, rounding_radius
 from oracles.finite_difference import finite_difference
 from oracles.jax_vjp import jax_vjp
 from oracles.rounding import named_outputs
@@ -158,7 +158,7 @@ def test_what_cannot_run_is_refused_with_its_cause(f, cause):
 def test_without_flint_it_says_what_to_install():
     code = (
         "import sys; sys.modules['flint'] = None\n"
-        "import numpy as np, oracles.ball_arithmetic as b, oracles.rule as r\n"
+        "import numpy as np, oracles.exact.ball_arithmetic as b, oracles.rule as r\n"
         "try: b.ball_arithmetic(r.Rule(lambda z: (z, None)))(z=np.ones(1))\n"
         "except r.Opaque as error: print(error)"
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from oracles import verify as verify_module
 from oracles.__main__ import main
+from oracles.command_line import verify as verify_module
 from oracles.conformance import search
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ from defects import CONV, DEFECTS, DENSE, EMBED, LOSS, MAX, NORM, RELU, SOFTMAX,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracles import Rule, diagnosis, finite_difference, manual
-from oracles.diagnosis import PATTERNS, Symptoms, diagnose
+from oracles import Rule, finite_difference, manual
+from oracles.diagnosis import naming
+from oracles.diagnosis.naming import PATTERNS, Symptoms, diagnose
 from oracles.rounding import named_outputs, rounding_at
 from oracles.rule import outputs, with_dtype
 
@@ -19,7 +20,7 @@ from oracles.rule import outputs, with_dtype
 @pytest.fixture(autouse=True)
 def patterns_may_not_raise(monkeypatch):
     """In use a pattern that raises is passed over; here it fails the test."""
-    monkeypatch.setattr(diagnosis, "_tried", lambda pattern, s: pattern(s))
+    monkeypatch.setattr(naming, "_tried", lambda pattern, s: pattern(s))
 
 
 def symptoms(subject, oracle, primals, delta, name, precision="float64"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import manual_bp as m
-from oracles.ball_arithmetic import enclosure_and_radius, rounding_radius
+from oracles.exact.ball_arithmetic import enclosure_and_radius, rounding_radius
 from oracles.jax_vjp import jax_vjp
 from oracles.lifts.manual import manual_layer, manual_loss
 from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at

@@ -6,7 +6,7 @@ import torch
 
 import oracles
 from oracles import Disagreement, Verdict
-from oracles.judge import judge
+from oracles.judging.judge import judge
 
 RNG = np.random.default_rng(4)
 

@@ -6,8 +6,9 @@ import re
 import pytest
 from projects import BUG, LAYER
 
-from oracles import registry, verify
+from oracles import registry
 from oracles.__main__ import main
+from oracles.command_line import verify
 
 GROUP = "oracles.cases"
 QUICK = ("--max-examples", "20", "--against", "torch", "--dtype", "float64")

@@ -6,7 +6,8 @@ import shlex
 import pytest
 from projects import ROOT
 
-from oracles import options, tallies
+from oracles import options
+from oracles.plugin import tallies
 
 PAGE = (ROOT / "docs" / "your_own_layer.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)

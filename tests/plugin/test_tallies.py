@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from oracles.conformance import Run, Tally
 from oracles.options import Options
-from oracles.tallies import properties, summary
+from oracles.plugin.tallies import properties, summary
 from oracles.verdict import Finding, Result, Verdict
 
 RUN = Run(st.nothing(), "cotangents_agree", "float64", "Mine", note="takes no bias", options=Options(seed=7))

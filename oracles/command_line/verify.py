@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from oracles.conformance import VACUOUS_LIMIT, Tally, search, searches
-from oracles.disagreement import Disagreement
 from oracles.files import write_atomically
 from oracles.interrupts import remembered
 from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
-from oracles.report import number
+from oracles.reporting.disagreement import Disagreement
+from oracles.reporting.report import number
 from oracles.verdict import Verdict
 from oracles.versions import versions
 

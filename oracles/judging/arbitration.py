@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from oracles.comparison import EXACT, Answers, exact_answers, ratios_of, value_and_radius
-from oracles.digits import frameworks_lose
-from oracles.kinks import subgradient
-from oracles.precision import formula_is_right, right_up_to
+from oracles.judging.comparison import EXACT, Answers, exact_answers, ratios_of, value_and_radius
+from oracles.judging.digits import frameworks_lose
+from oracles.judging.kinks import subgradient
+from oracles.judging.precision import formula_is_right, right_up_to
 from oracles.rounding import (
     MORE_SAMPLES,
     Rounding,

@@ -17,7 +17,7 @@ SAME = 2.0**-8  # factors of one array that differ by less are one factor: the j
 
 def fitting_declaration(result: Result) -> str:
     """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
-    from oracles.judge import cotangents_like, judge
+    from oracles.judging.judge import cotangents_like, judge
 
     setting = result.setting
     if setting is None or setting.subject.declared is None or not setting.oracles:

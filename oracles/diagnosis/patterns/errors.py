@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from oracles.patterns.values import MOST_AXES, slope
+from oracles.diagnosis.patterns.values import MOST_AXES, slope
+from oracles.diagnosis.symptoms import Symptoms, Trial, fits, spreads
 from oracles.rounding import unit_roundoff
 from oracles.rule import Array, is_differentiable, outputs
-from oracles.symptoms import Symptoms, Trial, fits, spreads
 
 REROLLED = 0.3  # of the error's norm: a smooth error bends far less while its input moves by a few roundings
 

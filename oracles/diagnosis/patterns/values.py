@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from oracles.diagnosis.symptoms import Symptoms, Trial, fits
 from oracles.rule import Array, is_differentiable
-from oracles.symptoms import Symptoms, Trial, fits
 
 Move = Callable[[Array], Array]
 MOST_AXES = 4  # beyond that there are too many rearrangements to try

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from oracles.ball_arithmetic import working_precision
-from oracles.ball_arrays import Balls, Untouchable, object_array
+from oracles.exact.ball_arithmetic import working_precision
+from oracles.exact.ball_arrays import Balls, Untouchable, object_array
 from oracles.rounding import named_outputs
 from oracles.rule import Array, Opaque, Primals, Rule, is_differentiable, outputs
 
@@ -25,7 +25,7 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
     if rule.framework or sum(np.size(a) for a in primals.values()) > MOST_INPUTS:
         raise Opaque(f"{rule.name} is a framework's, or too large for exact arithmetic")
     try:
-        from oracles.balls import Ball, Tape
+        from oracles.exact.balls import Ball, Tape
     except ImportError as error:
         raise Opaque("exact arithmetic needs python-flint") from error
 

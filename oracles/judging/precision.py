@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles.formula import in_exact_arithmetic
+from oracles.exact.formula import in_exact_arithmetic
 from oracles.rounding import named_outputs, precision_of, unit_roundoff
 from oracles.rule import Array, Opaque, is_differentiable, outputs, with_dtype
 from oracles.verdict import Setting

@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.patterns import cotangents as by_cotangent
-from oracles.patterns import errors as by_error
-from oracles.patterns import places as by_place
-from oracles.patterns import values as by_value
-from oracles.symptoms import Symptoms as Symptoms
-from oracles.symptoms import fits
+from oracles.diagnosis.patterns import cotangents as by_cotangent
+from oracles.diagnosis.patterns import errors as by_error
+from oracles.diagnosis.patterns import places as by_place
+from oracles.diagnosis.patterns import values as by_value
+from oracles.diagnosis.symptoms import Symptoms as Symptoms
+from oracles.diagnosis.symptoms import fits
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 

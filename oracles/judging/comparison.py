@@ -118,7 +118,7 @@ def exact_answers(subject: Rule, primals: Primals, delta: Any, precision: str) -
     if subject.framework:
         return {}  # a framework's tensors hold no balls
 
-    from oracles.ball_arithmetic import enclosure_and_radius
+    from oracles.exact.ball_arithmetic import enclosure_and_radius
 
     try:
         exact, rounding = enclosure_and_radius(subject, primals, delta, precision)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from oracles.fitting import fitting_declaration
-from oracles.misfits import CALL, is_array
+from oracles.diagnosis.fitting import fitting_declaration
+from oracles.judging.misfits import CALL, is_array
 from oracles.rounding import MORE_SAMPLES, named_outputs, rounding_at
 from oracles.rule import Array, Enclosure, outputs, with_dtype
 from oracles.verdict import Finding, Result, Verdict
@@ -151,7 +151,7 @@ def _array(array: Array) -> dict[str, Any]:
 
 def diagnosis_of(result: Result) -> str:
     """Name the defect behind the gravest refused cotangent or output, or say that no pattern was found."""
-    from oracles.diagnosis import Symptoms, diagnose
+    from oracles.diagnosis.naming import Symptoms, diagnose
 
     declaration = fitting_declaration(result)
     if declaration:

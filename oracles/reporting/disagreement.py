@@ -6,7 +6,7 @@ import json
 import warnings
 from functools import cached_property
 
-from oracles import report
+from oracles.reporting import report
 from oracles.verdict import Evidence, Result, Verdict
 
 
@@ -49,7 +49,7 @@ class Disagreement(AssertionError):
 
     def script(self) -> str:
         """Return a stand-alone Python file that shows the disagreement without Hypothesis and without this package."""
-        from oracles.reproduction import script
+        from oracles.reporting.reproduction import script
 
         return script(self.result, str(self))
 

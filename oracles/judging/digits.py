@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oracles.comparison import Answers, value_and_radius
+from oracles.judging.comparison import Answers, value_and_radius
 from oracles.rounding import unit_roundoff
 from oracles.rule import Array, Proof, Rule
 from oracles.verdict import Evidence, Finding, Setting, Verdict

@@ -3,8 +3,8 @@
 No framework and no hand-written backward takes part, only the formulas that the forward evaluates. The precision is
 raised until every enclosure is narrow; what stays undecided is refused with `Opaque`.
 
-The same evaluation in which every operation's result is widened by what rounding may do to it (see `oracles.balls`)
-bounds, entry by entry, how far any rounding of it can move a gradient: `rounding_radius`.
+The same evaluation in which every operation's result is widened by what rounding may do to it (see
+`oracles.exact.balls`) bounds, entry by entry, how far any rounding of it can move a gradient: `rounding_radius`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.ball_arrays import Balls, lifted, object_array
+from oracles.exact.ball_arrays import Balls, lifted, object_array
 from oracles.rounding import _PRECISIONS, named_outputs, precision_name
 from oracles.rule import Array, Cotangents, Enclosure, Opaque, Primals, Pullback, Rule, is_differentiable, outputs
 
 if TYPE_CHECKING:
-    from oracles.balls import Tape
+    from oracles.exact.balls import Tape
 
 BITS = 128
 LADDER = (1, 2, 10, 32)  # times the bits: the third resolves what float64 cannot tell from 0, the last more
@@ -206,7 +206,7 @@ def _exact(array: Array) -> list[Any]:
 def _balls() -> Any:
     """Import the number type, and with it python-flint."""
     try:
-        from oracles import balls
+        from oracles.exact import balls
     except ImportError as error:
         raise Opaque('exact enclosures need python-flint: pip install "manual-bp[exact]"') from error
     return balls

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from oracles.conformance import Run, runs_of
-from oracles.disagreement import Disagreement
 from oracles.discovery import Unusable
 from oracles.registry import Entry, entries_of
-from oracles.report import REPRODUCE
+from oracles.reporting.disagreement import Disagreement
+from oracles.reporting.report import REPRODUCE
 
 
 class Cases(pytest.Collector):

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.diagnosis.symptoms import Symptoms, Trial, fits, near
 from oracles.finite_difference import directional_derivative
 from oracles.rule import Array, is_differentiable, outputs, with_dtype
-from oracles.symptoms import Symptoms, Trial, fits, near
 
 Change: TypeAlias = Callable[[Trial], Any]
 Part: TypeAlias = Callable[[Array], Array]

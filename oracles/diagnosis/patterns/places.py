@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from oracles.diagnosis.symptoms import Symptoms, Trial, fits, near, spreads
 from oracles.rule import Array, is_differentiable
-from oracles.symptoms import Symptoms, Trial, fits, near, spreads
 
 Mask: TypeAlias = Callable[[Trial], Array]
 

@@ -9,7 +9,7 @@ import numpy as np
 from oracles.rule import Array, Opaque
 
 if TYPE_CHECKING:
-    from oracles.balls import Tape
+    from oracles.exact.balls import Tape
 
 
 class Untouchable(Opaque):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from oracles.arbitration import Dispute, settle
-from oracles.comparison import Answers, agreeing, at_once, exact_answers, ratios_of
-from oracles.digits import digits_lost
-from oracles.misfits import is_array, misfits, parts_of, raised, refused, require_installed
+from oracles.judging.arbitration import Dispute, settle
+from oracles.judging.comparison import Answers, agreeing, at_once, exact_answers, ratios_of
+from oracles.judging.digits import digits_lost
+from oracles.judging.misfits import is_array, misfits, parts_of, raised, refused, require_installed
 from oracles.rounding import (
     MORE_SAMPLES,
     SECOND_SAMPLES,

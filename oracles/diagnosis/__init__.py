@@ -1,0 +1,1 @@
+"""The defect by its name: symptoms, the patterns that explain them, the declaration that would fit."""

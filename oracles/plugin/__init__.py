@@ -1,0 +1,1 @@
+"""What stands behind the pytest plugin: what is collected, and what was seen."""
