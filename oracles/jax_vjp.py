@@ -120,12 +120,13 @@ class _Oracle:
         if self.through_xla:
             return None
         key: Any = (self._options.form, *primals, *[(a.ndim, a.dtype) for a in arrays])
-        if 0 in dims:
-            key = (key, *[d == 0 for d in dims])
-        signature = self._experience.signatures.get(key)
-        if signature is None:
-            signature = self._experience.signatures[key] = Signature()
+        signature = general = self._experience.signatures.setdefault(key, Signature())
+        if any(0 in a.shape for a in arrays):
+            empty = key, *[d == 0 for a in arrays for d in a.shape]
+            signature = self._experience.signatures.setdefault(empty, Signature())
         program = signature.find(dims)
+        if program is None and signature is not general:
+            program = signature.borrow(general, dims, (*arrays, *self._floats))
         if program is not None:
             return program
         self.opaque = signature.opaque
@@ -157,7 +158,7 @@ class _Oracle:
     def _translated(self, primals: Primals, pattern: Pattern, example: Example) -> Translated:
         self.traces += 1
         traced = trace(self.f, primals, self._options, pattern, example)
-        return Translated(traced, pattern, example.conditions)
+        return Translated(traced, pattern, example)
 
     def _through_xla(self, primals: Primals, arrays: Sequence[Array]) -> tuple[Any, Pullback]:
         key: Any = tuple((name, a.shape, a.dtype) for name, a in primals.items())

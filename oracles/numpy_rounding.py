@@ -103,7 +103,8 @@ def own_rounding(rule: Rule) -> Rule:
     def perturbed(primals: Primals, delta: Any, shake: Shake) -> tuple[tuple[Array, ...], Cotangents]:
         try:
             with np.errstate(all="ignore"):
-                y, pullback = rule(**{n: shaken(a, shake) for n, a in primals.items()})
+                given = {n: shaken(a, shake) for n, a in primals.items()} if shake.forward else primals
+                y, pullback = rule(**given)
                 seeds = tuple(shaken(np.asarray(d), shake) for d in outputs(delta))
                 cotangents = dict(pullback(seeds if isinstance(delta, tuple) else seeds[0]))
             return tuple(_value(part) for part in outputs(y)), {n: _value(g) for n, g in cotangents.items()}

@@ -48,12 +48,14 @@ class Proof(NamedTuple):
 class Shake(NamedTuple):
     """How to imitate rounding: an operand x is replaced by ``x (1 ± h) ± floor`` with independent random signs.
 
-    ``h`` imitates relative rounding, ``floor`` the absolute error of gradual underflow.
+    ``h`` imitates relative rounding, ``floor`` the absolute error of gradual underflow. Where ``forward`` is false,
+    the pullback alone is shaken, at the residuals of a plain forward.
     """
 
     rng: np.random.Generator
     h: float
     floor: float = 0.0
+    forward: bool = True
 
 
 class Unfit(TypeError, ValueError):

@@ -38,12 +38,14 @@ class Example:
         candid: whether JAX's own code is told what is equal, as the reference's is. JAX takes "no" to mean "not
             known to be", and then does what is right for either, or gives up.
         conditions: source over the symbols, in the order in which they were met.
+        unless_empty: what else was taken for granted because no symbol is zero.
         asked: symbols of which JAX was not told that they are a number, the last that it asked for at the end.
     """
 
     values: Mapping[str, float]
     candid: bool
     conditions: dict[str, None] = field(default_factory=dict)
+    unless_empty: dict[str, None] = field(default_factory=dict)
     asked: dict[tuple[str, float], None] = field(default_factory=dict)
     scope: Any = None
     _known: dict[Any, Any] = field(default_factory=dict)
@@ -131,8 +133,9 @@ def _methods(cls: Any, example: Example) -> dict[str, Any]:
                 return bool(plain[name](a, b))
             holds = bool(getattr(operator, name)(example.of(a), example.of(b)))
             slack = (a - b if greater == holds else b - a) - int(strict == holds)
-            if not _is_certain(slack):
-                example.suppose(slack, ">=", 0)
+            if not _is_certain(slack, least=0):
+                kept = example.unless_empty if _is_certain(slack, least=1) else example.conditions
+                kept[f"{source_of(slack)} >= 0"] = None
             return holds
 
         return compare
@@ -172,11 +175,11 @@ def _methods(cls: Any, example: Example) -> dict[str, Any]:
     }
 
 
-def _is_certain(slack: Any) -> bool:
-    """Return whether it is plain that an expression, which is not negative in the example, never is."""
+def _is_certain(slack: Any, least: int) -> bool:
+    """Return whether an expression, not negative in the example, never is where no symbol is below 0 or 1."""
     if isinstance(slack, int | np.integer):
         return True
-    return sum(n for _, n in slack._sorted_terms) >= 0 and all(  # symbols are at least one
+    return sum(n for term, n in slack._sorted_terms if least or term.is_constant) >= 0 and all(
         term.is_constant or (n > 0 and all(factor.to_var() for factor, _ in term._factors))
         for term, n in slack._sorted_terms
     )

@@ -8,27 +8,36 @@ this one a number, is tried at once the next time; whatever an example contradic
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from oracles.jaxpr.dimensions import Example, needed
 from oracles.jaxpr.patterns import TRACED, Pattern, fitting, holds, is_symbol, ties
 from oracles.jaxpr.program import Program, translate
 from oracles.jaxpr.shaker import shaker
 from oracles.jaxpr.trace import Trace, is_about_values
-from oracles.rule import Array, Shake
+from oracles.rule import Array, Shake, is_differentiable
 
 SYMBOLIC_FAILURES = 24  # per signature, before only concrete shapes are traced
 KEPT = 64  # programs per signature, of symbolic and of concrete shapes
 
 
 class Translated:
-    """NumPy programs of one trace; the shaken ones are written when first asked for."""
+    """NumPy programs of one trace; the shaken ones are written when first asked for.
 
-    def __init__(self, traced: Trace, pattern: Pattern, conditions: Iterable[str]) -> None:
+    Attributes:
+        fits: whether they serve given dimensions, none of them zero.
+        fits_empty: whether nothing that the trace depended on speaks against it, though some are zero.
+    """
+
+    def __init__(self, traced: Trace, pattern: Pattern, example: Example) -> None:
         self.traced, self.pattern = traced, pattern
-        self.fits = fitting(pattern, conditions)
+        self.fits = fitting(pattern, example.conditions)
+        self.fits_empty = fitting(pattern, [*example.conditions, *example.unless_empty], least=0)
         self.forward, self.pull = (program.run for program in self._written(noisy=False))
         self._noisy: tuple[Program, Program] | None = None
 
@@ -40,6 +49,26 @@ class Translated:
         pull = translate(t.pull, self.pattern, len(t.pull.out_avals), fixed=t.fixed, settings=settings, noisy=noisy)
         return forward, pull
 
+    def lent(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> Translated | None:
+        """Return the programs for empty arrays; None where they do not serve these.
+
+        JAX itself takes "not known to be zero" to mean either, so that its code is right for both. Not so NumPy's
+        kernels: of a maximum over nothing JAX knows the value, while NumPy refuses.
+        """
+        if not self.fits_empty(dims):
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                results = self.forward(dims, *arrays)
+                width = self.traced.width
+                deltas = [np.zeros_like(y) for y in results[:width] if is_differentiable(y)]
+                self.pull(dims, *results[width:], *deltas)
+        except Exception:
+            return None
+        other = copy(self)
+        other.fits = self.fits_empty
+        return other
+
     def shaken(
         self, dims: Sequence[Any], arrays: Sequence[Array], deltas: Sequence[Array], shake: Shake
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -48,7 +77,7 @@ class Translated:
             self._noisy = self._written(noisy=True)
         width = self.traced.width
         noise = shaker(shake)
-        results = self._noisy[0].run(dims, noise, *arrays)
+        results = self._noisy[0].run(dims, noise, *arrays) if shake.forward else self.forward(dims, *arrays)
         cotangents = self._noisy[1].run(dims, noise, *results[width:], *deltas)
         return results[:width], cotangents
 
@@ -79,6 +108,14 @@ class Signature:
         if dims in self.concrete:
             self.concrete.move_to_end(dims)
         return self.concrete.get(dims)
+
+    def borrow(self, other: Signature, dims: tuple[Any, ...], arrays: Sequence[Array]) -> Translated | None:
+        """Take a program of the signature of arrays that are not empty, and keep it, if one serves these that are."""
+        lent = (program.lent(dims, arrays) for program in other.programs)
+        found = next((program for program in lent if program), None)
+        if found:
+            self.programs.appendleft(found)
+        return found
 
     def keep(self, dims: tuple[Any, ...], program: Translated) -> None:
         """Keep a program for these dimensions alone, and the latest of those."""

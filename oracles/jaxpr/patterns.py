@@ -1,6 +1,6 @@
 """Patterns of dimensions: what a program is written for, and the test whether an example fits it.
 
-An entry of a pattern is a symbol, ``"s3"``, which ties all of its places and is not zero; a multiple of one,
+An entry of a pattern is a symbol, ``"s3"``, which ties all of its places; a multiple of one,
 ``"4*s3"``; a number, or a tuple of floats; or ``TRACED``, for floats that the program is given.
 """
 
@@ -74,11 +74,11 @@ def owners(pattern: Pattern) -> list[str]:
     return [e if is_symbol(e) and pattern.index(e) == i else "" for i, e in enumerate(pattern)]
 
 
-def fitting(pattern: Pattern, conditions: Iterable[str]) -> Callable[[Sequence[float]], bool]:
-    """Compile the test whether dimensions fit a pattern and the conditions over its symbols."""
+def fitting(pattern: Pattern, conditions: Iterable[str], least: int = 1) -> Callable[[Sequence[float]], bool]:
+    """Compile the test whether dimensions fit a pattern, its symbols and the conditions over them."""
     names = [name or f"n{i}" for i, name in enumerate(owners(pattern))]
     tests = [f"{n} == {entry}" for n, entry in zip(names, pattern, strict=True) if entry not in (n, TRACED)]
-    tests += [f"{name} > 0" for name in names if name in pattern]
+    tests += [f"{name} >= {least}" for name in names if name in pattern]
     test = f"lambda {', '.join(names)}: {' and '.join([*tests, *conditions]) or 'True'}"
     fits: Callable[..., bool] = eval(test, dict(FUNCTIONS))
 

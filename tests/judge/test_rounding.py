@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from oracles import Rule, jax_vjp, torch_autograd
+from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.cases.activations import softmax as softmax_twin
 from oracles.cases.layers import linear as linear_twin
 from oracles.cases.layers import rms_norm as rms_norm_twin
-from oracles.rounding import MORE_SAMPLES, precision_name, precision_of, rounding_at, unit_roundoff
+from oracles.numpy_rounding import own_rounding
+from oracles.rounding import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, rounding_at, unit_roundoff
+from oracles.rule import Shake, with_dtype
 
 RNG = np.random.default_rng(2)
 
@@ -132,3 +134,64 @@ def test_what_torch_does_in_place_is_shaken_too():
     ]
     for n in ("output", "z"):
         assert np.array_equal(*(rounding.allowance()[n] for rounding in found))
+
+
+def equal_rows_torch(z, b):
+    x = z + b
+    return (1e4 * (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()).tanh()
+
+
+def equal_rows_jax(z, b):
+    import jax.numpy as jnp
+
+    x = z + b
+    return jnp.tanh(1e4 * (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5))
+
+
+def equal_rows_forward(z, b):
+    n_rows, x = len(z), z + b
+    root = np.sqrt(x.var(0) + np.asarray(1e-5, z.dtype))
+    y = np.tanh((1e4 * (x - x.mean(0)) / root).astype(z.dtype))
+    return y, (x - x.mean(0), root, y, n_rows)
+
+
+def equal_rows_backward(cache, delta):
+    centred, root, y, n_rows = cache
+    g = 1e4 * delta * (1 - y * y) / root
+    dz = g - g.sum(0) / n_rows - centred * ((g * centred).sum(0) / n_rows) / root**2
+    return {"z": dz, "b": dz.sum(0)}
+
+
+EQUAL_ROWS = {
+    "torch": torch_autograd(equal_rows_torch),
+    "jax": jax_vjp(equal_rows_jax),
+    "numpy": own_rounding(manual(equal_rows_forward, equal_rows_backward)),
+}
+
+
+def at_equal_rows():
+    rng = np.random.default_rng(3)
+    primals = {"z": np.full((3, 4), 20.8656, np.float32), "b": rng.standard_normal(4).astype(np.float32)}
+    return primals, rng.standard_normal((3, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_rounding_in_the_backward_is_seen_where_noise_in_the_forward_saturates(name):
+    """A batch of equal rows has no variance: shaken it has some, tanh is flat at once, and nothing behind it moves."""
+    primals, delta = at_equal_rows()
+    subject = manual(equal_rows_forward, equal_rows_backward)
+    error = np.abs(subject(**primals)[1](delta)["b"])  # shifting every row alike moves nothing: it is 0
+    rounding = rounding_at([EQUAL_ROWS[name]], primals, delta, "float32", fallback=subject)
+    assert np.any(error > rounding.allowance(MORE_SAMPLES - BACKWARD_SAMPLES)["b"])
+    assert np.all(error <= rounding.allowance(MORE_SAMPLES)["b"])
+
+
+@pytest.mark.parametrize("name", EQUAL_ROWS)
+def test_the_backward_alone_can_be_shaken(name):
+    source = EQUAL_ROWS[name]
+    primals, delta = (with_dtype(given, np.float64) for given in at_equal_rows())
+    primals["z"] = 1e-7 * RNG.standard_normal(primals["z"].shape)  # where tanh is not flat
+    outputs, cotangents = source.perturbed(primals, delta, Shake(np.random.default_rng(0), 1e-6, forward=False))
+    y, pullback = source(**primals)
+    np.testing.assert_array_equal(outputs[0], y)
+    assert all(np.any(cotangents[n] != plain) for n, plain in pullback(delta).items())
