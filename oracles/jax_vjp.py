@@ -126,7 +126,7 @@ class _Oracle:
             signature = self._experience.signatures.setdefault(empty, Signature())
         program = signature.find(dims)
         if program is None and signature is not general:
-            program = signature.borrow(general, dims, (*arrays, *self._floats))
+            program = general.find_for_empty(dims, (*arrays, *self._floats))
         if program is not None:
             return program
         self.opaque = signature.opaque

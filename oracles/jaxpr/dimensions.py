@@ -38,7 +38,7 @@ class Example:
         candid: whether JAX's own code is told what is equal, as the reference's is. JAX takes "no" to mean "not
             known to be", and then does what is right for either, or gives up.
         conditions: source over the symbols, in the order in which they were met.
-        unless_empty: what else was taken for granted because no symbol is zero.
+        unless_empty: what else JAX asked and was told because no symbol is zero.
         asked: symbols of which JAX was not told that they are a number, the last that it asked for at the end.
     """
 
@@ -134,7 +134,8 @@ def _methods(cls: Any, example: Example) -> dict[str, Any]:
             holds = bool(getattr(operator, name)(example.of(a), example.of(b)))
             slack = (a - b if greater == holds else b - a) - int(strict == holds)
             if not _is_certain(slack, least=0):
-                kept = example.unless_empty if _is_certain(slack, least=1) else example.conditions
+                of_jax = _is_certain(slack, least=1) and _in_framework(sys._getframe(1))
+                kept = example.unless_empty if of_jax else example.conditions
                 kept[f"{source_of(slack)} >= 0"] = None
             return holds
 

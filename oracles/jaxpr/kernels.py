@@ -110,12 +110,17 @@ def places(
         batched: operand axes, and the axes of ``indices`` that they run along with.
     """
     steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
-    wanted = indices.astype(np.int64)
+    wanted = indices.astype(np.int64, copy=False)
     starts = np.minimum(np.maximum(wanted, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
     at = starts.dot(np.array([steps[d] for d in mapped], np.int64))
-    for d, axis in zip(*batched, strict=True):
-        line = np.arange(indices.shape[axis]) * steps[d]
-        at = at + line.reshape([-1 if a == axis else 1 for a in range(indices.ndim - 1)])
+    along, axes = batched
+    if axes and tuple(along) == tuple(axes) == tuple(range(len(axes))):  # they lead, as one axis
+        line = np.arange(math.prod(shape[: len(axes)])) * steps[len(axes) - 1]
+        at = at + line.reshape(*indices.shape[: len(axes)], *[1] * (indices.ndim - 1 - len(axes)))
+    else:
+        for d, axis in zip(*batched, strict=True):
+            line = np.arange(indices.shape[axis]) * steps[d]
+            at = at + line.reshape([-1 if a == axis else 1 for a in range(indices.ndim - 1)])
     inside = np.zeros((), np.int64)
     for d in range(len(shape)):
         if d not in collapsed and d not in batched[0]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,15 +30,16 @@ class Translated:
 
     Attributes:
         fits: whether they serve given dimensions, none of them zero.
-        fits_empty: whether nothing that the trace depended on speaks against it, though some are zero.
     """
 
     def __init__(self, traced: Trace, pattern: Pattern, example: Example) -> None:
         self.traced, self.pattern = traced, pattern
         self.fits = fitting(pattern, example.conditions)
-        self.fits_empty = fitting(pattern, [*example.conditions, *example.unless_empty], least=0)
+        self._may_be_empty = fitting(pattern, example.conditions, least=0)
+        self._fits_empty = fitting(pattern, [*example.conditions, *example.unless_empty], least=0)
         self.forward, self.pull = (program.run for program in self._written(noisy=False))
         self._noisy: tuple[Program, Program] | None = None
+        self._runs_empty: dict[frozenset[str], bool] = {}
 
     def _written(self, noisy: bool) -> tuple[Program, Program]:
         t, n = self.traced, len(self.traced.forward.in_avals)
@@ -49,25 +49,34 @@ class Translated:
         pull = translate(t.pull, self.pattern, len(t.pull.out_avals), fixed=t.fixed, settings=settings, noisy=noisy)
         return forward, pull
 
-    def lent(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> Translated | None:
-        """Return the programs for empty arrays; None where they do not serve these.
+    def serves_empty(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> bool:
+        """Return whether what was traced for full arrays serves these, of which some are empty.
 
-        JAX itself takes "not known to be zero" to mean either, so that its code is right for both. Not so NumPy's
-        kernels: of a maximum over nothing JAX knows the value, while NumPy refuses.
+        It does where JAX was told nothing that does not hold here: it takes "not known to be zero" to mean either. And
+        where there are no results, whatever it was told: they have their shapes, and all cotangents are zero. Some of
+        NumPy's kernels refuse: of a maximum over nothing JAX alone knows the value.
         """
-        if not self.fits_empty(dims):
-            return None
+        if not self._may_be_empty(dims):
+            return False
+        zero = frozenset(str(e) for e, d in zip(self.pattern, dims, strict=True) if d == 0)
+        results = self.traced.forward.out_avals[: self.traced.width]
+        without_results = all(any(str(n) in zero for n in y.shape) for y in results)
+        if not without_results and not self._fits_empty(dims):
+            return False
+        if zero not in self._runs_empty:
+            self._runs_empty[zero] = self._runs(dims, arrays)
+        return self._runs_empty[zero]
+
+    def _runs(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> bool:
+        width = self.traced.width
         try:
             with np.errstate(all="ignore"):
                 results = self.forward(dims, *arrays)
-                width = self.traced.width
                 deltas = [np.zeros_like(y) for y in results[:width] if is_differentiable(y)]
                 self.pull(dims, *results[width:], *deltas)
         except Exception:
-            return None
-        other = copy(self)
-        other.fits = self.fits_empty
-        return other
+            return False
+        return True
 
     def shaken(
         self, dims: Sequence[Any], arrays: Sequence[Array], deltas: Sequence[Array], shake: Shake
@@ -100,6 +109,10 @@ class Signature:
     concrete: OrderedDict[tuple[Any, ...], Translated] = field(default_factory=OrderedDict)
     opaque: str = ""
 
+    def find_for_empty(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> Translated | None:
+        """Return a program that serves these arrays, some of them empty, though it was traced for full ones."""
+        return next((program for program in self.programs if program.serves_empty(dims, arrays)), None)
+
     def find(self, dims: tuple[Any, ...]) -> Translated | None:
         """Return a program that serves these dimensions, if there is one."""
         for program in self.programs:
@@ -108,14 +121,6 @@ class Signature:
         if dims in self.concrete:
             self.concrete.move_to_end(dims)
         return self.concrete.get(dims)
-
-    def borrow(self, other: Signature, dims: tuple[Any, ...], arrays: Sequence[Array]) -> Translated | None:
-        """Take a program of the signature of arrays that are not empty, and keep it, if one serves these that are."""
-        lent = (program.lent(dims, arrays) for program in other.programs)
-        found = next((program for program in lent if program), None)
-        if found:
-            self.programs.appendleft(found)
-        return found
 
     def keep(self, dims: tuple[Any, ...], program: Translated) -> None:
         """Keep a program for these dimensions alone, and the latest of those."""

@@ -58,13 +58,13 @@ def ties(conditions: Iterable[str], values: Mapping[str, Any]) -> dict[str, str]
 
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool | None:
-    """Return whether an equality holds; None where it is none, or of other symbols."""
+    """Return whether an equality holds; None where it is none, of other symbols, or divides by a zero."""
     sides = condition.split(" == ")
     if len(sides) != 2:
         return None
     try:
         left, right = (eval(side, {**FUNCTIONS, **values}) for side in sides)
-    except NameError:
+    except (NameError, ZeroDivisionError):
         return None
     return bool(left == right)
 

@@ -84,6 +84,10 @@ def _slice(f: Function, op: Operation) -> str:
     return f"{f.whole(op.inputs[0])}[{', '.join(cuts)}]"
 
 
+def _tile(f: Function, op: Operation) -> str:
+    return f"np.tile({f.whole(op.inputs[0])}, {f.shape(op.params['reps'])})"
+
+
 def _rev(f: Function, op: Operation) -> str:
     return f"np.flip({f.whole(op.inputs[0])}, {f.shape(op.params['dimensions'])})"
 
@@ -236,6 +240,7 @@ STRUCTURE: dict[str, Emitter] = {
     "unstack": _unstack,
     "slice": _slice,
     "rev": _rev,
+    "tile": _tile,
     "pad": _pad,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,

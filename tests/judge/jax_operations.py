@@ -177,8 +177,20 @@ def draw_on_an_axis(rng):
     return {"z": normal(rng, *shape)}, {"axis": size(rng, 0, len(shape) - 1)}
 
 
+def tiled(z):
+    return jnp.tile(z, [2, *(z.shape[0] // 1 for _ in z.shape[1:])])
+
+
 def ordered(z, axis):
-    return jnp.sort(z, axis), z.argmax(axis), z.argmin(axis), jnp.flip(z, axis), jnp.roll(z, 2, axis), jnp.median(z)
+    return (
+        jnp.sort(z, axis),
+        z.argmax(axis),
+        z.argmin(axis),
+        jnp.flip(z, axis),
+        jnp.roll(z, 2, axis),
+        jnp.median(z),
+        tiled(z),
+    )
 
 
 def sorted_together(z, w):

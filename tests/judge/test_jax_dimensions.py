@@ -10,6 +10,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from oracles.jax_vjp import jax_family, jax_vjp  # noqa: E402
 from oracles.jaxpr.dimensions import Example  # noqa: E402
+from oracles.jaxpr.learning import Translated  # noqa: E402
 from oracles.jaxpr.patterns import fitting, ties  # noqa: E402
 from oracles.rule import Shake  # noqa: E402
 
@@ -61,6 +62,56 @@ def test_the_root_of_a_dimension_is_traced_once():
     for n in range(1, 20):
         assert np.array_equal(rule(z=np.ones((2, n)))[0], np.ones((2, n)) / n**0.5)
     assert rule.evaluate.traces == 1
+
+
+def gathered(z):
+    return jnp.take_along_axis(z, z.argmax(1, keepdims=True), 1)
+
+
+def greatest(z):
+    return jax.lax.reduce_max(z, axes=(0,))
+
+
+def told_apart(z):
+    return z.sum(0) if z.shape[0] >= 1 else jnp.ones(5)
+
+
+@pytest.mark.parametrize(
+    ("f", "traces"),
+    [
+        (lambda z: jax.nn.softmax(z, 1), 1),
+        (lambda z: z.sum(0), 1),
+        (lambda z: z.mean(0), 1),
+        (gathered, 1),  # JAX asks whether there are rows to gather from; there are no results that could be wrong
+        (greatest, 2),  # −∞ to JAX, and NumPy refuses
+        (told_apart, 2),
+    ],
+)
+def test_what_full_arrays_taught_serves_empty_ones_where_it_may(f, traces):
+    rule, xla = jax_vjp(f), jax_vjp(f, through="xla")
+    for n in (4, 0):
+        z = np.arange(3.0 * n).reshape(n, 3)
+        (y, pull), (want, pull_xla) = rule(z=z), xla(z=z)
+        np.testing.assert_allclose(y, want, rtol=1e-14, strict=True)
+        np.testing.assert_allclose(pull(y)["z"], pull_xla(want)["z"], rtol=1e-14, strict=True)
+    assert rule.evaluate.traces == traces
+
+
+def test_without_asking_a_program_would_serve_too_much_that_is_empty(monkeypatch):
+    monkeypatch.setattr(Translated, "serves_empty", lambda *args: True)
+    for f in (greatest, told_apart):
+        with pytest.raises((AssertionError, ValueError)):
+            test_what_full_arrays_taught_serves_empty_ones_where_it_may(f, 2)
+
+
+def test_conditions_that_divide_by_a_zero_say_nothing():
+    rule = jax_vjp(lambda z, b: z + jnp.tile(b, [n // max(m, 1) for n, m in zip(z.shape, b.shape, strict=True)]))
+    for n, m in ((4, 1), (0, 0), (4, 4), (2, 1), (0, 1), (6, 3)):
+        b = np.arange(2.0 * m).reshape(m, 2)
+        y, pull = rule(z=np.ones((n, 2)), b=b)
+        np.testing.assert_array_equal(y, 1 + np.tile(b, (n // max(m, 1), 1)), strict=True)
+        np.testing.assert_array_equal(pull(np.ones((n, 2)))["b"], np.full((m, 2), n // max(m, 1) * 1.0), strict=True)
+    assert rule.evaluate.traces <= 6
 
 
 def strided(z, step, scale, weights, flip):

@@ -48,7 +48,7 @@ def along_an_axis(
         {"z": real(*shape)},
         torch=torch_reference,
         jax=jax_reference,
-        options={"axis": axis},
+        options={"axis": normal},  # JAX traces once for each
         batched=("z",) if normal != 0 else (),
         kinks="declared",
     )

@@ -64,5 +64,6 @@ def jax_reference(z: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
         for n, w, s, d, k in zip(padded.shape[2:], span, stride, dilation, kernel, strict=True)
     )
     seen = padded[:, :, i[:, None, :, None], j[None, :, None, :]]
-    seen = seen.reshape(*seen.shape[:4], kernel[0] * kernel[1])
-    return jnp.take_along_axis(seen, seen.argmax(-1, keepdims=True), axis=-1).squeeze(-1)
+    grid = seen.shape[:4]
+    seen = seen.reshape(grid[0] * grid[1], *grid[2:], kernel[0] * kernel[1])
+    return jnp.take_along_axis(seen, seen.argmax(-1, keepdims=True), axis=-1).reshape(grid)

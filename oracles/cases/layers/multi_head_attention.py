@@ -111,7 +111,7 @@ def jax_reference(
     score_bias: Any = None,
     **own: Any,
 ) -> Any:
-    """Einsums, and a softmax that leaves masked keys out."""
+    """Einsums, and a softmax that leaves masked keys out; what is shared is tiled, so that one trace serves all."""
     import jax
     import jax.numpy as jnp
 
@@ -121,11 +121,14 @@ def jax_reference(
     def heads(x: Any) -> Any:
         return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
 
+    def tiled(x: Any, shape: Any) -> Any:
+        return jnp.tile(x, [n // max(extent, 1) for n, extent in zip(shape, x.shape, strict=True)])
+
     q = heads(z @ own["W_q"] + own.get("b_q", 0))
     keys, values = heads(k @ own["W_k"]), heads(v @ own["W_v"] + own.get("b_v", 0))
     scores = jnp.einsum("nthd,nshd->nhts", q, keys) / q.shape[3] ** 0.5
-    scores = scores if score_bias is None else scores + score_bias
-    allowed = jnp.ones(scores.shape, bool) if mask is None else jnp.broadcast_to(mask, scores.shape)
+    scores = scores if score_bias is None else scores + tiled(score_bias, scores.shape)
+    allowed = jnp.ones(scores.shape, bool) if mask is None else tiled(mask, scores.shape)
     if causal:
         allowed = allowed & (jnp.arange(scores.shape[3]) <= jnp.arange(scores.shape[2])[:, None])
     p = jax.nn.softmax(scores, axis=-1, where=allowed)

@@ -39,17 +39,20 @@ def cross_entropy(draw: st.DrawFn) -> Case:
         {"y": real(*shape), "target": target},
         torch=torch_reference,
         jax=jax_reference,
-        options=options(loss),
+        options=options(loss, n_classes),
         batched=() if loss.reduction == "mean" else ("y", "target"),
     )
 
 
-def options(loss: CrossEntropy) -> Mapping[str, Hashable]:
-    """What the references need to know of the loss."""
+def options(loss: CrossEntropy, n_classes: int) -> Mapping[str, Hashable]:
+    """What the references need to know of the loss: no weights are weights of one, none ignored is torch's −100.
+
+    As floats, JAX traces them like data.
+    """
     return {
         "reduction": loss.reduction,
-        "weights": loss.class_weights,
-        "ignored": loss.ignore_index,
+        "weights": loss.class_weights or (1.0,) * n_classes,
+        "ignored": -100.0 if loss.ignore_index is None else float(loss.ignore_index),
         "smoothing": loss.smoothing,
         "temperature": loss.temperature,
     }
@@ -75,52 +78,49 @@ def _normalized(x: Any) -> Any:
 def torch_reference(
     y: Any,
     target: Any,
-    reduction: str = "mean",
-    weights: tuple[float, ...] | None = None,
-    ignored: int | None = None,
-    smoothing: float = 0.0,
-    temperature: float = 1.0,
+    reduction: str,
+    weights: tuple[float, ...],
+    ignored: float,
+    smoothing: float,
+    temperature: float,
 ) -> Any:
-    """torch knows no temperature, ignores −100 by default, and its mean over nothing is NaN where ours is 0."""
+    """torch knows no temperature, and its mean over nothing is NaN where ours is 0."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    weight = None if weights is None else torch.tensor(weights, dtype=y.dtype)
-    ignored = -100 if ignored is None else ignored
+    weight = torch.tensor(weights, dtype=y.dtype)
     if target.dtype.is_floating_point:
         total = target.numel() / target.shape[1]
     else:
-        counted = target[target != ignored]
-        total = len(counted) if weight is None else weight[counted].sum()
+        total = weight[target[target != ignored]].sum()
     if reduction == "mean" and total == 0:
         reduction = "sum"
     return cross_entropy(
-        y / temperature, target, weight, ignore_index=ignored, reduction=reduction, label_smoothing=smoothing
+        y / temperature, target, weight, ignore_index=int(ignored), reduction=reduction, label_smoothing=smoothing
     )
 
 
 def jax_reference(
     y: Any,
     target: Any,
-    reduction: str = "mean",
-    weights: tuple[float, ...] | None = None,
-    ignored: int | None = None,
-    smoothing: float = 0.0,
-    temperature: float = 1.0,
+    reduction: str,
+    weights: tuple[float, ...],
+    ignored: float,
+    smoothing: float,
+    temperature: float,
 ) -> Any:
     """−Σ w q log softmax(y/T) over the classes, the last axis here."""
     import jax
     import jax.numpy as jnp
 
     log_a = jax.nn.log_softmax(jnp.moveaxis(y, 1, -1) / temperature, axis=-1)
-    n_classes = y.shape[1]
-    w = jnp.ones(n_classes, y.dtype) if weights is None else jnp.array(weights, y.dtype)
+    n_classes, w = y.shape[1], jnp.array(weights, y.dtype)
     if target.ndim == y.ndim:
         q, counts = jnp.moveaxis(target, 1, -1), jnp.ones((y.shape[0], *y.shape[2:]), y.dtype)
-        total: Any = counts.size
+        total: Any = counts.sum()
     else:
         q = (target[..., None] == jnp.arange(n_classes)).astype(y.dtype)
-        counts = jnp.ones(target.shape, y.dtype) if ignored is None else (target != ignored).astype(y.dtype)
+        counts = (target != ignored).astype(y.dtype)
         total = ((q * w).sum(-1) * counts).sum()
     q = (1 - smoothing) * q + smoothing / n_classes
     each = -(w * q * log_a).sum(-1) * counts
