@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from oracles.checks import CHECKS, PRIMAL_ONLY
 from oracles.finite_difference import finite_difference
+from oracles.laws import on_copies
 from oracles.options import DTYPE_NAMES, NOTHING_ASKED, Options
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.reporting.disagreement import Disagreement, require
+from oracles.rounding import precision_of
+from oracles.rule import Rule
 from oracles.strategies import Point, points
-from oracles.verdict import Finding, Result, Verdict
+from oracles.verdict import Finding, Result, Setting, Verdict
 
 POINTS_PER_CASE = 4
 # Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
@@ -100,7 +103,7 @@ def search(
             result = run(case, point, oracles)
             if result is not None:
                 counted.add(result)
-                require(result)
+                require(result if result.setting else replace(result, setting=_setting(case, point, oracles)))
 
     conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{check}_{dtype}")
     profile = settings()
@@ -122,6 +125,10 @@ def search(
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
+
+
+def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
+    return Setting(on_copies(case.subject), tuple(oracles), point.primals, point.delta, precision_of(point.primals))
 
 
 @st.composite

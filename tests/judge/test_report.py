@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from plants import PLANTS
 
 import oracles
 from oracles import Disagreement
 from oracles.conformance import Tally, search
+from oracles.strategies import real
 
 RNG = np.random.default_rng(6)
 POINT = {"z": RNG.standard_normal((3, 4)), "W": RNG.standard_normal((4, 2)), "b": RNG.standard_normal((1, 2))}
@@ -137,3 +139,26 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
         settings.load_profile(before)
     assert any(tmp_path.rglob("*"))
     assert counts[1] < counts[0]  # the second run starts from what the first has found
+
+
+def overwriting(cache, delta):
+    delta *= 2
+    return {"z": delta.copy()}
+
+
+def squaring(cache, delta):
+    return {"z": 2 * delta + 1e-3 * delta**2}
+
+
+@pytest.mark.parametrize(
+    ("backward", "law"), [(overwriting, "nothing_mutated_or_aliased"), (squaring, "pullback_is_linear")]
+)
+def test_a_broken_law_names_its_point_as_it_was_drawn(backward, law):
+    subject = oracles.manual(lambda z: (2 * z, None), backward)
+    cases = st.just(oracles.Case(subject, {"z": real(1, 2)}, torch=lambda z: 2 * z))
+    with pytest.raises(oracles.Disagreement) as refused:
+        search(cases, law, "float64", max_examples=4, seed=0)
+    assert "at: z float64[1, 2]; judged in float64" in str(refused.value)
+    assert "delta = [array('float64', (1, 2), ['0x1.0000000000000p+0', '-0x1.0000000000000p+0'])]" in (
+        refused.value.script()
+    )
