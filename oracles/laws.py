@@ -60,7 +60,13 @@ def nothing_mutated(subject: Rule, primals: Primals, delta: Any) -> tuple[list[F
     deltas = tuple(given[n] for n in given if n not in primals)
     returned = values(subject, {n: given[n] for n in primals}, deltas if isinstance(delta, tuple) else deltas[0])
     findings = [
-        finding(n, a.tobytes() == before[n], f"{n} was written into", _fix_of_writing(n)) for n, a in given.items()
+        finding(
+            f"the primal {n}" if n in primals else n,
+            a.tobytes() == before[n],
+            f"{n} was written into",
+            _fix_of_writing(n),
+        )
+        for n, a in given.items()
     ]
     arrays = {("given", n): a for n, a in given.items()}
     arrays |= {("returned", n): a for n, a in returned.items() if isinstance(a, np.ndarray)}

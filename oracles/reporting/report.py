@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Any
 
@@ -87,11 +88,8 @@ def _listed(findings: list[Finding], most: int = 6) -> str:
 
 
 def _what(quantity: str) -> str:
-    return (
-        quantity
-        if quantity.startswith(("output", "⟨", "cotangents", "delta", CALL))
-        else f"the cotangent of {quantity}"
-    )
+    whole = re.fullmatch(rf"(output|delta)(\[\d+\])?|cotangents|⟨.*|the primal .*|{CALL}", quantity)
+    return quantity if whole else f"the cotangent of {quantity}"
 
 
 def _cut(name: str, width: int) -> str:

@@ -39,19 +39,17 @@ def cross_entropy(draw: st.DrawFn) -> Case:
         {"y": real(*shape), "target": target},
         torch=torch_reference,
         jax=jax_reference,
-        options=options(loss, n_classes),
+        # No weights are weights of one: JAX traces both at once.
+        options={**options(loss), "weights": loss.class_weights or (1.0,) * n_classes},
         batched=() if loss.reduction == "mean" else ("y", "target"),
     )
 
 
-def options(loss: CrossEntropy, n_classes: int) -> Mapping[str, Hashable]:
-    """What the references need to know of the loss: no weights are weights of one, none ignored is torch's −100.
-
-    As floats, JAX traces them like data.
-    """
+def options(loss: CrossEntropy) -> Mapping[str, Hashable]:
+    """What the references need to know of the loss; no index ignored is torch's −100, a float so that JAX traces it."""
     return {
         "reduction": loss.reduction,
-        "weights": loss.class_weights or (1.0,) * n_classes,
+        "weights": loss.class_weights,
         "ignored": -100.0 if loss.ignore_index is None else float(loss.ignore_index),
         "smoothing": loss.smoothing,
         "temperature": loss.temperature,
@@ -79,7 +77,7 @@ def torch_reference(
     y: Any,
     target: Any,
     reduction: str,
-    weights: tuple[float, ...],
+    weights: tuple[float, ...] | None,
     ignored: float,
     smoothing: float,
     temperature: float,
@@ -88,7 +86,7 @@ def torch_reference(
     import torch
     from torch.nn.functional import cross_entropy
 
-    weight = torch.tensor(weights, dtype=y.dtype)
+    weight = torch.ones(y.shape[1], dtype=y.dtype) if weights is None else torch.tensor(weights, dtype=y.dtype)
     if target.dtype.is_floating_point:
         total = target.numel() / target.shape[1]
     else:
@@ -104,7 +102,7 @@ def jax_reference(
     y: Any,
     target: Any,
     reduction: str,
-    weights: tuple[float, ...],
+    weights: tuple[float, ...] | None,
     ignored: float,
     smoothing: float,
     temperature: float,
@@ -114,7 +112,8 @@ def jax_reference(
     import jax.numpy as jnp
 
     log_a = jax.nn.log_softmax(jnp.moveaxis(y, 1, -1) / temperature, axis=-1)
-    n_classes, w = y.shape[1], jnp.array(weights, y.dtype)
+    n_classes = y.shape[1]
+    w = jnp.ones(n_classes, y.dtype) if weights is None else jnp.array(weights, y.dtype)
     if target.ndim == y.ndim:
         q, counts = jnp.moveaxis(target, 1, -1), jnp.ones((y.shape[0], *y.shape[2:]), y.dtype)
         total: Any = counts.sum()
