@@ -79,7 +79,7 @@ def told_apart(z):
 @pytest.mark.parametrize(
     ("f", "traces"),
     [
-        (lambda z: jax.nn.softmax(z, 1), 1),
+        (lambda z: z - z.max(1, keepdims=True), 1),
         (lambda z: z.sum(0), 1),
         (lambda z: z.mean(0), 1),
         (gathered, 1),  # JAX asks whether there are rows to gather from; there are no results that could be wrong
@@ -92,8 +92,8 @@ def test_what_full_arrays_taught_serves_empty_ones_where_it_may(f, traces):
     for n in (4, 0):
         z = np.arange(3.0 * n).reshape(n, 3)
         (y, pull), (want, pull_xla) = rule(z=z), xla(z=z)
-        np.testing.assert_allclose(y, want, rtol=1e-14, strict=True)
-        np.testing.assert_allclose(pull(y)["z"], pull_xla(want)["z"], rtol=1e-14, strict=True)
+        np.testing.assert_array_equal(y, want, strict=True)
+        np.testing.assert_array_equal(pull(y)["z"], pull_xla(want)["z"], strict=True)
     assert rule.evaluate.traces == traces
 
 
