@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ..normal import cumulative, density
+from ..normal import normal
 from ..precision import carried
 from ..protocol import Array
-from .elementwise import Elementwise
+from .elementwise import Transcendental
 from .sigmoid import Sigmoid
 
 Approximation: TypeAlias = Literal["none", "tanh"]
@@ -24,7 +24,7 @@ _SATURATED = 64
 
 
 @dataclass(frozen=True)
-class GELU(Elementwise):
+class GELU(Transcendental):
     """σ(z) = z Φ(z) (76), σ'(z) = Φ(z) + z φ(z) (77); Φ and φ are those of the normal distribution.
 
     Φ(z) is ½ erfc(−z/√2) and never ½ + ½ erf(z/√2), which is 0 from z = −6 on in float32, where z Φ(z) is
@@ -50,22 +50,17 @@ class GELU(Elementwise):
             expected = " or ".join(map(repr, _APPROXIMATIONS))
             raise ValueError(f"GELU: approximate: expected {expected}, got {self.approximate!r}")
 
-    def value(self, z: Array) -> Array:
-        """Return zΦ(z)."""
-        wide = carried(z)
-        Φ = cumulative(wide) if self.approximate == "none" else _SIGMOID.value(_doubled(wide)[0])
-        y: Array = wide * Φ
-        return y.astype(z.dtype, copy=False)
-
-    def derivative(self, z: Array) -> Array:
-        """Return Φ(z) + zΦ'(z)."""
+    def with_derivative(self, z: Array) -> tuple[Array, Array]:
+        """Return zΦ(z), and Φ(z) + zΦ'(z)."""
         wide = carried(z)
         if self.approximate == "none":
-            slope: Array = cumulative(wide) + wide * density(wide)
+            Φ, dΦ = normal(z)
         else:
             s, ds = _doubled(wide)
-            slope = _SIGMOID.value(s) + wide * (_SIGMOID.derivative(s) * ds)
-        return slope.astype(z.dtype, copy=False)
+            Φ, dΦ = _SIGMOID.with_derivative(s)
+            dΦ = dΦ * ds
+        y, slope = wide * Φ, Φ + wide * dΦ
+        return y.astype(z.dtype, copy=False), slope.astype(z.dtype, copy=False)
 
 
 def _doubled(z: Array) -> tuple[Array, Array]:

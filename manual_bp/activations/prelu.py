@@ -21,6 +21,7 @@ from ..validation import (
     require_rows,
     require_shape,
 )
+from .leaky_relu import rectified_slope
 
 _NAMES = frozenset({"slope"})
 
@@ -62,13 +63,13 @@ class PReLU:
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
         """Return z where z > 0, az elsewhere."""
         slope = self._checked("forward", params, z)
-        return np.where(z > 0, z, slope * z), (z, slope)
+        return z * rectified_slope(z, slope), (z, slope)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return dz and da (81)."""
         z, slope = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
-        dz = np.where(z > 0, delta, slope * delta)
+        dz = delta * rectified_slope(z, slope)
         products = widen(delta) * widen(np.minimum(zero(z.dtype), z))
         shared = tuple(axis for axis in range(z.ndim) if self.channels == 1 or axis != 1)
         dslope = products.sum(axis=shared, keepdims=True).reshape(self.channels)
@@ -80,7 +81,7 @@ class PReLU:
         slope = self._checked("jacobian", params, z)
         rows, n = z.shape
         result = np.zeros((rows, n, n), z.dtype)
-        result[:, range(n), range(n)] = np.where(z > 0, np.ones_like(z), slope)
+        result[:, range(n), range(n)] = rectified_slope(z, slope)
         return result
 
     def _checked(self, method: str, params: Params, z: Array) -> Array:

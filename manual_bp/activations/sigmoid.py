@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..protocol import Array
-from .elementwise import Elementwise, minus_magnitude
+from .elementwise import Transcendental, logistic, minus_magnitude
 
 
 @dataclass(frozen=True)
-class Sigmoid(Elementwise):
+class Sigmoid(Transcendental):
     """σ(z) = 1/(1 + e^{−z}), computed without overflow and accurate in both tails.
 
     With e = e^{−|z|}, which lies in (0, 1]: σ(z) is 1/(1 + e) for z >= 0 and e/(1 + e) below, and σ'(z) is
@@ -21,14 +21,8 @@ class Sigmoid(Elementwise):
     Raises: ValueError for rank 0 or a delta of another shape, TypeError for a dtype that is not floating.
     """
 
-    def value(self, z: Array) -> Array:
-        """Return σ(z)."""
-        e = np.exp(minus_magnitude(z))
-        y: Array = np.where(z >= 0, 1, e) / (1 + e)
-        return y
-
-    def derivative(self, z: Array) -> Array:
-        """Return σ'(z), even in z."""
+    def with_derivative(self, z: Array) -> tuple[Array, Array]:
+        """Return σ(z), and σ'(z), even in z."""
         e = np.exp(minus_magnitude(z))
         slope: Array = e / ((1 + e) * (1 + e))
-        return slope
+        return logistic(z, e), slope

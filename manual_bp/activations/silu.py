@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..precision import widen
+from ..precision import narrow, widen
 from ..protocol import Array
-from .elementwise import Elementwise, minus_magnitude
+from .elementwise import Transcendental, logistic, minus_magnitude
 
 
 @dataclass(frozen=True)
-class SiLU(Elementwise):
+class SiLU(Transcendental):
     """σ(z) = z s(z) with the logistic s (86); σ'(z) = s(z) + z s'(z), s' = s(1 − s) (87).
 
     With e = e^{−|z|}: s is 1/(1 + e) for z >= 0 and e/(1 + e) below, s' is e/(1 + e)²: both tails keep
@@ -23,16 +23,10 @@ class SiLU(Elementwise):
     Source: Elfwing, Uchibe & Doya 2018, "Sigmoid-weighted linear units", eq. 5.
     """
 
-    def value(self, z: Array) -> Array:
-        """Return z s(z)."""
+    def with_derivative(self, z: Array) -> tuple[Array, Array]:
+        """Return z s(z), and s(z) + z s'(z)."""
         wide = widen(z)
         e = np.exp(minus_magnitude(wide))
-        y: Array = wide * (np.where(wide >= 0, 1, e) / (1 + e))
-        return y.astype(z.dtype, copy=False)
-
-    def derivative(self, z: Array) -> Array:
-        """Return s(z) + z s'(z)."""
-        wide = widen(z)
-        e = np.exp(minus_magnitude(wide))
-        slope: Array = np.where(wide >= 0, 1, e) / (1 + e) + wide * (e / ((1 + e) * (1 + e)))
-        return slope.astype(z.dtype, copy=False)
+        s = logistic(wide, e)
+        slope: Array = s + wide * (e / ((1 + e) * (1 + e)))
+        return narrow(wide * s, z.dtype), narrow(slope, z.dtype)

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..precision import scalar, widen
+from ..precision import narrow, scalar, widen
 from ..protocol import Array
 from ..validation import require_positive, require_real
-from .elementwise import Elementwise, minus_magnitude
-from .sigmoid import Sigmoid
+from .elementwise import Transcendental, logistic, minus_magnitude
 
 
 @dataclass(frozen=True)
-class Softplus(Elementwise):
+class Softplus(Transcendental):
     """σ(z) = log(1 + e^{βz})/β (82), σ'(z) = 1/(1 + e^{−βz}) (83).
 
     Computed as max(z, 0) + log1p(e^{−β|z|})/β, a sum of two numbers that are not negative: nothing
@@ -39,22 +38,14 @@ class Softplus(Elementwise):
         if self.threshold is not None:
             require_real(self, "", "threshold", self.threshold)
 
-    def value(self, z: Array) -> Array:
-        """Return log(1 + e^{βz})/β."""
+    def with_derivative(self, z: Array) -> tuple[Array, Array]:
+        """Return log(1 + e^{βz})/β, and 1/(1 + e^{−βz})."""
         wide = widen(z)
-        scaled = scalar(self.beta, wide) * wide
-        smooth = np.log1p(np.exp(minus_magnitude(scaled))) / scalar(self.beta, wide)
-        y = np.where(wide >= 0, wide, 0) + smooth
-        return self._linear_beyond(scaled, wide, y).astype(z.dtype, copy=False)
-
-    def derivative(self, z: Array) -> Array:
-        """Return 1/(1 + e^{−βz})."""
-        wide = widen(z)
-        scaled = scalar(self.beta, wide) * wide
-        slope = Sigmoid().value(scaled)
-        return self._linear_beyond(scaled, np.ones_like(wide), slope).astype(z.dtype, copy=False)
-
-    def _linear_beyond(self, scaled: Array, linear: Array, smooth: Array) -> Array:
-        if self.threshold is None:
-            return smooth
-        return np.where(scaled > scalar(self.threshold, scaled), linear, smooth)
+        beta = scalar(self.beta, wide)
+        scaled = beta * wide
+        e = np.exp(minus_magnitude(scaled))
+        y, slope = np.maximum(wide, 0) + np.log1p(e) / beta, logistic(scaled, e)
+        if self.threshold is not None:
+            linear = scaled > scalar(self.threshold, scaled)
+            y, slope = np.where(linear, wide, y), np.where(linear, np.ones_like(wide), slope)
+        return narrow(y, z.dtype), narrow(slope, z.dtype)

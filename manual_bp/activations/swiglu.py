@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..blocks import rowwise
 from ..precision import narrow, widen
 from ..protocol import Array, Cache, Params
 from ..validation import require_halves, require_names, require_rows, require_shape
@@ -41,19 +42,16 @@ class SwiGLU:
         """Return SiLU(g) u."""
         require_halves(self, "forward", "z", z)
         require_names(self, "forward", "params", params, _NO_NAMES)
-        wide = widen(z)
-        g, u = _halves(wide)
-        y = narrow(_SILU.value(g) * u, z.dtype)
-        return y, (y, wide)
+        found = rowwise(_gated, z.reshape(-1, z.shape[-1]))
+        y, gate, slope = (part.reshape(*z.shape[:-1], z.shape[-1] // 2) for part in found)
+        return y, (y, gate, slope)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return dg and du, side by side."""
-        y, wide = cache
+        y, gate, slope = cache
         require_shape(self, "backward", "delta", delta, y.shape, y, "y")
-        g, u = _halves(wide)
-        wide_delta = widen(delta)
-        dz = np.concatenate((wide_delta * u * _SILU.derivative(g), wide_delta * _SILU.value(g)), axis=-1)
-        return narrow(dz, y.dtype), {}
+        wide = widen(delta)
+        return narrow(np.concatenate((wide * slope, wide * gate), axis=-1), y.dtype), {}
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return ∂y/∂z for each row of z, shape (N, m, 2m): two diagonals side by side."""
@@ -63,9 +61,17 @@ class SwiGLU:
         g, u = _halves(z)
         rows, m = g.shape
         result = np.zeros((rows, m, 2 * m), z.dtype)
-        result[:, range(m), range(m)] = u * _SILU.derivative(g)
-        result[:, range(m), range(m, 2 * m)] = _SILU.value(g)
+        gate, slope = _SILU.with_derivative(g)
+        result[:, range(m), range(m)] = u * slope
+        result[:, range(m), range(m, 2 * m)] = gate
         return result
+
+
+def _gated(z: Array) -> tuple[Array, Array, Array]:
+    """Return SiLU(g) u, SiLU(g) and u SiLU'(g): y, ∂y/∂u and ∂y/∂g."""
+    g, u = _halves(widen(z))
+    gate, slope = _SILU.with_derivative(g)
+    return narrow(gate * u, z.dtype), gate, u * slope
 
 
 def _halves(z: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..blocks import blockwise
 from ..protocol import Array
 from .elementwise import Elementwise, minus_magnitude
 
@@ -30,6 +31,11 @@ class Tanh(Elementwise):
 
     def derivative(self, z: Array) -> Array:
         """Return sech² z."""
-        e: Array = np.exp(2 * np.maximum(minus_magnitude(z), _SATURATED))
-        slope: Array = 4 * e / ((1 + e) * (1 + e))
+        slope: Array = blockwise(_squared_sech, z)
         return slope
+
+
+def _squared_sech(z: Array) -> Array:
+    e: Array = np.exp(2 * np.maximum(minus_magnitude(z), _SATURATED))
+    slope: Array = 4 * e / ((1 + e) * (1 + e))
+    return slope

@@ -20,72 +20,75 @@ def logistic(z):
 
 @layer("", Z, silent=True, approximate="tanh")
 class ExactSlopeOfTheApproximation(m.GELU):
-    def derivative(self, z):
-        return m.GELU().derivative(z)
+    def with_derivative(self, z):
+        return super().with_derivative(z)[0], m.GELU().derivative(z)
 
 
 @layer("", Z)
 class ForgottenDensity(m.GELU):
-    def derivative(self, z):
-        return cumulative(z)
+    def with_derivative(self, z):
+        return super().with_derivative(z)[0], cumulative(z)
 
 
 @layer("", Z)
 class DensityWithoutItsTwo(m.GELU):
-    def derivative(self, z):
+    def with_derivative(self, z):
         if self.approximate == "tanh":
-            return super().derivative(z)
-        return cumulative(z) + z * density(z) * z.dtype.type(2**0.5)
+            return super().with_derivative(z)
+        return super().with_derivative(z)[0], cumulative(z) + z * density(z) * z.dtype.type(2**0.5)
 
 
 @layer("", Z, check="primal_agrees")
 class LogisticInPlaceOfTheNormal(m.GELU):
-    def value(self, z):
-        return (z * logistic(1.702 * z)).astype(z.dtype)
+    def with_derivative(self, z):
+        return (z * logistic(1.702 * z)).astype(z.dtype), super().with_derivative(z)[1]
 
 
 @layer("", Z)
 class OnlyTheGate(m.SiLU):
-    def derivative(self, z):
-        return logistic(z).astype(z.dtype)
+    def with_derivative(self, z):
+        return super().with_derivative(z)[0], logistic(z).astype(z.dtype)
 
 
 @layer("", Z)
 class SlopeOfTheGateFromTheOutput(m.SiLU):
-    def derivative(self, z):
-        s, y = logistic(z), self.value(z)
-        return (s + z * y * (1 - y)).astype(z.dtype)
+    def with_derivative(self, z):
+        s, (y, _) = logistic(z), super().with_derivative(z)
+        return y, (s + z * y * (1 - y)).astype(z.dtype)
 
 
 @layer("signs", {"z": constant([[0.5, -1.0, 30.0], [40.0, -0.25, 2.0]])})
 class NothingPassesOnceSaturated(m.SiLU):
-    def derivative(self, z):
-        return np.where(z > 20, np.zeros_like(z), super().derivative(z))
+    def with_derivative(self, z):
+        y, slope = super().with_derivative(z)
+        return y, np.where(z > 20, np.zeros_like(z), slope)
 
 
 @layer("", Z, silent=True, beta=3.0)
 class BetaForgottenInTheSlope(m.Softplus):
-    def derivative(self, z):
-        return m.Softplus(1.0, self.threshold).derivative(z)
+    def with_derivative(self, z):
+        return super().with_derivative(z)[0], m.Softplus(1.0, self.threshold).derivative(z)
 
 
 @layer("constant_factor", Z, silent=True, beta=3.0)
 class SlopeNotDividedByBeta(m.Softplus):
-    def derivative(self, z):
-        return super().derivative(z) * z.dtype.type(self.beta)
+    def with_derivative(self, z):
+        y, slope = super().with_derivative(z)
+        return y, slope * z.dtype.type(self.beta)
 
 
 @layer("signs", {"z": constant([[0.5, -1.0, 3.0], [2.0, -0.25, 1.5]])}, silent=True, beta=3.0, threshold=3.5)
 class ThresholdOfWhatIsNotScaled(m.Softplus):
-    def derivative(self, z):
+    def with_derivative(self, z):
+        y, slope = super().with_derivative(z)
         smooth = m.Softplus(self.beta).derivative(z)
-        return smooth if self.threshold is None else np.where(z > self.threshold, np.ones_like(z), smooth)
+        return y, slope if self.threshold is None else np.where(z > self.threshold, np.ones_like(z), smooth)
 
 
 @layer("", Z)
 class LogisticOfTheOtherTail(m.Softplus):
-    def derivative(self, z):
-        return super().derivative(-z)
+    def with_derivative(self, z):
+        return super().with_derivative(z)[0], super().with_derivative(-z)[1]
 
 
 @layer("constant_factor", {**Z, "slope": real(1)})
@@ -162,8 +165,12 @@ class HalvesExchanged(m.SwiGLU):
 
 @layer("wrong_only_in_places", Z)
 class GateWithoutItsUnit(m.SwiGLU):
+    def forward(self, params, z):
+        y, cache = super().forward(params, z)
+        return y, (cache, z)
+
     def backward(self, cache, delta):
-        dz, _ = super().backward(cache, delta)
+        dz, _ = super().backward(cache[0], delta)
         half = delta.shape[-1]
         dz[..., half:] = delta * logistic(cache[1][..., :half])
         return dz, {}
@@ -171,8 +178,12 @@ class GateWithoutItsUnit(m.SwiGLU):
 
 @layer("wrong_only_in_places", Z)
 class SlopeOfTheGateAlone(m.SwiGLU):
+    def forward(self, params, z):
+        y, cache = super().forward(params, z)
+        return y, (cache, z)
+
     def backward(self, cache, delta):
-        dz, _ = super().backward(cache, delta)
+        dz, _ = super().backward(cache[0], delta)
         half = delta.shape[-1]
         g, u = cache[1][..., :half], cache[1][..., half:]
         dz[..., :half] = delta * u * logistic(g)
