@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations.elementwise import minus_magnitude
+from ..activations.elementwise import logistic, minus_magnitude
+from ..blocks import rowwise
 from ..precision import scalar, widen
 from ..protocol import Array, Cache
 from ..validation import require_nonnegative, require_rows, require_shape
@@ -56,20 +57,23 @@ class BinaryCrossEntropyWithLogits:
     def forward(self, y: Array, target: Array) -> tuple[Any, Cache]:
         """Return L."""
         require_rows(self, "forward", "y", y)
-        wide, t = widen(y), widen(weights_like(self, target, y))
-        positives, negatives = self._weighed(t), 1 - t
-        minus_log = np.log1p(np.exp(minus_magnitude(wide)))
-        above = wide >= 0
-        lost = positives * (minus_log + np.where(above, 0, -wide)) + negatives * (minus_log + np.where(above, wide, 0))
-        return reduce_rows(lost.sum(axis=1), self.reduction, y.dtype), (y, positives, negatives)
+        lost, gradient = rowwise(self._rows, y, weights_like(self, target, y))
+        return reduce_rows(lost, self.reduction, y.dtype), (gradient, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return ((1 − t) s − p t (1 − s)) times delta."""
-        y, positives, negatives = cache
-        wide = widen(y)
+        gradient, dtype = cache
+        return scale_rows(self, gradient.copy(), delta, self.reduction, dtype)
+
+    def _rows(self, y: Array, target: Array) -> tuple[Array, Array]:
+        """Return (93) of each row, and (94), which shares its exponential."""
+        wide, t = widen(y), widen(target)
+        positives, negatives = self._weighed(t), 1 - t
         e = np.exp(minus_magnitude(wide))
-        s, rest = np.where(wide >= 0, 1, e) / (1 + e), np.where(wide >= 0, e, 1) / (1 + e)
-        return scale_rows(self, negatives * s - positives * rest, delta, self.reduction, y.dtype)
+        minus_log = np.log1p(e)
+        # Of two equals a maximum of exact numbers is the first: at 0, as in −|y|, the one of y >= 0.
+        lost = positives * (minus_log + np.maximum(0, -wide)) + negatives * (minus_log + np.maximum(wide, 0))
+        return lost.sum(axis=1), negatives * logistic(wide, e) - positives * logistic(-wide, e)
 
     def _weighed(self, t: Array) -> Array:
         """Return p t."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 import oracles.diagnosis.naming
@@ -90,3 +91,8 @@ def slip(
         return wrong
 
     return add
+
+
+def logistic(z: Any) -> Any:
+    """Return the logistic of z by the textbook, where a slip needs it."""
+    return 1 / (1 + np.exp(-np.clip(z, -80, 80)))

@@ -4,7 +4,7 @@ from dataclasses import fields
 from functools import partial
 
 import numpy as np
-from slips import slip
+from slips import logistic, slip
 
 import manual_bp as m
 from oracles.cases.losses.binary_cross_entropy_with_logits import shares
@@ -68,8 +68,10 @@ class PositivesWeighedForwardAlone(m.BinaryCrossEntropyWithLogits):
 @loss("", BINARY, silent=True, pos_weight=2.5)
 class NegativesWeighed(m.BinaryCrossEntropyWithLogits):
     def forward(self, y, target):
-        value, (y, positives, _) = super().forward(y, target)
-        return value, (y, target, self._weighed(1 - target)) if self.pos_weight else (y, positives, 1 - target)
+        value, (gradient, dtype) = super().forward(y, target)
+        s = logistic(y)
+        wrong = self._weighed(1 - target) * s - target * (1 - s)
+        return value, (wrong.astype(gradient.dtype) if self.pos_weight else gradient, dtype)
 
 
 @loss("constant_factor", BINARY)
@@ -81,9 +83,9 @@ class BinaryMeanOverTheEntries(m.BinaryCrossEntropyWithLogits):
 
 @loss("term_along_axis", BINARY)
 class SigmoidMinusOne(m.BinaryCrossEntropyWithLogits):
-    def backward(self, cache, delta=1.0):
-        y, positives, negatives = cache
-        return super().backward((y, np.ones_like(positives), negatives * 0), delta)
+    def forward(self, y, target):
+        value, (gradient, dtype) = super().forward(y, target)
+        return value, ((logistic(y) - 1).astype(gradient.dtype), dtype)
 
 
 @loss("", NEAR_AND_FAR, silent=True, threshold=0.3)

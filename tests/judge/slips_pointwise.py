@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from slips import slip
+from slips import logistic, slip
 
 import manual_bp as m
 from manual_bp.normal import cumulative, density
@@ -12,10 +12,6 @@ from oracles.strategies import constant, real
 
 Z = {"z": real(3, 4)}
 layer = partial(slip, manual_layer)
-
-
-def logistic(z):
-    return 1 / (1 + np.exp(-np.clip(z, -80, 80)))
 
 
 @layer("", Z, silent=True, approximate="tanh")

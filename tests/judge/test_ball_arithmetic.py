@@ -11,6 +11,7 @@ from forwards import FORWARDS, RNG, N, rule
 from hypothesis import given
 from hypothesis import strategies as st
 
+import manual_bp as m
 from manual_bp.normal import cumulative
 from oracles.exact.ball_arithmetic import ball_arithmetic, rounding_radius
 from oracles.finite_difference import finite_difference
@@ -79,6 +80,27 @@ def test_a_ball_is_asked_for_the_normal_distribution_that_numpy_lacks():
     assert np.all(np.abs(mid - seen.mid) <= radius + seen.radius)
     assert np.all(radius <= np.spacing(np.abs(mid)))
     assert mid[0] != 0
+
+
+SMOOTH = m.Sigmoid(), m.SiLU(), m.Softplus(), m.Softplus(2.0, 3.5), m.GELU(), m.GELU("tanh"), m.Tanh(), m.SwiGLU()
+WEIGHED = m.BinaryCrossEntropyWithLogits("sum", 3.0)
+
+
+@pytest.mark.parametrize("layer", [*SMOOTH, m.ReLU(), m.LeakyReLU(), m.LeakyReLU(2.0)], ids=repr)
+def test_at_zero_a_forward_takes_the_side_that_backward_takes(layer):
+    """A formula with branches is smooth if all take the same side; a dozen roundings, of numbers below 8."""
+    z = np.array([[0.0, 1.0, -2.0, -0.0, 0.0, 0.5]])
+    y, cache = layer.forward({}, z)
+    delta = N(y.shape)
+    mid, _ = exact(lambda z: layer.forward({}, z)[0], delta, z=z)["z"]
+    assert np.all(np.abs(mid - layer.backward(cache, delta)[0]) <= 2.0**-53 * 12 * 8)
+
+
+@pytest.mark.parametrize("loss", [m.BinaryCrossEntropyWithLogits(), WEIGHED], ids=repr)
+def test_at_zero_a_loss_takes_the_side_that_its_backward_takes(loss):
+    y, target = np.array([[0.0, 1.0, -2.0, -0.0]]), np.array([[0.25, 1.0, 0.5, 1.0]])
+    mid, _ = exact(lambda y: loss.forward(y, target)[0], np.ones(()), y=y)["y"]
+    assert np.all(np.abs(mid - loss.backward(loss.forward(y, target)[1])) <= 2.0**-53 * 12 * 8)
 
 
 def test_it_proves_what_torch_and_jax_lose():

@@ -58,3 +58,19 @@ def test_several_outputs_and_inputs():
     np.testing.assert_array_equal(total, x.reshape(2, -1) + 1)
     np.testing.assert_array_equal(double, 2 * x.reshape(2, -1))
     np.testing.assert_array_equal(rowwise(lambda a: a.sum(axis=1), x.reshape(-1, 2)), x.reshape(-1, 2).sum(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [None, 3.0, tuple(range(500))])
+def test_a_large_loss_is_that_of_its_rows(weight, dtype):
+    """A sum of n numbers of one sign: n roundings in either order; exponentials of 4 ulp, and ten operations."""
+    rng, eps = np.random.default_rng(0), np.finfo(dtype).eps
+    loss = m.BinaryCrossEntropyWithLogits("none", weight)
+    y, target = rng.standard_normal((333, 500)).astype(dtype), rng.random((333, 500)).astype(dtype)
+    value, cache = loss.forward(y, target)
+    gradient = loss.backward(cache, np.ones(len(y), dtype))
+    for i in (0, 130, 131, 200, 332):
+        of_row, row = loss.forward(y[i : i + 1], target[i : i + 1])
+        assert abs(value[i] - of_row[0]) <= (500 + 20) * eps * abs(of_row[0])
+        sizes = 1 + np.max(1 if weight is None else weight)
+        assert (np.abs(gradient[i] - loss.backward(row, np.ones(1, dtype))[0]) <= 20 * eps * sizes).all()
