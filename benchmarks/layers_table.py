@@ -30,9 +30,11 @@ def below(n: int, *shape: int) -> Any:
     return np.random.default_rng(0).integers(0, n, shape)
 
 
-def conv(n: int, c: int, h: int, out: int, k: int = 3) -> Bench:
+def conv(n: int, c: int, h: int, out: int, groups: int = 1) -> Bench:
     return Bench(
-        lambda m: m.Conv2d(c, out, k, padding=1), ((n, c, h, h),), lambda p, z: F.conv2d(z, p["W"], p["b"], 1, 1)
+        lambda m: m.Conv2d(c, out, 3, padding=1, groups=groups),
+        ((n, c, h, h),),
+        lambda p, z: F.conv2d(z, p["W"], p["b"], 1, 1, 1, groups),
     )
 
 
@@ -153,7 +155,7 @@ ELEMENTWISE: dict[str, Callable[[Any], Any]] = {
 # By the name in manual_bp: small, then large. What manual_bp does not have is left out.
 TABLE: dict[str, tuple[Bench, ...]] = {
     "Linear": (linear(32, 64, 64), linear(256, 1024, 1024)),
-    "Conv2d": (conv(2, 2, 6, 3), conv(8, 3, 32, 16), conv(16, 64, 28, 64)),
+    "Conv2d": (conv(2, 2, 6, 3), conv(8, 3, 32, 16), conv(16, 64, 28, 64), conv(8, 32, 56, 32, 32)),
     "ConvTranspose2d": (conv_transpose(2, 2, 6, 3), conv_transpose(16, 32, 14, 32)),
     "MaxPool2d": (max_pool(2, 3, 8, 8), max_pool(32, 32, 32, 32), overlapping_pool(32, 32, 32, 32)),
     "AvgPool2d": (avg_pool(2, 3, 8, 8), avg_pool(32, 32, 32, 32)),

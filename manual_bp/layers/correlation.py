@@ -4,7 +4,8 @@
 
 over everything that is named: images n, channels c of x and o of y, taps (i, j), windows (p, q); x is 0 outside.
 Its three partial derivatives are everything: ∂T/∂y slides the kernel over images (`maps`), ∂T/∂x spreads maps back
-to where the windows lay (`images`), its adjoint, and ∂T/∂W is the gradient of the weight in both (`weight`).
+to where the windows lay (`images`), its adjoint, and ∂T/∂W is the gradient of the weight in both (`weight`). In steps
+of 1 to spread is to slide the flipped kernel over the maps.
 
 For the images of one chunk, what the windows hold is written out as columns (C·taps, P), P windows: then each of the
 three is one matrix product for each image. A chunk is one image, or several small ones.
@@ -41,6 +42,10 @@ class Correlation:
     def images(self, W: Array, y: Array, extent: Pair) -> Array:
         """Return ∂T/∂x, shape (N, C, *extent), of a weight and maps (N, O, rows, columns)."""
         count, channels = y.shape[2:], W.shape[1] * self.groups
+        # Columns of y are fewer passes than spreading, but hold O numbers for each tap and place, not C.
+        if y.shape[1] <= 2 * channels and (flipped := self._flipped(extent, count)):
+            parts = W.reshape(self.groups, -1, *W.shape[1:]).swapaxes(1, 2)[..., ::-1, ::-1]
+            return flipped.maps(parts.reshape(channels, -1, *W.shape[2:]), y, extent)
         x = np.empty_like(y, order="C", shape=(len(y), channels, *extent))
         matrix, maps = self._matrix(W).swapaxes(1, 2), self._grouped(y)
         shape = self.windows.padded_shape(extent, count)
@@ -61,6 +66,17 @@ class Correlation:
             each = np.matmul(maps[rows], columns.swapaxes(2, 3))
             total += each[0] if len(each) == 1 else each.sum(axis=0)
         return total.reshape(kernel)
+
+    def _flipped(self, extent: Pair, count: Pair) -> Correlation | None:
+        """Return what slides the flipped kernel over maps, so that its maps are images; in steps of 1 there is one."""
+        w = self.windows
+        around = []
+        for n, windows, span, (first, _) in zip(extent, count, w.span, w.padding, strict=True):
+            before = span - 1 - first
+            around.append((before, n + span - 1 - windows - before))
+        if w.stride != (1, 1) or min(map(min, around)) < 0:
+            return None
+        return Correlation(Windows(w.kernel, w.stride, w.dilation, (around[0], around[1])), self.groups)
 
     def _columns(self, x: Array, count: Pair) -> Iterator[tuple[slice, Array]]:
         """Yield the images chunk by chunk, with what their windows hold, (B, groups, C/groups·taps, P)."""
