@@ -23,7 +23,7 @@ from ..validation import (
     require_positive,
     require_shape,
 )
-from .channels import channel_sums
+from .channels import channel_products, channel_sums
 from .normalization import Channels, Normalized, normalized, pull_back
 
 _CHANNELS = Channels()
@@ -107,10 +107,9 @@ class BatchNorm:
         else:
             scale = 1 / np.sqrt(var + scalar(self.eps, x))
             by = Normalized((x - mean) * scale, mean, var, scale)
-        y, gamma = by.x_hat.copy(), None
+        gamma = widen(params["gamma"])[:, None] if self.affine else None
+        y = by.x_hat.copy() if gamma is None else by.x_hat * gamma
         if self.affine:
-            gamma = widen(params["gamma"])[:, None]
-            y *= gamma
             y += widen(params["beta"])[:, None]
         y = narrow(y.reshape(z.shape), z.dtype)
         cache = z, gamma, by
@@ -128,7 +127,7 @@ class BatchNorm:
         dz = (self._in_training if self.training else self._in_evaluation)(g, by, [widen(x) for x in moved])
         dparams = {}
         if self.affine:
-            dparams = {"gamma": channel_sums(of_y * by.x_hat), "beta": channel_sums(of_y)}
+            dparams = {"gamma": channel_products(of_y, by.x_hat), "beta": channel_sums(of_y)}
         dz, *state = (narrow(x, z.dtype) for x in dz)
         return (dz.reshape(z.shape), *state), {name: narrow(d, z.dtype) for name, d in dparams.items()}
 
@@ -137,16 +136,16 @@ class BatchNorm:
         m, size = scalar(self.momentum, g), _CHANNELS.size(g)
         pull_back(g, by, _CHANNELS, self.eps)
         dz, (of_mean, of_var) = g, moved
-        if size > 0:
+        if size > 0 and of_mean.any():  # hardly ever: who derives by a running state?
             dz += (m * of_mean / size)[:, None]
-        if size > 1:  # z − μ is z̃ times √(σ² + ε)
+        if size > 1 and of_var.any():  # z − μ is z̃ times √(σ² + ε)
             dz += by.x_hat * ((2 * m * of_var / (size - 1))[:, None] / by.scale)
         return dz, *((1 - m) * x if known else x.copy() for known, x in zip(self._known(size), moved, strict=True))
 
     def _in_evaluation(self, g: Array, by: Normalized, moved: list[Array]) -> tuple[Array, ...]:
         """Return (42), for g = ∂L/∂z̃."""
         scale = by.scale[:, 0]
-        return g * by.scale, -channel_sums(g) * scale, -channel_sums(g * by.x_hat) * scale * scale / 2
+        return g * by.scale, -channel_sums(g) * scale, -channel_products(g, by.x_hat) * scale * scale / 2
 
     def _moved(self, size: int, state: list[Array], by: Normalized) -> Iterator[Array]:
         """Yield (39): the running mean and variance, each a step nearer to the batch's where it has one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from ..precision import ones
 from ..protocol import Array
 
@@ -13,6 +15,14 @@ def channel_sums(x: Array) -> Array:
     n, channels, places = x.shape[0], x.shape[1], prod(x.shape[2:])
     each = x.reshape(n * channels, places).dot(ones(places, x.dtype)) if places != 1 else x
     total: Array = ones(n, x.dtype).dot(each.reshape(n, channels))
+    return total
+
+
+def channel_products(x: Array, y: Array) -> Array:
+    """Return the sums of the products x y, both (N, C, P), over everything but the channels: shape (C,)."""
+    if x.shape[2] == 1:
+        return channel_sums(x * y)
+    total: Array = ones(len(x), x.dtype).dot(np.vecdot(x, y))
     return total
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..precision import ones, scalar
 from ..protocol import Array
-from .channels import channel_sums
+from .channels import channel_products, channel_sums
 
 
 class Groups(Protocol):
@@ -69,7 +69,7 @@ class Channels:
 
     def mean_product(self, x: Array, y: Array) -> Array:
         """Return the mean of the products over each channel, (C, 1)."""
-        return self.mean(x * y)
+        return channel_products(x, y)[:, None] / max(self.size(x), 1)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..blocks import blocks
 from ..precision import narrow, ones, widen
 from ..protocol import Array, Cache, Params
 from ..validation import (
@@ -24,7 +24,6 @@ from ..validation import (
 )
 from .normalization import Normalized, Rows, normalized, pull_back
 
-_BLOCK = 1 << 18  # bytes of rows
 _ROWS = Rows()
 
 
@@ -62,23 +61,23 @@ class RowNorm(ABC):
         flat = widen(z).reshape(-1, prod(self._axes()))
         gamma, beta = (widen(params[n]).ravel() if n in params else None for n in ("gamma", "beta"))
         y = np.empty_like(flat, order="C")
-        blocks = []
-        for rows in _blocks(flat):
+        found = []
+        for rows in blocks(flat):
             block = normalized(flat[rows], _ROWS, self.eps, centred=self.centred)
             np.multiply(block.x_hat, 1 if gamma is None else gamma, out=y[rows])
             if beta is not None:
                 y[rows] += beta
-            blocks.append((rows, block))
-        return narrow(y.reshape(z.shape), z.dtype), (z, gamma, blocks)
+            found.append((rows, block))
+        return narrow(y.reshape(z.shape), z.dtype), (z, gamma, found)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return ∂L/∂z, and the gradients of γ and β where there are any."""
-        z, gamma, blocks = cache
+        z, gamma, found = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
         flat = widen(delta).reshape(-1, prod(self._axes()))
         dz = np.empty_like(flat, order="C")
         dparams = {name: np.zeros_like(flat, order="C", shape=flat.shape[1]) for name in self._shapes()}
-        for rows, block in blocks:
+        for rows, block in found:
             of_y, g = flat[rows], dz[rows]
             np.multiply(of_y, 1 if gamma is None else gamma, out=g)
             self._pull_back(g, block)
@@ -99,9 +98,3 @@ class RowNorm(ABC):
         """Return what `init` gives and `forward` expects."""
         names = ("gamma", "beta") if self.centred else ("gamma",)
         return dict.fromkeys(names, self._axes()) if self.affine else {}
-
-
-def _blocks(flat: Array) -> Iterator[slice]:
-    """Yield slices of rows."""
-    step = max(1, _BLOCK // (flat.shape[1] * flat.itemsize))
-    return (slice(start, start + step) for start in range(0, len(flat), step))
