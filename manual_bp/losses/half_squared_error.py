@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..precision import widen
 from ..protocol import Array, Cache
 from ..validation import require_rows
@@ -35,7 +37,7 @@ class HalfSquaredError:
         """Return L."""
         require_rows(self, "forward", "y", y)
         error = widen(y) - widen(weights_like(self, target, y))
-        return reduce_rows((error * error).sum(axis=1) / 2, self.reduction, y.dtype), (error, y.dtype)
+        return reduce_rows(np.vecdot(error, error) / 2, self.reduction, y.dtype), (error, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
         """Return (y − y*) times delta."""

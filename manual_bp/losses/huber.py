@@ -48,7 +48,7 @@ class Huber:
         error = widen(y) - widen(weights_like(self, target, y))
         threshold = scalar(self.threshold, error)
         clipped = np.minimum(np.maximum(error, -threshold), threshold)
-        rows = (clipped * (error - clipped / 2)).sum(axis=1)
+        rows = np.vecdot(clipped, error - clipped / 2)
         return reduce_rows(rows, self.reduction, y.dtype), (clipped, y.dtype)
 
     def backward(self, cache: Cache, delta: Any = 1.0) -> Array:
