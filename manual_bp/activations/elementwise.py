@@ -94,7 +94,7 @@ def minus_magnitude(z: Array) -> Array:
 
 def logistic(z: Array, e: Array) -> Array:
     """Return 1/(1 + e^{−z}), given e = e^{−|z|}: 1/(1 + e) where z >= 0 and e/(1 + e) elsewhere."""
-    # Of floats e <= 1 makes the choice a maximum, without the branch that costs np.where ten times as much.
+    # As e <= 1, the choice is a maximum: np.where would take a branch for each entry, and guess wrong half the time.
     above = np.where(z >= 0, 1, e) if z.dtype == OBJECT else np.maximum(z >= 0, e)
     result: Array = above / (1 + e)
     return result
