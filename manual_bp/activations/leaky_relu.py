@@ -39,8 +39,8 @@ class LeakyReLU(Elementwise):
 
     def value(self, z: Array) -> Array:
         """Return z where z > 0, slope·z elsewhere."""
-        slope = scalar(self.slope, z)
-        y: Array = (np.maximum if slope <= 1 else np.minimum)(slope * z, z)
+        # Of two equals a maximum of exact numbers is the first: at 0 the slope is that of z <= 0.
+        y: Array = np.maximum(0, z) + scalar(self.slope, z) * np.minimum(z, 0)
         return y
 
     def derivative(self, z: Array) -> Array:
