@@ -7,8 +7,9 @@ import plants_sequences  # noqa: F401
 import pytest
 from planting import PLANTS
 
-from oracles import Disagreement, diagnosis
+from oracles import Disagreement
 from oracles.conformance import search
+from oracles.diagnosis import naming
 
 KINDS = {
     *("Residual", "Parallel", "Rowwise", "SequenceNetwork"),
@@ -19,13 +20,13 @@ KINDS = {
 @pytest.fixture
 def patterns(monkeypatch):
     """The ids of what is diagnosed."""
-    found, diagnose = [], diagnosis.diagnose
+    found, diagnose = [], naming.diagnose
 
     def noted(symptoms):
         found.append(diagnose(symptoms))
         return found[-1]
 
-    monkeypatch.setattr(diagnosis, "diagnose", noted)
+    monkeypatch.setattr(naming, "diagnose", noted)
     return found
 
 
