@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from plants import right
 
 from oracles import Rule, jax_vjp, manual, torch_autograd
 
@@ -119,12 +118,19 @@ def torch_split(z):
     return z.sin(), z * 2
 
 
+def affine_back(cache, d):
+    z, W = cache
+    return {"z": d @ W.T, "W": z.T @ d, "b": d.sum(0, keepdims=True)}
+
+
 def elementwise(f, df, torch_f, z, delta):
     return layer(torch_autograd(torch_f), lambda z: (f(z), z), lambda z, d: {"z": d * df(z)}, delta, z=z)
 
 
 Z, W, B, D = draw(4, 3), draw(3, 5), draw(1, 5), draw(4, 5)
-DENSE = layer(torch_autograd(lambda z, W, b: z @ W + b), lambda z, W, b: (z @ W + b, (z, W)), right, D, z=Z, W=W, b=B)
+DENSE = layer(
+    torch_autograd(lambda z, W, b: z @ W + b), lambda z, W, b: (z @ W + b, (z, W)), affine_back, D, z=Z, W=W, b=B
+)
 SQUARE = replace(DENSE, primals={"z": draw(4, 4), "W": draw(4, 4), "b": draw(1, 4)}, delta=draw(4, 4))
 SOFTMAX = layer(jax_vjp(jnp_softmax), lambda z: (np_softmax(z),) * 2, softmax_back, draw(3, 5), z=draw(3, 5))
 NORM = layer(torch_autograd(torch_layer_norm), np_layer_norm, layer_norm_back, draw(3, 6), z=draw(3, 6))
@@ -265,14 +271,7 @@ DEFECTS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("signs", "z is negative", RELU, "z", lambda c, d, g: np.where(c < 0, 0.01 * d, g), -1),
     ("ties", "entries of z are equal", MAX, "z", lambda c, d, g: (c == c.max(-1, keepdims=True)) * d[:, None], -1),
     ("masked", "keep is not set", MASKED, "z", lambda c, d, g: 2 * c[0] * d, -1),
-    (
-        "saturated",
-        "|z| is large",
-        SATURATED,
-        "z",
-        lambda c, d, g: at(g, np.abs(c) == 1, np.nan),
-        0,
-    ),
+    ("saturated", "|z| is large", SATURATED, "z", lambda c, d, g: at(g, np.abs(c) == 1, np.nan), 0),
     ("wrong_only_in_places", "in the last slice along axis 2", CONV, "x", lambda c, d, g: at(g, np.s_[:, :, -1], 0), 0),
     ("wrong_only_in_places", "border", SQUARE, "W", lambda c, d, g: np.pad(g[1:-1, 1:-1], 1), 5),
     ("sign_of_some", "absolute value", DENSE, "z", lambda c, d, g: np.abs(g), -1),

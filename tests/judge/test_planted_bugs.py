@@ -1,40 +1,98 @@
-"""The judge can see: every planted bug dies by the check named beside it, and every check has one to kill."""
+"""Every planted bug is refused by its check and diagnosed as it says, and the right operation in its place is not."""
+
+from collections import Counter
+from inspect import signature
 
 import pytest
-from plants import PLANTS
+from bugs.planting import BUGS
 
 from oracles import Disagreement
 from oracles.checks import CHECKS
 from oracles.conformance import search
+from oracles.diagnosis import naming
+from oracles.judging.judge import judge
+from oracles.registry import entries
+from oracles.reporting.report import diagnosis_of
+from oracles.strategies import point_at
 
-EXAMPLES = 60
+EXAMPLES = 240
+SEARCHES = [
+    pytest.param(bug, dtype, marks=() if bug.quick else pytest.mark.deep, id=f"{bug.cases}-{bug.name}-{dtype}")
+    for bug in BUGS
+    for dtype in (bug.dtypes if bug.quick else bug.dtypes[:1])
+]
 
 
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda p: f"{p.name}-by-{p.killer}")
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_planted_bug_is_killed(plant, dtype):
-    if plant.name == "gradient_always_in_float64" and dtype == "float64":
-        dtype = "float32"  # it is no bug in float64
+def of_each(bugs):
+    return pytest.mark.parametrize("bug", bugs, ids=lambda bug: f"{bug.cases}-{bug.name}")
+
+
+def judged(case, dtype, seed, *, by=""):
+    """What the judge finds at one point, in the output alone where that is all that a check looks at, or the check."""
+    point, oracles = point_at(case.subject, case.primals, dtype, seed=seed), case.oracles()
+    if by != "primal_agrees":
+        result = judge(case.subject, point.primals, point.delta, oracles, kinks="declared")
+        if result.refuses or not by:
+            return result
+    return CHECKS[by](case, point, oracles)
+
+
+@pytest.mark.parametrize(("bug", "dtype"), SEARCHES)
+def test_it_is_refused(bug, dtype):
     with pytest.raises(Disagreement) as refused:
-        search(plant.planted(), plant.killer, dtype, max_examples=EXAMPLES, seed=0)
-    assert refused.value.result.check == plant.killer
-    assert refused.value.verdict in ("wrong", "kink", "unstable")
+        search(bug.planted(), bug.check, dtype, max_examples=EXAMPLES, seed=0)
+    assert refused.value.result.check == bug.check
+    assert refused.value.verdict == bug.verdict
+    assert refused.value.diagnosis
     assert len(str(refused.value).splitlines()) <= 25
 
 
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda p: p.name)
-def test_without_the_bug_the_same_check_passes(plant):
-    tally = search(plant.sound(), plant.killer, "float32", max_examples=EXAMPLES, seed=0)
-    assert sum(tally.examples.values()) >= EXAMPLES / 2
+@pytest.mark.slow
+@of_each(BUGS)
+def test_it_is_diagnosed(bug, monkeypatch):
+    found, diagnose = [], naming.diagnose
+    monkeypatch.setattr(naming, "diagnose", lambda symptoms: found.append(diagnose(symptoms)) or found[-1])
+    wrong = judged(bug.spoilt(bug.shown), bug.dtypes[0], 5, by=bug.check)
+    assert wrong.refuses
+    diagnosis_of(wrong)
+    assert [each.pattern for each in found or [naming.NOTHING]] == [bug.pattern]
+    assert not judged(bug.shown, bug.dtypes[0], 5).refuses
 
 
-def test_every_check_has_a_planted_bug():
-    assert {p.killer for p in PLANTS} == set(CHECKS)
+@of_each([bug for bug in BUGS if bug.silent])
+def test_it_is_silent_where_it_says_so(bug):
+    """What is tested there alone, passes."""
+    assert not any(judged(bug.spoilt(bug.silent), "float64", seed).refuses for seed in range(1, 6))
+
+
+def options(kind):
+    return {name for name, p in signature(kind).parameters.items() if p.default is not p.empty}
+
+
+def as_it_comes(operation):
+    """Whether all options of an operation are as they are by default."""
+    given = []
+    for name, p in signature(type(operation)).parameters.items():
+        if name not in options(type(operation)):
+            given += getattr(operation, name) if p.kind is p.VAR_POSITIONAL else [getattr(operation, name)]
+    return operation == type(operation)(*given)
+
+
+def test_every_operation_has_three_and_one_that_is_silent_as_it_comes():
+    kinds = {e.speaks_for for e in entries() if e.module.startswith("oracles.cases.")}
+    count = Counter(bug.of for bug in BUGS)
+    assert count.keys() == kinds
+    assert min(count.values()) >= 3
+    silent = {bug.of for bug in BUGS if bug.silent and as_it_comes(bug.silent.subject.lifted)}
+    assert {kind for kind in kinds if options(kind)} <= silent
+
+
+def test_every_check_has_one_in_every_run():
+    assert {bug.check for bug in BUGS if bug.quick} == set(CHECKS)
 
 
 def test_a_failing_example_shrinks_to_the_smallest():
-    by_name = {p.name: p for p in PLANTS}
-    plant = by_name["bias_gradient_not_summed_over_the_batch"]
+    bug = next(bug for bug in BUGS if bug.name == "bias_gradient_not_summed_over_the_batch")
     with pytest.raises(Disagreement) as refused:
-        search(plant.planted(), plant.killer, "float64", max_examples=EXAMPLES, seed=0)
+        search(bug.planted(), bug.check, "float64", max_examples=EXAMPLES, seed=0)
     assert refused.value.evidence.reason in ("shape (2, 1), expected (1, 1)", "shape (0, 1), expected (1, 1)")

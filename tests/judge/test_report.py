@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from bugs.planting import BUGS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
-from plants import PLANTS
 
 import oracles
 from oracles import Disagreement
@@ -121,7 +121,7 @@ def test_a_script_of_tuples_and_integers(tmp_path):
 
 
 def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
-    plant = next(p for p in PLANTS if p.name == "weight_not_transposed_right_for_square_symmetric")
+    bug = next(bug for bug in BUGS if bug.name == "square_weight_not_transposed")
     settings.register_profile("stored", database=DirectoryBasedExampleDatabase(tmp_path), max_examples=200)
     before = settings.get_current_profile_name()
     settings.load_profile("stored")
@@ -131,7 +131,7 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
                 search(
-                    plant.planted(), plant.killer, "float64", label="stored", tally=tally,
+                    bug.planted(), bug.check, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
             counts.append(len(points))

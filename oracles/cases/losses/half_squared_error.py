@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -22,9 +23,14 @@ def half_squared_error(draw: st.DrawFn) -> Case:
         {"y": real(*shape), "target": real(*shape)},
         torch=torch_reference,
         jax=jax_reference,
-        options={"reduction": loss.reduction},
+        options=options(loss),
         batched=() if loss.reduction == "mean" else ("y", "target"),
     )
+
+
+def options(loss: HalfSquaredError) -> Mapping[str, Hashable]:
+    """What the references need to know of the loss."""
+    return {"reduction": loss.reduction}
 
 
 def torch_reference(y: Any, target: Any, reduction: str) -> Any:

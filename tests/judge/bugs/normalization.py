@@ -1,72 +1,72 @@
-"""Slips in normalization."""
-
-from functools import partial
+"""Bugs in normalization."""
 
 import numpy as np
-from slips import slip
 
 import manual_bp as m
+from bugs.planting import at, bug
 from manual_bp.layers.normalization import Rows
-from oracles.lifts.manual import manual_layer
 from oracles.strategies import constant, positive, real
 
-batch = partial(slip, manual_layer, required={"n": 2})
-layer = partial(slip, manual_layer, required={"shape": (3,)})
-BATCH = {"z": real(3, 2, 2), "running_mean": real(2), "running_var": positive(2), "gamma": real(2), "beta": real(2)}
-ROWS = {"z": real(4, 3), "gamma": real(3), "beta": real(3)}
-PLAIN = ROWS | {"gamma": constant(np.ones(3))}
-AXES = {"z": real(4, 2, 3), "gamma": real(2, 3), "beta": real(2, 3)}
+ONES = {"gamma": constant(np.ones(3))}
 
 
-def without_beta(primals):
-    return {name: drawn for name, drawn in primals.items() if name != "beta"}
+def batch_norm(**options):
+    return at(m.BatchNorm(2, **options), z=real(3, 2, 2), running_mean=real(2), running_var=positive(2))
 
 
-@batch("term_along_axis", BATCH)
-class RunningStateHasNoPullback(m.BatchNorm):
+def layer_norm(*shape, **inputs):
+    return at(m.LayerNorm(shape or (3,)), z=real(4, *(shape or (3,))), **inputs)
+
+
+def rms_norm(**inputs):
+    return at(m.RMSNorm((3,)), z=real(4, 3), **inputs)
+
+
+@bug("term_along_axis", batch_norm())
+class RunningStatisticsDetached(m.BatchNorm):
     def _in_training(self, g, by, moved):
         dz = super()._in_training(g, by, [np.zeros_like(x) for x in moved])[0]
         return dz, *super()._in_training(g.copy(), by, moved)[1:]
 
 
-@batch("term_along_axis", BATCH, silent=True, training=False)
-class PullsBackAsInTraining(m.BatchNorm):
+@bug("term_along_axis", batch_norm(training=False), silent=batch_norm())
+class TrainingBackwardInEvaluation(m.BatchNorm):
     def _in_evaluation(self, g, by, moved):
         _, *state = super()._in_evaluation(g, by, moved)
         return super()._in_training(g.copy(), by, [np.zeros_like(x) for x in state])[0], *state
 
 
-@batch("all_zero", BATCH, silent=True, training=False)
-class RunningVarianceIsAConstant(m.BatchNorm):
+@bug("all_zero", batch_norm(training=False), silent=batch_norm())
+class RunningVarianceDetached(m.BatchNorm):
     def _in_evaluation(self, g, by, moved):
         dz, of_mean, of_var = super()._in_evaluation(g, by, moved)
         return dz, of_mean, np.zeros_like(of_var)
 
 
-@batch("", BATCH, check="primal_agrees")
-class RunningVarianceOfThePopulation(m.BatchNorm):
+@bug("", batch_norm(), check="primal_agrees")
+class BiasedRunningVariance(m.BatchNorm):
     def _moved(self, size, state, by):
         mean, var = super()._moved(size, state, by)
         old = state[1]
         return mean, (old + (var - old) * ((size - 1) / size if size > 1 else 1)).astype(var.dtype)
 
 
-@layer("", ROWS)
-class VarianceTakenForAConstant(m.LayerNorm):
+@bug("", layer_norm())
+class VarianceDetached(m.LayerNorm):
     def _pull_back(self, g, block):
         g -= Rows().mean(g)
         g *= block.scale
 
 
-@layer("", ROWS, silent=PLAIN)
-class GammaForgottenGoingBack(m.LayerNorm):
+@bug("", layer_norm(), silent=layer_norm(**ONES))
+class GammaIgnoredInBackward(m.LayerNorm):
     def backward(self, cache, delta):
         z, _, blocks = cache
         return super().backward((z, None, blocks), delta)
 
 
-@layer("", AXES, silent=ROWS, shape=(2, 3))
-class LastAxisAloneGoingBack(m.LayerNorm):
+@bug("", layer_norm(2, 3), silent=layer_norm())
+class LastAxisOnlyInBackward(m.LayerNorm):
     def backward(self, cache, delta):
         dz, grads = super().backward(cache, delta)
         z, gamma, _ = cache
@@ -77,7 +77,7 @@ class LastAxisAloneGoingBack(m.LayerNorm):
         return dz, grads
 
 
-@layer("", ROWS, check="primal_agrees")
+@bug("", layer_norm(), check="primal_agrees")
 class EpsOutsideTheRoot(m.LayerNorm):
     def forward(self, params, z):
         plain = type(self).__mro__[1](self.shape, 1e-30, self.affine)
@@ -88,21 +88,21 @@ class EpsOutsideTheRoot(m.LayerNorm):
         return ((y - beta) * (deviation / (deviation + z.dtype.type(self.eps))) + beta), super().forward(params, z)[1]
 
 
-@layer("term_along_axis", without_beta(ROWS))
-class CentredGoingBack(m.RMSNorm):
+@bug("term_along_axis", rms_norm())
+class MeanSubtractedInBackward(m.RMSNorm):
     def _pull_back(self, g, block):
         super()._pull_back(g, block)
         g -= Rows().mean(g)
 
 
-@layer("", without_beta(ROWS), silent=without_beta(PLAIN))
-class GammaForgotten(m.RMSNorm):
+@bug("", rms_norm(), silent=rms_norm(**ONES))
+class RMSNormGammaIgnoredInBackward(m.RMSNorm):
     def backward(self, cache, delta):
         z, _, blocks = cache
         return super().backward((z, None, blocks), delta)
 
 
-@layer("term_along_axis", without_beta(ROWS))
-class MeanSquareTakenForAConstant(m.RMSNorm):
+@bug("term_along_axis", rms_norm())
+class MeanSquareDetached(m.RMSNorm):
     def _pull_back(self, g, block):
         g *= block.scale
