@@ -15,17 +15,14 @@ Exit status: 0 if both agreed and the held-out accuracy reached 97 %, 1 if not, 
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from digits_training import Record, arguments, digits
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import oracles
 from manual_bp import (
@@ -51,7 +48,6 @@ EVALUATED = Sequential(*(replace(x, training=False) if hasattr(x, "training") el
 LOSS = SoftmaxCrossEntropy("mean")
 OPTIMIZER = Adam(3e-3)
 STATE = NETWORK.outputs[1:]  # "1.running_mean", "1.running_var", "5.running_mean", "5.running_var"
-HELD_OUT = 360
 ENOUGH = 0.97
 
 Arrays = dict[str, np.ndarray]
@@ -144,156 +140,62 @@ def judged(params: Arrays, state: Arrays, x: np.ndarray, target: np.ndarray, see
 
 
 @dataclass
-class Run:
-    """Where training stands, and what the epochs leave: for the plot, and for the exit status."""
+class Model:
+    """Where training stands."""
 
     params: Arrays
     state: Arrays
-    losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    disagreements: list[dict[str, float]] = field(default_factory=list)
-    stopped: str = "finished"
 
 
-def train(args: argparse.Namespace, console: Console) -> Run:
+def train(args: argparse.Namespace, console: Console) -> tuple[Record, Model]:
     """Train on the digits, judging and printing after every epoch."""
     rng = np.random.default_rng(args.seed)
-    (x, target), held_out = digits(rng)
+    (x, target), held_out = ((images.reshape(-1, 1, 8, 8), classes) for images, classes in digits(rng))
     channels = {name: NETWORK.layers[int(name.split(".")[0])].n for name in STATE}
-    run = Run(NETWORK.init(rng), {name: (np.zeros if "mean" in name else np.ones)(n) for name, n in channels.items()})
-    moments = OPTIMIZER.init(run.params)
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    say(console, f"epoch    loss  held-out  {'  '.join(f'{name:>7}' for name in NAMES)}")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=args.epochs)
+    state = {name: (np.zeros if "mean" in name else np.ones)(n) for name, n in channels.items()}
+    record, model = Record(NAMES, console), Model(NETWORK.init(rng), state)
+    moments = OPTIMIZER.init(model.params)
+    with record.kept(args.epochs) as keep:
         try:
             for epoch in range(1, args.epochs + 1):
                 loss = 0.0
                 for rows in minibatches(len(x), args.batch, rng):
-                    (value, *moved), cache = forward(run.params, run.state, rng, x[rows], target[rows])
+                    (value, *moved), cache = forward(model.params, model.state, rng, x[rows], target[rows])
                     _, grads = backward(cache, (1.0, *map(np.zeros_like, moved)))
-                    run.params, moments = OPTIMIZER.step(run.params, grads, moments)
-                    run.state = dict(zip(STATE, moved, strict=True))
+                    model.params, moments = OPTIMIZER.step(model.params, grads, moments)
+                    model.state = dict(zip(STATE, moved, strict=True))
                     loss += float(value) * len(rows) / len(x)
                 rows = np.random.default_rng((args.seed, epoch)).permutation(len(x))[: args.judge_rows]
-                worst = judged(run.params, run.state, x[rows], target[rows], seed=epoch)
-                run.losses.append(loss)
-                run.accuracies.append(accuracy(run, *held_out))
-                run.disagreements.append(worst)
-                ratios = "  ".join(f"{worst[name]:7.2g}" for name in NAMES)
-                say(console, f"{epoch:5}  {loss:6.4f}  {run.accuracies[-1]:8.1%}  {ratios}")
-                progress.advance(bar)
+                keep(loss, accuracy(model, *held_out), judged(model.params, model.state, x[rows], target[rows], epoch))
         except oracles.Disagreement as disagreement:
-            run.stopped = "refused"
-            say(console, str(disagreement))
+            record.stopped = "refused"
+            record.say(str(disagreement))
         except KeyboardInterrupt:
-            run.stopped = "interrupted"
-    return run
+            record.stopped = "interrupted"
+    return record, model
 
 
-def accuracy(run: Run, x: np.ndarray, target: np.ndarray) -> float:
+def accuracy(model: Model, x: np.ndarray, target: np.ndarray) -> float:
     """Return the share of images that the network, in evaluation, puts into their class."""
-    y, _ = EVALUATED.forward(run.params, (x, *run.state.values()))
+    y, _ = EVALUATED.forward(model.params, (x, *model.state.values()))
     return float(np.mean(y.argmax(axis=1) == target))
 
 
-def digits(rng: np.random.Generator) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return images (N, 1, 8, 8) of grey levels 0 … 1 and their classes (N,), to train on and held out."""
-    from sklearn.datasets import load_digits
-
-    x, target = load_digits(return_X_y=True)
-    x = x.reshape(-1, 1, 8, 8) / 16
-    order = rng.permutation(len(x))
-    seen, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
-    return (x[seen], target[seen]), (x[held_out], target[held_out])
-
-
-def plot(run: Run, path: Path) -> None:
-    """Write loss, accuracy, disagreement and the first kernels as a PNG that is whole or absent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    epochs = range(1, len(run.losses) + 1)
-    figure, axes = pyplot.subplots(1, 4, figsize=(16, 4), layout="constrained")
-    axes[0].plot(epochs, run.losses, marker=".")
-    axes[0].set(title="loss", xlabel="epoch", yscale="log")
-    axes[1].plot(epochs, [100 * share for share in run.accuracies], marker=".")
-    axes[1].axhline(100 * ENOUGH, color="grey", linestyle=":")
-    axes[1].set(title="held-out accuracy, %", xlabel="epoch")
-    for name in NAMES:
-        axes[2].plot(epochs, [worst[name] for worst in run.disagreements], marker=".", label=name)
-    axes[2].axhline(1, color="grey", linestyle=":")
-    axes[2].set(title="worst error / what rounding allows", xlabel="epoch", yscale="log")
-    axes[2].legend()
-    kernels = np.pad(run.params["0.W"][:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    axes[3].imshow(kernels.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(16, 16), cmap="gray")
-    axes[3].set(title="kernels of the first convolution", xticks=(), yticks=())
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    pyplot.close(figure)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(image.getvalue())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+def show_kernels(model: Model, axes: Any) -> None:
+    """Draw the kernels of the first convolution, four by four."""
+    kernels = np.pad(model.params["0.W"][:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    axes.imshow(kernels.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(16, 16), cmap="gray")
+    axes.set(title="kernels of the first convolution", xticks=(), yticks=())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, judge, print, plot; return the exit status."""
-    args, console = _arguments(argv), Console()
-    run = train(args, console)
-    if run.losses:
-        plot(run, args.plot)
-        say(console, f"plot written to {args.plot}")
-    if run.stopped == "interrupted":
-        say(console, "interrupted: this is what was seen until then")
-        return 130
-    if run.stopped == "refused":
-        say(console, "FAILED: an oracle refuses a gradient")
-        return 1
-    reached = f"held-out accuracy {run.accuracies[-1]:.1%}"
-    if run.accuracies[-1] < ENOUGH:
-        say(console, f"FAILED: {reached}, expected {ENOUGH:.0%} or more")
-        return 1
-    say(console, f"every gradient agreed at each of {len(run.losses)} epochs; {reached}")
-    return 0
-
-
-def say(console: Console, text: str) -> None:
-    """Print a line as it is, unwrapped."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for option, default, least, meaning in (
-        ("--epochs", 10, 1, "times through the training images"),
-        ("--batch", 32, 1, "images in a step"),
-        ("--judge-rows", 8, 1, "images in the mini-batch that is judged"),
-        ("--seed", 0, 0, "of split, weights, batches and dropout"),
-    ):
-        parser.add_argument(
-            option, type=_at_least(least), default=default, metavar="N", help=f"{meaning} (default: {default})"
-        )
-    parser.add_argument("--plot", type=Path, default=Path("cnn.png"), metavar="FILE", help="a PNG (default: cnn.png)")
-    args = parser.parse_args(argv)
-    if not args.plot.absolute().parent.is_dir():
-        parser.error(f"--plot: the folder of {args.plot} does not exist")
-    return args
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-        return value
-
-    whole.__name__ = "whole number"
-    return whole
+    seeds = "split, weights, batches and dropout"
+    args = arguments(__doc__ or "", argv, batch=32, judge_rows=8, seeds=seeds, plot="cnn.png")
+    record, model = train(args, Console())
+    if record.losses:
+        record.plot(args.plot, ENOUGH, lambda axes: show_kernels(model, axes))
+    return record.status(ENOUGH, "every gradient")
 
 
 if __name__ == "__main__":

@@ -14,26 +14,20 @@ if interrupted.
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from digits_training import Record, arguments, digits
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import oracles
-from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh, deltas, fit
-from manual_bp import Progress as Epoch
+from manual_bp import SGD, Linear, Progress, Sequential, SoftmaxCrossEntropy, Tanh, deltas, fit
 
 NETWORK = Sequential(Linear(64, 32), Tanh(), Linear(32, 10))
 LOSS = SoftmaxCrossEntropy("mean")
 LEARNING_RATE = 0.3
-HELD_OUT = 360
 ENOUGH = 0.95
 
 
@@ -104,148 +98,41 @@ def judged(params: dict[str, np.ndarray], x: np.ndarray, target: np.ndarray) -> 
     return {name: max(f.ratio for f in findings if f.oracle == name) for name in NAMES}
 
 
-@dataclass
-class Record:
-    """What the epochs leave: for the plot, and for the exit status."""
-
-    losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    disagreements: list[dict[str, float]] = field(default_factory=list)
-    refused: bool = False
-
-
-def train(args: argparse.Namespace, console: Console) -> tuple[Record, str]:
-    """Train on the digits, judging and printing after every epoch; return the record and why it stopped."""
+def train(args: argparse.Namespace, console: Console) -> Record:
+    """Train on the digits, judging and printing after every epoch."""
     rng = np.random.default_rng(args.seed)
     (x, target), (held_x, held_target) = digits(rng)
-    record = Record()
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=args.epochs)
+    record = Record(NAMES, console)
+    with record.kept(args.epochs) as keep:
 
-        def after_epoch(epoch: Epoch) -> bool:
+        def after_epoch(epoch: Progress) -> bool:
             rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]
             try:
                 worst = judged(epoch.params, x[rows], target[rows])
             except oracles.Disagreement as disagreement:
-                record.refused = True
-                say(console, str(disagreement))
+                record.stopped = "refused"
+                record.say(str(disagreement))
                 return True
             y, _ = NETWORK.forward(epoch.params, held_x)
-            accuracy = float(np.mean(y.argmax(axis=1) == held_target))
-            record.losses.append(epoch.loss)
-            record.accuracies.append(accuracy)
-            record.disagreements.append(worst)
-            ratios = "  ".join(f"{worst[name]:{max(len(name), 7)}.2g}" for name in NAMES)
-            say(console, f"{epoch.epoch:5}  {epoch.loss:6.4f}  {accuracy:8.1%}  {ratios}")
-            progress.advance(bar)
+            keep(epoch.loss, float(np.mean(y.argmax(axis=1) == held_target)), worst)
             return False
 
-        say(console, f"epoch    loss  held-out  {'  '.join(f'{name:>7}' for name in NAMES)}")
         result = fit(
             NETWORK, LOSS, NETWORK.init(rng), x, target, SGD(LEARNING_RATE),
             epochs=args.epochs, batch_size=args.batch, rng=rng, callback=after_epoch,
         )  # fmt: skip
-    return record, result.stopped
-
-
-def digits(rng: np.random.Generator) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return images (N, 64) of grey levels 0 … 1 and their classes (N,), to train on and held out."""
-    from sklearn.datasets import load_digits
-
-    x, target = load_digits(return_X_y=True)
-    order = rng.permutation(len(x))
-    seen, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
-    return (x[seen] / 16, target[seen]), (x[held_out] / 16, target[held_out])
-
-
-def plot(record: Record, path: Path) -> None:
-    """Write loss, accuracy and disagreement over the epochs as a PNG that is whole or absent."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    epochs = range(1, len(record.losses) + 1)
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    left.plot(epochs, record.losses, marker=".")
-    left.set(title="loss", xlabel="epoch", yscale="log")
-    middle.plot(epochs, [100 * accuracy for accuracy in record.accuracies], marker=".")
-    middle.axhline(100 * ENOUGH, color="grey", linestyle=":")
-    middle.set(title="held-out accuracy, %", xlabel="epoch")
-    for name in NAMES:
-        right.plot(epochs, [worst[name] for worst in record.disagreements], marker=".", label=name)
-    right.axhline(1, color="grey", linestyle=":")
-    right.set(title="worst error / what rounding allows", xlabel="epoch", yscale="log")
-    right.legend()
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    pyplot.close(figure)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(image.getvalue())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    if record.stopped != "refused":
+        record.stopped = result.stopped
+    return record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, judge, print, plot; return the exit status."""
-    args, console = _arguments(argv), Console()
-    record, stopped = train(args, console)
+    args = arguments(__doc__ or "", argv, batch=16, judge_rows=4, seeds="split, weights and batches", plot="digits.png")
+    record = train(args, Console())
     if record.losses:
-        plot(record, args.plot)
-        say(console, f"plot written to {args.plot}")
-    if stopped == "interrupted":
-        say(console, "interrupted: this is what was seen until then")
-        return 130
-    if record.refused or stopped == "diverged":
-        say(console, f"FAILED: {'an oracle refuses a gradient' if record.refused else 'training diverged'}")
-        return 1
-    accuracy = f"held-out accuracy {record.accuracies[-1]:.1%}"
-    if record.accuracies[-1] < ENOUGH:
-        say(console, f"FAILED: {accuracy}, expected {ENOUGH:.0%} or more")
-        return 1
-    say(console, f"every gradient and every δ^l agreed at each of {len(record.losses)} epochs; {accuracy}")
-    return 0
-
-
-def say(console: Console, text: str) -> None:
-    """Print a line as it is, unwrapped."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for option, default, meaning in (
-        ("--epochs", 10, "times through the training images"),
-        ("--batch", 16, "images in a step"),
-        ("--judge-rows", 4, "images in the mini-batch that is judged"),
-    ):
-        parser.add_argument(
-            option, type=_at_least(1), default=default, metavar="N", help=f"{meaning} (default: {default})"
-        )
-    parser.add_argument(
-        "--seed", type=_at_least(0), default=0, metavar="S", help="of split, weights and batches (default: 0)"
-    )
-    parser.add_argument(
-        "--plot", type=Path, default=Path("digits.png"), metavar="FILE", help="a PNG (default: digits.png)"
-    )
-    args = parser.parse_args(argv)
-    if not args.plot.absolute().parent.is_dir():
-        parser.error(f"--plot: the folder of {args.plot} does not exist")
-    return args
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-        return value
-
-    whole.__name__ = "whole number"
-    return whole
+        record.plot(args.plot, ENOUGH)
+    return record.status(ENOUGH, "every gradient and every δ^l")
 
 
 if __name__ == "__main__":

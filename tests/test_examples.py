@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def run(*arguments, cwd, program=(str(DIGITS),)):
         capture_output=True,
         encoding="utf-8",
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(DIGITS.parent))), "PYTHONIOENCODING": "utf-8"},
     )
 
 
@@ -127,10 +128,13 @@ def test_bug_in_convolutional_network_is_refused(bug, refused, tmp_path):
     ],
 )
 @pytest.mark.parametrize("program", [DIGITS, CNN], ids=lambda path: path.stem)
-def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, tmp_path):
-    done = run(*arguments, cwd=tmp_path, program=(str(program),))
-    assert done.returncode == 2
-    assert complaint in done.stderr.replace(os.sep, "/")
+def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(program.parent)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        import_module(program.stem).main(arguments)
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err.replace(os.sep, "/")
     assert list(tmp_path.iterdir()) == []
 
 
