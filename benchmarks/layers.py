@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import torch  # noqa: E402
 
 import manual_bp  # noqa: E402
 from benchmarks.layers_table import TABLE, Bench  # noqa: E402
-from benchmarks.shared import positive_count  # noqa: E402
+from benchmarks.shared import Call, measure, positive_count  # noqa: E402
 from manual_bp.protocol import as_tuple, inputs_of  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
 
@@ -36,8 +35,6 @@ examples:
   python benchmarks/layers.py                       every layer that there is, some minutes
   python benchmarks/layers.py Conv2d LSTM --quick   two of them, few rounds
   python benchmarks/layers.py --json out.json       the figures, for a machine"""
-
-Call = Callable[[], Any]
 
 
 def calls(bench: Bench, dtype: str) -> dict[str, Call]:
@@ -79,25 +76,6 @@ def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -
     return call
 
 
-def seconds(call: Call, times: int) -> float:
-    call()  # what ran before has taken the caches
-    start = time.process_time()
-    for _ in range(times):
-        call()
-    return (time.process_time() - start) / times
-
-
-def measure(contestants: dict[str, Call], rounds: int) -> list[dict[str, float]]:
-    for call in contestants.values():
-        seconds(call, 2)
-    times = max(1, int(0.01 / seconds(contestants["ours"], 3)))
-    order, results = list(contestants), []
-    for _ in range(rounds):
-        random.shuffle(order)
-        results.append({name: seconds(contestants[name], times) for name in order})
-    return results
-
-
 def agree(contestants: dict[str, Call], dtype: str) -> None:
     """Refuse to time what does not compute the same outputs."""
     for ours, theirs in zip(*(contestants[name]()[0] for name in ("ours", "torch")), strict=False):
@@ -111,7 +89,7 @@ def rows(names: list[str], rounds: int) -> Iterator[dict[str, Any]]:
             for dtype in ("float32", "float64"):
                 contestants = calls(bench, dtype)
                 agree(contestants, dtype)
-                results = measure(contestants, rounds)
+                results = measure(contestants, "ours", rounds, time.process_time)
                 yield {
                     "layer": name,
                     "inputs": [list(s) if isinstance(s, tuple) else list(s.shape) for s in bench.inputs],

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
+from benchmarks.shared import Call, measure  # noqa: E402
 from manual_bp import Linear, ReLU, Sequential, SoftmaxCrossEntropy, value_and_grad  # noqa: E402
+from oracles.files import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each network is a ReLU MLP under softmax cross-entropy with class indices, mean over the batch. All do
@@ -49,7 +50,6 @@ NETWORKS: dict[tuple[int, tuple[int, ...]], dict[str, float]] = {
     (512, (2048,) * 4): {"gemm": 1.10},
 }
 RIVALS = ("torch", "jax", "gemm")
-Call = Callable[[], Any]
 
 
 def manual_call(network: Sequential, params: dict[str, Any], x: Any, target: Any) -> Call:
@@ -126,26 +126,6 @@ def contestants(batch: int, widths: tuple[int, ...], dtype: str) -> dict[str, Ca
     return calls
 
 
-def seconds(call: Call, times: int) -> float:
-    call()  # what ran before has taken the caches
-    start = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - start) / times
-
-
-def measure(calls: dict[str, Call], rounds: int) -> list[dict[str, float]]:
-    for call in calls.values():
-        seconds(call, 3)
-    times = max(1, int(0.01 / seconds(calls["manual"], 9)))
-    order = list(calls)
-    results = []
-    for _ in range(rounds):
-        random.shuffle(order)
-        results.append({name: seconds(calls[name], times) for name in order})
-    return results
-
-
 def summarize(batch: int, widths: tuple[int, ...], dtype: str, results: list[dict[str, float]]) -> dict[str, Any]:
     ratios = {name: statistics.median(r["manual"] / r[name] for r in results) for name in RIVALS}
     return {
@@ -164,7 +144,8 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for dtype in ("float32", "float64"):
             large = batch * widths[0] * widths[1] > 2**26
             rounds = max(3, args.rounds // 8) if large else args.rounds
-            yield summarize(batch, widths, dtype, measure(contestants(batch, widths, dtype), rounds))
+            results = measure(contestants(batch, widths, dtype), "manual", rounds, time.perf_counter)
+            yield summarize(batch, widths, dtype, results)
 
 
 def line(row: dict[str, Any]) -> str:
@@ -175,15 +156,6 @@ def line(row: dict[str, Any]) -> str:
         mark = "" if target is None else f" <={target:.2f}" + ("!" if row["ratio"][name] > target else " ")
         cells.append(f"{row['ratio'][name]:>6.2f}{mark:<8}")
     return "".join(cells).rstrip()
-
-
-def write_json(path: str, report: dict[str, Any]) -> None:
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def positive(text: str) -> int:
@@ -207,7 +179,8 @@ def main() -> int:
         print(line(row), flush=True)
         report.append(row)
     if args.json:
-        write_json(args.json, {"numpy": np.__version__, "rounds": args.rounds, "networks": report})
+        found = {"numpy": np.__version__, "rounds": args.rounds, "networks": report}
+        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
     return 0
 
 

@@ -1,10 +1,18 @@
-"""What the benchmarks share that count in several processes: their options and how a process is prepared."""
+"""What the benchmarks share: their options, how a process is prepared, how contestants are timed."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import random
 import signal
+from collections.abc import Callable
+from typing import Any
+
+from oracles.options import at_least
+
+Call = Callable[[], Any]
+whole_number, positive_count = at_least(0), at_least(1)
 
 
 def prepare_process() -> None:
@@ -15,20 +23,6 @@ def prepare_process() -> None:
     torch.set_num_threads(1)
 
 
-def whole_number(text: str, least: int = 0) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-    return value
-
-
-def positive_count(text: str) -> int:
-    return whole_number(text, 1)
-
-
 def positive(text: str) -> float:
     try:
         value = float(text)
@@ -37,3 +31,23 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
     return value
+
+
+def seconds(call: Call, times: int, clock: Callable[[], float]) -> float:
+    call()  # what ran before has taken the caches
+    start = clock()
+    for _ in range(times):
+        call()
+    return (clock() - start) / times
+
+
+def measure(calls: dict[str, Call], ours: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
+    """Time all in random order in every round, each as often as ours runs in 10 ms."""
+    for call in calls.values():
+        seconds(call, 3, clock)
+    times = max(1, int(0.01 / seconds(calls[ours], 9, clock)))
+    order, results = list(calls), []
+    for _ in range(rounds):
+        random.shuffle(order)
+        results.append({name: seconds(calls[name], times, clock) for name in order})
+    return results

@@ -32,50 +32,51 @@ def same(ours, element_forms):
         np.testing.assert_array_equal(one, other, strict=True)
 
 
-@exactly
-@given(case=st.composite(conv2d)(), seed=seeds)
-def test_convolution_is_its_element_form(case, seed):
+def check_element_forms(case, seed, meetings_of, tap):
+    """Hold y, ∂L/∂W and ∂L/∂z against sums over all meetings, of which ``tap`` adds one; and ∂L/∂b by (29)."""
     layer, params, rng = filled(case, seed)
     z, W = params.pop("z"), params["W"]
     y, cache = layer.forward(params, z)
     delta = fractions(rng, *y.shape)
     dz, grads = layer.backward(cache, delta)
-    Y, Z, K = (np.zeros_like(a) for a in (y, z, W))
+    Y, K, Z = sums = [np.zeros_like(a) for a in (y, W, z)]
     if layer.bias:
         Y += params["b"][:, None, None]
-    share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
-    for p, q, i, j, u, v in meetings(layer, before(layer), y.shape[2:], z.shape[2:]):
-        for n, o, c in np.ndindex(len(z), layer.n_out, share_in):
-            C = o // share_out * share_in + c
-            Y[n, o, p, q] += W[o, c, i, j] * z[n, C, u, v]  # (27)
-            K[o, c, i, j] += delta[n, o, p, q] * z[n, C, u, v]  # (28)
-            Z[n, C, u, v] += delta[n, o, p, q] * W[o, c, i, j]  # (30)
+    for meeting in meetings_of(layer, z, y):
+        tap(layer, meeting, (z, W, delta), sums)
     same((y, grads.pop("W"), dz), (Y, K, Z))
     for b in grads.values():
         assert b.tolist() == [sum(delta[:, o].ravel()) for o in range(layer.n_out)]  # (29)
 
 
 @exactly
+@given(case=st.composite(conv2d)(), seed=seeds)
+def test_convolution_is_its_element_form(case, seed):
+    def tap(layer, meeting, given, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+        share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
+        for n, o, c in np.ndindex(len(z), layer.n_out, share_in):
+            C = o // share_out * share_in + c
+            Y[n, o, p, q] += W[o, c, i, j] * z[n, C, u, v]  # (27)
+            K[o, c, i, j] += delta[n, o, p, q] * z[n, C, u, v]  # (28)
+            Z[n, C, u, v] += delta[n, o, p, q] * W[o, c, i, j]  # (30)
+
+    check_element_forms(case, seed, lambda layer, z, y: meetings(layer, before(layer), y.shape[2:], z.shape[2:]), tap)
+
+
+@exactly
 @given(case=st.composite(conv_transpose2d)(), seed=seeds)
 def test_transposed_convolution_is_its_element_form(case, seed):
-    layer, params, rng = filled(case, seed)
-    z, W = params.pop("z"), params["W"]
-    y, cache = layer.forward(params, z)
-    delta = fractions(rng, *y.shape)
-    dz, grads = layer.backward(cache, delta)
-    Y, Z, K = (np.zeros_like(a) for a in (y, z, W))
-    if layer.bias:
-        Y += params["b"][:, None, None]
-    share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
-    for p, q, i, j, u, v in meetings(layer, layer.padding, z.shape[2:], y.shape[2:]):
+    def tap(layer, meeting, given, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+        share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
         for n, c, o in np.ndindex(len(z), layer.n_in, share_out):
             O = c // share_in * share_out + o
             Y[n, O, u, v] += z[n, c, p, q] * W[c, o, i, j]  # (31)
             K[c, o, i, j] += z[n, c, p, q] * delta[n, O, u, v]  # (32)
             Z[n, c, p, q] += W[c, o, i, j] * delta[n, O, u, v]  # (33)
-    same((y, grads.pop("W"), dz), (Y, K, Z))
-    for b in grads.values():
-        assert b.tolist() == [sum(delta[:, o].ravel()) for o in range(layer.n_out)]
+
+    check_element_forms(case, seed, lambda layer, z, y: meetings(layer, layer.padding, z.shape[2:], y.shape[2:]), tap)
 
 
 @exactly
