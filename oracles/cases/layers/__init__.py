@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from oracles.strategies import Drawn, real, rows, widths
 def pairs(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:
     """Draw a number for rows and another for columns."""
     return st.tuples(st.integers(least, most), st.integers(least, most))
+
+
+def convolved(
+    draw: st.DrawFn, layer: Any, extent: Sequence[int], W: tuple[int, ...], torch: Any, jax: Any, options: Any
+) -> Case:
+    """Draw up to three images for a convolution, and return its case."""
+    primals = {"z": real(draw(rows(3)), layer.n_in, *extent), "W": real(*W, *layer.kernel)}
+    if layer.bias:
+        primals["b"] = real(layer.n_out)
+    return Case(manual_layer(layer), primals, torch=torch, jax=jax, options=options(layer), batched=("z",))
 
 
 # Of windows that pool: many that the images do not hold a whole number of.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -44,6 +44,11 @@ def options(layer: BatchNorm) -> Mapping[str, Hashable]:
     return {name: getattr(layer, name) for name in ("eps", "momentum", "training")}
 
 
+def channels_of(z: Any) -> Callable[[Any], Any]:
+    """Return what lays one number for each channel along z, in either framework."""
+    return lambda x: x.reshape(1, -1, *[1] * (z.ndim - 2))
+
+
 def torch_reference(
     z: Any,
     running_mean: Any,
@@ -58,9 +63,7 @@ def torch_reference(
     import torch
     from torch.nn.functional import batch_norm
 
-    def along(x: Any) -> Any:
-        return x.reshape(1, -1, *[1] * (z.ndim - 2))
-
+    along = channels_of(z)
     over = [axis for axis in range(z.ndim) if axis != 1]
     size = z.numel() // z.shape[1]
     if training and size > 1:
@@ -88,9 +91,7 @@ def jax_reference(
     """Means over all axes but the channels'."""
     import jax.numpy as jnp
 
-    def along(x: Any) -> Any:
-        return x.reshape(1, -1, *[1] * (z.ndim - 2))
-
+    along = channels_of(z)
     over = tuple(axis for axis in range(z.ndim) if axis != 1)
     mean, var, moved = running_mean, running_var, None
     if training:

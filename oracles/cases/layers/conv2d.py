@@ -8,10 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import Conv2d
-from oracles.cases.layers import pairs
-from oracles.lifts.manual import manual_layer
+from oracles.cases.layers import convolved, pairs
 from oracles.registry import Case, oracle_for
-from oracles.strategies import real, rows
 
 
 @oracle_for(Conv2d)
@@ -33,17 +31,8 @@ def conv2d(draw: st.DrawFn) -> Case:
     span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     least = (1, 1) if padding == "same" else span
     extent = [n + more for n, more in zip(least, draw(pairs(0, 4)), strict=True)]
-    primals = {"z": real(draw(rows(3)), layer.n_in, *extent), "W": real(layer.n_out, layer.n_in // groups, *kernel)}
-    if layer.bias:
-        primals["b"] = real(layer.n_out)
-    return Case(
-        manual_layer(layer),
-        primals,
-        torch=torch_reference,
-        jax=jax_reference,
-        options=options(layer),
-        batched=("z",),
-    )
+    W = layer.n_out, layer.n_in // groups
+    return convolved(draw, layer, extent, W, torch_reference, jax_reference, options)
 
 
 def options(layer: Conv2d) -> Mapping[str, Hashable]:

@@ -8,10 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import ConvTranspose2d
-from oracles.cases.layers import pairs
-from oracles.lifts.manual import manual_layer
+from oracles.cases.layers import convolved, pairs
 from oracles.registry import Case, oracle_for
-from oracles.strategies import real, rows
 
 
 @oracle_for(ConvTranspose2d)
@@ -35,17 +33,8 @@ def conv_transpose2d(draw: st.DrawFn) -> Case:
         groups,
         bias=draw(st.booleans()),
     )
-    primals = {"z": real(draw(rows(3)), layer.n_in, *extent), "W": real(layer.n_in, layer.n_out // groups, *kernel)}
-    if layer.bias:
-        primals["b"] = real(layer.n_out)
-    return Case(
-        manual_layer(layer),
-        primals,
-        torch=torch_reference,
-        jax=jax_reference,
-        options=options(layer),
-        batched=("z",),
-    )
+    W = layer.n_in, layer.n_out // groups
+    return convolved(draw, layer, extent, W, torch_reference, jax_reference, options)
 
 
 def options(layer: ConvTranspose2d) -> Mapping[str, Hashable]:

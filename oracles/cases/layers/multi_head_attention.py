@@ -67,29 +67,22 @@ def options(layer: MultiHeadAttention) -> dict[str, Any]:
     return {"n_heads": layer.n_heads, "causal": layer.causal}
 
 
-def torch_reference(
-    z: Any,
-    n_heads: int,
-    causal: bool,
-    source: Any = None,
-    k: Any = None,
-    v: Any = None,
-    mask: Any = None,
-    score_bias: Any = None,
-    **own: Any,
-) -> Any:
+def projected(z: Any, source: Any = None, k: Any = None, v: Any = None, **own: Any) -> tuple[Any, Any, Any]:
+    """Return queries, keys and values, in the words that both frameworks have for them."""
+    k = source if source is not None else z if k is None else k
+    v = source if source is not None else z if v is None else v
+    return z @ own["W_q"] + own.get("b_q", 0), k @ own["W_k"], v @ own["W_v"] + own.get("b_v", 0)
+
+
+def torch_reference(z: Any, n_heads: int, causal: bool, mask: Any = None, score_bias: Any = None, **own: Any) -> Any:
     """`F.scaled_dot_product_attention`, whose NaN in rows that may look at nothing is 0 here."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    k = source if source is not None else z if k is None else k
-    v = source if source is not None else z if v is None else v
-
     def heads(x: Any) -> Any:
         return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
-    q = heads(z @ own["W_q"] + own.get("b_q", 0))
-    keys, values = heads(k @ own["W_k"]), heads(v @ own["W_v"] + own.get("b_v", 0))
+    q, keys, values = map(heads, projected(z, **own))
     allowed = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
     allowed = allowed & mask if mask is not None else allowed
     allowed = allowed.tril() if causal else allowed
@@ -100,23 +93,10 @@ def torch_reference(
     return out.transpose(1, 2).flatten(2) @ own["W_o"] + own.get("b_o", 0)
 
 
-def jax_reference(
-    z: Any,
-    n_heads: int,
-    causal: bool,
-    source: Any = None,
-    k: Any = None,
-    v: Any = None,
-    mask: Any = None,
-    score_bias: Any = None,
-    **own: Any,
-) -> Any:
+def jax_reference(z: Any, n_heads: int, causal: bool, mask: Any = None, score_bias: Any = None, **own: Any) -> Any:
     """Einsums, and a softmax that leaves masked keys out; what is shared is tiled, so that one trace serves all."""
     import jax
     import jax.numpy as jnp
-
-    k = source if source is not None else z if k is None else k
-    v = source if source is not None else z if v is None else v
 
     def heads(x: Any) -> Any:
         return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
@@ -124,8 +104,7 @@ def jax_reference(
     def tiled(x: Any, shape: Any) -> Any:
         return jnp.tile(x, [n // max(extent, 1) for n, extent in zip(shape, x.shape, strict=True)])
 
-    q = heads(z @ own["W_q"] + own.get("b_q", 0))
-    keys, values = heads(k @ own["W_k"]), heads(v @ own["W_v"] + own.get("b_v", 0))
+    q, keys, values = map(heads, projected(z, **own))
     scores = jnp.einsum("nthd,nshd->nhts", q, keys) / q.shape[3] ** 0.5
     scores = scores if score_bias is None else scores + tiled(score_bias, scores.shape)
     allowed = jnp.ones(scores.shape, bool) if mask is None else tiled(mask, scores.shape)
