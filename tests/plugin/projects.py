@@ -1,11 +1,13 @@
 """A project of somebody else, in a folder of its own, with this package installed beside it."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +95,16 @@ not_callable = 3
 """
 
 
+PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider")
+EACH = """
+import json, sys
+import pytest
+sys.stderr = sys.stdout
+for arguments in json.loads(sys.argv[1]):
+    print(f"\\nexit status {int(pytest.main(arguments))}", flush=True)
+"""
+
+
 class Project:
     """Files, packages that are "installed" by their metadata, and commands that run in the folder."""
 
@@ -122,7 +134,17 @@ class Project:
         )
 
     def pytest(self, *arguments):
-        return self.run("-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
+        return self.run("-m", "pytest", *PLAIN, *arguments)
+
+    def pytests(self, *runs):
+        """Run pytest several times in one process, which loads torch and JAX once; what goes to stderr is in stdout."""
+        done = self.run("-c", EACH, json.dumps([[*PLAIN, *run] for run in runs]))
+        assert done.returncode == 0, done.stdout + done.stderr
+        *told, rest = re.split(r"\nexit status (\d+)\n", done.stdout)
+        assert (len(told), rest) == (2 * len(runs), ""), done.stdout
+        return [
+            SimpleNamespace(stdout=out, returncode=int(code)) for out, code in zip(told[::2], told[1::2], strict=True)
+        ]
 
     def oracles(self, *arguments):
         return self.run("-m", "oracles", *arguments)

@@ -104,19 +104,38 @@ def test_cases_are_judged_selected_and_summed_up(project):
 
 
 @pytest.mark.slow
-def test_a_planted_bug_is_told_by_its_report_alone(project):
+def test_a_planted_bug_is_told_by_its_report_alone_and_in_junit_xml(project):
     project.write("mine.py", LAYER, replacing=BUG)
-    done = project.pytest("--oracles-cases=mine", "-k", "Scale and cotangents_agree-float64", *QUICK)
+    alone = "Scale and cotangents_agree-float64"
+    done, again = project.pytests(
+        ("--oracles-cases=mine", "-k", "agree", "--junit-xml=out.xml", *QUICK),
+        ("--oracles-cases=mine", "-k", alone, "--oracles-seed=3", *QUICK),
+    )
     assert done.returncode == 1
-    failure = done.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("= oracles =")[0]
+    failure = done.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("\n___")[0]
     assert "WRONG in the cotangent of g" in failure
     assert "diagnosis: " in failure
     assert "Traceback" not in failure
     assert "hypothesis" not in failure
     assert len(failure.splitlines()) <= 28
-    again = re.search(r"this test alone: pytest (--oracles-cases=mine) -k \"(.*)\" --oracles-seed 3$", failure, re.M)
-    assert outcomes(project.pytest(again[1], "-k", again[2], *QUICK))["failed"] == 1
-    assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", done.stdout)
+    assert f'this test alone: pytest --oracles-cases=mine -k "{alone}" --oracles-seed 3\n' in failure + "\n"
+    assert outcomes(again)["failed"] == 1
+    assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", again.stdout)
+    seen = {
+        (test.get("classname"), test.get("name")): {p.get("name"): p.get("value") for p in test.iter("property")}
+        for test in ElementTree.parse(project.folder / "out.xml").iter("testcase")
+    }
+    right, wrong = (
+        seen["mine.Scale", f"{check}_agree{s}-float64"] for check, s in (("primal", "s"), ("cotangents", ""))
+    )
+    assert right["oracles.verdict"] == "agrees"
+    assert right["oracles.examples"] == "20"
+    assert right["oracles.seed"] == "3"
+    assert 0 <= float(right["oracles.worst_ratio"]) <= 1
+    assert 0 <= float(right["oracles.resolves"]) < 1
+    assert float(right["oracles.vacuous"]) == 0
+    assert wrong["oracles.verdict"] == "wrong"
+    assert float(wrong["oracles.worst_ratio"]) > 1
 
 
 @pytest.mark.deep
@@ -133,27 +152,6 @@ def test_warnings_that_are_errors_do_not_hide_the_report(project):
     done = project.pytest("--oracles-cases=mine", "-k", "batch_is_a_sum or cotangents", "-W", "error", *QUICK)
     assert outcomes(done)["failed"] == 4
     assert "INTERNALERROR" not in done.stdout
-
-
-@pytest.mark.slow
-def test_junit_xml_carries_what_was_seen(project):
-    project.write("mine.py", LAYER, replacing=BUG)
-    project.pytest("--oracles-cases=mine", "-k", "agree", "--junit-xml=out.xml", *QUICK)
-    seen = {
-        (test.get("classname"), test.get("name")): {p.get("name"): p.get("value") for p in test.iter("property")}
-        for test in ElementTree.parse(project.folder / "out.xml").iter("testcase")
-    }
-    right, wrong = (
-        seen["mine.Scale", f"{check}_agree{s}-float64"] for check, s in (("primal", "s"), ("cotangents", ""))
-    )
-    assert right["oracles.verdict"] == "agrees"
-    assert right["oracles.examples"] == "20"
-    assert right["oracles.seed"] == "3"
-    assert 0 <= float(right["oracles.worst_ratio"]) <= 1
-    assert 0 <= float(right["oracles.resolves"]) < 1
-    assert float(right["oracles.vacuous"]) == 0
-    assert wrong["oracles.verdict"] == "wrong"
-    assert float(wrong["oracles.worst_ratio"]) > 1
 
 
 DECORATED = """
@@ -184,15 +182,13 @@ def test_xdist_judges_the_same_and_tells_the_same(project):
 
 @pytest.mark.slow
 def test_the_command_line_wins_over_the_decorator_and_that_over_the_profile(project):
-    project.write("mine.py", LAYER)
-    project.write("test_decorated.py", DECORATED)
-
-    def row(*options):
-        done = project.pytest("test_decorated.py", "-k", "primal_agrees", *options)
-        return re.search(r"^test_decorated +1 +(\d+) .* (\w+)$", done.stdout, re.MULTILINE).groups()
-
-    assert row("--oracles-profile=quick") == ("8", "jax")
-    assert row("--oracles-max-examples=12", "--oracles-against=torch") == ("12", "torch")
+    _written(project, {"mine.py": LAYER, "test_decorated.py": DECORATED, "test_again.py": DECORATED})
+    told = project.pytests(
+        ("test_decorated.py", "-k", "primal_agrees", "--oracles-profile=quick"),
+        ("test_again.py", "-k", "primal_agrees", "--oracles-max-examples=12", "--oracles-against=torch"),
+    )
+    rows = [re.search(r"^test_decorated +1 +(\d+) .* (\w+)$", done.stdout, re.MULTILINE).groups() for done in told]
+    assert rows == [("8", "jax"), ("12", "torch")]
 
 
 @pytest.mark.slow
@@ -208,33 +204,30 @@ def test_hypothesis_profiles_stay_their_own(project):
     assert re.search(r"^Scale +1 +4 ", done.stdout, re.MULTILINE)
 
 
+WRONG_USAGE = {
+    "--oracles-against=tensorflow": "expected some of torch, jax, separated by commas, got 'tensorflow'",
+    "--oracles-max-examples=0": "expected a whole number of at least 1, got '0'",
+    "--oracles-seed=x": "expected a whole number of at least 0, got 'x'",
+    "--oracles-profile=slow": "expected one of quick, default, thorough, got 'slow'",
+    "--oracles-cases=": "expected modules or .py files, separated by commas, got ''",
+    "--oracles-cases=mien": "--oracles-cases: no module named 'mien'",
+    "--oracles-cases=mien.py": "has empty.py, failing.py, mine.py",
+    "--oracles-cases=mine/cases": "expected a module (my_package.cases) or a file that ends in .py",
+    "--oracles-cases=empty": "empty registers no cases",
+    "--oracles-cases=failing": "ZeroDivisionError",
+    "--oracles-cases=beneath/needs.py": "No module named 'nowhere'",
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--oracles-against=tensorflow"], "expected some of torch, jax, separated by commas, got 'tensorflow'"),
-        (["--oracles-max-examples=0"], "expected a whole number of at least 1, got '0'"),
-        (["--oracles-seed=x"], "expected a whole number of at least 0, got 'x'"),
-        (["--oracles-profile=slow"], "expected one of quick, default, thorough, got 'slow'"),
-        (["--oracles-cases="], "expected modules or .py files, separated by commas, got ''"),
-        (["--oracles-cases=mien"], "--oracles-cases: no module named 'mien'"),
-        (["--oracles-cases=mien.py"], "has empty.py, failing.py, mine.py"),
-        (["--oracles-cases=mine/cases"], "expected a module (my_package.cases) or a file that ends in .py"),
-        (["--oracles-cases=empty"], "empty registers no cases"),
-        (["--oracles-cases=failing"], "ZeroDivisionError"),
-        (["--oracles-cases=needs"], "No module named 'nowhere'"),
-    ],
-)
-def test_wrong_usage_says_what_is_expected(project, options, said):
-    files = {"mine.py": LAYER, "empty.py": "", "failing.py": "1 / 0\n", "needs.py": "import nowhere\n"}
-    _written(project, {"test_theirs.py": "def test_it():\n    pass\n", **files})
-    if "mien.py" in options[0]:
-        (project.folder / "test_theirs.py").unlink()
-        (project.folder / "needs.py").unlink()
-    done = project.pytest(*options)
-    assert done.returncode in (2, 4), done.stdout
-    assert said in done.stdout + done.stderr
-    assert "INTERNALERROR" not in done.stdout + done.stderr
+def test_wrong_usage_says_what_is_expected(project):
+    (project.folder / "beneath").mkdir()
+    files = {"mine.py": LAYER, "empty.py": "", "failing.py": "1 / 0\n", "beneath/needs.py": "import nowhere\n"}
+    _written(project, files)
+    for said, done in zip(WRONG_USAGE.values(), project.pytests(*([option] for option in WRONG_USAGE)), strict=True):
+        assert done.returncode in (2, 4), done.stdout
+        assert said in done.stdout
+        assert "INTERNALERROR" not in done.stdout
 
 
 def test_without_the_extra_the_fix_is_told(project):
