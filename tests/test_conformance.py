@@ -5,8 +5,11 @@ import pytest
 from oracles.conformance import runs_of
 from oracles.registry import entries
 
-# More than a second of searching each.
-LONG = {"SequenceNetwork", "StatefulNetwork", "LSTM", "GRU", "MultiHeadAttention", "AdamW"}
+# More than a second and a half of searching each.
+LONG = {
+    *("SequenceNetwork", "StatefulNetwork", "LSTM", "GRU", "MultiHeadAttention", "AdamW"),
+    *("Conv2d", "ConvTranspose2d", "MaxPool2d", "CrossEntropy", "LogSoftmax"),
+}
 
 
 def marks(entry, run):

@@ -173,18 +173,40 @@ def test_an_interrupt_that_is_swallowed_where_it_arrives_ends_the_run(monkeypatc
     assert signal.getsignal(signal.SIGINT) is before
 
 
+HEEDS = """
+import signal, sys
+from pathlib import Path
+from oracles.__main__ import main
+from oracles.command_line import verify
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background does not
+search, points = verify.search, []
+
+def watched(*arguments, tick, **options):
+    def counted():
+        tick()
+        points.append(None)
+        if len(points) == 40:
+            Path(sys.argv[-1]).with_name("searching").touch()
+    return search(*arguments, tick=counted, **options)
+
+verify.search = watched
+sys.exit(main())
+"""
+
+
 @pytest.mark.slow
 def test_control_c_stops_a_real_run(tmp_path):
-    file = tmp_path / "v.json"
-    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background does not
-    running = "import sys; from oracles.__main__ import main; sys.exit(main())"
+    file, searching = tmp_path / "v.json", tmp_path / "searching"
     arguments = ("verify", "Linear", "--max-examples", "30000", "--json", str(file))
     with subprocess.Popen(
-        [sys.executable, "-c", f"{heeding}; {running}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        time.sleep(12)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+        [sys.executable, "-c", HEEDS, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as run:
+        until = time.monotonic() + 60
+        while not searching.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
     assert "interrupted" in out
     assert json.loads(file.read_text())["results"]

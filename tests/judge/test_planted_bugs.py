@@ -16,15 +16,19 @@ from oracles.reporting.report import diagnosis_of
 from oracles.strategies import point_at
 
 EXAMPLES = 240
+QUICK = [(bug, dtype) for bug in BUGS if bug.quick for dtype in bug.dtypes]
 SEARCHES = [
-    pytest.param(bug, dtype, marks=() if bug.quick else pytest.mark.deep, id=f"{bug.cases}-{bug.name}-{dtype}")
-    for bug in BUGS
-    for dtype in (bug.dtypes if bug.quick else bug.dtypes[:1])
+    *(pytest.param(*each, marks=() if each[1] == each[0].dtypes[0] else pytest.mark.slow) for each in QUICK),
+    *(pytest.param(bug, bug.dtypes[0], marks=pytest.mark.deep) for bug in BUGS if not bug.quick),
 ]
 
 
+def name(part):
+    return part if isinstance(part, str) else f"{part.cases}-{part.name}"
+
+
 def of_each(bugs):
-    return pytest.mark.parametrize("bug", bugs, ids=lambda bug: f"{bug.cases}-{bug.name}")
+    return pytest.mark.parametrize("bug", bugs, ids=name)
 
 
 def judged(case, dtype, seed, *, by=""):
@@ -37,7 +41,7 @@ def judged(case, dtype, seed, *, by=""):
     return CHECKS[by](case, point, oracles)
 
 
-@pytest.mark.parametrize(("bug", "dtype"), SEARCHES)
+@pytest.mark.parametrize(("bug", "dtype"), SEARCHES, ids=name)
 def test_it_is_refused(bug, dtype):
     with pytest.raises(Disagreement) as refused:
         search(bug.planted(), bug.check, dtype, max_examples=EXAMPLES, seed=0)

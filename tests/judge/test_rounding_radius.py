@@ -48,7 +48,7 @@ def subjects(n, k, classes):
         yield manual_layer(network), {"z": (3, n), **shapes}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 @settings(deadline=None)
 @given(
     n=st.integers(1, 6),

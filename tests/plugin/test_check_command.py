@@ -1,8 +1,7 @@
 """``oracles check``: one function of somebody's, judged where they say, and told in their words."""
 
 import json
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +54,10 @@ def test_a_planted_bug_is_refused_with_report_script_and_json(capsys, folder):
     assert document["results"][0]["verdict"] == "wrong"
     assert document["target"] == WRONG
     assert {"torch", "jax", "numpy", "manual-bp"} <= document["versions"].keys()
-    shown = subprocess.run([sys.executable, "out.py"], capture_output=True, text=True, cwd=folder)
-    assert shown.returncode == 1, shown.stderr
-    assert "entries differ by more than rounding allows" in shown.stdout
+    with pytest.raises(SystemExit) as shown:
+        runpy.run_path("out.py", run_name="__main__")
+    assert shown.value.code == 1
+    assert "entries differ by more than rounding allows" in capsys.readouterr().out
     assert {p.name for p in folder.iterdir()} >= {"out.py", "out.json", "silu.py"}
     assert not list(folder.glob(".*"))
 
