@@ -18,16 +18,23 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VERDICTS = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Each Python block, with the output that the page says it prints.
-SNIPPETS = [
-    pytest.param(*found, id=f"{page.stem}-{i}")
-    for page in PAGES
-    for i, found in enumerate(
-        re.findall(
-            r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL
-        )
+# The Python blocks of each page, with the output that it says they print.
+SNIPPETS = {
+    page.stem: re.findall(
+        r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL
     )
-]
+    for page in PAGES
+}
+# A page's scripts run in one process, which loads torch and JAX once, each in a namespace of its own.
+EACH = """
+import runpy, sys
+for script in sys.argv[1:]:
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as status:
+        assert not status.code, (script, status.code)
+    print("end of", script, flush=True)
+"""
 
 
 def _after(marker, page=README):
@@ -49,20 +56,34 @@ def _shape_of(text):
     return re.sub(r"-?\d[\d.]*(e[+-]?\d+)?", "#", text.strip())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("code", "printed"), SNIPPETS)
-def test_snippet_runs(code, printed, tmp_path):
-    script = tmp_path / ("test_snippet.py" if "def test_" in code else "snippet.py")
-    script.write_text(code, encoding="utf-8")
-    pytest_ = ["-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:xdist"] if "def test_" in code else []
-    came = _run(*pytest_, str(script), cwd=tmp_path)
+def _require_printed(came, printed):
     if printed:
         assert _shape_of(came) == _shape_of(printed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, snippets in SNIPPETS.items() if snippets])
+def test_snippets_run(page, tmp_path):
+    scripts = {}
+    for i, (code, printed) in enumerate(SNIPPETS[page]):
+        script = tmp_path / f"{'test_' if 'def test_' in code else ''}snippet_{i}.py"
+        script.write_text(code, encoding="utf-8")
+        if "def test_" in code:
+            _require_printed(
+                _run("-m", "pytest", "-q", *("-p", "no:randomly", "-p", "no:xdist"), str(script), cwd=tmp_path), printed
+            )
+        else:
+            scripts[str(script)] = printed
+    rest = _run("-c", EACH, *scripts, cwd=tmp_path)
+    for script, printed in scripts.items():
+        came, rest = rest.split(f"end of {script}\n", 1)
+        _require_printed(came, printed)
+
+
 def test_there_are_snippets():
-    assert len(SNIPPETS) >= 6
-    assert any(param.values[1] for param in SNIPPETS)
+    found = [printed for snippets in SNIPPETS.values() for _, printed in snippets]
+    assert len(found) >= 6
+    assert any(found)
 
 
 def _rows_of(table):
