@@ -58,6 +58,7 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
         for samples in (FIRST_SAMPLES, MORE_SAMPLES):
             allowed = rounding.allowance(samples)
             room = radius + sum(float(np.sum(allowed[n][d != 0] * np.abs(d[d != 0]))) for n, d in v.items())
+            room += len(terms) * 2.0**-1074  # what underflows in a product
             ratio = _relative(abs(sum(terms) - slope), room)
             if ratio <= 1:
                 break

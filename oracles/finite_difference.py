@@ -62,6 +62,7 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
     along = [name for name, d in direction.items() if np.any(d)]
     size = max((float(np.max(np.abs(primals[name]), initial=0.0)) for name in along), default=1.0)
     unit = max((float(np.max(np.abs(direction[name]))) for name in along), default=1.0)
+    unit = max(unit, 2.0**-1022)  # along subnormal numbers a step would be infinite
     step = 2.0**-4 * (2.0 ** round(float(np.log2(size))) if size > 2.0**-10 else 2.0**-10) / unit
     weights = [np.asarray(d, np.float64) for d in outputs(delta)]
 
@@ -79,7 +80,7 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: 
         terms = list(zip(weights, up, middle, down, strict=True))
         slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
         gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
-        return slope, gap, ((size_up + size_down) * 2.0**-53 + 2.0**-1022) / (2 * t)
+        return slope, gap, ((size_up + size_down) * 2.0**-53 + 2.0**-1022) / (2 * t) + 2.0**-1074
 
     with np.errstate(all="ignore"):
         middle, at_point = height(0.0)

@@ -60,3 +60,17 @@ def test_every_entry_has_its_enclosure():
     for n, exact in {"z": [[1.5, 2.0], [3.0, 4.0]], "W": [[7.0, 7.0], [0.0, 0.0]]}.items():
         assert np.all(np.abs(found[n].mid - exact) <= found[n].radius)
         assert np.all(found[n].radius < 1e-10)
+
+
+@pytest.mark.parametrize("name", ["tanh", "exp"])
+@pytest.mark.parametrize("v", [2.0**-1074, 2.0**-1071, 2.0**-1022, 2.0**-600])
+def test_along_the_smallest_numbers_too(name, v):
+    f, derivative = SMOOTH[name]
+    slope, radius = directional_derivative(
+        rule(lambda z: f(z)), {"z": np.array([v])}, np.array([1.75]), {"z": np.array([v])}
+    )
+    with localcontext() as context:
+        context.prec = 50
+        error = abs(Decimal(slope) - Decimal("1.75") * derivative(Decimal(v)) * Decimal(v))
+        assert error <= Decimal(radius)
+    assert radius <= max(1e-7 * v, 2.0**-1022)
