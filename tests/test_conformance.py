@@ -5,10 +5,11 @@ import pytest
 from oracles.conformance import runs_of
 from oracles.registry import entries
 
-# More than a second and a half of searching each.
+# More than a second of searching each.
 LONG = {
     *("SequenceNetwork", "StatefulNetwork", "LSTM", "GRU", "MultiHeadAttention", "AdamW"),
-    *("Conv2d", "ConvTranspose2d", "MaxPool2d", "CrossEntropy", "LogSoftmax"),
+    *("Conv2d", "ConvTranspose2d", "MaxPool2d", "CrossEntropy", "LogSoftmax", "LayerNorm", "BatchNorm"),
+    *("DigitsNetwork", "BinaryCrossEntropyWithLogits", "Parallel", "Rowwise", "Adam"),
 }
 
 

@@ -56,7 +56,13 @@ def ending_in(where, ending):
 
 
 @pytest.mark.parametrize("where", ["the forward", "the pullback"])
-@pytest.mark.parametrize(("ending", "said"), ENDINGS, ids=[said.split(": ")[-1] for _, said in ENDINGS])
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        pytest.param(f, said, id=said.split(": ")[-1], marks=[pytest.mark.slow] if f is endless else [])
+        for f, said in ENDINGS
+    ],
+)
 def test_whatever_ends_a_subject_is_a_finding(where, ending, said, capfd):
     with pytest.raises(Disagreement) as refused:
         oracles.check(ending_in(where, ending), AT, against=[DENSE.torch], isolate=True, seconds=0.5)

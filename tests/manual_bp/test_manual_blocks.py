@@ -23,13 +23,13 @@ def layouts(a):
 def test_large_arrays_are_many_small_ones(layer, dtype):
     """Exponentials are vectorized differently at odd places: 4 ulp, and a few roundings of numbers below 2^4."""
     rng = np.random.default_rng(0)
-    z = rng.standard_normal((3, 233, 298)).astype(dtype)
+    z = rng.standard_normal((3, 450_000 // (894 * np.dtype(dtype).itemsize), 298)).astype(dtype)
     z[0, 0, :3] = 0, 60, -60
     delta = rng.standard_normal(layer.forward({}, z[:1])[0].shape[1:]).astype(dtype)
     delta = np.stack([delta, -delta, 2 * delta])
     assert z.nbytes > 1 << 18
-    rows = [layer.forward({}, row[None]) for row in z.reshape(-1, z.shape[-1])[::97]]
-    deltas = delta.reshape(-1, delta.shape[-1])[::97]
+    rows = [layer.forward({}, row[None]) for row in z.reshape(-1, z.shape[-1])[::29]]
+    deltas = delta.reshape(-1, delta.shape[-1])[::29]
     expected = [
         np.concatenate([y for y, _ in rows]),
         np.concatenate([layer.backward(cache, d[None])[0] for (_, cache), d in zip(rows, deltas, strict=True)]),
@@ -41,7 +41,7 @@ def test_large_arrays_are_many_small_ones(layer, dtype):
         for got, of_rows in zip((y, dz), expected, strict=True):
             assert got.dtype == dtype
             assert not any(np.shares_memory(got, a) for a in (laid, laid_delta))
-            found = got.reshape(-1, got.shape[-1])[::97]
+            found = got.reshape(-1, got.shape[-1])[::29]
             size = np.maximum(1, np.abs(of_rows))
             assert (np.abs(found - of_rows) <= np.finfo(dtype).eps * 2**4 * size).all()
 
