@@ -39,8 +39,9 @@ class LeakyReLU(Elementwise):
 
     def value(self, z: Array) -> Array:
         """Return z where z > 0, slope·z elsewhere."""
-        # Of two equals a maximum of exact numbers is the first: at 0 the slope is that of z <= 0.
-        y: Array = np.maximum(0, z) + scalar(self.slope, z) * np.minimum(z, 0)
+        y: Array = np.minimum(z, 0)
+        y *= scalar(self.slope, z)
+        y += np.maximum(0, z)  # of two equal exact numbers the first: at 0 the slope is that of z <= 0
         return y
 
     def derivative(self, z: Array) -> Array:
@@ -51,5 +52,7 @@ class LeakyReLU(Elementwise):
 def rectified_slope(z: Array, slope: Any) -> Array:
     """Return 1 where z > 0, slope elsewhere, without a branch for each entry, as np.where would take."""
     above = (z > zero(z.dtype)).astype(z.dtype)
-    result: Array = above + slope * (1 - above)
+    result: Array = 1 - above
+    result *= slope
+    result += above
     return result
