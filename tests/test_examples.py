@@ -143,7 +143,7 @@ FACES = {
     "check": ["-m", "oracles", "check", "gated_linear.py:GatedLinear", "--examples", "20"],
     "verify": ["-m", "oracles", "verify", "--cases", "gated_linear.py", "--max-examples", "20", "--against", "torch"],
     "pytest": [
-        "-m", "pytest", "-p", "oracles.pytest_plugin", "-p", "no:randomly", "-k", "cotangents_agree",
+        "-m", "pytest", "-p", "no:randomly", "-k", "cotangents_agree",
         "--oracles-cases=gated_linear.py", "--oracles-profile=quick", "--oracles-against=torch",
     ],
 }  # fmt: skip
