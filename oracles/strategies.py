@@ -145,7 +145,7 @@ def point_at(
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in outputs(y)]
     for override in overrides[:1]:
-        _override(deltas, override, dtype, lone_subnormal=False)
+        _override(deltas, override, dtype)
     deltas = [laid_out(d, layout) for d in deltas]
     return Point(arrays, tuple(deltas) if isinstance(y, tuple | list) else deltas[0], dtype, layout)
 
@@ -202,10 +202,10 @@ def _specials(dtype: str) -> tuple[float, ...]:
     )
 
 
-def _override(arrays: list[Array], override: int, dtype: str, lone_subnormal: bool = True) -> None:
+def _override(arrays: list[Array], override: int, dtype: str) -> None:
     """Set one entry of one array to a special value; one number picks all three.
 
-    A cotangent that is one subnormal number and nothing else blinds its whole point, and is not drawn.
+    An array that is one subnormal number and nothing else blinds its whole point, and is not drawn.
     """
     where, which = divmod(override, SPECIALS)
     filled = [a for a in arrays if a.size]
@@ -213,6 +213,5 @@ def _override(arrays: list[Array], override: int, dtype: str, lone_subnormal: bo
         return
     array = filled[where % len(filled)]
     position = where // len(filled) % array.size
-    lone = len(filled) == array.size == 1
-    value = _specials(dtype)[which % (SPECIALS - 1) if lone and not lone_subnormal else which]
+    value = _specials(dtype)[which % (SPECIALS - 1) if array.size == 1 else which]
     array.flat[position] = array.flat[position - 1] if np.isnan(value) else value
