@@ -89,7 +89,9 @@ def settle(dispute: Dispute, *, declared: bool) -> list[Finding]:
     dispute, proven = _arbitrated(dispute, proofs)
     if proven:
         off = ", ".join(dispute.refusing)
-        return _findings(dispute, Verdict.AGREES, False, f"ball arithmetic proves the subject right, and {off} off")
+        found = _findings(dispute, Verdict.AGREES, False, f"ball arithmetic proves the subject right, and {off} off")
+        own = float(np.max(dispute.ratios[EXACT], initial=0.0))  # the rest of the difference is the other's error
+        return [replace(f, ratio=own) if f.ratio > 1 else f for f in found]
     if EXACT not in dispute.answers and _contradicting(dispute):
         return _findings(dispute, Verdict.ORACLES_CONFLICT, True, "the oracles contradict one another here")
     if _nearly_another_function(dispute, proofs.get(dispute.name)):

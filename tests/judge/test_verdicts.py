@@ -180,6 +180,7 @@ def test_the_exact_value_settles_a_conflict_between_oracles():
     accepted = oracles.check(dense(), POINT, against=[DENSE, shifted])
     assert accepted.verdict is Verdict.AGREES
     assert any("proves the subject right" in f.evidence.reason for f in accepted.findings)
+    assert accepted.ratio <= 1  # the subject's error, not the other's
     assert verdict_of(dense(factor=1.001), POINT, [DENSE, shifted]) is Verdict.WRONG
 
 
