@@ -103,7 +103,8 @@ def search(
             result = run(case, point, oracles)
             if result is not None:
                 counted.add(result)
-                require(result if result.setting else replace(result, setting=_setting(case, point, oracles)))
+                refused = result.refuses and not result.setting
+                require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
 
     conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{check}_{dtype}")
     profile = settings()

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oracles.jaxpr.dimensions import Example, needed
-from oracles.jaxpr.patterns import TRACED, Pattern, fitting, holds, is_symbol, ties
+from oracles.jaxpr.patterns import TRACED, Fits, Pattern, fitting, holds, is_symbol, ties
 from oracles.jaxpr.program import Program, translate
 from oracles.jaxpr.shaker import shaker
 from oracles.jaxpr.trace import Trace, is_about_values
@@ -34,9 +35,8 @@ class Translated:
 
     def __init__(self, traced: Trace, pattern: Pattern, example: Example) -> None:
         self.traced, self.pattern = traced, pattern
-        self.fits = fitting(pattern, example.conditions)
-        self._may_be_empty = fitting(pattern, example.conditions, least=0)
-        self._fits_empty = fitting(pattern, [*example.conditions, *example.unless_empty], least=0)
+        self._conditions, self._unless_empty = tuple(example.conditions), tuple(example.unless_empty)
+        self.fits = fitting(pattern, self._conditions)
         self.forward, self.pull = (program.run for program in self._written(noisy=False))
         self._noisy: tuple[Program, Program] | None = None
         self._runs_empty: dict[frozenset[str], bool] = {}
@@ -48,6 +48,14 @@ class Translated:
         settings = [i - t.width for i in forward.settings if i >= t.width]
         pull = translate(t.pull, self.pattern, len(t.pull.out_avals), fixed=t.fixed, settings=settings, noisy=noisy)
         return forward, pull
+
+    @cached_property
+    def _may_be_empty(self) -> Fits:
+        return fitting(self.pattern, self._conditions, least=0)
+
+    @cached_property
+    def _fits_empty(self) -> Fits:
+        return fitting(self.pattern, self._conditions + self._unless_empty, least=0)
 
     def serves_empty(self, dims: tuple[Any, ...], arrays: Sequence[Array]) -> bool:
         """Return whether what was traced for full arrays serves these, of which some are empty.

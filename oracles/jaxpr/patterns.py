@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 Pattern: TypeAlias = "tuple[Any, ...]"
+Fits: TypeAlias = Callable[[Sequence[float]], bool]
 TRACED = "~"
 FUNCTIONS: dict[str, Any] = {"floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b, "max": max, "min": min}
 
@@ -74,7 +75,7 @@ def owners(pattern: Pattern) -> list[str]:
     return [e if is_symbol(e) and pattern.index(e) == i else "" for i, e in enumerate(pattern)]
 
 
-def fitting(pattern: Pattern, conditions: Iterable[str], least: int = 1) -> Callable[[Sequence[float]], bool]:
+def fitting(pattern: Pattern, conditions: Iterable[str], least: int = 1) -> Fits:
     """Compile the test whether dimensions fit a pattern, its symbols and the conditions over them."""
     names = [name or f"n{i}" for i, name in enumerate(owners(pattern))]
     tests = [f"{n} == {entry}" for n, entry in zip(names, pattern, strict=True) if entry not in (n, TRACED)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
+from oracles import Verdict
 
 
 def slow_but(quick, values):
@@ -36,6 +37,13 @@ class Kind:
     def at(self, seed=0, dtype="float64", rows=3):
         point = self.draw(np.random.default_rng(seed), rows)
         return {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
+
+    def agrees(self, subject, dtype, seeds):
+        """Assert that a lift of the pair agrees with torch at so many points, and claims every gradient."""
+        for seed in range(seeds):
+            result = oracles.check(subject, self.at(seed, dtype), [self.torch], seed=seed)
+            assert result.verdict is Verdict.AGREES
+            assert not result.not_claimed
 
 
 def like(z, *arrays):

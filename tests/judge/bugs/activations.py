@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import manual_bp as m
-from bugs.planting import Wrong, at, bug, going_back
+from bugs.planting import Wrong, at, bug, going_back, logistic
 from manual_bp.normal import cumulative, density
 from oracles.strategies import constant, real
 
@@ -30,10 +30,6 @@ def valued(layer, value):
         return value(z).astype(z.dtype), layer.forward(params, z)[1]
 
     return Wrong(layer, forward=forward)
-
-
-def logistic(z):
-    return 1 / (1 + np.exp(-np.clip(z, -80, 80)))
 
 
 SOME_ZERO = [[0.0, 1.5, -2.0], [3.0, 0.0, -1.0]]

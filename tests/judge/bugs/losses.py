@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 
 import manual_bp as m
-from bugs.planting import at, bug
+from bugs.planting import at, bug, logistic
 from manual_bp.losses.reduction import scale_rows
 from oracles.cases.losses.binary_cross_entropy_with_logits import shares
 from oracles.strategies import constant, indices, nonnegative, probabilities, real
@@ -41,11 +41,6 @@ def right(loss, **changed):
     """Return the loss as it should be, in another configuration."""
     kept = {f.name: getattr(loss, f.name) for f in fields(loss)}
     return type(loss).__mro__[1](**kept | changed)
-
-
-def logistic(y):
-    """Return 1/(1 + e^{−y})."""
-    return 1 / (1 + np.exp(-np.clip(y, -80, 80)))
 
 
 def over_entries(loss, gradient):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from manual_bp.protocol import inputs_of, outputs_of
@@ -108,3 +109,8 @@ def going_back(layer: Any, backward: Callable[[Any, Any, Any, Any], Any]) -> Wro
         return y, (z, y, cache)
 
     return Wrong(layer, lambda kept, delta: backward(*kept[:2], delta, layer.backward(kept[2], delta)), forward)
+
+
+def logistic(z: Any) -> Any:
+    """Return 1/(1 + e^{−z}) by the textbook, where a bug needs it."""
+    return 1 / (1 + np.exp(-np.clip(z, -80, 80)))
