@@ -31,12 +31,12 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
+from oracles.decision.judge import judge  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.judging.judge import judge  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
-from oracles.reporting.disagreement import Disagreement  # noqa: E402
-from oracles.rounding import named_outputs  # noqa: E402
-from oracles.rule import Array, Opaque, Rule, outputs  # noqa: E402
+from oracles.report.disagreement import Disagreement  # noqa: E402
+from oracles.rule import Array, NotPerturbable, Rule, as_tuple  # noqa: E402
+from oracles.tolerance import named_outputs  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\
@@ -96,7 +96,7 @@ def _own(framework: Rule, example: Example) -> Rule:
 
     def evaluate(**primals: Array) -> tuple[Any, Any]:
         if any(a.dtype == object for a in primals.values()):
-            raise Opaque(f"{framework.name} computes in floating point alone")
+            raise NotPerturbable(f"{framework.name} computes in floating point alone")
         return framework(**primals)
 
     return replace(framework, evaluate=evaluate, name=f"{framework.name}'s own {example.entry.name}")
@@ -104,7 +104,7 @@ def _own(framework: Rule, example: Example) -> Rule:
 
 def judged(example: Example, subject: Rule) -> Result:
     """Judge one subject at an example; of what has no pullback, the output alone."""
-    only = None if example.entry.pullback else named_outputs(outputs(example.point.delta), {})
+    only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
     case, point = example.case, example.point
     return judge(subject, point.primals, point.delta, case.oracles(), kinks=case.kinks, only=only)
 

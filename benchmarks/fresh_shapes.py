@@ -12,11 +12,11 @@ import hypothesis
 import jax.numpy  # noqa: F401  (its imports are not what is measured)
 import numpy as np
 
-from oracles.jax_vjp import jax_vjp
+from oracles.backends.jax_reference import jax_vjp
+from oracles.backends.torch_reference import torch_autograd
 from oracles.registry import Case, Entry, entries
-from oracles.rule import Rule, outputs
+from oracles.rule import Rule, as_tuple
 from oracles.strategies import Point, point_at
-from oracles.torch_autograd import torch_autograd
 
 MOST_OF_TORCH = 3.0
 HEAD = f"{'layer':<28}examples   torch us     jax us   / torch     later   traces  compiled"
@@ -51,7 +51,7 @@ def seconds(rule: Rule, point: Point, pullback: bool) -> float:
     """Return the processor seconds of one evaluation: other processes do not count."""
     start = time.process_time()
     y, pull = rule(**point.primals)
-    if pullback and any(np.asarray(part).dtype.kind == "f" for part in outputs(y)):
+    if pullback and any(np.asarray(part).dtype.kind == "f" for part in as_tuple(y)):
         pull(point.delta)
     return time.process_time() - start
 

@@ -11,7 +11,7 @@ import hypothesis
 import numpy as np
 
 from oracles.registry import Case, Entry, entries
-from oracles.rule import Array, outputs
+from oracles.rule import Array, as_tuple
 from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
 
 DTYPES = ("float64", "float32", "float16")
@@ -131,7 +131,7 @@ def drawn_example(seed: int, number: int) -> Example:
     most = float(np.finfo(dtype).max)
     deltas = tuple(
         laid_out(np.asarray(np.clip(np.asarray(d, np.float64) * scale, -most, most)).astype(d.dtype), layout)
-        for d in outputs(point.delta)
+        for d in as_tuple(point.delta)
     )
     point = replace(point, delta=deltas if isinstance(point.delta, tuple) else deltas[0])
     return Example(entry, case, compiled, point, regime if alike else "+".join(dict.fromkeys(regimes.values())))

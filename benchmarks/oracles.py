@@ -26,16 +26,16 @@ from hypothesis import strategies as st  # noqa: E402
 from benchmarks import fresh_shapes  # noqa: E402
 from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
+from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.cases.network import jax_reference, options, parameters, torch_reference  # noqa: E402
-from oracles.conformance import POINTS_PER_CASE  # noqa: E402
+from oracles.decision.judge import judge  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
-from oracles.judging.judge import judge  # noqa: E402
-from oracles.lifts.manual import manual_layer  # noqa: E402
 from oracles.registry import Case  # noqa: E402
-from oracles.reporting.disagreement import require  # noqa: E402
-from oracles.rounding import rounding_at  # noqa: E402
+from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402
+from oracles.search import POINTS_PER_CASE  # noqa: E402
 from oracles.strategies import Point, points, real  # noqa: E402
+from oracles.tolerance import tolerance_at  # noqa: E402
 
 GUIDE = """\
 The subject is a tanh MLP of three Linear layers in float64. Hypothesis draws its four widths and its rows,
@@ -184,7 +184,7 @@ def evaluated(rule: Rule, point: Point) -> None:
 
 
 def allowed(case: Case, point: Point) -> None:
-    rounding_at(case.oracles(), point.primals, point.delta, "float64", fallback=case.subject).allowance()
+    tolerance_at(case.oracles(), point.primals, point.delta, "float64", fallback=case.subject).estimate()
 
 
 PARTS: Mapping[str, Callable[[Case, Point], object]] = {

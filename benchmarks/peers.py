@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jax.test_util import check_grads
 
-from oracles.judging.judge import judge
+from oracles.decision.judge import judge
 from oracles.registry import Case
-from oracles.rule import Array, Cotangents, Rule, called, is_differentiable
+from oracles.rule import Array, Cotangents, Rule, call_by_name, is_differentiable
 from oracles.strategies import Point
 from oracles.verdict import Result
 
@@ -98,7 +98,7 @@ def by_check_grads(case: Case, point: Point, name: str, index: tuple[int, ...]) 
     which = names.index(name)
 
     def primal(*leaves: Any) -> Any:
-        return called(reference, {**dict(zip(names, leaves, strict=True)), **fixed})
+        return call_by_name(reference, {**dict(zip(names, leaves, strict=True)), **fixed})
 
     def refuses(error: float) -> bool:
         def bwd(leaves: tuple[Any, ...], delta: Any) -> tuple[Any, ...]:

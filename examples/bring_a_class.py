@@ -46,7 +46,7 @@ class Learning(Dense):
         return dz
 
 
-def lifted(make, grads):
+def adapt(make, grads):
     """Say where parameters and gradients are."""
     return oracles.stateful(make, params={"W": "params['W']", "b": "params['b']"}, grads=grads)
 
@@ -54,9 +54,9 @@ def lifted(make, grads):
 rng = np.random.default_rng(0)
 primals = {"z": rng.standard_normal((4, 3)), "W": rng.standard_normal((3, 2)), "b": rng.standard_normal((1, 2))}
 against = [oracles.torch_autograd(lambda z, W, b: z @ W + b)]
-print(oracles.check(lifted(Dense, "grads['{}']"), primals, against))
-print(oracles.check(lifted(Learning, oracles.Update(step="", rate=0.5)), primals, against))
+print(oracles.check(adapt(Dense, "grads['{}']"), primals, against))
+print(oracles.check(adapt(Learning, oracles.Update(step="", rate=0.5)), primals, against))
 try:
-    oracles.check(lifted(FirstInput, "grads['{}']"), primals, against)
+    oracles.check(adapt(FirstInput, "grads['{}']"), primals, against)
 except oracles.Disagreement as disagreement:
     print(disagreement)

@@ -1,100 +1,88 @@
-"""The judge of hand-written gradients: independent oracles, derived tolerances, verdicts with evidence.
+"""Verify hand-written gradients: independent oracles, derived tolerances, verdicts with evidence.
 
     oracles.check(oracles.manual(forward, backward), primals, against=[oracles.torch_autograd(reference)])
 
-Nothing is imported before it is asked for, not even NumPy: the package stands beside every pytest run as a plugin. And
-neither torch nor jax is imported before an oracle that needs it is evaluated.
+The package is loaded by every pytest run, as a plugin. So each public name is imported when it is first used, and
+neither NumPy, torch nor JAX before that.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oracles.check import check as check
-    from oracles.conformance import conformance as conformance
-    from oracles.conformance_of import conformance_of as conformance_of
-    from oracles.finite_difference import finite_difference as finite_difference
-    from oracles.jax_vjp import jax_vjp as jax_vjp
-    from oracles.lifts.declared import declared as declared
-    from oracles.lifts.isolated import Crashed as Crashed
-    from oracles.lifts.isolated import isolated as isolated
-    from oracles.lifts.jax_function import jax_function as jax_function
-    from oracles.lifts.manual import elementwise as elementwise
-    from oracles.lifts.manual import manual as manual
-    from oracles.lifts.manual import manual_layer as manual_layer
-    from oracles.lifts.manual import manual_loss as manual_loss
-    from oracles.lifts.manual import manual_objective as manual_objective
-    from oracles.lifts.manual import value_and_grad as value_and_grad
-    from oracles.lifts.objects import Update as Update
-    from oracles.lifts.scalar_graph import scalar_graph as scalar_graph
-    from oracles.lifts.stateful import stateful as stateful
-    from oracles.lifts.torch_function import torch_function as torch_function
-    from oracles.lifts.torch_module import torch_module as torch_module
+    from oracles.adapters.child_process import Crashed as Crashed
+    from oracles.adapters.child_process import isolated as isolated
+    from oracles.adapters.conventions import declared as declared
+    from oracles.adapters.functions import elementwise as elementwise
+    from oracles.adapters.functions import manual as manual
+    from oracles.adapters.functions import manual_layer as manual_layer
+    from oracles.adapters.functions import manual_loss as manual_loss
+    from oracles.adapters.functions import manual_objective as manual_objective
+    from oracles.adapters.functions import value_and_grad as value_and_grad
+    from oracles.adapters.jax_functions import jax_function as jax_function
+    from oracles.adapters.objects import Update as Update
+    from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
+    from oracles.adapters.stateful_objects import stateful as stateful
+    from oracles.adapters.torch_functions import torch_function as torch_function
+    from oracles.adapters.torch_modules import torch_module as torch_module
+    from oracles.backends.jax_reference import jax_vjp as jax_vjp
+    from oracles.backends.torch_reference import torch_autograd as torch_autograd
+    from oracles.finite_differences import finite_difference as finite_difference
+    from oracles.point import check as check
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
-    from oracles.reporting.disagreement import Disagreement as Disagreement
+    from oracles.reimplementation import conformance_of as conformance_of
+    from oracles.report.disagreement import Disagreement as Disagreement
     from oracles.rule import Enclosure as Enclosure
+    from oracles.rule import InvalidInput as InvalidInput
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
-    from oracles.rule import Unfit as Unfit
-    from oracles.torch_autograd import torch_autograd as torch_autograd
+    from oracles.search import conformance as conformance
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
 
-# Where each public name lives; tests hold this list against the imports above.
-_HOMES = {
-    "conformance": "conformance",
-    "conformance_of": "conformance_of",
-    "Disagreement": "reporting.disagreement",
-    "finite_difference": "finite_difference",
-    "jax_vjp": "jax_vjp",
-    "check": "check",
+# The module of each public name; a test compares this table with the imports above.
+_MODULES = {
     "Case": "registry",
-    "oracle_for": "registry",
-    "elementwise": "lifts.manual",
-    "value_and_grad": "lifts.manual",
-    "stateful": "lifts.stateful",
-    "Update": "lifts.objects",
-    "scalar_graph": "lifts.scalar_graph",
-    "torch_function": "lifts.torch_function",
-    "torch_module": "lifts.torch_module",
-    "jax_function": "lifts.jax_function",
-    "declared": "lifts.declared",
-    "isolated": "lifts.isolated",
-    "Crashed": "lifts.isolated",
-    "Unfit": "rule",
-    "ReferenceFailed": "rule",
+    "Crashed": "adapters.child_process",
+    "Disagreement": "report.disagreement",
     "Enclosure": "rule",
-    "Rule": "rule",
-    "manual": "lifts.manual",
-    "manual_layer": "lifts.manual",
-    "manual_loss": "lifts.manual",
-    "manual_objective": "lifts.manual",
-    "torch_autograd": "torch_autograd",
+    "InvalidInput": "rule",
+    "ReferenceFailed": "rule",
     "Result": "verdict",
+    "Rule": "rule",
+    "Update": "adapters.objects",
     "Verdict": "verdict",
+    "check": "point",
+    "conformance": "search",
+    "conformance_of": "reimplementation",
+    "declared": "adapters.conventions",
+    "elementwise": "adapters.functions",
+    "finite_difference": "finite_differences",
+    "isolated": "adapters.child_process",
+    "jax_function": "adapters.jax_functions",
+    "jax_vjp": "backends.jax_reference",
+    "manual": "adapters.functions",
+    "manual_layer": "adapters.functions",
+    "manual_loss": "adapters.functions",
+    "manual_objective": "adapters.functions",
+    "oracle_for": "registry",
+    "scalar_graph": "adapters.scalar_engine",
+    "stateful": "adapters.stateful_objects",
+    "torch_autograd": "backends.torch_reference",
+    "torch_function": "adapters.torch_functions",
+    "torch_module": "adapters.torch_modules",
+    "value_and_grad": "adapters.functions",
 }
 
 
-class _Face(ModuleType):
-    """The package: a function wins over the module of the same name that it lives in (`oracles.conformance`)."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module 'oracles' has no attribute {name!r}")
-        value = getattr(import_module(f"oracles.{_HOMES[name]}"), name)
-        super().__setattr__(name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a submodule binds it here, under what may be a function's name.
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_HOMES})
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'oracles' has no attribute {name!r}")
+    value = getattr(import_module(f"oracles.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-sys.modules[__name__].__class__ = _Face
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

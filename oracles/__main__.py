@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from oracles.command_line.parser import parser
+from oracles.cli.parser import parser
 from oracles.threads import pin_threads
 
 pin_threads()
@@ -42,18 +42,18 @@ def _run(args: argparse.Namespace) -> int:
 
     warnings.simplefilter("ignore", BrokenCases)  # the commands tell it in their own words
     if args.command == "list":
-        from oracles.command_line.listing import list_layers
+        from oracles.cli.listing import list_layers
 
         return list_layers(args.cases)
     if args.command == "conventions":
-        from oracles.command_line.listing import list_conventions
+        from oracles.cli.listing import list_conventions
 
         return list_conventions()
     if args.command == "check":
-        from oracles.command_line.check import check
+        from oracles.cli.check_command import check
 
         return check(args)
-    from oracles.command_line.verify import verify
+    from oracles.cli.verify_command import verify
 
     return verify(
         args.layers,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from oracles.conformance import Run
     from oracles.options import Options
+    from oracles.search import Run
 
 _OPTIONS = ("against", "max_examples", "seed", "profile", "cases")
 

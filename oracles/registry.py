@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
+from oracles.backends.jax_reference import jax_family, jax_vjp
+from oracles.backends.torch_reference import torch_autograd, torch_family
 from oracles.discovery import BrokenCases, Unusable, announced, load
-from oracles.jax_vjp import jax_family, jax_vjp
 from oracles.rule import Rule
 from oracles.strategies import Drawn
-from oracles.torch_autograd import torch_autograd, torch_family
 
 FRAMEWORKS: dict[str, Callable[..., Rule]] = {"jax": jax_vjp, "torch": torch_autograd}
 _FAMILIES: dict[str, Callable[[Callable[..., Any]], Callable[[Mapping[str, Any]], Rule]]] = {

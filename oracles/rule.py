@@ -1,10 +1,9 @@
-"""The one contract of the judge: a Rule maps primals to an output and a pullback.
+"""The Rule, a differentiable operation: primals -> (output, pullback). Subjects and oracles are Rules alike.
 
     rule(**primals) -> (y, pullback)        pullback(delta) -> {name: cotangent}
 
-``delta`` is the cotangent ∂L/∂y of the output; a cotangent ∂L/∂p has the shape and dtype of its primal p. Subject
-and oracle are both Rules, so one set of lifts and checks serves both. Integer and boolean primals (indices, masks,
-labels) have no cotangent. ``y`` and ``delta`` may be tuples of arrays.
+``delta`` is the cotangent ∂L/∂y of the output; a cotangent ∂L/∂p has the shape and dtype of its primal p.
+Integer and boolean primals (indices, masks, labels) have no cotangent. ``y`` and ``delta`` may be tuples of arrays.
 """
 
 from __future__ import annotations
@@ -45,32 +44,35 @@ class Proof(NamedTuple):
     rounding: Array
 
 
-class Shake(NamedTuple):
-    """How to imitate rounding: an operand x is replaced by ``x (1 ± h) ± floor`` with independent random signs.
+class Perturbation(NamedTuple):
+    """Simulated rounding: an operand x becomes ``x (1 ± relative) ± absolute``, with independent random signs.
 
-    ``h`` imitates relative rounding, ``floor`` the absolute error of gradual underflow. Where ``forward`` is false,
-    the pullback alone is shaken, at the residuals of a plain forward.
+    Attributes:
+        rng: draws the signs.
+        relative: the size of a simulated rounding error, as a fraction of the operand.
+        absolute: the size of a simulated underflow error.
+        forward: whether the forward is perturbed too. If not, the pullback alone is, at unperturbed residuals.
     """
 
     rng: np.random.Generator
-    h: float
-    floor: float = 0.0
+    relative: float
+    absolute: float = 0.0
     forward: bool = True
 
 
-class Unfit(TypeError, ValueError):
-    """What was handed in does not fit together: the message says what came, what was expected, and shows the fix."""
+class InvalidInput(TypeError, ValueError):
+    """Invalid arguments. The message states what was expected, what was given, and the line to write instead."""
 
 
 class ReferenceFailed(RuntimeError):
-    """A reference raised: nothing is known of the subject. The cause is the reference's own exception."""
+    """A reference raised an exception, so nothing is known about the subject. ``__cause__`` is that exception."""
 
 
-class Opaque(NotImplementedError):
-    """A rule cannot be perturbed at this point: its operations run where they cannot be reached."""
+class NotPerturbable(NotImplementedError):
+    """The operations of a rule cannot be perturbed at this point, since they run outside Python's reach."""
 
 
-Perturbed: TypeAlias = Callable[[Primals, Any, Shake], tuple[tuple[Array, ...], Cotangents]]
+EvaluatePerturbed: TypeAlias = Callable[[Primals, Any, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 
 
 @dataclass(frozen=True)
@@ -80,28 +82,29 @@ class Rule:
     Attributes:
         evaluate: the function behind ``rule(**primals)``.
         name: what reports call it: "torch", "jax", "Linear(n_in=3, n_out=2)".
-        perturbed: ``perturbed(primals, delta, shake) -> (outputs, cotangents)`` evaluates output and pullback with
-            every floating operand of every rounding operation shaken, or raises `Opaque`; ``None`` where the rule
-            can never be seen into. `oracles.rounding` derives tolerances from it.
+        evaluate_perturbed: ``evaluate_perturbed(primals, delta, perturbation) -> (outputs, cotangents)`` evaluates
+            output and pullback with every floating operand of every rounding operation perturbed, or raises
+            `NotPerturbable`; ``None`` if the rule can never be perturbed. `oracles.tolerance` derives tolerances
+            from it.
         reference: the primal that a framework differentiates, as its user wrote it.
-        lifted: the object that was made a Rule (a layer, a class, a pair of functions), where there is one.
-        relift: lifts another such object in the same way.
-        variants: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
-        blur: ``blur(primals, u)``, how far cotangents may be off by the way in which they are read, u being the unit
-            roundoff: a gradient that shows in an optimizer's update alone carries the rounding of the parameter.
+        implementation: the object that the rule was made from (a layer, a class, a pair of functions), if any.
+        adapt: makes a Rule of another such object in the same way.
+        call_patterns: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
+        read_error: ``read_error(primals, u)`` bounds the error made in reading the cotangents, u being the unit
+            roundoff: a gradient recovered from an optimizer's update carries the rounding of the parameter.
         declared: the conventions that the subject declares, see `oracles.declared`.
         framework: what computes inside: "torch", "jax", "compiled" …, or "" for NumPy alone, which runs on balls too.
     """
 
     evaluate: Evaluate
     name: str = "rule"
-    perturbed: Perturbed | None = None
+    evaluate_perturbed: EvaluatePerturbed | None = None
     reference: Callable[..., Any] | None = None
     framework: str = ""
-    lifted: Any = None
-    relift: Callable[[Any], Rule] | None = None
-    variants: Mapping[str, Evaluate] = field(default_factory=dict)
-    blur: Callable[[Primals, float], Mapping[str, Array]] | None = None
+    implementation: Any = None
+    adapt: Callable[[Any], Rule] | None = None
+    call_patterns: Mapping[str, Evaluate] = field(default_factory=dict)
+    read_error: Callable[[Primals, float], Mapping[str, Array]] | None = None
     declared: Any = None
 
     def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
@@ -109,7 +112,7 @@ class Rule:
         return self.evaluate(**primals)
 
 
-def outputs(y: Any) -> tuple[Any, ...]:
+def as_tuple(y: Any) -> tuple[Any, ...]:
     """Return an output, or a cotangent of one, as a tuple: one array becomes a tuple of one."""
     return tuple(y) if isinstance(y, tuple | list) else (y,)
 
@@ -129,11 +132,11 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
     return np.asarray(tree, dtype) if is_differentiable(tree) else tree
 
 
-def called(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
+def call_by_name(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
     """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin).
 
     Raises:
-        Unfit: if its parameters are others than the primals.
+        InvalidInput: if its parameters are others than the primals.
     """
     return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
 
@@ -151,7 +154,7 @@ def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
     except TypeError:
         if positional and len(required) == len(names) == 1:
             return False  # one primal can only be meant for one parameter
-        raise Unfit(
+        raise InvalidInput(
             f"{getattr(f, '__qualname__', f)} takes {signature}, but the primals are {', '.join(names)}.\n"
             f"Fix: name its parameters like the primals:\n    def {_plain_name(f)}({', '.join(names)}): ..."
         ) from None
@@ -164,7 +167,7 @@ def _plain_name(f: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """Say what came, for an error message."""
+    """Describe a value for an error message."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
     if isinstance(value, tuple | list | dict):

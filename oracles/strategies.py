@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from oracles.rule import Array, Rule, outputs
+from oracles.rule import Array, Rule, as_tuple
 
 MAX_EXTENT = 8
 SPECIALS = 10  # how many special values there are in every dtype
@@ -143,7 +143,7 @@ def point_at(
         _override(open_to_special, override, dtype)
     arrays = {name: laid_out(a, layout) for name, a in arrays.items()}
     y, _ = subject(**arrays)
-    deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in outputs(y)]
+    deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
     for override in overrides[:1]:
         _override(deltas, override, dtype)
     deltas = [laid_out(d, layout) for d in deltas]

@@ -40,7 +40,7 @@ class Evidence:
         index: where, in the array named by the finding.
         subject: what the subject gave there.
         oracles: what each oracle gave there.
-        allowance: how far rounding could have moved this entry.
+        tolerance: how far rounding could have moved this entry.
         enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could tell.
         refused: how many entries are refused, of how many.
         reason: what is wrong in words: "shape (3,), expected (1, 3)", "no subgradient", who agrees with whom.
@@ -50,7 +50,7 @@ class Evidence:
     index: tuple[int, ...] = ()
     subject: float | None = None
     oracles: Mapping[str, float] = field(default_factory=dict)
-    allowance: float | None = None
+    tolerance: float | None = None
     enclosure: tuple[float, float] | None = None
     refused: tuple[int, int] = (0, 0)
     reason: str = ""
@@ -63,11 +63,11 @@ class Finding:
 
     Attributes:
         quantity: "output", or the name of the primal whose cotangent was judged.
-        oracle: who judged: an oracle's name, or "itself" where the subject is held against itself.
+        oracle: who judged: an oracle's name, or "self-consistency" where the subject is held against itself.
         refuses: whether the subject is refused for it. A subgradient where none is declared, or digits that torch
             and JAX lose as well, are worth telling and no reason to refuse.
-        ratio: worst |error| / allowance over the entries: up to 1 is rounding.
-        resolves: the relative error in one entry that would have been refused here (median over the entries).
+        ratio: worst |error| / tolerance over the entries: up to 1 is rounding.
+        detects_above: the relative error in one entry that would have been refused here (median over the entries).
     """
 
     quantity: str
@@ -75,7 +75,7 @@ class Finding:
     verdict: Verdict
     refuses: bool = False
     ratio: float = 0.0
-    resolves: float = 0.0
+    detects_above: float = 0.0
     evidence: Evidence = Evidence()
 
     @property
@@ -130,9 +130,9 @@ class Result:
                 by_oracle[f.oracle].append(f.quantity)
         seen = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
         lines = [f"{self.subject}: {self.verdict}  [{self.check}]", f"  judged: {seen or 'nothing'}"]
-        if self.resolves:
+        if self.detects_above:
             lines.append(
-                f"  error {self.ratio:.2g} of what rounding allows; an error of {self.resolves:.0e} is refused"
+                f"  error {self.ratio:.2g} of what rounding allows; an error of {self.detects_above:.0e} is refused"
             )
         told = {f"  {f.quantity}: {f.evidence.reason}": None for f in self.findings if f.verdict is Verdict.UNSTABLE}
         lines += told
@@ -166,7 +166,7 @@ class Result:
         return max((f.ratio for f in self.findings), default=0.0)
 
     @property
-    def resolves(self) -> float:
+    def detects_above(self) -> float:
         """The relative error in one entry that would have been refused: the median over what was seen."""
-        seen = sorted(f.resolves for f in self.findings if f.resolves)
+        seen = sorted(f.detects_above for f in self.findings if f.detects_above)
         return seen[len(seen) // 2] if seen else 0.0

@@ -7,7 +7,7 @@ import torch
 from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh, minibatches, value_and_grad
 from oracles import Rule, Verdict, torch_autograd
 from oracles.cases.network import options, torch_reference
-from oracles.judging.judge import judge
+from oracles.decision.judge import judge
 
 NETWORK = Sequential(Linear(5, 8), Tanh(), Linear(8, 3))
 LOSS = SoftmaxCrossEntropy("mean")
@@ -53,7 +53,7 @@ def test_the_same_weights_after_100_steps():
     assert {f.quantity for f in result.findings} == weights
     moved = [np.abs(a - b).max() for a, b in zip(ours(x, target, **params)[0], params.values(), strict=True)]
     assert min(moved) > 0
-    assert max(f.resolves for f in result.findings) < 1e-10  # the allowance itself is tight after 100 steps
+    assert max(f.detects_above for f in result.findings) < 1e-10  # the tolerance itself is tight after 100 steps
 
 
 @pytest.mark.slow

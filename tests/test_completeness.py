@@ -1,4 +1,4 @@
-"""Every layer, loss and optimizer has a twin that speaks for it, and the house keeps its laws."""
+"""Every layer, loss and optimizer has a twin that speaks for it, and the house keeps its self_consistency."""
 
 import ast
 import importlib
@@ -109,7 +109,7 @@ def test_no_chosen_tolerance(folder):
     [
         ("manual_bp", ("torch", "jax", "hypothesis", "oracles")),
         ("oracles", ("numpy", "torch", "jax", "sklearn", "flint", "hypothesis", "pytest")),
-        ("oracles.judging.judge", ("torch", "jax", "flint", "hypothesis", "pytest")),
+        ("oracles.decision.judge", ("torch", "jax", "flint", "hypothesis", "pytest")),
     ],
 )
 def test_import_is_cold(module, forbidden):
@@ -129,13 +129,12 @@ def test_lazy_exports_are_those_that_a_type_checker_sees():
     face = (ROOT / "oracles" / "__init__.py").read_text()
     seen = {name: home for home, name in re.findall(r"from oracles\.([\w.]+) import \w+ as (\w+)", face)}
     assert seen
-    assert seen == oracles._HOMES
+    assert seen == oracles._MODULES
 
 
-def test_a_function_wins_over_the_module_of_its_name():
-    code = "import oracles, oracles.conformance; from oracles.conformance import search; print(oracles.conformance)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.startswith("<function conformance")
+def test_no_module_has_the_name_of_a_public_function():
+    modules = {path.stem for path in (ROOT / "oracles").rglob("*.py")}
+    assert not modules & {name for name in oracles._MODULES if name[0].islower()}
 
 
 def test_public_names_are_documented():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from oracles.conformance import runs_of
 from oracles.registry import entries
+from oracles.search import runs_of
 
 # More than a second of searching each.
 LONG = {

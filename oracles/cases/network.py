@@ -29,9 +29,9 @@ from manual_bp import (
     SoftmaxCrossEntropy,
     Tanh,
 )
+from oracles.adapters.functions import manual_layer, manual_objective
 from oracles.cases.losses import softmax_cross_entropy
 from oracles.cases.routing import Link, applied, beneath, link, parameters_of, untupled
-from oracles.lifts.manual import manual_layer, manual_objective
 from oracles.registry import Case, oracle_for
 from oracles.strategies import Drawn, booleans, indices, pixels, positive, real, rows, widths
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from oracles.finite_difference import finite_difference
-from oracles.rounding import named_outputs
-from oracles.rule import Array, Enclosure, Primals, Rule, outputs, with_dtype
+from oracles.finite_differences import finite_difference
+from oracles.rule import Array, Enclosure, Primals, Rule, as_tuple, with_dtype
+from oracles.tolerance import named_outputs
 from oracles.verdict import Result
 
 SAME = 2.0**-8  # factors of one array that differ by less are one factor: the judge decides on it
@@ -17,7 +17,7 @@ SAME = 2.0**-8  # factors of one array that differ by less are one factor: the j
 
 def fitting_declaration(result: Result) -> str:
     """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
-    from oracles.judging.judge import cotangents_like, judge
+    from oracles.decision.judge import cotangents_like, judge
 
     setting = result.setting
     if setting is None or setting.subject.declared is None or not setting.oracles:
@@ -27,7 +27,7 @@ def fitting_declaration(result: Result) -> str:
     def accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule]) -> bool:
         try:
             y, _ = rule(**primals)
-            fits = [np.shape(p) for p in outputs(y)] == [np.shape(d) for d in outputs(setting.delta)]
+            fits = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
             deltas = [setting.delta] * fits + cotangents_like(y, np.random.default_rng(0), 2)  # one sign alone may fit
             return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
         except Exception:  # whatever it was: this declaration does not fit

@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 
+from oracles.diagnosis.experiments import Symptoms as Symptoms
+from oracles.diagnosis.experiments import fits
 from oracles.diagnosis.patterns import cotangents as by_cotangent
 from oracles.diagnosis.patterns import errors as by_error
-from oracles.diagnosis.patterns import places as by_place
+from oracles.diagnosis.patterns import locations as by_location
 from oracles.diagnosis.patterns import values as by_value
-from oracles.diagnosis.symptoms import Symptoms as Symptoms
-from oracles.diagnosis.symptoms import fits
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -65,18 +65,21 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
         )
     ),
     ("primal_transposed", by_cotangent.primal_transposed),
-    ("repeated_indices", by_place.repeated_divided),
-    *((kind, by_place.wrong_only_at_values(kind)) for kind in ("zeros", "masked", "ties", "signs", "repeated_indices")),
+    ("repeated_indices", by_location.repeated_divided),
+    *(
+        (kind, by_location.wrong_only_at_values(kind))
+        for kind in ("zeros", "masked", "ties", "signs", "repeated_indices")
+    ),
     *((kind, by_cotangent.of_another_delta(kind)) for kind in ("delta_first_only", "term_missing", "delta_clipped")),
     ("added_constant", by_error.added_constant),
     ("added_array", by_error.added_array),
     ("known_factor", by_error.known_factor),
-    ("clipped", by_place.clipped),
-    ("saturated", by_place.wrong_only_at_values("saturated")),
-    ("wrong_only_in_places", by_place.wrong_only_in_places),
+    ("clipped", by_location.clipped),
+    ("saturated", by_location.wrong_only_at_values("saturated")),
+    ("wrong_only_in_places", by_location.wrong_only_in_places),
     ("factor_per_group", by_value.factor_per_group),
-    ("zero_in_some", by_place.zero_in_some),
-    ("sign_of_some", by_place.sign_of_some),
+    ("zero_in_some", by_location.zero_in_some),
+    ("sign_of_some", by_location.sign_of_some),
     ("block_diagonal", by_cotangent.block_diagonal),
     ("term_along_axis", by_error.term_along_axis),
     ("coarse_rounding", by_error.coarse_rounding),

@@ -1,7 +1,7 @@
 """The exact oracle: a rule's own NumPy primal, evaluated on balls, encloses its exact derivative.
 
 No framework and no hand-written backward takes part, only the formulas that the forward evaluates. The precision is
-raised until every enclosure is narrow; what stays undecided is refused with `Opaque`.
+raised until every enclosure is narrow; what stays undecided is refused with `NotPerturbable`.
 
 The same evaluation in which every operation's result is widened by what rounding may do to it (see
 `oracles.exact.balls`) bounds, entry by entry, how far any rounding of it can move a gradient: `rounding_radius`.
@@ -19,15 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.exact.ball_arrays import Balls, lifted, object_array
-from oracles.rounding import _PRECISIONS, named_outputs, precision_name
-from oracles.rule import Array, Cotangents, Enclosure, Opaque, Primals, Pullback, Rule, is_differentiable, outputs
+from oracles.exact.ball_arrays import Balls, as_balls, object_array
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Enclosure,
+    NotPerturbable,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
+from oracles.tolerance import _PRECISIONS, named_outputs, precision_name
 
 if TYPE_CHECKING:
     from oracles.exact.balls import Tape
 
 BITS = 128
-LADDER = (1, 2, 10, 32)  # times the bits: the third resolves what float64 cannot tell from 0, the last more
+LADDER = (1, 2, 10, 32)  # times the bits: the third detects_above what float64 cannot tell from 0, the last more
 MAX_WAYS = 16  # through comparisons that rounding can turn
 NARROW = 60  # an enclosure decides when its radius is at most 2^−60 of its magnitude, or below 2^−1074
 _FLINT = RLock()  # python-flint has one precision for the whole process
@@ -40,8 +50,8 @@ def ball_arithmetic(rule: Rule, *, name: str = "exact", bits: int = BITS) -> Rul
     where there is no derivative, as √ has none at 0, or where it is beyond the range of float64.
 
     Raises:
-        Opaque: if the forward does not run on object arrays of balls, if a comparison stays undecided in the highest
-            precision, or if python-flint is missing.
+        NotPerturbable: if the forward does not run on object arrays of balls, if a comparison stays undecided in the
+            highest precision, or if python-flint is missing.
     """
 
     def evaluate(**primals: Array) -> tuple[Any, Pullback]:
@@ -62,7 +72,7 @@ def rounding_radius(rule: Rule, primals: Primals, delta: Any, precision: str) ->
     The evaluation is the rule's forward and the backward sweep through it, every operation rounded in ``precision``.
 
     Raises:
-        Opaque: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
+        NotPerturbable: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
     """
     return enclosure_and_radius(rule, primals, delta, precision)[1]
 
@@ -97,7 +107,7 @@ class _Run:
 
     def cotangents(self, delta: Any) -> dict[str, Array]:
         """Return the cotangents as arrays of arb."""
-        deltas = [np.asarray(d) for d in outputs(delta)]
+        deltas = [np.asarray(d) for d in as_tuple(delta)]
         if [d.shape for d in deltas] != [part.shape for part in self.y]:
             raise ValueError(f"delta: expected {[p.shape for p in self.y]}, got {[d.shape for d in deltas]}")
         seeds = [pair for y, d in zip(self.y, deltas, strict=True) for pair in zip(y.flat, _exact(d), strict=True)]
@@ -121,13 +131,13 @@ def _evaluated(rule: Rule, primals: Primals, new_tape: Callable[[], Tape]) -> _R
         try:
             with np.errstate(all="ignore"):
                 y, _ = rule(**arrays)
-            parts = tuple(lifted(tape, part) for part in outputs(y))
+            parts = tuple(as_balls(tape, part) for part in as_tuple(y))
             return _Run(tape, parts, isinstance(y, tuple | list), leaves)
-        except Opaque:
+        except NotPerturbable:
             raise
         except Exception as error:
             errors.setdefault(str(error), error)
-    raise Opaque(
+    raise NotPerturbable(
         f"{rule.name}: its forward does not run on object arrays of balls: {'; '.join(errors)}.\n"
         "Hint:   a primal in NumPy runs if it allocates by np.zeros_like(z), not np.zeros(shape), and casts nothing"
     ) from next(iter(errors.values()))
@@ -175,7 +185,7 @@ def _rounded(rule: Rule, primals: Primals, precision: str) -> Iterator[_Run]:
         way = run.tape.next_way()  # type: ignore[attr-defined]
         if way is None:
             return
-    raise Opaque(f"{rule.name}: rounding in {precision} can turn too many comparisons here")
+    raise NotPerturbable(f"{rule.name}: rounding in {precision} can turn too many comparisons here")
 
 
 def _is_narrow(ball: Any) -> bool:
@@ -208,7 +218,7 @@ def _balls() -> Any:
     try:
         from oracles.exact import balls
     except ImportError as error:
-        raise Opaque('exact enclosures need python-flint: pip install "manual-bp[exact]"') from error
+        raise NotPerturbable('exact enclosures need python-flint: pip install "manual-bp[exact]"') from error
     return balls
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.rule import Array, Opaque
+from oracles.rule import Array, NotPerturbable
 
 if TYPE_CHECKING:
     from oracles.exact.balls import Tape
 
 
-class Untouchable(Opaque):
+class Untouchable(NotPerturbable):
     """A subject asked for the memory of balls, to hand it to compiled code; plain object arrays would not refuse."""
 
 
@@ -38,8 +38,8 @@ class Balls(np.ndarray[Any, Any]):
         name, arrays = ufunc.__name__, [plain(x) for x in inputs]
         if ufunc.nin == 1 or name in _BY_METHOD:  # the others are Python's operators, which numbers have too
             if method == "at":
-                raise Opaque(f"np.{name}.at does not run on balls")
-            arrays[: ufunc.nin] = [lifted(self.tape, x) for x in arrays[: ufunc.nin]]
+                raise NotPerturbable(f"np.{name}.at does not run on balls")
+            arrays[: ufunc.nin] = [as_balls(self.tape, x) for x in arrays[: ufunc.nin]]
         if out is not None:
             options["out"] = tuple(map(plain, out))
         result = getattr(_BY_METHOD.get(name, ufunc), method)(*arrays, **options)
@@ -49,7 +49,7 @@ class Balls(np.ndarray[Any, Any]):
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.nan_to_num:
-            raise Opaque("np.nan_to_num leaves objects as they are, infinite or not")
+            raise NotPerturbable("np.nan_to_num leaves objects as they are, infinite or not")
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
@@ -70,7 +70,7 @@ def plain(x: Any) -> Any:
     return x.view(np.ndarray) if isinstance(x, Balls) else x
 
 
-def lifted(tape: Tape, x: Any) -> Array:
+def as_balls(tape: Tape, x: Any) -> Array:
     """Return an array, or a number, in which every entry is a ball."""
     balls = [tape.constant(entry) for entry in np.asarray(x, object).flat]
     if any(ball is NotImplemented for ball in balls):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from flint import arb, fmpq
 
-from oracles.rule import Opaque
+from oracles.rule import NotPerturbable
 
 # NumPy's vectorized elementary functions are tested to 4 units in the last place, that is 8 unit roundoffs. A partial
 # derivative of such a function is one of them again and a few operations, and counts the same.
@@ -31,7 +31,7 @@ ZERO, ONE = arb(0), arb(1)
 SAME, MINUS = 1, -1  # partial derivatives that cost nothing and round nothing, compared by identity
 
 
-class Undecided(Opaque):
+class Undecided(NotPerturbable):
     """Two balls overlap: more precision may decide their comparison."""
 
 

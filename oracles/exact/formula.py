@@ -8,8 +8,8 @@ import numpy as np
 
 from oracles.exact.ball_arithmetic import working_precision
 from oracles.exact.ball_arrays import Balls, Untouchable, object_array
-from oracles.rounding import named_outputs
-from oracles.rule import Array, Opaque, Primals, Rule, is_differentiable, outputs
+from oracles.rule import Array, NotPerturbable, Primals, Rule, as_tuple, is_differentiable
+from oracles.tolerance import named_outputs
 
 BITS = 512
 MOST_INPUTS = 1024
@@ -19,15 +19,15 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
     """Return a rule's outputs and cotangents as its own code gives them on numbers of 512 bits, in float64.
 
     Raises:
-        Opaque: if forward or backward does not run on object arrays, if there are more than MOST_INPUTS inputs, or if
-            python-flint is missing.
+        NotPerturbable: if forward or backward does not run on object arrays, if there are more than MOST_INPUTS inputs,
+            or if python-flint is missing.
     """
     if rule.framework or sum(np.size(a) for a in primals.values()) > MOST_INPUTS:
-        raise Opaque(f"{rule.name} is a framework's, or too large for exact arithmetic")
+        raise NotPerturbable(f"{rule.name} is a framework's, or too large for exact arithmetic")
     try:
         from oracles.exact.balls import Ball, Tape
     except ImportError as error:
-        raise Opaque("exact arithmetic needs python-flint") from error
+        raise NotPerturbable("exact arithmetic needs python-flint") from error
 
     for kind in (Balls, np.ndarray):
         tape = Tape()
@@ -46,8 +46,8 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
         try:
             with working_precision(BITS), np.errstate(all="ignore"):
                 y, pullback = rule(**{n: objects(a) for n, a in primals.items()})
-                seeds = tuple(objects(d) for d in outputs(delta))
-                came = named_outputs(outputs(y), dict(pullback(seeds if isinstance(delta, tuple) else seeds[0])))
+                seeds = tuple(objects(d) for d in as_tuple(delta))
+                came = named_outputs(as_tuple(y), dict(pullback(seeds if isinstance(delta, tuple) else seeds[0])))
                 return {
                     n: np.array(
                         [float(b.value.mid()) if isinstance(b, Ball) else float(b) for b in np.asarray(a, object).flat]
@@ -58,4 +58,4 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Any) -> dict[str, A
             raise
         except Exception as error:
             failed: Exception = error
-    raise Opaque(f"{rule.name} does not run on object arrays: {failed}") from failed
+    raise NotPerturbable(f"{rule.name} does not run on object arrays: {failed}") from failed

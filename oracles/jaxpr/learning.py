@@ -20,7 +20,7 @@ from oracles.jaxpr.patterns import TRACED, Fits, Pattern, fitting, holds, is_sym
 from oracles.jaxpr.program import Program, translate
 from oracles.jaxpr.shaker import shaker
 from oracles.jaxpr.trace import Trace, is_about_values
-from oracles.rule import Array, Shake, is_differentiable
+from oracles.rule import Array, Perturbation, is_differentiable
 
 SYMBOLIC_FAILURES = 24  # per signature, before only concrete shapes are traced
 KEPT = 64  # programs per signature, of symbolic and of concrete shapes
@@ -87,7 +87,7 @@ class Translated:
         return True
 
     def shaken(
-        self, dims: Sequence[Any], arrays: Sequence[Array], deltas: Sequence[Array], shake: Shake
+        self, dims: Sequence[Any], arrays: Sequence[Array], deltas: Sequence[Array], shake: Perturbation
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Return outputs and cotangents of a shaken run."""
         if self._noisy is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Shake
+from oracles.rule import Array, Perturbation
 
 _POOL = 1 << 16
 _SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=_POOL)
@@ -20,19 +20,19 @@ def _pools(dtype: np.dtype[Any], h: float, floor: float) -> tuple[Array, Array |
     return (1 + _SIGNS * h).astype(dtype), (_SIGNS * floor).astype(dtype) if floor else None
 
 
-def shaker(shake: Shake) -> Callable[..., Array]:
+def shaker(shake: Perturbation) -> Callable[..., Array]:
     """Return ``noise(x, shape=None)``: x, broadcast to ``shape``, times 1 ± h, plus ± floor, signs fresh.
 
     The signs are windows into one pool of 2^16, at offsets that ``shake.rng`` seeds: a use costs 1.5 µs.
     """
     state = int(shake.rng.integers(1, 2**31 - 1))
-    dtype, (scales, floors) = None, _pools(np.dtype(np.float64), shake.h, shake.floor)
+    dtype, (scales, floors) = None, _pools(np.dtype(np.float64), shake.relative, shake.absolute)
 
     def noise(x: Array, shape: Sequence[int] | None = None) -> Array:
         nonlocal state, dtype, scales, floors
         if x.dtype is not dtype:
             dtype = x.dtype
-            scales, floors = _pools(dtype, shake.h, shake.floor)
+            scales, floors = _pools(dtype, shake.relative, shake.absolute)
         if shape is None:
             shape, size = x.shape, x.size
         else:
@@ -49,7 +49,7 @@ def shaker(shake: Shake) -> Callable[..., Array]:
         return np.asarray(x + floors[at : at + size].reshape(shape))
 
     def shaken(x: Array, shape: Sequence[int]) -> Array:
-        """Shake an array larger than the pool, with the pool repeated."""
+        """Perturbation an array larger than the pool, with the pool repeated."""
         nonlocal state
         state = state * 48271 % 2147483647
         x = x * np.resize(np.roll(scales, state % _POOL), shape)

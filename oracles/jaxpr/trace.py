@@ -13,7 +13,7 @@ import numpy as np
 from oracles.jaxpr.dimensions import Example, decided_by
 from oracles.jaxpr.options import Options
 from oracles.jaxpr.patterns import TRACED, Pattern, owners
-from oracles.rule import Array, Primals, called, is_differentiable, outputs
+from oracles.rule import Array, Primals, as_tuple, call_by_name, is_differentiable
 
 XLA_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
@@ -133,9 +133,9 @@ def _functions(
     configured = partial(f, **options) if options else f
 
     def primal(arrays: Sequence[Any]) -> list[Any]:
-        y = called(configured, dict(zip(primals, arrays, strict=True)))
+        y = call_by_name(configured, dict(zip(primals, arrays, strict=True)))
         is_tuple[:] = [isinstance(y, tuple | list)]
-        return [jnp.asarray(part) for part in outputs(y)]
+        return [jnp.asarray(part) for part in as_tuple(y)]
 
     def vjp(arrays: Sequence[Any]) -> tuple[list[Any], Any]:
         def of_moving(some: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from oracles.conformance import Run, runs_of
 from oracles.discovery import Unusable
 from oracles.registry import Entry, entries_of
-from oracles.reporting.disagreement import Disagreement
-from oracles.reporting.report import REPRODUCE
+from oracles.report.disagreement import Disagreement
+from oracles.report.text import REPRODUCE
+from oracles.search import Run, runs_of
 
 
 class Cases(pytest.Collector):

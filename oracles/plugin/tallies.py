@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from oracles.conformance import VACUOUS_LIMIT, Run, Tally
 from oracles.options import PREFIX
+from oracles.search import VACUOUS_LIMIT, Run, Tally
 from oracles.verdict import Verdict
 from oracles.versions import versions_line
 
 NAMES = (
-    "layer", "check", "dtype", "verdict", "examples", "worst_ratio", "resolves", "vacuous", "oracles", "seed", "note",
+    "layer", "check", "dtype", "verdict", "examples", "worst_ratio", "detects_above", "vacuous", "oracles",
+    "seed", "note",
 )  # fmt: skip
 NOT_JUDGED = "not judged"
 _ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, *map(str, Verdict)))}
 _ACCEPTED = (NOT_JUDGED, Verdict.AGREES, Verdict.VACUOUS)
-_COLUMNS = ("layer", "tests", "examples", "error", "resolves", "blind", "verdict", "judged by")
+_COLUMNS = ("layer", "tests", "examples", "error", "detects_above", "blind", "verdict", "judged by")
 
 Properties = Mapping[str, Any]
 
@@ -25,12 +26,12 @@ Properties = Mapping[str, Any]
 def properties(run: Run) -> list[tuple[str, Any]]:
     """Return what a run has seen as named plain values, which JUnit XML and xdist can carry.
 
-    examples are points, worst_ratio is the worst error in units of what rounding allows, resolves the relative error
-    that would have been refused (median), vacuous the share of verdicts that were blind.
+    examples are points, worst_ratio is the worst error / tolerance, detects_above the smallest relative error that would
+    have been refused (median), vacuous the share of inconclusive verdicts.
     """
     tally = run.tally
     verdicts = sum(tally.examples.values())
-    resolved = [r for each in tally.resolves.values() for r in each]
+    resolved = [r for each in tally.detects_above.values() for r in each]
     found = {
         "layer": run.label,
         "check": run.check,
@@ -38,7 +39,7 @@ def properties(run: Run) -> list[tuple[str, Any]]:
         "verdict": _verdict(tally),
         "examples": tally.points,
         "worst_ratio": float(max(tally.worst_ratio.values(), default=0.0)),
-        "resolves": float(median(resolved)) if resolved else 0.0,
+        "detects_above": float(median(resolved)) if resolved else 0.0,
         "vacuous": sum(tally.vacuous.values()) / verdicts if verdicts else 0.0,
         "oracles": ", ".join(sorted(tally.examples)),
         "seed": run.options.seed,
@@ -65,7 +66,7 @@ def summary(properties_of: Sequence[Properties]) -> list[str]:
         by_layer.setdefault(each[PREFIX + "layer"], []).append(each)
     rows = [_COLUMNS, *(_row(layer, by_layer[layer]) for layer in sorted(by_layer))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    right = ("tests", "examples", "error", "resolves", "blind")
+    right = ("tests", "examples", "error", "detects_above", "blind")
     lines = [
         "  ".join(
             cell.rjust(width) if title in right else cell.ljust(width)
@@ -83,7 +84,7 @@ def summary(properties_of: Sequence[Properties]) -> list[str]:
 
 
 def _row(layer: str, judged: Sequence[Properties]) -> tuple[str, ...]:
-    resolved = [r for r in _column(judged, "resolves") if r]
+    resolved = [r for r in _column(judged, "detects_above") if r]
     verdicts = [p[PREFIX + "verdict"] for p in judged]
     oracles = {name for names in _column(judged, "oracles") for name in names.split(", ") if name}
     return (

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from oracles.jax_vjp import jax_vjp
-from oracles.rule import Shake
+from oracles.backends.jax_reference import jax_vjp
+from oracles.rule import Perturbation
 
 SAMPLES, CONFIDENCE, H = 8, 8.0, 2.0**-26
 f8 = np.float64
@@ -27,8 +27,8 @@ def deltas_of(y, seed=1):
 
 def shaken(rule, primals, delta, h, seed):
     wide = tuple(np.asarray(d, f8) if d.dtype.kind == "f" else d for d in parts(delta))
-    ys, gs = rule.perturbed(
-        primals, wide if isinstance(delta, tuple) else wide[0], Shake(np.random.default_rng(seed), h)
+    ys, gs = rule.evaluate_perturbed(
+        primals, wide if isinstance(delta, tuple) else wide[0], Perturbation(np.random.default_rng(seed), h)
     )
     return dict(enumerate(ys)) | gs
 

@@ -7,7 +7,7 @@ import torch
 import oracles
 from manual_bp import HalfSquaredError, Linear, Sequential, SoftmaxCrossEntropy, Tanh
 from oracles import Disagreement, Verdict
-from oracles.judging.judge import drawn_cotangents
+from oracles.decision.judge import drawn_cotangents
 
 RNG = np.random.default_rng(0)
 POINT = {"z": RNG.standard_normal((3, 4)), "W": RNG.standard_normal((4, 2)), "b": RNG.standard_normal((1, 2))}

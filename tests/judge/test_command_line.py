@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from oracles.__main__ import main
-from oracles.command_line import verify as verify_module
-from oracles.conformance import search
+from oracles.cli import verify_command as verify_module
+from oracles.search import search
 
 ROOT = Path(__file__).parents[2]
 FIELDS = {"layer", "check", "oracle", "dtype", "verdict", "examples", "worst_ratio", "seconds"}
@@ -72,7 +72,13 @@ def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     assert document["seed"] == 3
     assert {"python", "numpy", "torch", "jax"} <= document["versions"].keys()
     assert all(row.keys() >= FIELDS for row in document["results"])
-    assert {row["oracle"] for row in document["results"]} == {"torch", "jax", "exact", "itself", "finite difference"}
+    assert {row["oracle"] for row in document["results"]} == {
+        "torch",
+        "jax",
+        "exact",
+        "self-consistency",
+        "finite difference",
+    }
     assert {row["dtype"] for row in document["results"]} == {"float64", "float32"}
     assert all(row["verdict"] == "agrees" and row["examples"] > 0 for row in document["results"])
     assert all(0 <= row["worst_ratio"] <= 1 for row in document["results"])
@@ -180,7 +186,7 @@ HEEDS = """
 import signal, sys
 from pathlib import Path
 from oracles.__main__ import main
-from oracles.command_line import verify
+from oracles.cli import verify
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background does not
 search, points = verify.search, []

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from oracles import Rule, finite_difference, manual
 from oracles.diagnosis import naming
 from oracles.diagnosis.naming import PATTERNS, Symptoms, diagnose
-from oracles.rounding import named_outputs, rounding_at
-from oracles.rule import outputs, with_dtype
+from oracles.rule import as_tuple, with_dtype
+from oracles.tolerance import named_outputs, tolerance_at
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +26,10 @@ def patterns_may_not_raise(monkeypatch):
 def symptoms(subject, oracle, primals, delta, name, precision="float64"):
     """Evaluate both rules at a point, the subject in the precision given, and gather what diagnosis goes by."""
     y, pullback = subject(**with_dtype(primals, precision))
-    got = named_outputs(outputs(y), dict(pullback(with_dtype(delta, precision))))
+    got = named_outputs(as_tuple(y), dict(pullback(with_dtype(delta, precision))))
     expected_y, expected_pullback = oracle(**primals)
-    want = named_outputs(outputs(expected_y), dict(expected_pullback(delta)))
-    allowed = rounding_at([oracle], primals, delta, precision, fallback=subject).allowance(16)
+    want = named_outputs(as_tuple(expected_y), dict(expected_pullback(delta)))
+    allowed = tolerance_at([oracle], primals, delta, precision, fallback=subject).estimate(16)
     agrees = all(
         np.shape(got[n]) == want[n].shape and bool(np.all(np.abs(got[n] - want[n]) <= allowed[n]))
         for n in want
@@ -47,7 +47,7 @@ def spoiled(rule: Rule, name: str, where: Any = -1) -> Rule:
         def other(delta):
             found = dict(pullback(delta))
             found[name] = np.array(found[name])
-            found[name].flat[where] += 0.1 * np.ravel(outputs(delta)[0])[0]
+            found[name].flat[where] += 0.1 * np.ravel(as_tuple(delta)[0])[0]
             return found
 
         return y, other
@@ -115,7 +115,7 @@ def test_noise_has_no_diagnosis(which, seed, linear):
 
     def noisy(c, d, g):
         rng = np.random.default_rng(seed)
-        size = 10.0 ** rng.uniform(-6, 0) * (np.sum(outputs(d)[0]) if linear else 1.0)
+        size = 10.0 ** rng.uniform(-6, 0) * (np.sum(as_tuple(d)[0]) if linear else 1.0)
         return g + size * rng.standard_normal(g.shape)
 
     made, name = LAYERS[which]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles import Rule, finite_difference
-from oracles.finite_difference import directional_derivative
+from oracles.finite_differences import directional_derivative
 
 
 def rule(f):

@@ -8,11 +8,11 @@ import pytest
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
-from oracles.jax_vjp import jax_family, jax_vjp  # noqa: E402
+from oracles.backends.jax_reference import jax_family, jax_vjp  # noqa: E402
 from oracles.jaxpr.dimensions import Example  # noqa: E402
 from oracles.jaxpr.learning import Translated  # noqa: E402
 from oracles.jaxpr.patterns import fitting, ties  # noqa: E402
-from oracles.rule import Shake  # noqa: E402
+from oracles.rule import Perturbation  # noqa: E402
 
 SHAPES = [(4, 3), (3, 3), (1, 5), (1, 1), (2, 5), (5, 2), (6, 4), (0, 3), (2, 1), (7, 7), (8, 2)]
 
@@ -199,9 +199,9 @@ def test_options_are_shaken_as_if_they_were_constants(factor):
     for rule in (traced, constant):
         y, pull = rule(**z)
         plain = [*y, pull(wide)["z"]]
-        shaken = [rule.perturbed(z, wide, Shake(np.random.default_rng(k), 2.0**-20)) for k in range(64)]
+        shaken = [rule.evaluate_perturbed(z, wide, Perturbation(np.random.default_rng(k), 2.0**-20)) for k in range(64)]
         moved = [[np.abs(a - b) for a, b in zip((*ys, gs["z"]), plain, strict=True)] for ys, gs in shaken]
-        last = [np.abs(a) * 2.0**-20 for a in plain]  # the last rounding, as `oracles.rounding` adds it
+        last = [np.abs(a) * 2.0**-20 for a in plain]  # the last rounding, as `oracles.tolerance` adds it
         worst.append([np.max((*column, a), axis=0) for *column, a in zip(*moved, last, strict=True)])
     for ours, theirs in zip(*worst, strict=True):
         np.testing.assert_array_equal(np.round(ours * 2**20, 3), np.round(theirs * 2**20, 3))

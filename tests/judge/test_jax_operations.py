@@ -9,7 +9,7 @@ jax = pytest.importorskip("jax")
 from against_xla import disagreements, parts  # noqa: E402
 from jax_operations import OPERATIONS, cumulative  # noqa: E402
 
-from oracles.jax_vjp import jax_family, jax_vjp  # noqa: E402
+from oracles.backends.jax_reference import jax_family, jax_vjp  # noqa: E402
 
 
 def drawn(draw, seed, dtype="float64"):

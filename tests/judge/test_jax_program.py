@@ -8,7 +8,7 @@ import jax.numpy as jnp  # noqa: E402
 from against_xla import disagreements, draw  # noqa: E402
 from jax import lax, nn  # noqa: E402
 
-from oracles.jax_vjp import jax_vjp  # noqa: E402
+from oracles.backends.jax_reference import jax_vjp  # noqa: E402
 from oracles.jaxpr import primitives  # noqa: E402
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 
 from oracles import jax_vjp
-from oracles.judging.judge import judge
+from oracles.decision.judge import judge
 from oracles.registry import entries
 from oracles.strategies import point_at
 

@@ -7,12 +7,12 @@ import pytest
 from bugs.planting import BUGS
 
 from oracles import Disagreement
-from oracles.checks import CHECKS
-from oracles.conformance import search
+from oracles.decision.judge import judge
 from oracles.diagnosis import naming
-from oracles.judging.judge import judge
+from oracles.properties import PROPERTIES
 from oracles.registry import entries
-from oracles.reporting.report import diagnosis_of
+from oracles.report.text import diagnosis_of
+from oracles.search import search
 from oracles.strategies import point_at
 
 EXAMPLES = 240
@@ -38,7 +38,7 @@ def judged(case, dtype, seed, *, by=""):
         result = judge(case.subject, point.primals, point.delta, oracles, kinks="declared")
         if result.refuses or not by:
             return result
-    return CHECKS[by](case, point, oracles)
+    return PROPERTIES[by](case, point, oracles)
 
 
 @pytest.mark.parametrize(("bug", "dtype"), SEARCHES, ids=name)
@@ -87,12 +87,12 @@ def test_every_operation_has_three_and_one_that_is_silent_as_it_comes():
     count = Counter(bug.of for bug in BUGS)
     assert count.keys() == kinds
     assert min(count.values()) >= 3
-    silent = {bug.of for bug in BUGS if bug.silent and as_it_comes(bug.silent.subject.lifted)}
+    silent = {bug.of for bug in BUGS if bug.silent and as_it_comes(bug.silent.subject.implementation)}
     assert {kind for kind in kinds if options(kind)} <= silent
 
 
 def test_every_check_has_one_in_every_run():
-    assert {bug.check for bug in BUGS if bug.quick} == set(CHECKS)
+    assert {bug.check for bug in BUGS if bug.quick} == set(PROPERTIES)
 
 
 def test_a_failing_example_shrinks_to_the_smallest():

@@ -14,7 +14,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 import oracles
 from oracles import Disagreement
-from oracles.conformance import Tally, search
+from oracles.search import Tally, search
 from oracles.strategies import real
 
 RNG = np.random.default_rng(6)

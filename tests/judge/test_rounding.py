@@ -7,9 +7,9 @@ from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.cases.activations import softmax as softmax_twin
 from oracles.cases.layers import linear as linear_twin
 from oracles.cases.layers import rms_norm as rms_norm_twin
-from oracles.numpy_rounding import own_rounding
-from oracles.rounding import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, rounding_at, unit_roundoff
-from oracles.rule import Shake, with_dtype
+from oracles.perturbation.numpy_arrays import perturb_own_code
+from oracles.rule import Perturbation, with_dtype
+from oracles.tolerance import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, tolerance_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
 
@@ -56,7 +56,7 @@ def test_torch_and_jax_see_the_same_rounding(name):
     """Median over the entries within a factor of 4: they shake different operations of the same function."""
     torch, jax, primals, delta = point(name)
     by_torch, by_jax = (
-        rounding_at([o], primals, delta, "float32", fallback=o).allowance(MORE_SAMPLES) for o in (torch, jax)
+        tolerance_at([o], primals, delta, "float32", fallback=o).estimate(MORE_SAMPLES) for o in (torch, jax)
     )
     assert by_torch.keys() == by_jax.keys()
     for n in by_torch:
@@ -67,7 +67,7 @@ def test_torch_and_jax_see_the_same_rounding(name):
 @pytest.mark.parametrize("name", POINTS)
 def test_allowance_scales_with_the_unit_roundoff(name):
     _, jax, primals, delta = point(name)
-    fine, coarse = (rounding_at([jax], primals, delta, p, fallback=jax).allowance() for p in ("float32", "float16"))
+    fine, coarse = (tolerance_at([jax], primals, delta, p, fallback=jax).estimate() for p in ("float32", "float16"))
     scale = unit_roundoff("float16") / unit_roundoff("float32")
     for n in fine:
         assert scale / 4 < np.median(coarse[n]) / np.median(fine[n]) < 4 * scale
@@ -75,9 +75,9 @@ def test_allowance_scales_with_the_unit_roundoff(name):
 
 def test_allowance_is_a_function_of_the_input_and_grows_with_samples():
     torch, _, primals, delta = point("layer norm")
-    first, second = (rounding_at([torch], primals, delta, "float64", fallback=torch).allowance() for _ in range(2))
+    first, second = (tolerance_at([torch], primals, delta, "float64", fallback=torch).estimate() for _ in range(2))
     assert all(first[n].tobytes() == second[n].tobytes() for n in first)
-    more = rounding_at([torch], primals, delta, "float64", fallback=torch).allowance(MORE_SAMPLES)
+    more = tolerance_at([torch], primals, delta, "float64", fallback=torch).estimate(MORE_SAMPLES)
     assert all(np.all(more[n] >= first[n]) for n in first)
 
 
@@ -86,7 +86,7 @@ def test_allowance_follows_the_conditioning():
     torch, _, primals, delta = point("layer norm")
     far = {**primals, "z": primals["z"] + 1000.0}
     near_, far_ = (
-        np.median(rounding_at([torch], p, delta, "float64", fallback=torch).allowance()["z"]) for p in (primals, far)
+        np.median(tolerance_at([torch], p, delta, "float64", fallback=torch).estimate()["z"]) for p in (primals, far)
     )
     assert far_ > 100 * near_
 
@@ -96,15 +96,15 @@ def test_an_exact_zero_of_a_fused_kernel_has_rounding_of_its_own():
     import torch
 
     fused = torch_autograd(lambda z: torch.nn.functional.layer_norm(z, (1,)))
-    allowed = rounding_at(
+    allowed = tolerance_at(
         [fused], {"z": np.array([[0.3], [7.0]])}, np.array([[1.0], [-2.0]]), "float64", fallback=fused
     )
-    assert np.all(allowed.allowance()["z"] > 0)
+    assert np.all(allowed.estimate()["z"] > 0)
 
 
 def test_a_rule_that_cannot_be_seen_into_shows_its_conditioning():
     opaque = Rule(lambda z: (np.sin(z), lambda d: {"z": d * np.cos(z)}))
-    allowed = rounding_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).allowance()
+    allowed = tolerance_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).estimate()
     assert np.all(allowed["z"] > 0)
     assert np.all(allowed["output"] > 0)
 
@@ -130,10 +130,10 @@ def test_what_torch_does_in_place_is_shaken_too():
         return ((z * 2).t() * 3).sigmoid()
 
     found = [
-        rounding_at([torch_autograd(f)], {"z": z}, delta, "float32", fallback=Rule(None)) for f in (in_place, anew)
+        tolerance_at([torch_autograd(f)], {"z": z}, delta, "float32", fallback=Rule(None)) for f in (in_place, anew)
     ]
     for n in ("output", "z"):
-        assert np.array_equal(*(rounding.allowance()[n] for rounding in found))
+        assert np.array_equal(*(rounding.estimate()[n] for rounding in found))
 
 
 def equal_rows_torch(z, b):
@@ -165,7 +165,7 @@ def equal_rows_backward(cache, delta):
 EQUAL_ROWS = {
     "torch": torch_autograd(equal_rows_torch),
     "jax": jax_vjp(equal_rows_jax),
-    "numpy": own_rounding(manual(equal_rows_forward, equal_rows_backward)),
+    "numpy": perturb_own_code(manual(equal_rows_forward, equal_rows_backward)),
 }
 
 
@@ -181,9 +181,9 @@ def test_rounding_in_the_backward_is_seen_where_noise_in_the_forward_saturates(n
     primals, delta = at_equal_rows()
     subject = manual(equal_rows_forward, equal_rows_backward)
     error = np.abs(subject(**primals)[1](delta)["b"])  # shifting every row alike moves nothing: it is 0
-    rounding = rounding_at([EQUAL_ROWS[name]], primals, delta, "float32", fallback=subject)
-    assert np.any(error > rounding.allowance(MORE_SAMPLES - BACKWARD_SAMPLES)["b"])
-    assert np.all(error <= rounding.allowance(MORE_SAMPLES)["b"])
+    rounding = tolerance_at([EQUAL_ROWS[name]], primals, delta, "float32", fallback=subject)
+    assert np.any(error > rounding.estimate(MORE_SAMPLES - BACKWARD_SAMPLES)["b"])
+    assert np.all(error <= rounding.estimate(MORE_SAMPLES)["b"])
 
 
 @pytest.mark.parametrize("name", EQUAL_ROWS)
@@ -191,7 +191,9 @@ def test_the_backward_alone_can_be_shaken(name):
     source = EQUAL_ROWS[name]
     primals, delta = (with_dtype(given, np.float64) for given in at_equal_rows())
     primals["z"] = 1e-7 * RNG.standard_normal(primals["z"].shape)  # where tanh is not flat
-    outputs, cotangents = source.perturbed(primals, delta, Shake(np.random.default_rng(0), 1e-6, forward=False))
+    outputs, cotangents = source.evaluate_perturbed(
+        primals, delta, Perturbation(np.random.default_rng(0), 1e-6, forward=False)
+    )
     y, pullback = source(**primals)
     np.testing.assert_array_equal(outputs[0], y)
     assert all(np.any(cotangents[n] != plain) for n, plain in pullback(delta).items())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from oracles.lifts.manual import manual
+from oracles.adapters.functions import manual
 from oracles.registry import entries
 from oracles.strategies import LAYOUTS, indices, laid_out, point_at, points, probabilities, real, rows, widths
 
@@ -95,7 +95,7 @@ def test_kinds_of_primals():
 DIGEST = """
 import hashlib, numpy as np
 from oracles.registry import entries
-from oracles.rule import outputs
+from oracles.rule import as_tuple
 from oracles.strategies import point_at
 from hypothesis import given, settings, seed, Phase, HealthCheck
 total = hashlib.sha256()
@@ -106,7 +106,7 @@ for entry in entries():
     def evaluate(case):
         point = point_at(case.subject, case.primals, "float32", seed=5)
         y, pullback = case.subject(**point.primals)
-        for array in (*outputs(y), *pullback(point.delta).values()):
+        for array in (*as_tuple(y), *pullback(point.delta).values()):
             total.update(np.asarray(array).tobytes())
     evaluate()
 print(total.hexdigest())

@@ -6,7 +6,7 @@ import torch
 
 import oracles
 from oracles import Disagreement, Verdict
-from oracles.judging.judge import judge
+from oracles.decision.judge import judge
 
 RNG = np.random.default_rng(4)
 
@@ -154,7 +154,7 @@ def test_where_rounding_is_as_large_as_the_gradient_the_verdict_is_vacuous():
     result = judge(subject, {"z": np.array([1.0])}, np.array([2.0]), [reference], only=["z"])
     (by_torch,) = [f for f in result.findings if f.oracle == "torch"]
     assert by_torch.verdict is Verdict.VACUOUS
-    assert by_torch.resolves == 0
+    assert by_torch.detects_above == 0
 
 
 def test_ball_arithmetic_proves_what_torch_and_jax_miss():
@@ -185,7 +185,7 @@ def test_the_exact_value_settles_a_conflict_between_oracles():
 
 
 def test_without_an_arbiter_contradicting_oracles_are_a_conflict():
-    class Opaque:
+    class NotPerturbable:
         """Hides the primal from ball arithmetic."""
 
         def __call__(self, **primals):
@@ -194,7 +194,7 @@ def test_without_an_arbiter_contradicting_oracles_are_a_conflict():
             return dense()(**primals)
 
     shifted = oracles.torch_autograd(lambda z, W: z @ W + 1e-6 * (z.sum() - z.detach().sum()), name="another torch")
-    subject = oracles.Rule(Opaque(), "opaque")
+    subject = oracles.Rule(NotPerturbable(), "opaque")
     assert verdict_of(subject, POINT, [DENSE, shifted]) is Verdict.ORACLES_CONFLICT
 
 

@@ -5,10 +5,10 @@ import pytest
 
 import oracles
 from oracles import Disagreement, Verdict
-from oracles.finite_difference import directional_derivative
-from oracles.numpy_rounding import shaken
-from oracles.rounding import rounding_at
-from oracles.rule import Shake
+from oracles.finite_differences import directional_derivative
+from oracles.perturbation.numpy_arrays import perturbed_array
+from oracles.rule import Perturbation
+from oracles.tolerance import tolerance_at
 
 
 def tanh_steps(x, U):
@@ -74,7 +74,7 @@ def test_right_formulas_pass(name, dtype):
     for seed in range(4):
         result = oracles.check(oracles.manual(*PAIRS[name]), point(name, seed, dtype))
         assert result.verdict in (Verdict.AGREES, Verdict.UNSTABLE)
-        assert any(f.quantity != "output" and f.resolves for f in result.findings)
+        assert any(f.quantity != "output" and f.detects_above for f in result.findings)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -95,12 +95,12 @@ def test_the_allowance_is_that_of_the_subjects_own_operations():
     """Where 1 − y² cancels, its rounding is far larger than what moving the inputs shows."""
     x = {"z": np.array([15.0])}
     subject = oracles.manual(lambda z: (np.tanh(z), np.tanh(z)), lambda y, d: {"z": d * (1 - y * y)})
-    allowed = rounding_at([], x, np.ones(1), "float64", fallback=subject).allowance(16)["z"]
+    allowed = tolerance_at([], x, np.ones(1), "float64", fallback=subject).estimate(16)["z"]
     assert allowed > 2.0**-54
 
 
 def test_functions_that_compute_past_the_ufuncs_are_shaken_too():
-    a = shaken(np.ones((3, 3)), Shake(np.random.default_rng(0), 1e-3))
+    a = perturbed_array(np.ones((3, 3)), Perturbation(np.random.default_rng(0), 1e-3))
     computed = (np.tensordot(a, a, 1), np.einsum("ij,jk", a, a), a.dot(a), np.kron(a, a), a @ a, a.sum(0), np.cumsum(a))
     exact = np.ones((3, 3))
     plain = (exact @ exact, exact @ exact, exact @ exact, np.kron(exact, exact), exact @ exact, exact.sum(0))

@@ -39,7 +39,7 @@ def test_what_is_right_agrees_with_whom_and_how_closely(target, references, orac
     (result,) = json.loads((folder / "out.json").read_text())["results"]
     assert result["verdict"] == "agrees"
     assert {f["oracle"] for f in result["findings"] if f["quantity"] == "z"} == oracles
-    assert all(0 < f["resolves"] < 1e-6 for f in result["findings"] if f["quantity"] == "z")
+    assert all(0 < f["detects_above"] < 1e-6 for f in result["findings"] if f["quantity"] == "z")
 
 
 def test_a_planted_bug_is_refused_with_report_script_and_json(capsys, folder):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 import manual_bp
 import oracles
 from oracles import Disagreement, conformance, conformance_of, manual, manual_layer, registry
-from oracles.checks import CHECKS, PRIMAL_ONLY
-from oracles.conformance import Run
 from oracles.options import Options
+from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
+from oracles.search import Run
 from oracles.strategies import real
 
 FEW, MANY = Options(max_examples=24, seed=0), Options(max_examples=400, seed=0)
@@ -55,11 +55,11 @@ def judged(runs, name="cotangents_agree-float64", options=FEW):
 
 def test_a_test_for_each_check_and_dtype():
     runs = decorated(Mine, like=manual_bp.Linear)
-    assert list(runs) == [f"{check}-{dtype}" for check in CHECKS for dtype in ("float64", "float32")]
+    assert list(runs) == [f"{check}-{dtype}" for check in PROPERTIES for dtype in ("float64", "float32")]
     assert repr(runs["layout_blind-float32"]) == "<layout_blind in float32 on Mine>"
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", PROPERTIES)
 def test_a_right_layer_passes(check):
     tally = judged(decorated(Mine, like=manual_bp.Linear), f"{check}-float32")
     assert tally.points == 24
@@ -84,7 +84,7 @@ KINDS = sorted({entry.speaks_for for entry in registry.entries()}, key=lambda ki
 def test_every_layer_loss_and_optimizer_that_has_cases_can_be_asked_for(ours):
     theirs = type("Theirs", (ours,), {})
     runs = decorated(theirs, like=ours, dtypes=("float64",))
-    checks = CHECKS if all(entry.pullback for entry in registry.speaking_for(ours)) else PRIMAL_ONLY
+    checks = PROPERTIES if all(entry.pullback for entry in registry.speaking_for(ours)) else FORWARD_PROPERTIES
     assert [name.removesuffix("-float64") for name in runs] == list(checks)
     assert judged(runs, "primal_agrees-float64", Options(max_examples=4, seed=0)).points == 4
 
@@ -101,7 +101,7 @@ def test_a_planted_bug_in_a_loss_is_refused(ours):
         judged(decorated(Doubled, like=ours))
 
 
-def lifted(linear):
+def adapt(linear):
     """Another contract altogether: the weight transposed, names of its own."""
 
     def forward(z, W, b=None):
@@ -116,12 +116,12 @@ def lifted(linear):
 
 
 def test_a_lift_reaches_any_contract_and_every_case():
-    runs = decorated(Mine, like=manual_bp.Linear, lift=lifted)
+    runs = decorated(Mine, like=manual_bp.Linear, lift=adapt)
     assert runs["primal_agrees-float64"].note == ""
     assert judged(runs).points == 24
 
     def wrong(linear):
-        rule = lifted(linear)
+        rule = adapt(linear)
         return manual(lambda **p: (rule(**p)[0], p), lambda p, delta: {"z": delta @ p["W"].T * 1.5}, name="wrong")
 
     with pytest.raises(Disagreement, match="wrong: WRONG in the cotangent of z"):
@@ -193,15 +193,15 @@ def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, said)
 def test_a_type_whose_cases_do_not_say_what_they_lifted(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry for entry in registry.entries()})
 
-    class Opaque:
+    class NotPerturbable:
         pass
 
-    @oracles.oracle_for(Opaque)
+    @oracles.oracle_for(NotPerturbable)
     def opaque(draw):
         return oracles.Case(manual(lambda z: (z, None), lambda cache, delta: delta), {"z": real(2)})
 
-    with pytest.raises(ValueError, match="do not say which instance they lifted"):
-        conformance_of(Mine, like=Opaque, lift=lifted)
+    with pytest.raises(ValueError, match="do not say which instance they adapt"):
+        conformance_of(Mine, like=NotPerturbable, lift=adapt)
 
 
 def test_what_raises_in_their_forward_is_told_what_it_was_fed():
@@ -215,12 +215,20 @@ def test_what_raises_in_their_forward_is_told_what_it_was_fed():
 @pytest.mark.parametrize(
     ("decorate", "error", "said"),
     [
-        (lambda: conformance(lifted), TypeError, r"got <function lifted.*\n(?s:.*)@oracles\.conformance\(lifted\(\)\)"),
+        (
+            lambda: conformance(adapt),
+            TypeError,
+            r"got <function adapt.*\n(?s:.*)@oracles\.conformance\(adapt\(\)\)",
+        ),
         (lambda: conformance([]), TypeError, r"expected a Hypothesis strategy of oracles\.Case, got \[\]"),
         (lambda: conformance_of(Mine, manual_bp.Linear)(lambda: None), TypeError, r"takes no argument named check"),
-        (lambda: oracles.oracle_for(lifted), TypeError, r"expected the type .*got <function lifted"),
+        (lambda: oracles.oracle_for(adapt), TypeError, r"expected the type .*got <function adapt"),
         (lambda: oracles.oracle_for(Mine(1, 2)), TypeError, r"Fix: +@oracles\.oracle_for\(Mine\)"),
-        (lambda: oracles.oracle_for(Mine, name="Linear")(lifted), ValueError, r"'Linear' is taken by oracles\.cases\."),
+        (
+            lambda: oracles.oracle_for(Mine, name="Linear")(adapt),
+            ValueError,
+            r"'Linear' is taken by oracles\.cases\.",
+        ),
     ],
 )
 def test_bad_decorations_are_refused_at_once(decorate, error, said):

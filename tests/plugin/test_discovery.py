@@ -8,7 +8,7 @@ from projects import BUG, LAYER
 
 from oracles import registry
 from oracles.__main__ import main
-from oracles.command_line import verify
+from oracles.cli import verify_command as verify
 
 GROUP = "oracles.cases"
 QUICK = ("--max-examples", "20", "--against", "torch", "--dtype", "float64")

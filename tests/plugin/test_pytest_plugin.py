@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from projects import BUG, LAYER, outcomes
 
-from oracles.checks import CHECKS
+from oracles.properties import PROPERTIES
 
 QUICK = ("--oracles-profile=quick", "--oracles-seed=3", "--oracles-against=torch")
 
@@ -81,7 +81,7 @@ def test_cases_are_collected_one_test_for_each_check_and_dtype(project):
     project.write("mine.py", LAYER)
     done = project.pytest("--oracles-cases=mine", "--collect-only", "-q")
     assert done.returncode == 0, done.stdout
-    wanted = [f"mine::Scale::{check}-{dtype}" for check in CHECKS for dtype in ("float64", "float32")]
+    wanted = [f"mine::Scale::{check}-{dtype}" for check in PROPERTIES for dtype in ("float64", "float32")]
     assert [line for line in done.stdout.splitlines() if "::" in line] == wanted
 
 
@@ -95,7 +95,7 @@ def test_cases_are_judged_selected_and_summed_up(project):
     assert re.search(r"^oracles: manual-bp .*, numpy .*, torch .*, jax .*, hypothesis ", done.stdout, re.MULTILINE)
     assert "oracles: against torch; seed 3; profile quick; cases mine.py" in done.stdout
     header, row = re.findall(r"^(?:layer|Scale) .*$", done.stdout, re.MULTILINE)
-    assert header.split()[:7] == ["layer", "tests", "examples", "error", "resolves", "blind", "verdict"]
+    assert header.split()[:7] == ["layer", "tests", "examples", "error", "detects_above", "blind", "verdict"]
     assert row.split()[:3] == ["Scale", "4", "80"]
     assert "agrees" in row
     assert "torch" in row
@@ -132,7 +132,7 @@ def test_a_planted_bug_is_told_by_its_report_alone_and_in_junit_xml(project):
     assert right["oracles.examples"] == "20"
     assert right["oracles.seed"] == "3"
     assert 0 <= float(right["oracles.worst_ratio"]) <= 1
-    assert 0 <= float(right["oracles.resolves"]) < 1
+    assert 0 <= float(right["oracles.detects_above"]) < 1
     assert float(right["oracles.vacuous"]) == 0
     assert wrong["oracles.verdict"] == "wrong"
     assert float(wrong["oracles.worst_ratio"]) > 1

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from oracles.conformance import Run, Tally
 from oracles.options import Options
 from oracles.plugin.tallies import properties, summary
+from oracles.search import Run, Tally
 from oracles.verdict import Finding, Result, Verdict
 
 RUN = Run(st.nothing(), "cotangents_agree", "float64", "Mine", note="takes no bias", options=Options(seed=7))
@@ -30,7 +30,7 @@ def test_properties_are_plain_values():
         "oracles.verdict": "agrees",
         "oracles.examples": 2,
         "oracles.worst_ratio": 0.5,
-        "oracles.resolves": 1e-12,
+        "oracles.detects_above": 1e-12,
         "oracles.vacuous": 0.0,
         "oracles.oracles": "torch",
         "oracles.seed": 7,

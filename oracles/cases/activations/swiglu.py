@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import SwiGLU
-from oracles.lifts.manual import manual_layer
+from oracles.adapters.functions import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import real, rows, widths
 

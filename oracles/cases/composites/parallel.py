@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import Identity, LeakyReLU, Linear, Parallel, Sequential, Sigmoid, Tanh
+from oracles.adapters.functions import manual_layer
 from oracles.cases.routing import Link, applied, beneath, link, parameters_of, untupled
-from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import Drawn, real, rows, widths
 

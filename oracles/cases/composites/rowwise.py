@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import Layer, Linear, ReLU, Rowwise, Sequential, Softmax
+from oracles.adapters.functions import manual_layer
 from oracles.cases.routing import Link, applied, link, parameters_of, untupled
-from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import Drawn, real, rows, widths
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import AvgPool2d
+from oracles.adapters.functions import manual_layer
 from oracles.cases.layers import KERNELS, STRIDES, hanging_over, pairs
-from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import real, rows
 

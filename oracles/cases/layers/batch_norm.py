@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import BatchNorm
+from oracles.adapters.functions import manual_layer
 from oracles.cases.layers import EPSILONS, uneven
-from oracles.lifts.manual import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.strategies import positive, real, rows, widths
 

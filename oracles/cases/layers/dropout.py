@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from manual_bp import Dropout
-from oracles.lifts.manual import manual_layer
+from oracles.adapters.functions import manual_layer
 from oracles.registry import Case, oracle_for
 from oracles.rule import Array
 from oracles.strategies import indices, real, rows

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp.layers.recurrent import Recurrent
-from oracles.lifts.manual import manual_layer
+from oracles.adapters.functions import manual_layer
 from oracles.registry import Case
 from oracles.strategies import Drawn, indices, real, rows, widths
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from manual_bp import CrossEntropy
-from oracles.lifts.manual import manual_loss
+from oracles.adapters.functions import manual_loss
 from oracles.registry import Case, oracle_for
 from oracles.strategies import Drawn, constant, nonnegative, probabilities, real, rows, widths
 

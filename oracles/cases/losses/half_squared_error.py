@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import HalfSquaredError
-from oracles.lifts.manual import manual_loss
+from oracles.adapters.functions import manual_loss
 from oracles.registry import Case, oracle_for
 from oracles.strategies import real, rows, widths
 

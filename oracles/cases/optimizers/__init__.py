@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from oracles.lifts.manual import manual
+from oracles.adapters.functions import manual
 from oracles.registry import Case
 from oracles.rule import Array, Rule
 from oracles.strategies import real, rows, widths
@@ -45,7 +45,7 @@ def stepped(optimizer: Any) -> Rule:
         return (params["W"], params["b"]), None
 
     rule = manual(forward, lambda cache, delta: {}, name=repr(optimizer))
-    return replace(rule, lifted=optimizer, relift=stepped)
+    return replace(rule, implementation=optimizer, adapt=stepped)
 
 
 def torch_run(make: Callable[[Any], Any], primals: Any, before_step: Callable[[Any], Any] | None = None) -> Any:

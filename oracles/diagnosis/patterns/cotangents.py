@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.diagnosis.symptoms import Symptoms, Trial, fits, near
-from oracles.finite_difference import directional_derivative
-from oracles.rule import Array, is_differentiable, outputs, with_dtype
+from oracles.diagnosis.experiments import Symptoms, Trial, fits, near
+from oracles.finite_differences import directional_derivative
+from oracles.rule import Array, as_tuple, is_differentiable, with_dtype
 
 Change: TypeAlias = Callable[[Trial], Any]
 Part: TypeAlias = Callable[[Array], Array]
@@ -34,7 +34,7 @@ def changes(s: Symptoms) -> Iterator[tuple[str, str, Change]]:
     """Everything that a backward may have taken for delta: pattern, words, and how to make it."""
     for pattern, words, part in ENTRYWISE:
         yield pattern, words, partial(_every_part, part)
-    parts = outputs(s.delta)
+    parts = as_tuple(s.delta)
     for i, d in enumerate(parts):
         which = f"delta[{i}]" if len(parts) > 1 else "delta"
         if len(parts) > 1:
@@ -156,7 +156,7 @@ def not_repeatable(s: Symptoms) -> str | None:
     room = s.allowed if s.got.shape == s.want.shape else np.zeros(s.got.shape)
     if fits(np.nan_to_num(again.got), np.nan_to_num(s.got), room):
         return None
-    strided = [a for a in (*s.primals.values(), *outputs(s.delta)) if not np.asarray(a).flags.c_contiguous]
+    strided = [a for a in (*s.primals.values(), *as_tuple(s.delta)) if not np.asarray(a).flags.c_contiguous]
     if not fits(again.got, s.want, s.allowed):
         return None if strided else "the same call gave another answer the second time: state is kept between calls"
     if strided:

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from oracles.diagnosis.experiments import Symptoms, Trial, fits, spreads
 from oracles.diagnosis.patterns.values import MOST_AXES, slope
-from oracles.diagnosis.symptoms import Symptoms, Trial, fits, spreads
-from oracles.rounding import unit_roundoff
-from oracles.rule import Array, is_differentiable, outputs
+from oracles.rule import Array, as_tuple, is_differentiable
+from oracles.tolerance import unit_roundoff
 
 REROLLED = 0.3  # of the error's norm: a smooth error bends far less while its input moves by a few roundings
 
@@ -23,7 +23,7 @@ def known_arrays(t: Trial) -> dict[str, Array]:
 
 def summands(t: Trial) -> dict[str, Array]:
     """Return what may be found added to a cotangent, of its shape."""
-    found = {"delta" if i == 0 else f"delta[{i}]": part for i, part in enumerate(outputs(t.delta))}
+    found = {"delta" if i == 0 else f"delta[{i}]": part for i, part in enumerate(as_tuple(t.delta))}
     found |= {f"the cotangent of {n}": a for n, a in t.answers.items() if n in t.primals and n != t.name}
     known = known_arrays(t)
     own = {t.name: known.pop(t.name)} if t.name in known else {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.diagnosis.symptoms import Symptoms, Trial, fits
+from oracles.diagnosis.experiments import Symptoms, Trial, fits
 from oracles.rule import Array, is_differentiable
 
 Move = Callable[[Array], Array]
@@ -166,7 +166,7 @@ def _axes(axes: tuple[int, ...]) -> str:
 
 
 def is_moved(s: Symptoms, move: Move) -> bool:
-    """Return whether the answer is the oracle's with its entries moved, and its allowance with them."""
+    """Return whether the answer is the oracle's with its entries moved, and its tolerance with them."""
     return s.always(lambda t: bool(np.any(t.telling)) and fits(t.got, move(t.want), move(t.allowed)))
 
 

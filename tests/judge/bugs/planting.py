@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from manual_bp.protocol import inputs_of, outputs_of
 from oracles import Case
+from oracles.adapters.functions import manual_layer, manual_loss
 from oracles.cases.optimizers import stepped
 from oracles.cases.routing import link, parameters_of
-from oracles.lifts.manual import manual_layer, manual_loss
 from oracles.registry import entries
 from oracles.strategies import Drawn
 
@@ -44,7 +44,7 @@ class Bug:
 
     @property
     def of(self) -> type:
-        return type(self.shown.subject.lifted)
+        return type(self.shown.subject.implementation)
 
     def planted(self) -> st.SearchStrategy[Case]:
         """The cases that are drawn for the operation, with the bug in each."""
@@ -53,7 +53,9 @@ class Bug:
 
     def spoilt(self, right: Case) -> Case:
         """The case of a right operation with the wrong one in its place."""
-        return replace(right, subject=replace(right.subject.relift(self.wrong(right.subject.lifted)), name=self.name))
+        return replace(
+            right, subject=replace(right.subject.adapt(self.wrong(right.subject.implementation)), name=self.name)
+        )
 
 
 BUGS: list[Bug] = []
@@ -76,7 +78,7 @@ def bug(
         wrong = made
         if isinstance(made, type):
             wrong = lambda right: made(*(getattr(right, f.name) for f in fields(right)))  # noqa: E731
-        kind = cases or type(shown.subject.lifted).__name__
+        kind = cases or type(shown.subject.implementation).__name__
         BUGS.append(Bug(made.__name__, wrong, kind, check, verdict, pattern, shown, silent, quick, dtypes))
         return made
 

@@ -1,0 +1,1 @@
+"""Array frameworks: arrays there and back, and references differentiated by each framework."""

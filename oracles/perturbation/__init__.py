@@ -1,0 +1,1 @@
+"""Evaluate a rule with every rounding operation perturbed: in torch, in traced JAX programs, in NumPy code."""

@@ -1,0 +1,245 @@
+"""Tolerances: how far rounding alone can move each entry of an output or a cotangent, at one point.
+
+The reference is evaluated again with every operand of every rounding operation, forward and backward, multiplied by
+``1 ± c√n·u`` with random signs, where u is the unit roundoff of the subject's precision and n the longest reduction.
+The tolerance of an entry is the largest deviation over the samples, so it includes conditioning and cancellation at
+this very input.
+
+√n·u is the probabilistic growth of rounding errors in a reduction of length n (Higham & Mary 2019, Ipsen & Zhou 2020).
+The constants below are chosen; each states its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from oracles.perturbation.numpy_arrays import perturb_own_code
+from oracles.rule import (
+    Array,
+    Cotangents,
+    NotPerturbable,
+    Perturbation,
+    Primals,
+    Rule,
+    as_tuple,
+    is_differentiable,
+    with_dtype,
+)
+
+# The factor c. The largest of a few samples underestimates the largest possible deviation; 8 covers the difference in
+# every case that benchmarks/false_alarms.py has drawn.
+CONFIDENCE = 8.0
+# Two samples accept most right entries, at the price of two evaluations.
+FIRST_SAMPLES = 2
+# A second, cheap step before the many samples of a refusal.
+SECOND_SAMPLES = 5
+# The last samples perturb the backward alone. In the forward, independent noise drives equal rows apart: a batch
+# without variance then saturates tanh, and no perturbation behind it counts any more.
+BACKWARD_SAMPLES = 4
+# Before anything is refused: the largest of 16 is exceeded by one more sample in 1 of 17.
+MORE_SAMPLES = 16 + BACKWARD_SAMPLES
+# A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
+JUMP_SHRINKAGE = 2.0**-10
+JUMP_SHARE = 1 / 8
+
+# (unit roundoff, smallest normal number) of each precision. Vector units may flush smaller numbers to zero.
+_PRECISIONS = {
+    "float16": (2.0**-11, 2.0**-14),
+    "bfloat16": (2.0**-8, 2.0**-126),
+    "float32": (2.0**-24, 2.0**-126),
+    "float64": (2.0**-53, 2.0**-1022),
+    "longdouble": (2.0**-53, 2.0**-1022),
+}
+
+
+def precision_name(dtype: npt.DTypeLike) -> str:
+    """Return the name of a floating dtype as this module knows it.
+
+    Raises:
+        ValueError: if the dtype has no known precision.
+    """
+    name = dtype if isinstance(dtype, str) and dtype in _PRECISIONS else _name_of(np.dtype(dtype))
+    if name not in _PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, got {dtype!r}")
+    return name
+
+
+@lru_cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return "longdouble" if dtype.name in ("float96", "float128") else dtype.name
+
+
+def unit_roundoff(dtype: npt.DTypeLike) -> float:
+    """Return u, the largest relative error of one rounding: 2^-53 for float64, 2^-24 for float32."""
+    return _PRECISIONS[precision_name(dtype)][0]
+
+
+def smallest_normal(dtype: npt.DTypeLike) -> float:
+    """Return the smallest number that no machine flushes to zero."""
+    return _PRECISIONS[precision_name(dtype)][1]
+
+
+def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
+    """Return whether a dtype is a floating one of less precision than another."""
+    try:
+        return unit_roundoff(dtype) > unit_roundoff(than)
+    except ValueError:
+        return False
+
+
+def precision_of(primals: Primals) -> str:
+    """Return the coarsest floating precision among the primals: what a subject fed with them computes in."""
+    names = [precision_name(a.dtype) for a in primals.values() if is_differentiable(a)]
+    return max(names, key=lambda name: _PRECISIONS[name][0], default="float64")
+
+
+def longest_reduction(primals: Primals, delta: Any) -> int:
+    """Return n: no reduction over one axis can be longer than the longest axis."""
+    return max((extent for a in (*primals.values(), *as_tuple(delta)) for extent in np.shape(a)), default=1)
+
+
+@dataclass
+class ToleranceEstimator:
+    """Estimates the tolerance at one point: a few samples accept most inputs, more are drawn before a refusal.
+
+    Attributes:
+        sources: Rules with `Rule.evaluate_perturbed`; the first that can be perturbed at this point is used.
+        primals, delta: the point, in float64.
+        precision: the precision in which the subject computes.
+        known: results of oracles at the point, by the oracle's name, so that they need not be evaluated again.
+        read_error: a bound on the error made in reading the subject's cotangents.
+    """
+
+    sources: Sequence[Rule]
+    primals: Primals
+    delta: Any
+    precision: str
+    known: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    read_error: Mapping[str, Array] = field(default_factory=dict)
+    _unperturbed: Array | None = None
+    _largest: Array | None = None
+    _slices: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
+    _samples: int = 0
+
+    def estimate(self, samples: int = FIRST_SAMPLES) -> dict[str, Array]:
+        """Return how far rounding may move each entry of the outputs ("output", or "output[0]" …) and cotangents.
+
+        The perturbations are seeded, so that a tolerance is a function of the input. Beyond the first samples
+        underflow is simulated too; the last `BACKWARD_SAMPLES` perturb the backward alone.
+        """
+        if samples > self._samples:
+            u, tiny = _PRECISIONS[self.precision]
+            for k in range(self._samples, samples):
+                absolute = 0.0 if k < FIRST_SAMPLES else tiny * self._growth
+                forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
+                deviation = self._deviation(Perturbation(np.random.default_rng(k), u * self._growth, absolute, forward))
+                assert self._unperturbed is not None
+                # Operands are perturbed, so the last rounding of a result that no operation consumes is added here.
+                last = u * self._growth * np.abs(self._unperturbed) if self._largest is None else self._largest
+                self._largest = np.maximum(np.maximum(last, absolute), deviation)
+            self._samples = samples
+        tolerances = self._named(self._largest)
+        for n in self.read_error.keys() & tolerances.keys():
+            tolerances[n] = tolerances[n] + self.read_error[n]
+        return tolerances
+
+    def jumps(self, name: str) -> bool:
+        """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
+        large = self.estimate()[name]
+        relative = JUMP_SHRINKAGE * _PRECISIONS[self.precision][0] * self._growth
+        finer = [self._deviation(Perturbation(np.random.default_rng(k), relative)) for k in range(FIRST_SAMPLES)]
+        small = self._named(np.maximum.reduce(finer))[name]
+        return bool(np.any((small > large * JUMP_SHARE) & (large > 0)))
+
+    @cached_property
+    def _growth(self) -> float:
+        return CONFIDENCE * float(max(1, longest_reduction(self.primals, self.delta)) ** 0.5)
+
+    def _deviation(self, perturbation: Perturbation) -> Array:
+        """Return how far one perturbed evaluation lies from the plain one, all arrays in one flat vector."""
+        perturbed = self._evaluate_perturbed(perturbation)
+        if self._unperturbed is None:
+            source = self.sources[0]
+            plain = self.known.get(source.name)
+            if plain is None:
+                y, pullback = source(**self.primals)
+                plain = named_outputs(as_tuple(y), dict(pullback(self.delta)))
+            self._unperturbed = np.concatenate([np.ravel(plain[n]) for n in perturbed])
+            stops = np.cumsum([np.size(a) for a in perturbed.values()]).tolist()
+            self._slices = {
+                n: (slice(stop - np.size(a), stop), np.shape(a))
+                for (n, a), stop in zip(perturbed.items(), stops, strict=True)
+            }
+        with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so the next line makes it infinite
+            deviation = np.abs(np.concatenate([np.ravel(a) for a in perturbed.values()]) - self._unperturbed)
+        return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf))
+
+    def _named(self, flat: Array | None) -> dict[str, Array]:
+        assert flat is not None
+        return {n: flat[entries].reshape(shape) for n, (entries, shape) in self._slices.items()}
+
+    def _evaluate_perturbed(self, perturbation: Perturbation) -> dict[str, Array]:
+        while True:
+            evaluate_perturbed = self.sources[0].evaluate_perturbed
+            assert evaluate_perturbed is not None
+            try:
+                return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
+            except NotPerturbable:
+                self.sources = self.sources[1:]
+
+
+def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:
+    """Return outputs and cotangents in one mapping; outputs are called "output", or "output[0]" and so on."""
+    names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
+    return {**dict(zip(names, y, strict=True)), **cotangents}
+
+
+def tolerance_at(
+    oracles: Sequence[Rule],
+    primals: Primals,
+    delta: Any,
+    precision: str,
+    *,
+    fallback: Rule,
+    known: Mapping[str, Mapping[str, Array]] | None = None,
+) -> ToleranceEstimator:
+    """Return the estimator of tolerances at a point, from the first oracle that can be perturbed there.
+
+    If none can (finite differences, compiled kernels), the code of ``fallback`` is perturbed, if it is NumPy; else its
+    primals and delta: that shows the conditioning of the problem, though not the rounding inside.
+
+    Args:
+        oracles: the oracles, in their order of preference.
+        primals, delta: the point.
+        precision: the precision in which the subject computes.
+        fallback: the subject.
+        known: results of oracles at the point by their names, so that they are not evaluated again.
+    """
+    own = [] if fallback.framework else [perturb_own_code(fallback)]
+    sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
+    wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
+    read_error = fallback.read_error(wide, unit_roundoff(precision)) if fallback.read_error else {}
+    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error)
+
+
+def _perturb_inputs(rule: Rule) -> Rule:
+    def evaluate_perturbed(
+        primals: Primals, delta: Any, perturbation: Perturbation
+    ) -> tuple[tuple[Array, ...], Cotangents]:
+        def perturb(array: Array) -> Array:
+            if not is_differentiable(array):
+                return array
+            signs = perturbation.rng.choice((-1.0, 1.0), size=(2, *array.shape))
+            return np.asarray(array * (1 + perturbation.relative * signs[0]) + perturbation.absolute * signs[1])
+
+        y, pullback = rule(**({name: perturb(a) for name, a in primals.items()} if perturbation.forward else primals))
+        cotangents = pullback(tuple(map(perturb, delta)) if isinstance(delta, tuple) else perturb(delta))
+        return tuple(np.asarray(part, np.float64) for part in as_tuple(y)), cotangents
+
+    return Rule(rule.evaluate, rule.name, evaluate_perturbed)

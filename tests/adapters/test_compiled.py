@@ -1,0 +1,121 @@
+"""Compiled C behind ctypes: right agrees, wrong is refused, and out of bounds ends a process of its own alone."""
+
+import ctypes
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import oracles
+from oracles import Disagreement, InvalidInput, Verdict
+
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+
+SOURCE = r"""
+#include <math.h>
+void forward(const double *z, double *y, long n) { for (long i = 0; i < n; i++) y[i] = tanh(z[i]); }
+void right(const double *y, const double *d, double *g, long n) {
+    for (long i = 0; i < n; i++) g[i] = d[i] * (1 - y[i] * y[i]);
+}
+void no_delta(const double *y, const double *d, double *g, long n) {
+    for (long i = 0; i < n; i++) g[i] = 1 - y[i] * y[i];
+}
+void last_forgotten(const double *y, const double *d, double *g, long n) {
+    for (long i = 0; i + 1 < n; i++) g[i] = d[i] * (1 - y[i] * y[i]);
+}
+void in_float(const double *y, const double *d, double *g, long n) {
+    for (long i = 0; i < n; i++) g[i] = (float)(d[i] * (1 - y[i] * y[i]));
+}
+void into_delta(const double *y, double *d, double *g, long n) {
+    for (long i = 0; i < n; i++) { d[i] *= 1 - y[i] * y[i]; g[i] = d[i]; }
+}
+void added(const double *y, const double *d, double *g, long n) {
+    static double kept = 0;
+    for (long i = 0; i < n; i++) g[i] = d[i] * (1 - y[i] * y[i]) + kept;
+    kept += 1;
+}
+void out_of_bounds(const double *y, const double *d, double *g, long n) {
+    for (long i = 0; i < n + (1L << 40); i++) g[i] = d[i] * (1 - y[i] * y[i]);
+}
+"""
+AT = {"z": np.random.default_rng(12).standard_normal((3, 4))}
+TORCH = oracles.torch_autograd(lambda z: z.tanh())
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "tanh.c").write_text(SOURCE)
+    subprocess.run(
+        [COMPILER, "-O1", "-shared", "-fPIC", "-o", folder / "tanh.so", folder / "tanh.c", "-lm"], check=True
+    )
+    return ctypes.CDLL(str(folder / "tanh.so"))
+
+
+def adapt(library, backward, **options):
+    def pointer(array):
+        return array.ctypes.data_as(ctypes.c_void_p)
+
+    def call_by_name(name, *arrays):
+        result = np.zeros_like(arrays[0])
+        getattr(library, name)(*map(pointer, arrays), pointer(result), ctypes.c_long(result.size))
+        return result
+
+    def forward(z):
+        y = call_by_name("forward", np.ascontiguousarray(z))
+        return y, y
+
+    return oracles.manual(
+        forward, lambda y, d: {"z": call_by_name(backward, y, d)}, dtypes=("float64",), name=backward, **options
+    )
+
+
+def test_right_c_agrees(library):
+    for against, isolate in (([TORCH], False), ([TORCH], True), ([], False)):
+        result = oracles.check(adapt(library, "right"), AT, against, isolate=isolate)
+        assert result.verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize(
+    ("backward", "said"),
+    [
+        ("no_delta", "ones"),
+        ("last_forgotten", "z[2, 3]"),
+        pytest.param("in_float", "right up to float32", marks=pytest.mark.slow),
+        ("into_delta", "delta[0] was written into"),
+        ("added", None),
+    ],
+)
+def test_wrong_c_is_refused(library, backward, said):
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(adapt(library, backward), AT, against=[TORCH])
+    assert said is None or said in str(refused.value)
+
+
+def test_c_out_of_bounds_ends_its_own_process_alone(library):
+    with pytest.raises(Disagreement, match=r"the pullback ended the process: killed by SIG(SEGV|BUS|ABRT)"):
+        oracles.check(adapt(library, "out_of_bounds"), AT, against=[TORCH], isolate=True)
+    assert oracles.check(adapt(library, "right"), AT, against=[TORCH], isolate=True).verdict is Verdict.AGREES
+
+
+def test_another_dtype_never_reaches_a_pointer(library):
+    with pytest.raises(InvalidInput, match="the subject takes float64, got float32"):
+        oracles.check(adapt(library, "right"), {"z": AT["z"].astype(np.float32)}, against=[TORCH])
+
+
+def test_sliced_primals_reach_it_as_they_are(library):
+    """The wrapper's ascontiguousarray is what makes it right; without it, the judge's strides would show."""
+    at = {"z": np.repeat(AT["z"], 2, axis=1)[:, ::2]}
+    assert oracles.check(adapt(library, "right"), at, against=[TORCH]).verdict is Verdict.AGREES
+
+    def careless(z):
+        y = np.zeros(z.shape)
+        library.forward(z.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p), ctypes.c_long(y.size))
+        return y, y
+
+    subject = oracles.manual(careless, lambda y, d: {"z": d * (1 - y * y)})
+    assert oracles.check(subject, AT, against=[TORCH]).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement):
+        oracles.check(subject, at, against=[TORCH])

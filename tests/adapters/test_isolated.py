@@ -1,0 +1,230 @@
+"""A subject in a process of its own: what crashes, exits or never returns is a finding, and the run goes on."""
+
+import ctypes
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+from kinds import KINDS
+
+import oracles
+from oracles import Crashed, Disagreement, InvalidInput, ReferenceFailed, Verdict
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="what is written in a test can only be forked")
+
+DENSE = KINDS["dense"]
+AT = DENSE.at(6)
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def endless():
+    while True:
+        pass
+
+
+def raises():
+    raise ZeroDivisionError("of mine")
+
+
+ENDINGS = [
+    (segfault, "ended the process: killed by SIGSEGV"),
+    (lambda: sys.exit(3), "ended the process: exit status 3"),
+    (lambda: sys.exit(), "ended the process: exit status 0"),
+    (lambda: os._exit(7), "ended the process: exit status 7"),
+    (os.abort, "ended the process: killed by SIGABRT"),
+    (endless, "did not return within 0.5 s"),
+    (raises, "raised ZeroDivisionError: of mine"),
+]
+
+
+def ending_in(where, ending):
+    def forward(z, W, b):
+        if where == "the forward":
+            ending()
+        return DENSE.forward(z, W, b)
+
+    def backward(cache, d):
+        ending()
+        return DENSE.backward(cache, d)
+
+    return oracles.manual(forward, backward)
+
+
+@pytest.mark.parametrize("where", ["the forward", "the pullback"])
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        pytest.param(f, said, id=said.split(": ")[-1], marks=[pytest.mark.slow] if f is endless else [])
+        for f, said in ENDINGS
+    ],
+)
+def test_whatever_ends_a_subject_is_a_finding(where, ending, said, capfd):
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(ending_in(where, ending), AT, against=[DENSE.torch], isolate=True, seconds=0.5)
+    assert refused.value.verdict is Verdict.WRONG
+    assert refused.value.result.worst.quantity == "the call"
+    assert f"{where} {said}" in " ".join(str(refused.value).split()).replace(f"{where} raised Crashed: {where}", where)
+
+
+def test_the_run_goes_on_after_a_crash():
+    subjects = [ending_in("the pullback", segfault), oracles.manual(DENSE.forward, DENSE.backward)]
+    verdicts = []
+    for subject in [*subjects, *subjects]:
+        try:
+            verdicts.append(oracles.check(subject, AT, against=[DENSE.torch], isolate=True).verdict)
+        except Disagreement as refused:
+            verdicts.append(refused.verdict)
+    assert verdicts == ["wrong", "agrees", "wrong", "agrees"]
+
+
+def test_isolated_by_itself_raises_crashed():
+    rule = oracles.isolated(ending_in("the forward", segfault))
+    with pytest.raises(Crashed, match="the forward ended the process: killed by SIGSEGV"):
+        rule(**AT)
+    y, pullback = oracles.isolated(ending_in("the pullback", segfault))(**AT)
+    assert y.shape == (3, 2)
+    with pytest.raises(Crashed, match="the pullback ended the process"):
+        pullback(y)
+    with pytest.raises(Crashed, match="the process is gone"):
+        pullback(y)
+
+
+def test_a_loop_without_end_costs_what_was_granted():
+    began = time.perf_counter()
+    with pytest.raises(Disagreement, match="did not return within 0.2 s"):  # noqa: RUF043
+        oracles.check(ending_in("the forward", endless), AT, against=[DENSE.torch], isolate=True, seconds=0.2)
+    assert time.perf_counter() - began < 10
+
+
+def test_the_subjects_exception_comes_back_as_it_is():
+    class Mine(Exception):
+        """Of a class that no other process can import."""
+
+    def forward(z):
+        raise Mine("local")
+
+    with pytest.raises(RuntimeError, match="Mine: local"):
+        oracles.isolated(oracles.manual(forward, lambda c, d: d))(z=AT["z"])
+    with pytest.raises(ZeroDivisionError, match="of mine"):
+        oracles.isolated(ending_in("the forward", raises))(**AT)
+
+
+@pytest.mark.parametrize("name", ["dense", "softmax", "embedding", "two outputs"])
+def test_right_subjects_agree(name):
+    kind = KINDS[name]
+    subject = oracles.manual(kind.forward, kind.backward)
+    assert oracles.check(subject, kind.at(2), [kind.torch], isolate=True).verdict is Verdict.AGREES
+
+
+def test_what_is_written_into_is_seen_through_the_pipe():
+    def forward(z, W, b):
+        y = DENSE.forward(z, W, b)
+        z *= 2
+        return y
+
+    def backward(cache, d):
+        found = DENSE.backward(cache, d.copy())
+        d += 1
+        return found
+
+    for pair, said in (((forward, DENSE.backward), "z was written into"), ((DENSE.forward, backward), "delta[0] was")):
+        with pytest.raises(Disagreement) as refused:
+            oracles.check(oracles.manual(*pair), AT, against=[DENSE.torch], isolate=True)
+        assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "lay",
+    [np.asfortranarray, lambda a: a[::-1], lambda a: a[:, ::2], lambda a: np.broadcast_to(a[:1], a.shape), lambda a: a],
+    ids=["Fortran", "reversed", "sliced", "broadcast", "plain"],
+)
+def test_strides_and_flags_are_kept(lay):
+    z = lay(AT["z"].copy())
+    z.flags.writeable = False
+
+    def forward(z):
+        return np.array([*z.strides, *z.shape, z.flags.writeable], np.float64), None
+
+    y, _ = oracles.isolated(oracles.manual(forward, lambda c, d: {}))(z=z)
+    assert y.tolist() == [*z.strides, *z.shape, False]
+
+
+@pytest.mark.slow
+def test_stateful_and_torch_subjects_are_isolated_too():
+    from ways import as_class, as_function
+
+    for subject in (
+        oracles.stateful(as_class(DENSE), params=DENSE.params),
+        oracles.torch_function(as_function(DENSE)),
+    ):
+        assert oracles.check(subject, AT, against=[DENSE.torch], isolate=True).verdict is Verdict.AGREES
+
+
+def test_a_reference_that_fails_is_not_the_subjects_fault():
+    def reference(z, W, b):
+        raise ArithmeticError("of the reference")
+
+    for isolate in (False, True):
+        with pytest.raises(ReferenceFailed, match="the reference raised ArithmeticError: of the reference") as failed:
+            oracles.check(
+                oracles.manual(DENSE.forward, DENSE.backward),
+                AT,
+                against=[oracles.torch_autograd(reference)],
+                isolate=isolate,
+            )
+        assert "Nothing is known of the subject" in str(failed.value)
+        assert not isinstance(failed.value, AssertionError)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_no_time_is_refused(seconds):
+    with pytest.raises(InvalidInput, match="seconds: expected a positive number"):
+        oracles.check(oracles.manual(DENSE.forward, DENSE.backward), AT, isolate=True, seconds=seconds)
+
+
+def test_what_cannot_be_sent_to_a_new_process_says_how():
+    import threading
+
+    lock = threading.Lock()
+    subject = oracles.manual(lambda z: (lock and z * 2, None), lambda c, d: {"z": 2 * d})
+    with pytest.raises(InvalidInput, match="cannot be sent to a new process") as refused:
+        oracles.isolated(subject, start="spawn")(z=AT["z"])
+    assert "oracles.isolated(subject, start='fork')" in str(refused.value)
+    with pytest.raises(InvalidInput, match="start: expected 'fork' or 'spawn', got 'thread'"):
+        oracles.isolated(subject, start="thread")
+
+
+@pytest.mark.slow
+def test_jax_is_started_anew():
+    """A process that computes with JAX cannot be forked; a custom_vjp is sent to a new one."""
+    import jax
+    import jax.numpy as jnp
+
+    @jax.custom_vjp
+    def tanh(z):
+        return jnp.tanh(z)
+
+    tanh.defvjp(lambda z: (tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
+    z = AT["z"]
+    y, pullback = oracles.isolated(oracles.jax_function(tanh))(z=z)
+    assert y.dtype == np.float64
+    assert np.array_equal(pullback(z)["z"], oracles.jax_function(tanh)(z=z)[1](z)["z"])
+    tanh.defvjp(lambda z: (jnp.tanh(z), None), lambda y, d: os._exit(9))
+    _, pullback = oracles.isolated(oracles.jax_function(tanh))(z=z)
+    with pytest.raises(Crashed, match="the pullback ended the process: exit status 9"):
+        pullback(z)
+
+
+@pytest.mark.slow
+def test_a_new_process_that_dies_is_a_finding():
+    def forward(z):
+        os._exit(9)
+
+    subject = oracles.isolated(oracles.manual(forward, lambda c, d: {}), start="spawn")
+    with pytest.raises(Disagreement, match="the forward ended the process: exit status 9"):
+        oracles.check(subject, {"z": AT["z"]})

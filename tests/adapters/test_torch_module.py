@@ -1,0 +1,164 @@
+"""nn.Modules: torch's own agree, and a Function inside whose return the engine would repair is refused."""
+
+import numpy as np
+import pytest
+import torch
+from kinds import DTYPES, KINDS, slow_but
+from planted import BUGS, QUICK
+from torch import nn
+from ways import as_module
+
+import oracles
+from oracles import Disagreement, InvalidInput, Verdict
+
+RNG = np.random.default_rng(9)
+
+
+def adapt(kind, backward=None):
+    return oracles.torch_module(as_module(kind, backward))
+
+
+@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
+@pytest.mark.parametrize("name", slow_but(("dense", "two outputs", "embedding"), KINDS))
+def test_numpy_inside_a_module_agrees(name, dtype):
+    kind = KINDS[name]
+    kind.agrees(adapt(kind), dtype, seeds=1 if dtype == "float64" else 3)
+
+
+@pytest.mark.parametrize("bug", slow_but(QUICK[:3], BUGS))
+def test_planted_bugs_are_refused(bug):
+    planted = BUGS[bug]
+    kind = KINDS[planted.kind]
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(adapt(kind, planted.backward), planted.at(), against=[kind.torch])
+    if bug == "bias gradient not summed over the batch":
+        assert refused.value.result.worst.quantity == "the call"
+        assert "Function.backward returned shape (3, 2), torch.float64 as its gradient 2, expected (1, 2)" in " ".join(
+            str(refused.value).split()
+        )
+    elif bug == "float16 inside a float64 path":
+        assert refused.value.verdict is Verdict.UNSTABLE
+    else:
+        planted.require(refused.value)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape)
+
+
+F = nn.functional
+OWN = {
+    "linear": (
+        lambda: nn.Linear(4, 2),
+        lambda input, weight, bias: F.linear(input, weight, bias),
+        {"input": normal(3, 4), "weight": normal(2, 4), "bias": normal(2)},
+    ),
+    "two layers": (
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2), nn.Softmax(-1)),
+        lambda input, **p: torch.tanh(input @ p["0.weight"].T + p["0.bias"])
+        .matmul(p["2.weight"].T).add(p["2.bias"]).softmax(-1),
+        {"input": normal(3, 4), "0.weight": normal(3, 4), "0.bias": normal(3), "2.weight": normal(2, 3),
+         "2.bias": normal(2)},
+    ),
+    "lazy": (
+        lambda: nn.LazyLinear(2),
+        lambda input, weight, bias: F.linear(input, weight, bias),
+        {"input": normal(3, 4), "weight": normal(2, 4), "bias": normal(2)},
+    ),
+    "layer norm": (
+        lambda: nn.LayerNorm(5),
+        lambda input, weight, bias: F.layer_norm(input, (5,), weight, bias),
+        {"input": normal(3, 5), "weight": normal(5), "bias": normal(5)},
+    ),
+    "conv": (
+        lambda: nn.Conv2d(2, 3, (2, 3), stride=2, padding=1),
+        lambda input, weight, bias: F.conv2d(input, weight, bias, 2, 1),
+        {"input": normal(2, 2, 4, 5), "weight": normal(3, 2, 2, 3), "bias": normal(3)},
+    ),
+    "embedding": (
+        lambda: nn.Embedding(4, 3),
+        lambda input, weight: F.embedding(input, weight),
+        {"input": np.array([1, 1, 0, 3]), "weight": normal(4, 3)},
+    ),
+    "cross-entropy": (
+        lambda: nn.CrossEntropyLoss(),
+        lambda input, target: F.cross_entropy(input, target),
+        {"input": normal(3, 4), "target": np.array([0, 3, 3])},
+    ),
+    "gru cell": (
+        lambda: nn.GRUCell(3, 2),
+        None,
+        {"input": normal(3, 3), "hx": normal(3, 2), "weight_ih": normal(6, 3), "weight_hh": normal(6, 2),
+         "bias_ih": normal(6), "bias_hh": normal(6)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "bfloat16")))
+@pytest.mark.parametrize("name", slow_but([n for n in OWN if n != "gru cell"], OWN))
+def test_torchs_own_modules_agree(name, dtype):
+    make, reference, point = OWN[name]
+    at = {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
+    against = [oracles.torch_autograd(reference)] if reference else []
+    result = oracles.check(oracles.torch_module(make), at, against)
+    assert result.verdict is Verdict.AGREES
+    assert not result.not_claimed
+
+
+def test_an_instance_is_copied_and_left_alone():
+    module = nn.Linear(4, 2)
+    before = module.weight.detach().clone()
+    _, reference, at = OWN["linear"]
+    result = oracles.check(oracles.torch_module(module), at, [oracles.torch_autograd(reference)])
+    assert result.verdict is Verdict.AGREES
+    assert torch.equal(module.weight, before)
+    assert module.weight.grad is None
+
+
+def test_parameters_by_other_names_and_inputs_in_order():
+    subject = oracles.torch_module(lambda: nn.Linear(4, 2), params={"W": "weight", "b": "bias"})
+    at = {"z": normal(3, 4), "W": normal(2, 4), "b": normal(2)}
+    against = [oracles.torch_autograd(lambda z, W, b: z @ W.T + b)]
+    assert oracles.check(subject, at, against).verdict is Verdict.AGREES
+
+
+@pytest.mark.slow
+def test_a_module_that_draws_is_not_agreed_to():
+    at = {"input": normal(4, 5)}
+    assert oracles.check(oracles.torch_module(lambda: nn.Dropout(0.5)), at).verdict is not Verdict.AGREES
+    with pytest.raises(Disagreement):
+        oracles.check(oracles.torch_module(lambda: nn.Dropout(0.5)), at, [oracles.torch_autograd(lambda input: +input)])
+
+
+class KeepsFirst(nn.Module):
+    """A buffer of the first forward is used by the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = None
+
+    def forward(self, z):
+        self.scale = z.detach().abs().max() if self.scale is None else self.scale
+        return z / self.scale
+
+
+def test_a_module_that_keeps_the_first_input_is_refused():
+    with pytest.raises(Disagreement, match="forward twice, then backward gives another answer"):
+        oracles.check(
+            oracles.torch_module(KeepsFirst),
+            {"z": normal(3, 4)},
+            [oracles.torch_autograd(lambda z: z / z.detach().abs().max())],
+        )
+
+
+@pytest.mark.parametrize(
+    ("params", "at", "said"),
+    [
+        ({"W": "weights"}, {"z": normal(3, 4), "W": normal(2, 4)}, "no 'weights'; the module has weight, bias"),
+        ({"W": "weight"}, {"z": normal(3, 4), "W": normal(4, 2)}, "weight has shape (2, 4), the primal W has (4, 2)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_says_how(params, at, said):
+    with pytest.raises(InvalidInput) as refused:
+        oracles.check(oracles.torch_module(lambda: nn.Linear(4, 2), params=params), at)
+    assert said in str(refused.value)
