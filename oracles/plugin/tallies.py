@@ -26,8 +26,8 @@ Properties = Mapping[str, Any]
 def properties(run: Run) -> list[tuple[str, Any]]:
     """Return what a run has seen as named plain values, which JUnit XML and xdist can carry.
 
-    examples are points, worst_ratio is the worst error / tolerance, detects_above the smallest relative error that would
-    have been refused (median), vacuous the share of inconclusive verdicts.
+    examples are points, worst_ratio is the worst error / tolerance, detects_above the smallest relative error that
+    would have been refused (median), vacuous the share of inconclusive verdicts.
     """
     tally = run.tally
     verdicts = sum(tally.examples.values())
