@@ -6,7 +6,7 @@ from itertools import pairwise
 import jax
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -70,7 +70,7 @@ def test_gradients_of_integers_agree_exactly(case):
         assert [np.array_equal(gradient, other) for other in others] == [True, True]
 
 
-@settings(max_examples=settings.default.max_examples // 10)
+@settings(max_examples=settings.default.max_examples // 10, phases=[Phase.generate])  # the exact test shrinks faster
 @given(cases([ReLU(), Tanh(), Sigmoid()], st.floats(-2, 2, width=32)))
 def test_gradients_of_real_numbers_agree_within_rounding(case):
     """The judge derives from the input itself how far rounding can move each gradient."""
