@@ -17,6 +17,7 @@ from oracles.verdict import Verdict
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VERDICTS = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+DERIVATION = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # The Python blocks of each page, with the output that it says they print.
 SNIPPETS = {
@@ -40,7 +41,7 @@ for script in sys.argv[1:]:
 def _after(marker, page=README):
     """The block or table after a marker, a block to its end."""
     text = page.split(f"<!-- {marker} -->\n", 1)[1]
-    return re.match(r"```.*?\n```|.*?(?=\n\n)", text, re.DOTALL)[0]
+    return re.match(r"```.*?\n```|.*?(?=\n\n|\n\Z)", text, re.DOTALL)[0]
 
 
 def _run(*command, **options):
@@ -149,14 +150,26 @@ def test_linked_files_exist():
         assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def _numbers(cell):
+    """The equation numbers of "(7)–(8)": 7 and 8."""
+    ends = [int(number) for number in re.findall(r"\((\d+)\)", cell)]
+    return range(ends[0], ends[-1] + 1) if ends else range(0)
+
+
 def test_every_equation_has_its_function():
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _after("equations").splitlines()[2:]]
-    numbers = []
-    for equation, _, implemented in rows:
-        ends = [int(number) for number in re.findall(r"\((\d+)\)", equation)]
-        numbers += range(ends[0], ends[-1] + 1) if ends else []
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in _after("equations", DERIVATION).splitlines()[2:]]
+    for _, _, implemented in rows:
         names = [name for name in re.findall(r"`([^`]+)`", implemented) if "=" not in name]
         assert names
         for name in names:
             assert callable(attrgetter(name)(manual_bp))
-    assert numbers == list(range(1, len(numbers) + 1))
+    numbers = [number for equation, _, _ in rows for number in _numbers(equation)]
+    assert numbers == list(range(1, 103))
+
+
+def test_every_equation_is_derived():
+    """Each number stands at the end of a line in one formula block, once."""
+    text = DERIVATION.split("<!-- equations -->")[0]
+    blocks = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    numbers = [int(number) for block in blocks for number in re.findall(r"  \((\d+)\)$", block, re.MULTILINE)]
+    assert sorted(numbers) == list(range(1, 103))
