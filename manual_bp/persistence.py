@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import IO
-from zipfile import ZipFile, ZipInfo
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +14,9 @@ from .protocol import (
     Array,
     Params,
 )
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
 
 # int64 is the dtype of an optimizer's count of steps.
 STORED = REALS | {np.dtype(np.int64)}
@@ -72,6 +74,8 @@ def load_params(path: str | os.PathLike[str], expected: Params) -> Params:
         FileNotFoundError: (or another OSError) if the file cannot be opened.
         ValueError: naming the file and what is wrong, if it is damaged or contains anything else than expected.
     """
+    from zipfile import ZipFile  # here, since `import manual_bp` loads NumPy alone
+
     with open(path, "rb") as file:
         try:
             with ZipFile(file) as archive:
@@ -86,6 +90,8 @@ def load_params(path: str | os.PathLike[str], expected: Params) -> Params:
 
 
 def _write(file: IO[bytes], params: Params) -> None:
+    from zipfile import ZipFile
+
     with ZipFile(file, "w") as archive:
         for name, value in params.items():
             with archive.open(name + ".npy", "w", force_zip64=True) as member:

@@ -6,7 +6,7 @@ import torch
 
 from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh, minibatches, value_and_grad
 from oracles import Rule, Verdict, torch_autograd
-from oracles.cases.network import options, torch_reference
+from oracles.references.network import sequential_options as options, sequential_torch as torch_reference
 from oracles.decision.judge import judge
 
 NETWORK = Sequential(Linear(5, 8), Tanh(), Linear(8, 3))

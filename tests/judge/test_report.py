@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from bugs.planting import BUGS
+from planted_bugs.planting import BUGS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase

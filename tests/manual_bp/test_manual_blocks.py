@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import manual_bp as m
-from manual_bp.blocks import blocks, blockwise, rowwise
+from manual_bp._blocks import blocks, blockwise, rowwise
 
 LAYERS = (m.GELU(), m.GELU("tanh"), m.Sigmoid(), m.SiLU(), m.Softplus(), m.Softplus(2.0, 1.0), m.SwiGLU(), m.Tanh())
 

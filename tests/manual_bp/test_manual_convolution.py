@@ -8,8 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import manual_bp as m
-from oracles.cases.layers.conv2d import conv2d
-from oracles.cases.layers.conv_transpose2d import conv_transpose2d
+from oracles.references.conv import conv2d, conv_transpose2d
 
 
 def meetings(layer, before, count, extent):

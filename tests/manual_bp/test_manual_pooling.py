@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import manual_bp as m
-from oracles.cases.layers.avg_pool2d import avg_pool2d
-from oracles.cases.layers.max_pool2d import max_pool2d
+from oracles.references.pooling import avg_pool2d, max_pool2d
 
 
 def places(layer, windows, extent):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import manual_bp as m
-from manual_bp.layers.recurrent import Recurrent, gate_slopes, gates, tanh_slopes
+from manual_bp.recurrent import Recurrent, gate_slopes, gates, tanh_slopes
 
 KINDS = [m.LSTM, m.GRU]
 # Sums and products of a few dozen numbers below 4, each rounded a few hundred times at most.
