@@ -27,9 +27,9 @@ from benchmarks import fresh_shapes  # noqa: E402
 from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
-from oracles.references.network import sequential_jax, sequential_options, sequential_parameters, sequential_torch  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
+from oracles.references.network import sequential_jax, sequential_options, sequential_parameters, sequential_torch  # noqa: E402
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
+
+# The frameworks' own array types, which mypy does not follow; see follow_imports in pyproject.toml.
+Tensor: TypeAlias = Any
+JaxArray: TypeAlias = Any
 
 
 class LazyModule(ModuleType):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import GELU, Identity, Layer, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jax, jnp, torch
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -24,12 +23,12 @@ def on_rows(draw: st.DrawFn, layer: Layer, reference: Reference) -> Case:
     return reference.case(manual_layer(layer), primals, batched=("z",), kinks="declared")
 
 
-def identity_torch(z: Any) -> Any:
+def identity_torch(z: Tensor) -> Tensor:
     """The identity."""
     return z.clone()
 
 
-def identity_jax(z: Any) -> Any:
+def identity_jax(z: JaxArray) -> JaxArray:
     """The identity."""
     return z
 
@@ -43,12 +42,12 @@ def identity(draw: st.DrawFn) -> Case:
     return on_rows(draw, Identity(), IDENTITY_REFERENCE)
 
 
-def relu_torch(z: Any) -> Any:
+def relu_torch(z: Tensor) -> Tensor:
     """The rectifier; both have ReLU'(0) = 0, as we have."""
     return torch.relu(z)
 
 
-def relu_jax(z: Any) -> Any:
+def relu_jax(z: JaxArray) -> JaxArray:
     """The rectifier; both have ReLU'(0) = 0, as we have."""
     return jax.nn.relu(z)
 
@@ -67,17 +66,17 @@ def leaky_relu_options(layer: LeakyReLU) -> Mapping[str, Hashable]:
     return {"slope": layer.slope}
 
 
-def leaky_relu_torch(z: Any, slope: float) -> Any:
+def leaky_relu_torch(z: Tensor, slope: float) -> Tensor:
     """torch's slope at 0 is the left one, as ours."""
     return F.leaky_relu(z, slope)
 
 
-def leaky_relu_jax(z: Any, slope: float) -> Any:
+def leaky_relu_jax(z: JaxArray, slope: float) -> JaxArray:
     """Not jax.nn.leaky_relu, whose derivative at 0 is 1 where torch's and ours is the slope."""
     return jnp.where(z > 0, z, slope * z)
 
 
-def leaky_relu_native_jax(z: Any, slope: float) -> Any:
+def leaky_relu_native_jax(z: JaxArray, slope: float) -> JaxArray:
     """JAX's own: the same function, another derivative at 0."""
     return jax.nn.leaky_relu(z, slope)
 
@@ -94,12 +93,12 @@ def leaky_relu(draw: st.DrawFn) -> Case:
     return on_rows(draw, layer, LEAKY_RELU_REFERENCE)
 
 
-def prelu_torch(z: Any, slope: Any) -> Any:
+def prelu_torch(z: Tensor, slope: Tensor) -> Tensor:
     """torch's derivative at 0 is the slope, as ours."""
     return F.prelu(z, slope)
 
 
-def prelu_jax(z: Any, slope: Any) -> Any:
+def prelu_jax(z: JaxArray, slope: JaxArray) -> JaxArray:
     """JAX has no such unit."""
     by_channel = slope if slope.shape[0] == 1 else slope.reshape(-1, *(1,) * (z.ndim - 2))
     return jnp.where(z > 0, z, by_channel * z)
@@ -121,12 +120,12 @@ def prelu(draw: st.DrawFn) -> Case:
     )
 
 
-def tanh_torch(z: Any) -> Any:
+def tanh_torch(z: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return torch.tanh(z)
 
 
-def tanh_jax(z: Any) -> Any:
+def tanh_jax(z: JaxArray) -> JaxArray:
     """The hyperbolic tangent."""
     return jnp.tanh(z)
 
@@ -140,12 +139,12 @@ def tanh(draw: st.DrawFn) -> Case:
     return on_rows(draw, Tanh(), TANH_REFERENCE)
 
 
-def sigmoid_torch(z: Any) -> Any:
+def sigmoid_torch(z: Tensor) -> Tensor:
     """The logistic function."""
     return torch.sigmoid(z)
 
 
-def sigmoid_jax(z: Any) -> Any:
+def sigmoid_jax(z: JaxArray) -> JaxArray:
     """The logistic function."""
     return jax.nn.sigmoid(z)
 
@@ -159,12 +158,12 @@ def sigmoid(draw: st.DrawFn) -> Case:
     return on_rows(draw, Sigmoid(), SIGMOID_REFERENCE)
 
 
-def silu_torch(z: Any) -> Any:
+def silu_torch(z: Tensor) -> Tensor:
     """The sigmoid linear unit."""
     return F.silu(z)
 
 
-def silu_jax(z: Any) -> Any:
+def silu_jax(z: JaxArray) -> JaxArray:
     """The sigmoid linear unit."""
     return jax.nn.silu(z)
 
@@ -183,14 +182,14 @@ def softplus_options(layer: Softplus) -> Mapping[str, Hashable]:
     return {"beta": layer.beta, "threshold": layer.threshold}
 
 
-def softplus_torch(z: Any, beta: float, threshold: float | None) -> Any:
+def softplus_torch(z: Tensor, beta: float, threshold: float | None) -> Tensor:
     """torch's softplus always has a threshold, and overflows with an infinite one."""
     if threshold is None:
         return torch.logaddexp(torch.zeros_like(z), beta * z) / beta
     return torch.nn.functional.softplus(z, beta, threshold)
 
 
-def softplus_jax(z: Any, beta: float, threshold: float | None) -> Any:
+def softplus_jax(z: JaxArray, beta: float, threshold: float | None) -> JaxArray:
     """JAX's softplus has neither β nor a threshold."""
     y = jax.nn.softplus(beta * z) / beta
     return y if threshold is None else jnp.where(beta * z > threshold, z, y)
@@ -211,14 +210,14 @@ def gelu_options(layer: GELU) -> Mapping[str, Hashable]:
     return {"approximate": layer.approximate}
 
 
-def gelu_torch(z: Any, approximate: str) -> Any:
+def gelu_torch(z: Tensor, approximate: str) -> Tensor:
     """By erfc: torch's own gelu has 1 + erf in it, which is 0 from z = −9 on."""
     if approximate == "tanh":
         return torch.nn.functional.gelu(z, approximate="tanh")
     return z * torch.erfc(-z * 0.5**0.5) / 2
 
 
-def gelu_jax(z: Any, approximate: str) -> Any:
+def gelu_jax(z: JaxArray, approximate: str) -> JaxArray:
     """JAX's own default is the approximation."""
     return jax.nn.gelu(z, approximate=approximate == "tanh")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manual_bp import MultiHeadAttention
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jax, jnp, torch
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -48,11 +48,11 @@ def projected(z: Any, source: Any = None, k: Any = None, v: Any = None, **own: A
 
 
 def multi_head_attention_torch(
-    z: Any, n_heads: int, causal: bool, mask: Any = None, score_bias: Any = None, **own: Any
-) -> Any:
+    z: Tensor, n_heads: int, causal: bool, mask: Tensor = None, score_bias: Tensor = None, **own: Tensor
+) -> Tensor:
     """`F.scaled_dot_product_attention`, with 0 instead of NaN in rows that may attend to nothing."""
 
-    def heads(x: Any) -> Any:
+    def heads(x: Tensor) -> Tensor:
         return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
     q, keys, values = map(heads, projected(z, **own))
@@ -67,14 +67,14 @@ def multi_head_attention_torch(
 
 
 def multi_head_attention_jax(
-    z: Any, n_heads: int, causal: bool, mask: Any = None, score_bias: Any = None, **own: Any
-) -> Any:
+    z: JaxArray, n_heads: int, causal: bool, mask: JaxArray = None, score_bias: JaxArray = None, **own: JaxArray
+) -> JaxArray:
     """Einsums, and softmax over the keys that are allowed; shared masks are tiled, so that one trace serves all."""
 
-    def heads(x: Any) -> Any:
+    def heads(x: JaxArray) -> JaxArray:
         return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
 
-    def tiled(x: Any, shape: Any) -> Any:
+    def tiled(x: JaxArray, shape: tuple[int, ...]) -> JaxArray:
         return jnp.tile(x, [n // max(extent, 1) for n, extent in zip(shape, x.shape, strict=True)])
 
     q, keys, values = map(heads, projected(z, **own))

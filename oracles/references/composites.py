@@ -23,7 +23,7 @@ from manual_bp import (
     Tanh,
 )
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import jnp, torch
+from oracles.backends.lazy import JaxArray, Tensor, jnp, torch
 from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
@@ -44,12 +44,12 @@ def residual_options(layer: Residual) -> Mapping[str, Link]:
     return {"f": link(layer.f)}
 
 
-def residual_torch(z: Any, f: Link, **primals: Any) -> Any:
+def residual_torch(z: Tensor, f: Link, **primals: Tensor) -> Tensor:
     """z + f(z)."""
     return _around("torch", z, f, primals)
 
 
-def residual_jax(z: Any, f: Link, **primals: Any) -> Any:
+def residual_jax(z: JaxArray, f: Link, **primals: JaxArray) -> JaxArray:
     """z + f(z)."""
     return _around("jax", z, f, primals)
 
@@ -91,12 +91,12 @@ def rowwise_options(layer: Rowwise) -> Mapping[str, Link]:
     return {"f": link(layer.f)}
 
 
-def rowwise_torch(z: Any, f: Link, **primals: Any) -> Any:
+def rowwise_torch(z: Tensor, f: Link, **primals: Tensor) -> Tensor:
     """The layer inside, on z with all axes but the last made one."""
     return _on_rows("torch", z, f, primals)
 
 
-def rowwise_jax(z: Any, f: Link, **primals: Any) -> Any:
+def rowwise_jax(z: JaxArray, f: Link, **primals: JaxArray) -> JaxArray:
     """The layer inside, on z with all axes but the last made one."""
     return _on_rows("jax", z, f, primals)
 
@@ -138,13 +138,13 @@ def parallel_options(layer: Parallel) -> Mapping[str, Any]:
     return {"branches": tuple(map(link, layer.branches)), "axis": layer.axis}
 
 
-def parallel_torch(z: Any, branches: tuple[Link, ...], axis: int | None, **primals: Any) -> Any:
+def parallel_torch(z: Tensor, branches: tuple[Link, ...], axis: int | None, **primals: Tensor) -> Tensor:
     """`sum`, or `torch.cat`."""
     ys, side_outputs = _each("torch", z, branches, primals)
     return untupled((sum(ys[1:], ys[0]) if axis is None else torch.cat(ys, dim=axis), *side_outputs))
 
 
-def parallel_jax(z: Any, branches: tuple[Link, ...], axis: int | None, **primals: Any) -> Any:
+def parallel_jax(z: JaxArray, branches: tuple[Link, ...], axis: int | None, **primals: JaxArray) -> JaxArray:
     """`sum`, or `jnp.concatenate`."""
     ys, side_outputs = _each("jax", z, branches, primals)
     return untupled((sum(ys[1:], ys[0]) if axis is None else jnp.concatenate(ys, axis=axis), *side_outputs))

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from manual_bp import Conv2d, ConvTranspose2d
+from manual_bp._windows import Pair
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jax, jnp
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -38,7 +39,9 @@ def conv2d_options(layer: Conv2d) -> Mapping[str, Hashable]:
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
-def conv2d_torch(z: Any, W: Any, stride: Any, padding: Any, dilation: Any, groups: int, b: Any = None) -> Any:
+def conv2d_torch(
+    z: Tensor, W: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int, b: Tensor = None
+) -> Tensor:
     """Our conventions are torch's; "same" is written out, since torch warns where it makes a copy for it."""
     if padding == "same":
         (h, w), padding = [d * (k - 1) for d, k in zip(dilation, W.shape[2:], strict=True)], 0
@@ -46,7 +49,9 @@ def conv2d_torch(z: Any, W: Any, stride: Any, padding: Any, dilation: Any, group
     return F.conv2d(z, W, b, stride, padding, dilation, groups)
 
 
-def conv2d_jax(z: Any, W: Any, stride: Any, padding: Any, dilation: Any, groups: int, b: Any = None) -> Any:
+def conv2d_jax(
+    z: JaxArray, W: JaxArray, stride: Pair, padding: Pair, dilation: Pair, groups: int, b: JaxArray = None
+) -> JaxArray:
     """XLA's convolution of the padded images; JAX's own "SAME" is another one where there is a stride."""
     around = padding.upper() if isinstance(padding, str) else [(p, p) for p in padding]
     y = jax.lax.conv_general_dilated(z, W, stride, around, rhs_dilation=dilation, feature_group_count=groups)
@@ -84,14 +89,21 @@ def conv_transpose2d_options(layer: ConvTranspose2d) -> Mapping[str, Hashable]:
     return {name: getattr(layer, name) for name in ("stride", "padding", "output_padding", "dilation", "groups")}
 
 
-def conv_transpose2d_torch(z: Any, W: Any, b: Any = None, **options: Any) -> Any:
+def conv_transpose2d_torch(z: Tensor, W: Tensor, b: Tensor = None, **options: Tensor) -> Tensor:
     """Our conventions are torch's."""
     return F.conv_transpose2d(z, W, b, **options)
 
 
 def conv_transpose2d_jax(
-    z: Any, W: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any, groups: int, b: Any = None
-) -> Any:
+    z: JaxArray,
+    W: JaxArray,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    dilation: Pair,
+    groups: int,
+    b: JaxArray = None,
+) -> JaxArray:
     """A convolution of the images with s − 1 zeros between their entries, by the kernel flipped round."""
     n_in, share, *kernel = W.shape
     flipped = jnp.flip(W.reshape(groups, n_in // groups, share, *kernel), (3, 4)).swapaxes(1, 2)

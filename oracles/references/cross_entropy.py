@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manual_bp import BinaryCrossEntropyWithLogits, CrossEntropy, SoftmaxCrossEntropy
 from oracles.adapters.functions import manual_loss
-from oracles.backends.lazy import F, jax, jnp, torch
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -41,14 +41,18 @@ def answers(*shape: int) -> Drawn:
     return Drawn(shape, lambda rng, shape, _: rng.integers(0, 2, shape) * 1.0, special=False)
 
 
-def binary_cross_entropy_with_logits_torch(y: Any, target: Any, reduction: str = "mean", pos_weight: Any = None) -> Any:
+def binary_cross_entropy_with_logits_torch(
+    y: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor = None
+) -> Tensor:
     """By logsigmoid: torch's own function cancels where the loss is small, and its mean is over the entries."""
     weight = 1.0 if pos_weight is None else torch.tensor(pos_weight, dtype=y.dtype)
     rows = -(weight * target * F.logsigmoid(y) + (1 - target) * F.logsigmoid(-y)).sum(1)
     return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
 
 
-def binary_cross_entropy_with_logits_jax(y: Any, target: Any, reduction: str = "mean", pos_weight: Any = None) -> Any:
+def binary_cross_entropy_with_logits_jax(
+    y: JaxArray, target: JaxArray, reduction: str = "mean", pos_weight: JaxArray = None
+) -> JaxArray:
     """−log s and −log(1 − s) by softplus."""
     weight = 1 if pos_weight is None else jnp.array(pos_weight, y.dtype)
     rows = (weight * target * jax.nn.softplus(-y) + (1 - target) * jax.nn.softplus(y)).sum(1)
@@ -81,14 +85,14 @@ def softmax_cross_entropy_options(loss: SoftmaxCrossEntropy) -> Mapping[str, Has
     return {"reduction": loss.reduction}
 
 
-def softmax_cross_entropy_torch(y: Any, target: Any, reduction: str) -> Any:
+def softmax_cross_entropy_torch(y: Tensor, target: Tensor, reduction: str) -> Tensor:
     """torch's mean over no rows is NaN, ours is 0."""
     if reduction != "mean":
         return F.cross_entropy(y, target, reduction=reduction)
     return F.cross_entropy(y, target, reduction="sum") / max(len(y), 1)
 
 
-def softmax_cross_entropy_jax(y: Any, target: Any, reduction: str) -> Any:
+def softmax_cross_entropy_jax(y: JaxArray, target: JaxArray, reduction: str) -> JaxArray:
     """−Σ y* log softmax(y) by row."""
     log_a = jax.nn.log_softmax(y, axis=1)
     if target.ndim == 1:
@@ -155,14 +159,14 @@ def _normalized(x: Any) -> Any:
 
 
 def cross_entropy_torch(
-    y: Any,
-    target: Any,
+    y: Tensor,
+    target: Tensor,
     reduction: str,
     weights: tuple[float, ...] | None,
     ignored: float,
     smoothing: float,
     temperature: float,
-) -> Any:
+) -> Tensor:
     """torch knows no temperature, and its mean over nothing is NaN where ours is 0."""
     weight = torch.ones(y.shape[1], dtype=y.dtype) if weights is None else torch.tensor(weights, dtype=y.dtype)
     if target.dtype.is_floating_point:
@@ -177,21 +181,21 @@ def cross_entropy_torch(
 
 
 def cross_entropy_jax(
-    y: Any,
-    target: Any,
+    y: JaxArray,
+    target: JaxArray,
     reduction: str,
     weights: tuple[float, ...] | None,
     ignored: float,
     smoothing: float,
     temperature: float,
-) -> Any:
+) -> JaxArray:
     """−Σ w q log softmax(y/T) over the classes, the last axis here."""
     log_a = jax.nn.log_softmax(jnp.moveaxis(y, 1, -1) / temperature, axis=-1)
     n_classes = y.shape[1]
     w = jnp.ones(n_classes, y.dtype) if weights is None else jnp.array(weights, y.dtype)
     if target.ndim == y.ndim:
         q, counts = jnp.moveaxis(target, 1, -1), jnp.ones((y.shape[0], *y.shape[2:]), y.dtype)
-        total: Any = counts.sum()
+        total: JaxArray = counts.sum()
     else:
         q = (target[..., None] == jnp.arange(n_classes)).astype(y.dtype)
         counts = (target != ignored).astype(y.dtype)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Dropout
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import jax, jnp, torch
+from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array
 from oracles.strategies import (
@@ -24,7 +24,7 @@ def dropout_options(layer: Dropout) -> dict[str, float]:
     return {"rate": layer.rate}
 
 
-def dropout_torch(z: Any, rate: float, rng: Any = None) -> Any:
+def dropout_torch(z: Tensor, rate: float, rng: Tensor = None) -> Tensor:
     """torch divides by 1 − rate, and has no value for 0/0."""
     if rng is None:
         return z.clone()
@@ -32,7 +32,7 @@ def dropout_torch(z: Any, rate: float, rng: Any = None) -> Any:
     return torch.where(keep, z / (1 - rate), 0) if rate < 1 else z * 0
 
 
-def dropout_jax(z: Any, rate: float, rng: Any = None) -> Any:
+def dropout_jax(z: JaxArray, rate: float, rng: JaxArray = None) -> JaxArray:
     """A call back to NumPy for the kept entries; the rest is JAX."""
     if rng is None:
         return z

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Embedding
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jnp
+from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -29,13 +29,13 @@ def embedding_options(layer: Embedding) -> dict[str, Any]:
     return {"padding_idx": layer.padding_idx}
 
 
-def embedding_torch(z: Any, W: Any, padding_idx: int | None) -> Any:
+def embedding_torch(z: Tensor, W: Tensor, padding_idx: int | None) -> Tensor:
     """torch gives the row of W at the padding index, ours 0."""
     y = F.embedding(z, W)
     return y if padding_idx is None else y.masked_fill((z == padding_idx)[..., None], 0)
 
 
-def embedding_jax(z: Any, W: Any, padding_idx: int | None) -> Any:
+def embedding_jax(z: JaxArray, W: JaxArray, padding_idx: int | None) -> JaxArray:
     """W[z], 0 at the padding index."""
     y = W[z]
     return y if padding_idx is None else jnp.where((z == padding_idx)[..., None], 0, y)

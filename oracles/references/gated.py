@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import strategies as st
 
 from manual_bp import SwiGLU
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jax, jnp
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -17,13 +15,13 @@ from oracles.strategies import (
 )
 
 
-def swiglu_torch(z: Any) -> Any:
+def swiglu_torch(z: Tensor) -> Tensor:
     """torch has silu, and no unit that it gates."""
     gates, units = z.chunk(2, dim=-1)
     return F.silu(gates) * units
 
 
-def swiglu_jax(z: Any) -> Any:
+def swiglu_jax(z: JaxArray) -> JaxArray:
     """The two halves by split."""
     gates, units = jnp.split(z, 2, axis=-1)
     return jax.nn.silu(gates) * units

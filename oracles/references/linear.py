@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import strategies as st
 
 from manual_bp import Linear
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jnp
+from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -24,12 +22,12 @@ def linear_parameters(layer: Linear) -> dict[str, Drawn]:
     return {"W": W, "b": real(1, layer.n_out)} if layer.bias else {"W": W}
 
 
-def linear_torch(z: Any, W: Any, b: Any = None) -> Any:
+def linear_torch(z: Tensor, W: Tensor, b: Tensor = None) -> Tensor:
     """torch keeps the weight transposed and the bias flat."""
     return F.linear(z, W.T, None if b is None else b[0])
 
 
-def linear_jax(z: Any, W: Any, b: Any = None) -> Any:
+def linear_jax(z: JaxArray, W: JaxArray, b: JaxArray = None) -> JaxArray:
     """An einsum over the shared axis."""
     y = jnp.einsum("ni,ij->nj", z, W)
     return y if b is None else y + b

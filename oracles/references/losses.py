@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import HalfSquaredError, Huber
 from oracles.adapters.functions import manual_loss
-from oracles.backends.lazy import F, jnp
+from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -23,7 +22,7 @@ def half_squared_error_options(loss: HalfSquaredError) -> Mapping[str, Hashable]
     return {"reduction": loss.reduction}
 
 
-def half_squared_error_torch(y: Any, target: Any, reduction: str) -> Any:
+def half_squared_error_torch(y: Tensor, target: Tensor, reduction: str) -> Tensor:
     """torch's mse_loss has no ½, and its mean is over the entries, not the rows."""
     if reduction == "none":
         return F.mse_loss(y, target, reduction="none").sum(1) / 2
@@ -31,7 +30,7 @@ def half_squared_error_torch(y: Any, target: Any, reduction: str) -> Any:
     return total if reduction == "sum" else total / max(len(y), 1)
 
 
-def half_squared_error_jax(y: Any, target: Any, reduction: str) -> Any:
+def half_squared_error_jax(y: JaxArray, target: JaxArray, reduction: str) -> JaxArray:
     """½ Σ (y − y*)² by row."""
     each = jnp.square(y - target).sum(axis=1) / 2
     if reduction == "none":
@@ -61,13 +60,13 @@ def huber_options(loss: Huber) -> Mapping[str, Hashable]:
     return {"reduction": loss.reduction, "threshold": loss.threshold}
 
 
-def huber_torch(y: Any, target: Any, reduction: str = "mean", threshold: float = 1.0) -> Any:
+def huber_torch(y: Tensor, target: Tensor, reduction: str = "mean", threshold: float = 1.0) -> Tensor:
     """torch's mean is over the entries, ours over the rows."""
     rows = F.huber_loss(y, target, reduction="none", delta=threshold).sum(1)
     return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
 
 
-def huber_jax(y: Any, target: Any, reduction: str = "mean", threshold: float = 1.0) -> Any:
+def huber_jax(y: JaxArray, target: JaxArray, reduction: str = "mean", threshold: float = 1.0) -> JaxArray:
     """By its two pieces."""
     error = jnp.abs(y - target)
     each = jnp.where(error <= threshold, error * error / 2, threshold * (error - threshold / 2))

@@ -30,6 +30,7 @@ from manual_bp import (
     Tanh,
 )
 from oracles.adapters.functions import manual_layer, manual_objective
+from oracles.backends.lazy import JaxArray, Tensor
 from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
 from oracles.references.cross_entropy import softmax_cross_entropy_jax, softmax_cross_entropy_torch
 from oracles.registry import Case, Reference, oracle_for
@@ -57,22 +58,22 @@ def sequential_options(network: Sequential) -> Mapping[str, Chain]:
     return {"chain": tuple(map(link, network.layers))}
 
 
-def sequential_torch(z: Any, chain: Chain, **primals: Any) -> Any:
+def sequential_torch(z: Tensor, chain: Chain, **primals: Tensor) -> Tensor:
     """The layers' torch references, composed."""
     return _compose("torch", z, chain, primals)
 
 
-def sequential_jax(z: Any, chain: Chain, **primals: Any) -> Any:
+def sequential_jax(z: JaxArray, chain: Chain, **primals: JaxArray) -> JaxArray:
     """The layers' JAX references, composed."""
     return _compose("jax", z, chain, primals)
 
 
-def objective_torch(z: Any, target: Any, chain: Chain, **params: Any) -> Any:
+def objective_torch(z: Tensor, target: Tensor, chain: Chain, **params: Tensor) -> Tensor:
     """The network under summed cross-entropy."""
     return softmax_cross_entropy_torch(sequential_torch(z, chain, **params), target, "sum")
 
 
-def objective_jax(z: Any, target: Any, chain: Chain, **params: Any) -> Any:
+def objective_jax(z: JaxArray, target: JaxArray, chain: Chain, **params: JaxArray) -> JaxArray:
     """The network under summed cross-entropy."""
     return softmax_cross_entropy_jax(sequential_jax(z, chain, **params), target, "sum")
 

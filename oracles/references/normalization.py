@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manual_bp import BatchNorm, LayerNorm, RMSNorm
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jax, jnp, torch
+from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -56,15 +56,15 @@ def channels_of(z: Any) -> Callable[[Any], Any]:
 
 
 def batch_norm_torch(
-    z: Any,
-    running_mean: Any,
-    running_var: Any,
+    z: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
     eps: float,
     momentum: float,
     training: bool,
-    gamma: Any = None,
-    beta: Any = None,
-) -> Any:
+    gamma: Tensor = None,
+    beta: Tensor = None,
+) -> Tensor:
     """torch's batch_norm in training, and (39), since torch's running state has no derivative."""
     along = channels_of(z)
     over = [axis for axis in range(z.ndim) if axis != 1]
@@ -82,15 +82,15 @@ def batch_norm_torch(
 
 
 def batch_norm_jax(
-    z: Any,
-    running_mean: Any,
-    running_var: Any,
+    z: JaxArray,
+    running_mean: JaxArray,
+    running_var: JaxArray,
     eps: float,
     momentum: float,
     training: bool,
-    gamma: Any = None,
-    beta: Any = None,
-) -> Any:
+    gamma: JaxArray = None,
+    beta: JaxArray = None,
+) -> JaxArray:
     """Means over all axes but the channels'."""
     along = channels_of(z)
     over = tuple(axis for axis in range(z.ndim) if axis != 1)
@@ -138,14 +138,18 @@ def layer_norm_options(layer: LayerNorm) -> Mapping[str, Hashable]:
     return {"shape": layer.shape, "eps": layer.eps}
 
 
-def layer_norm_torch(z: Any, shape: Any, eps: float, gamma: Any = None, beta: Any = None) -> Any:
+def layer_norm_torch(
+    z: Tensor, shape: tuple[int, ...], eps: float, gamma: Tensor = None, beta: Tensor = None
+) -> Tensor:
     """Our conventions are torch's; of no rows torch's variance warns that it has no entries."""
     if not z.numel():
         return z if gamma is None else z * gamma + beta
     return F.layer_norm(z, shape, gamma, beta, eps)
 
 
-def layer_norm_jax(z: Any, shape: Any, eps: float, gamma: Any = None, beta: Any = None) -> Any:
+def layer_norm_jax(
+    z: JaxArray, shape: tuple[int, ...], eps: float, gamma: JaxArray = None, beta: JaxArray = None
+) -> JaxArray:
     """Mean and variance over the last axes."""
     axes = tuple(range(-len(shape), 0))
     deviation = z - jnp.mean(z, axes, keepdims=True)
@@ -167,12 +171,12 @@ def rms_norm_options(layer: RMSNorm) -> Mapping[str, Hashable]:
     return {"shape": layer.shape, "eps": layer.eps}
 
 
-def rms_norm_torch(z: Any, shape: Any, eps: float, gamma: Any = None) -> Any:
+def rms_norm_torch(z: Tensor, shape: tuple[int, ...], eps: float, gamma: Tensor = None) -> Tensor:
     """torch's own eps would be that of the dtype."""
     return F.rms_norm(z, shape, gamma, eps)
 
 
-def rms_norm_jax(z: Any, shape: Any, eps: float, gamma: Any = None) -> Any:
+def rms_norm_jax(z: JaxArray, shape: tuple[int, ...], eps: float, gamma: JaxArray = None) -> JaxArray:
     """The mean square over the last axes."""
     y = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), tuple(range(-len(shape), 0)), keepdims=True) + eps)
     return y if gamma is None else y * gamma

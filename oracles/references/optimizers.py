@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manual_bp import SGD, Adam, AdamW, Clipped, Optimizer
 from oracles.adapters.functions import manual
-from oracles.backends.lazy import jax, jnp, torch
+from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array, Rule
 from oracles.strategies import (
@@ -47,7 +47,9 @@ def optimizer_run(optimizer: Optimizer) -> Rule:
     return replace(rule, implementation=optimizer, adapt=optimizer_run)
 
 
-def torch_run(make: Callable[[Any], Any], primals: Any, before_step: Callable[[Any], Any] | None = None) -> Any:
+def torch_run(
+    make: Callable[[Tensor], Tensor], primals: Tensor, before_step: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Return the parameters after a run of torch's optimizer, with these gradients in turn."""
     W, b, dW, db = (p.detach().clone() for p in primals)
     parameters = [torch.nn.Parameter(W), torch.nn.Parameter(b)]
@@ -61,10 +63,12 @@ def torch_run(make: Callable[[Any], Any], primals: Any, before_step: Callable[[A
     return tuple(p.detach() for p in parameters)
 
 
-def jax_run(step: Callable[[Any, Any, Any], tuple[Any, Any]], primals: Any, state: Any) -> Any:
+def jax_run(
+    step: Callable[[JaxArray, JaxArray, JaxArray], tuple[JaxArray, JaxArray]], primals: JaxArray, state: JaxArray
+) -> JaxArray:
     """Return the parameters after a scan of ``step(params, state, grads) -> (params, state)``."""
 
-    def one_step(carry: Any, grads: Any) -> tuple[Any, None]:
+    def one_step(carry: JaxArray, grads: JaxArray) -> tuple[JaxArray, None]:
         params, state = carry
         return step(params, state, grads), None
 
@@ -83,18 +87,24 @@ def sgd_options(optimizer: SGD) -> Mapping[str, Hashable]:
 
 
 def sgd_torch(
-    W: Any, b: Any, dW: Any, db: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
-) -> Any:
+    W: Tensor, b: Tensor, dW: Tensor, db: Tensor, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
+) -> Tensor:
     """torch.optim.SGD."""
     return torch_run(lambda p: torch.optim.SGD(p, learning_rate, momentum, nesterov=nesterov), (W, b, dW, db))
 
 
 def sgd_jax(
-    W: Any, b: Any, dW: Any, db: Any, learning_rate: float, momentum: float = 0.0, nesterov: bool = False
-) -> Any:
+    W: JaxArray,
+    b: JaxArray,
+    dW: JaxArray,
+    db: JaxArray,
+    learning_rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> JaxArray:
     """(17), (18), (97) and (98) as they stand."""
 
-    def step(params: Any, v: Any, grads: Any) -> tuple[Any, Any]:
+    def step(params: JaxArray, v: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         v = jax.tree.map(lambda v, g: momentum * v + g, v, grads)
         down = jax.tree.map(lambda v, g: g + momentum * v, v, grads) if nesterov else v
         return jax.tree.map(lambda p, d: p - learning_rate * d, params, down), v
@@ -119,32 +129,32 @@ def adam_options(optimizer: Any) -> Mapping[str, Hashable]:
 
 
 def adam_torch(
-    W: Any, b: Any, dW: Any, db: Any, learning_rate: float, beta1: float, beta2: float, epsilon: float
-) -> Any:
+    W: Tensor, b: Tensor, dW: Tensor, db: Tensor, learning_rate: float, beta1: float, beta2: float, epsilon: float
+) -> Tensor:
     """torch.optim.Adam."""
     return torch_run(lambda p: torch.optim.Adam(p, learning_rate, (beta1, beta2), epsilon), (W, b, dW, db))
 
 
 def adam_jax(
-    W: Any,
-    b: Any,
-    dW: Any,
-    db: Any,
+    W: JaxArray,
+    b: JaxArray,
+    dW: JaxArray,
+    db: JaxArray,
     learning_rate: float,
     beta1: float,
     beta2: float,
     epsilon: float,
     weight_decay: float = 0.0,
-) -> Any:
+) -> JaxArray:
     """(99), (100) and (101) as they stand, β₁ᵗ and β₂ᵗ multiplied up."""
 
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+    def step(params: JaxArray, state: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         mean, square, power1, power2 = state
         mean = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, mean, grads)
         square = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g**2, square, grads)
         power1, power2 = beta1 * power1, beta2 * power2
 
-        def down(p: Any, m: Any, v: Any) -> Any:
+        def down(p: JaxArray, m: JaxArray, v: JaxArray) -> JaxArray:
             move = learning_rate * (m / (1 - power1)) / (jnp.sqrt(v / (1 - power2)) + epsilon)
             return (1 - learning_rate * weight_decay) * p - move
 
@@ -170,19 +180,19 @@ def adamw_options(optimizer: AdamW) -> Mapping[str, Hashable]:
 
 
 def adamw_torch(
-    W: Any,
-    b: Any,
-    dW: Any,
-    db: Any,
+    W: Tensor,
+    b: Tensor,
+    dW: Tensor,
+    db: Tensor,
     learning_rate: float,
     beta1: float,
     beta2: float,
     epsilon: float,
     weight_decay: float,
-) -> Any:
+) -> Tensor:
     """torch.optim.AdamW."""
 
-    def make(parameters: Any) -> Any:
+    def make(parameters: Tensor) -> Tensor:
         return torch.optim.AdamW(parameters, learning_rate, (beta1, beta2), epsilon, weight_decay=weight_decay)
 
     return torch_run(make, (W, b, dW, db))
@@ -204,10 +214,10 @@ def clipped_options(optimizer: Clipped) -> Mapping[str, Hashable]:
     return {"learning_rate": inner.learning_rate, "max_norm": optimizer.max_norm}
 
 
-def clipped_torch(W: Any, b: Any, dW: Any, db: Any, learning_rate: float, max_norm: float) -> Any:
+def clipped_torch(W: Tensor, b: Tensor, dW: Tensor, db: Tensor, learning_rate: float, max_norm: float) -> Tensor:
     """Not clip_grad_norm_, which adds 1e-6 to the norm."""
 
-    def clip(parameters: Any) -> None:
+    def clip(parameters: Tensor) -> None:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         for parameter in parameters:
             parameter.grad = parameter.grad * torch.clamp(max_norm / norm, max=1.0)
@@ -215,10 +225,12 @@ def clipped_torch(W: Any, b: Any, dW: Any, db: Any, learning_rate: float, max_no
     return torch_run(lambda p: torch.optim.SGD(p, learning_rate), (W, b, dW, db), clip)
 
 
-def clipped_jax(W: Any, b: Any, dW: Any, db: Any, learning_rate: float, max_norm: float) -> Any:
+def clipped_jax(
+    W: JaxArray, b: JaxArray, dW: JaxArray, db: JaxArray, learning_rate: float, max_norm: float
+) -> JaxArray:
     """(102) as it stands; a norm of 0 divides nothing."""
 
-    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+    def step(params: JaxArray, state: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         norm = jnp.sqrt(sum((g * g).sum() for g in grads))
         shortened = jnp.where(norm > max_norm, max_norm / norm, 1)
         return jax.tree.map(lambda p, g: p - learning_rate * (g * shortened), params, grads), state

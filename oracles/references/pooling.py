@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import AvgPool2d, MaxPool2d
+from manual_bp._windows import Pair
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, jnp, lax
+from oracles.backends.lazy import F, JaxArray, Tensor, jnp, lax
 from oracles.references.conv import pairs
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
@@ -38,12 +38,12 @@ def max_pool2d_options(layer: MaxPool2d) -> Mapping[str, Hashable]:
     return {name: getattr(layer, name) for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")}
 
 
-def max_pool2d_torch(z: Any, kernel: Any, **options: Any) -> Any:
+def max_pool2d_torch(z: Tensor, kernel: Pair, **options: Tensor) -> Tensor:
     """Of entries that tie, torch takes the first, too."""
     return F.max_pool2d(z, kernel, **options)
 
 
-def max_pool2d_jax(z: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
+def max_pool2d_jax(z: JaxArray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> JaxArray:
     """The windows gathered, since XLA differentiates no dilated ones; the first of entries that tie."""
     span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     sizes = zip(z.shape[2:], span, stride, padding, strict=True)
@@ -88,17 +88,19 @@ def avg_pool2d_options(layer: AvgPool2d) -> Mapping[str, Hashable]:
     return {name: getattr(layer, name) for name in ("kernel", "stride", "padding", "ceil_mode", "count_include_pad")}
 
 
-def avg_pool2d_torch(z: Any, kernel: Any, **options: Any) -> Any:
+def avg_pool2d_torch(z: Tensor, kernel: Pair, **options: Tensor) -> Tensor:
     """Our conventions are torch's."""
     return F.avg_pool2d(z, kernel, **options)
 
 
-def avg_pool2d_jax(z: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool) -> Any:
+def avg_pool2d_jax(
+    z: JaxArray, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool
+) -> JaxArray:
     """Sums of windows, divided by sums of ones: over the image, and over its padding where that counts."""
     sizes = list(zip(z.shape[2:], kernel, stride, padding, strict=True))
     after = [overhang(*size, ceil_mode=ceil_mode) for size in sizes]
 
-    def summed(x: Any, around: Any) -> Any:
+    def summed(x: JaxArray, around: JaxArray) -> JaxArray:
         padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *around])
         return lax.reduce_window(padded, 0.0, lax.add, (1, 1, *kernel), (1, 1, *stride), "VALID")
 

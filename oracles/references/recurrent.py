@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from manual_bp import GRU, LSTM
 from manual_bp.recurrent import Recurrent
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import jax, jnp, torch
+from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     Drawn,
@@ -70,7 +70,9 @@ def passes(primals: dict[str, Any], n_layers: int, bidirectional: bool) -> list[
     ]
 
 
-def torch_network(function: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: Any) -> tuple[Any, ...]:
+def torch_network(
+    function: Tensor, z: Tensor, states: tuple[Tensor, ...], lengths: Tensor, each: Tensor
+) -> tuple[Tensor, ...]:
     """Call torch's network, on packed rows if there are lengths, without the rows of length 0."""
     flat = [w for layer in each for own in layer for w in torch_weights(own)]
     tail = (bool("b" in each[0][0]), len(each), 0.0, False, len(each[0]) == 2)
@@ -92,7 +94,7 @@ def torch_network(function: Any, z: Any, states: tuple[Any, ...], lengths: Any, 
     return (whole, *(s.index_copy(0, live, new) for s, new in zip(states, last, strict=True)))
 
 
-def torch_weights(own: dict[str, Any]) -> list[Any]:
+def torch_weights(own: dict[str, Tensor]) -> list[Tensor]:
     """torch keeps weights transposed, biases flat, and always two of them."""
     weights = [own["W"].T.contiguous(), own["U"].T.contiguous()]
     if "b" in own:
@@ -101,7 +103,9 @@ def torch_weights(own: dict[str, Any]) -> list[Any]:
     return weights
 
 
-def jax_network(cell: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: Any) -> tuple[Any, ...]:
+def jax_network(
+    cell: JaxArray, z: JaxArray, states: tuple[JaxArray, ...], lengths: JaxArray, each: JaxArray
+) -> tuple[JaxArray, ...]:
     """Scan a cell over the steps, from either end; `cell(own, x, state) -> state` takes one."""
     n_steps = z.shape[1]
     counts = jnp.full(z.shape[:1], n_steps) if lengths is None else lengths
@@ -111,7 +115,7 @@ def jax_network(cell: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: 
         directions = []
         for d, own in enumerate(layer):
 
-            def step(state: Any, at: Any, own: Any = own) -> Any:
+            def step(state: JaxArray, at: JaxArray, own: JaxArray = own) -> JaxArray:
                 x, live = at
                 new = tuple(jnp.where(live, n, s) for n, s in zip(cell(own, x, state), state, strict=True))
                 return new, jnp.where(live, new[0], 0)
@@ -124,17 +128,27 @@ def jax_network(cell: Any, z: Any, states: tuple[Any, ...], lengths: Any, each: 
     return (x.swapaxes(0, 1), *(jnp.stack(each_, axis=1) for each_ in zip(*last, strict=True)))
 
 
-def lstm_torch(z: Any, h: Any, c: Any, n_layers: int, bidirectional: bool, lengths: Any = None, **params: Any) -> Any:
+def lstm_torch(
+    z: Tensor, h: Tensor, c: Tensor, n_layers: int, bidirectional: bool, lengths: Tensor = None, **params: Tensor
+) -> Tensor:
     """The function behind torch.nn.LSTM."""
     return torch_network(torch.lstm, z, (h, c), lengths, passes(params, n_layers, bidirectional))
 
 
-def lstm_jax(z: Any, h: Any, c: Any, n_layers: int, bidirectional: bool, lengths: Any = None, **params: Any) -> Any:
+def lstm_jax(
+    z: JaxArray,
+    h: JaxArray,
+    c: JaxArray,
+    n_layers: int,
+    bidirectional: bool,
+    lengths: JaxArray = None,
+    **params: JaxArray,
+) -> JaxArray:
     """A scan of the cell."""
     return jax_network(lstm_cell, z, (h, c), lengths, passes(params, n_layers, bidirectional))
 
 
-def lstm_cell(own: Any, x: Any, state: Any) -> Any:
+def lstm_cell(own: JaxArray, x: JaxArray, state: JaxArray) -> JaxArray:
     """Return the next (h, c), (56)–(58)."""
     h, c = state
     a = x @ own["W"] + h @ own["U"] + own.get("b", 0)
@@ -152,17 +166,21 @@ def lstm(draw: st.DrawFn) -> Case:
     return along_a_sequence(draw, LSTM, LSTM_REFERENCE)
 
 
-def gru_torch(z: Any, h: Any, n_layers: int, bidirectional: bool, lengths: Any = None, **params: Any) -> Any:
+def gru_torch(
+    z: Tensor, h: Tensor, n_layers: int, bidirectional: bool, lengths: Tensor = None, **params: Tensor
+) -> Tensor:
     """The function behind torch.nn.GRU."""
     return torch_network(torch.gru, z, (h,), lengths, passes(params, n_layers, bidirectional))
 
 
-def gru_jax(z: Any, h: Any, n_layers: int, bidirectional: bool, lengths: Any = None, **params: Any) -> Any:
+def gru_jax(
+    z: JaxArray, h: JaxArray, n_layers: int, bidirectional: bool, lengths: JaxArray = None, **params: JaxArray
+) -> JaxArray:
     """A scan of the cell."""
     return jax_network(gru_cell, z, (h,), lengths, passes(params, n_layers, bidirectional))
 
 
-def gru_cell(own: Any, x: Any, state: Any) -> Any:
+def gru_cell(own: JaxArray, x: JaxArray, state: JaxArray) -> JaxArray:
     """Return the next (h,), (63)–(65)."""
     (h,) = state
     x_r, x_u, x_n = jnp.split(x @ own["W"] + own.get("b", 0), 3, axis=1)

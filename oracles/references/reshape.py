@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import Flatten
 from oracles.adapters.functions import manual_layer
+from oracles.backends.lazy import JaxArray, Tensor
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -17,12 +17,12 @@ from oracles.strategies import (
 )
 
 
-def flatten_torch(z: Any) -> Any:
+def flatten_torch(z: Tensor) -> Tensor:
     """torch's flatten needs two axes, and no empty batch for −1."""
     return z.flatten(1) if z.ndim > 1 else z[:, None]
 
 
-def flatten_jax(z: Any) -> Any:
+def flatten_jax(z: JaxArray) -> JaxArray:
     """A reshape, which JAX traces for any number of rows."""
     return z.reshape(z.shape[0], math.prod(z.shape[1:]))
 

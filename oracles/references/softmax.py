@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
 
 from hypothesis import strategies as st
 
 from manual_bp import Layer, LogSoftmax, Softmax
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import jax, torch
+from oracles.backends.lazy import JaxArray, Tensor, jax, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import (
     real,
@@ -43,12 +42,12 @@ def softmax_options(layer: Softmax) -> Mapping[str, Hashable]:
     return {"axis": layer.axis}
 
 
-def softmax_torch(z: Any, axis: int = -1) -> Any:
+def softmax_torch(z: Tensor, axis: int = -1) -> Tensor:
     """Softmax, (22)."""
     return torch.softmax(z, dim=axis)
 
 
-def softmax_jax(z: Any, axis: int = -1) -> Any:
+def softmax_jax(z: JaxArray, axis: int = -1) -> JaxArray:
     """Softmax, (22)."""
     return jax.nn.softmax(z, axis=axis)
 
@@ -67,12 +66,12 @@ def log_softmax_options(layer: LogSoftmax) -> Mapping[str, Hashable]:
     return {"axis": layer.axis}
 
 
-def log_softmax_torch(z: Any, axis: int = -1) -> Any:
+def log_softmax_torch(z: Tensor, axis: int = -1) -> Tensor:
     """The logarithm of softmax."""
     return torch.log_softmax(z, dim=axis)
 
 
-def log_softmax_jax(z: Any, axis: int = -1) -> Any:
+def log_softmax_jax(z: JaxArray, axis: int = -1) -> JaxArray:
     """The logarithm of softmax."""
     return jax.nn.log_softmax(z, axis=axis)
 

@@ -21,7 +21,11 @@ def fractions(rng, *shape):
 def filled(case, seed):
     """A drawn case's layer, fractions for its primals, and the generator to draw more from."""
     rng = np.random.default_rng(seed)
-    return case.subject.lifted, {name: fractions(rng, *drawn.shape) for name, drawn in case.primals.items()}, rng
+    return (
+        case.subject.implementation,
+        {name: fractions(rng, *drawn.shape) for name, drawn in case.primals.items()},
+        rng,
+    )
 
 
 class Roots(np.ndarray):

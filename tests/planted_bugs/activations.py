@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug, going_back, logistic
 from manual_bp._normal import cumulative, density
 from oracles.strategies import constant, real
+from planted_bugs.planting import Wrong, at, bug, going_back, logistic
 
 
 def of(layer, *shape):

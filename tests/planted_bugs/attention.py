@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from manual_bp.protocol import as_tuple, untupled
 from oracles.strategies import booleans, constant, real
+from planted_bugs.planting import Wrong, at, bug
 
 
 def attention(steps=3, bias=True, causal=False, **inputs):

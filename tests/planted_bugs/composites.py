@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from manual_bp.protocol import as_tuple, untupled
 from oracles.strategies import constant, indices, real
+from planted_bugs.planting import Wrong, at, bug
 
 BRANCHES = m.Linear(3, 2), m.Sequential(m.Linear(3, 2), m.Tanh())
 

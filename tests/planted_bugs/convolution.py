@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import at, bug
 from manual_bp import conv
 from oracles.strategies import real
+from planted_bugs.planting import at, bug
 
 
 def convolution(**options):

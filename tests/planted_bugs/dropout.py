@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from oracles.strategies import constant, indices, real
+from planted_bugs.planting import Wrong, at, bug
 
 PLAIN, SEED = real(3, 4), indices(below=2**16)
 KEPT = 7  # the seed whose first entry stays at a rate of 0.9

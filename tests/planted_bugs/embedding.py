@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from oracles.strategies import indices
+from planted_bugs.planting import Wrong, at, bug
 
 
 def embedding(n_entries=5, **options):

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from oracles.strategies import real
+from planted_bugs.planting import Wrong, at, bug
 
 linear = partial(bug, quick=True)
 

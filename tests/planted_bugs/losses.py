@@ -5,10 +5,10 @@ from dataclasses import fields
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import at, bug, logistic
 from manual_bp._reduction import scale_rows
 from oracles.references.cross_entropy import shares
 from oracles.strategies import constant, indices, nonnegative, probabilities, real
+from planted_bugs.planting import at, bug, logistic
 
 CLASSES = indices(4, below=3)
 SHARES = probabilities(4, 3)

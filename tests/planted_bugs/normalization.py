@@ -3,9 +3,9 @@
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import at, bug
 from manual_bp.normalization import Rows
 from oracles.strategies import constant, positive, real
+from planted_bugs.planting import at, bug
 
 ONES = {"gamma": constant(np.ones(3))}
 

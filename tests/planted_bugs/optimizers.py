@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import at, bug
 from oracles.strategies import real
+from planted_bugs.planting import at, bug
 
 primal = partial(bug, "", check="primal_agrees")
 FAR = {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.75, "epsilon": 0.1}

@@ -3,9 +3,9 @@
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import at, bug
 from manual_bp.pooling import windows_of
 from oracles.strategies import constant, real
+from planted_bugs.planting import at, bug
 
 PLAIN = real(2, 1, 5, 6)
 TIES = constant([[[[1.0, 2, 0], [2, 2, 1], [0, 1, 3]]]])

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 import manual_bp as m
-from planted_bugs.planting import Wrong, at, bug
 from manual_bp.recurrent import GRUCell, LSTMCell
 from oracles.strategies import constant, real
+from planted_bugs.planting import Wrong, at, bug
 
 
 def recurrent(kind, lengths=False, steps=4, **options):

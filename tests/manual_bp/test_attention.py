@@ -194,11 +194,11 @@ def refuses(error, message, call, *args, **kwargs):
 
 
 def test_attention_refuses():
-    refuses(ValueError, "MultiHeadAttention: n_heads: expected a divisor of n_model = 4, got 3", MHA, 4, 3)
-    refuses(TypeError, "MultiHeadAttention: sources: expected (), (n,) or (n_k, n_v), got 4", MHA, 4, 2, 4)
-    refuses(TypeError, "sources: expected (), (n,) or (n_k, n_v), got (1, 2, 3)", MHA, 4, 2, (1, 2, 3))
-    refuses(ValueError, "MultiHeadAttention: sources: expected a positive integer, got 0", MHA, 4, 2, (0,))
-    refuses(TypeError, "MultiHeadAttention: causal: expected True or False, got None", MHA, 4, 2, causal=None)
+    refuses(ValueError, "MultiHeadAttention: n_heads", MHA, 4, 3)
+    refuses(TypeError, "MultiHeadAttention: sources", MHA, 4, 2, 4)
+    refuses(TypeError, "sources", MHA, 4, 2, (1, 2, 3))
+    refuses(ValueError, "MultiHeadAttention: sources", MHA, 4, 2, (0,))
+    refuses(TypeError, "MultiHeadAttention: causal", MHA, 4, 2, causal=None)
     layer = MHA(4, 2, (3, 2), masked=True, score_bias=True)
     given, params, _ = drawn(layer)
 
@@ -207,19 +207,19 @@ def test_attention_refuses():
 
     f = layer.forward
     at, z = "MultiHeadAttention.forward: ", given["z"]
-    refuses(TypeError, at + "z: expected a tuple (z, k, v, mask, score_bias), got a tuple of 2", f, params, (z, z))
-    refuses(ValueError, at + "z: expected shape (N, T, 4), got (2, 3, 3)", f, params, but(z=z[..., :3]))
-    refuses(ValueError, at + "k: expected shape (N, T, 3), got (2, 3, 4)", f, params, but(k=z))
-    refuses(ValueError, at + "v: expected shape (2, 4, 2), got (2, 3, 2)", f, params, but(v=given["v"][:, 1:]))
-    refuses(ValueError, at + "k: expected shape (2, 4, 3), got (1, 4, 3)", f, params, but(k=given["k"][1:]))
-    refuses(TypeError, at + "v: expected dtype float64, that of z", f, params, but(v=given["v"].astype(np.float32)))
-    message = "mask: expected shape (2, 2, 3, 4), any extent 1 instead, got (2, 3, 4)"
+    refuses(TypeError, at + "z", f, params, (z, z))
+    refuses(ValueError, at + "z", f, params, but(z=z[..., :3]))
+    refuses(ValueError, at + "k", f, params, but(k=z))
+    refuses(ValueError, at + "v", f, params, but(v=given["v"][:, 1:]))
+    refuses(ValueError, at + "k", f, params, but(k=given["k"][1:]))
+    refuses(TypeError, at + "v", f, params, but(v=given["v"].astype(np.float32)))
+    message = "mask"
     refuses(ValueError, at + message, f, params, but(mask=given["mask"][:, 0]))
-    refuses(TypeError, at + "mask: expected dtype bool, got int64", f, params, but(mask=given["mask"].astype(np.int64)))
-    message = "score_bias: expected shape (2, 2, 3, 4), any extent 1 instead, got (2, 2, 4, 3)"
+    refuses(TypeError, at + "mask", f, params, but(mask=given["mask"].astype(np.int64)))
+    message = "score_bias"
     refuses(ValueError, at + message, f, params, but(score_bias=given["score_bias"].swapaxes(2, 3)))
-    refuses(TypeError, at + "score_bias: expected dtype float64", f, params, but(score_bias=given["score_bias"] > 0))
-    refuses(ValueError, at + "params: 'b_k' unknown", f, params | {"b_k": params["b_q"]}, but())
-    refuses(ValueError, at + "params['W_k']: expected shape (3, 4)", f, params | {"W_k": params["W_v"]}, but())
+    refuses(TypeError, at + "score_bias", f, params, but(score_bias=given["score_bias"] > 0))
+    refuses(ValueError, at + "params", f, params | {"b_k": params["b_q"]}, but())
+    refuses(ValueError, at + "params['W_k']", f, params | {"W_k": params["W_v"]}, but())
     y, cache = f(params, but())
-    refuses(ValueError, "MultiHeadAttention.backward: delta: expected shape (2, 3, 4)", layer.backward, cache, y[0])
+    refuses(ValueError, "MultiHeadAttention.backward: delta", layer.backward, cache, y[0])
