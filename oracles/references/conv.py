@@ -40,17 +40,17 @@ def conv2d_options(layer: Conv2d) -> Mapping[str, Hashable]:
 
 
 def conv2d_torch(
-    z: Tensor, W: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int, b: Tensor = None
+    z: Tensor, W: Tensor, stride: Pair, padding: Pair | str, dilation: Pair, groups: int, b: Tensor = None
 ) -> Tensor:
     """Our conventions are torch's; "same" is written out, since torch warns where it makes a copy for it."""
     if padding == "same":
-        (h, w), padding = [d * (k - 1) for d, k in zip(dilation, W.shape[2:], strict=True)], 0
+        (h, w), padding = [d * (k - 1) for d, k in zip(dilation, W.shape[2:], strict=True)], (0, 0)
         z = F.pad(z, (w // 2, w - w // 2, h // 2, h - h // 2))
     return F.conv2d(z, W, b, stride, padding, dilation, groups)
 
 
 def conv2d_jax(
-    z: JaxArray, W: JaxArray, stride: Pair, padding: Pair, dilation: Pair, groups: int, b: JaxArray = None
+    z: JaxArray, W: JaxArray, stride: Pair, padding: Pair | str, dilation: Pair, groups: int, b: JaxArray = None
 ) -> JaxArray:
     """XLA's convolution of the padded images; JAX's own "SAME" is another one where there is a stride."""
     around = padding.upper() if isinstance(padding, str) else [(p, p) for p in padding]
@@ -98,8 +98,8 @@ def conv_transpose2d_jax(
     z: JaxArray,
     W: JaxArray,
     stride: Pair,
-    padding: Pair,
-    output_padding: Pair,
+    padding: Pair | str,
+    output_padding: Pair | str,
     dilation: Pair,
     groups: int,
     b: JaxArray = None,

@@ -42,7 +42,7 @@ def answers(*shape: int) -> Drawn:
 
 
 def binary_cross_entropy_with_logits_torch(
-    y: Tensor, target: Tensor, reduction: str = "mean", pos_weight: Tensor = None
+    y: Tensor, target: Tensor, reduction: str = "mean", pos_weight: float | tuple[float, ...] | None = None
 ) -> Tensor:
     """By logsigmoid: torch's own function cancels where the loss is small, and its mean is over the entries."""
     weight = 1.0 if pos_weight is None else torch.tensor(pos_weight, dtype=y.dtype)
@@ -51,7 +51,7 @@ def binary_cross_entropy_with_logits_torch(
 
 
 def binary_cross_entropy_with_logits_jax(
-    y: JaxArray, target: JaxArray, reduction: str = "mean", pos_weight: JaxArray = None
+    y: JaxArray, target: JaxArray, reduction: str = "mean", pos_weight: float | tuple[float, ...] | None = None
 ) -> JaxArray:
     """−log s and −log(1 − s) by softplus."""
     weight = 1 if pos_weight is None else jnp.array(pos_weight, y.dtype)

@@ -48,7 +48,9 @@ def optimizer_run(optimizer: Optimizer) -> Rule:
 
 
 def torch_run(
-    make: Callable[[Tensor], Tensor], primals: Tensor, before_step: Callable[[Tensor], Tensor] | None = None
+    make: Callable[[list[Tensor]], Any],
+    primals: tuple[Tensor, ...],
+    before_step: Callable[[list[Tensor]], None] | None = None,
 ) -> Tensor:
     """Return the parameters after a run of torch's optimizer, with these gradients in turn."""
     W, b, dW, db = (p.detach().clone() for p in primals)
@@ -64,7 +66,9 @@ def torch_run(
 
 
 def jax_run(
-    step: Callable[[JaxArray, JaxArray, JaxArray], tuple[JaxArray, JaxArray]], primals: JaxArray, state: JaxArray
+    step: Callable[[JaxArray, JaxArray, JaxArray], tuple[JaxArray, JaxArray]],
+    primals: tuple[JaxArray, ...],
+    state: JaxArray,
 ) -> JaxArray:
     """Return the parameters after a scan of ``step(params, state, grads) -> (params, state)``."""
 

@@ -71,12 +71,16 @@ def passes(primals: dict[str, Any], n_layers: int, bidirectional: bool) -> list[
 
 
 def torch_network(
-    function: Tensor, z: Tensor, states: tuple[Tensor, ...], lengths: Tensor, each: Tensor
+    function: Callable[..., Any],
+    z: Tensor,
+    states: tuple[Tensor, ...],
+    lengths: Tensor,
+    layers: list[list[dict[str, Tensor]]],
 ) -> tuple[Tensor, ...]:
     """Call torch's network, on packed rows if there are lengths, without the rows of length 0."""
-    flat = [w for layer in each for own in layer for w in torch_weights(own)]
-    tail = (bool("b" in each[0][0]), len(each), 0.0, False, len(each[0]) == 2)
-    columns = len(each[0]) * each[-1][0]["U"].shape[0]
+    flat = [w for layer in layers for own in layer for w in torch_weights(own)]
+    tail = (bool("b" in layers[0][0]), len(layers), 0.0, False, len(layers[0]) == 2)
+    columns = len(layers[0]) * layers[-1][0]["U"].shape[0]
     live = torch.arange(len(z)) if lengths is None else torch.nonzero(lengths)[:, 0]
     if not len(live):
         return (z.new_zeros(*z.shape[:2], columns) + 0 * z.sum(), *(s.clone() for s in states))
@@ -104,14 +108,18 @@ def torch_weights(own: dict[str, Tensor]) -> list[Tensor]:
 
 
 def jax_network(
-    cell: JaxArray, z: JaxArray, states: tuple[JaxArray, ...], lengths: JaxArray, each: JaxArray
+    cell: Callable[..., tuple[JaxArray, ...]],
+    z: JaxArray,
+    states: tuple[JaxArray, ...],
+    lengths: JaxArray,
+    layers: list[list[dict[str, JaxArray]]],
 ) -> tuple[JaxArray, ...]:
     """Scan a cell over the steps, from either end; `cell(own, x, state) -> state` takes one."""
     n_steps = z.shape[1]
     counts = jnp.full(z.shape[:1], n_steps) if lengths is None else lengths
     live = (jnp.arange(n_steps)[:, None] < counts)[..., None]
     x, last, k = z.swapaxes(0, 1), [], 0
-    for layer in each:
+    for layer in layers:
         directions = []
         for d, own in enumerate(layer):
 
@@ -125,7 +133,7 @@ def jax_network(
             last.append(final)
             k += 1
         x = jnp.concatenate(directions, axis=-1)
-    return (x.swapaxes(0, 1), *(jnp.stack(each_, axis=1) for each_ in zip(*last, strict=True)))
+    return (x.swapaxes(0, 1), *(jnp.stack(part, axis=1) for part in zip(*last, strict=True)))
 
 
 def lstm_torch(

@@ -149,7 +149,7 @@ def test_networks_refuse():
     S, L = m.Sequential, m.Linear
     refuses(ValueError, "Sequential: layers", S)
     refuses(TypeError, "Sequential: layer 1", S, L(2, 3), m.ReLU)
-    message = "Sequential: layer 2but layer 0 Linear(n_in=4, n_out=6, bias=True) gives 6"
+    message = "Sequential: layer 2"
     refuses(ValueError, message, S, L(4, 6), m.ReLU(), L(5, 3))
     refuses(ValueError, "Sequential: layer 1", S, S(m.Tanh(), L(4, 6)), S(m.ReLU(), L(5, 3)))
     network = S(L(2, 3), m.ReLU(), S(L(3, 1)))

@@ -129,7 +129,7 @@ def test_cross_entropy_refuses():
         classes - 2 * (np.arange(8) == 1).reshape(2, 4),
     )
     refuses(ValueError, "y", loss(class_weights=(1, 2)).forward, y, classes)
-    message = "target: ignore_index is for class indices of shape (2, 4), got shape (2, 3, 4)"
+    message = "CrossEntropy.forward: target"
     refuses(ValueError, message, loss(ignore_index=0).forward, y, y)
     nan = np.where(np.arange(24).reshape(y.shape) == 23, np.nan, 0)
     refuses(ValueError, "CrossEntropy.forward: target", f, y, nan)
