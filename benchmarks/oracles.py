@@ -27,9 +27,9 @@ from benchmarks import fresh_shapes  # noqa: E402
 from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
-from oracles.cases.network import jax_reference, options, parameters, torch_reference  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
+from oracles.references.network import sequential_jax, sequential_options, sequential_parameters, sequential_torch  # noqa: E402
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402
@@ -79,8 +79,8 @@ Body = Callable[[Case, Sequential, Point], object]
 def examples(draw: st.DrawFn, most: int) -> Example:
     rows, *n = (draw(st.integers(1, most)) for _ in range(5))
     network = Sequential(Linear(n[0], n[1]), Tanh(), Linear(n[1], n[2]), Tanh(), Linear(n[2], n[3]))
-    primals = {"z": real(rows, n[0]), **parameters(network)}
-    case = Case(manual_layer(network), primals, torch_reference, jax_reference, options(network), ("z",))
+    primals = {"z": real(rows, n[0]), **sequential_parameters(network)}
+    case = Case(manual_layer(network), primals, sequential_torch, sequential_jax, sequential_options(network), ("z",))
     return case, network, draw(points(case.subject, primals, count=POINTS_PER_CASE))
 
 

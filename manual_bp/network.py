@@ -4,39 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .protocol import Array, Arrays, Cache, Layer, Loss, Params, as_tuple, untupled
-from .routing import (
+from ._routing import (
+    ErrorNote,
     Port,
+    add_prefixes,
     inputs_through,
     jacobian_of,
     outputs_through,
     own_params,
     ports_of,
-    prefixed,
     require_layers,
     routes_of,
 )
-from .validation import require_parts, require_shape
+from ._validation import (
+    require_parts,
+    require_shape,
+)
+from .protocol import (
+    Array,
+    Arrays,
+    Cache,
+    Layer,
+    Loss,
+    Number,
+    Params,
+    as_tuple,
+    untupled,
+)
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Sequential:
-    """Layers one after another, y = l_n(… l_1(z)), and backwards by the chain rule; a Layer, so it nests.
+    """Layers in sequence, y = l_n(… l_1(z)), and backwards by the chain rule; itself a Layer, so it nests.
 
-    Names are flat: layer 0's W is "0.W", and in a nested network "1.0.W". So are side inputs and outputs: where a
-    layer has several, the first is the main stream through the network, called z and y, and the others go in and
-    come out beside it, as "2.rng" or "1.running_mean".
+    Names are flat: layer 0's W is "0.W", and in a nested network "1.0.W". So are side inputs and outputs: if a layer
+    has several inputs or outputs, the first one is the main stream through the network, called z and y; the others are
+    inputs and outputs of the network, as "2.rng" or "1.running_mean".
+
+    Args:
+        *layers: the layers, in order.
 
     Shapes: those of the first layer's z and of the last layer's y. Dtypes: the layers'.
-    Raises: ValueError for no layers, for neighbours of different widths, for parameters that belong to no layer and
-    for another number of inputs than `inputs` names; TypeError for something that is no layer. What a layer raises
-    carries a note with its place.
-    Source: spec (7)–(16).
+
+    Raises:
+        ValueError: for no layers, neighbours of different widths, parameters that belong to no layer.
+        TypeError: for something that is not a layer, or another number of inputs than `inputs` names. An error in a
+            layer carries a note that names the layer.
+
+    Source: docs/derivation.md, eq. (7)–(16).
     """
 
     layers: tuple[Layer, ...]
@@ -57,12 +76,12 @@ class Sequential:
 
     @property
     def n_in(self) -> int | None:
-        """The number of columns that the network expects, where its layers say it."""
+        """The number of columns that the network expects, None if unknown."""
         return _first_width(self.layers, "n_in")
 
     @property
     def n_out(self) -> int | None:
-        """The number of columns that the network gives, where its layers say it."""
+        """The number of columns that the network gives, None if unknown."""
         return _first_width(self.layers[::-1], "n_out")
 
     @property
@@ -72,57 +91,53 @@ class Sequential:
 
     def init(self, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Params:
         """Draw every layer's parameters, in order, from the one generator."""
-        return prefixed(layer.init(rng, dtype) for layer in self.layers)
+        return add_prefixes(layer.init(rng, dtype) for layer in self.layers)
 
     def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
-        """Return the last layer's output, and beside it the side outputs of all layers where there are any."""
-        layers, ports = self.layers, self._ports
-        routes = routes_of(self, "forward", params, len(layers))
-        given = require_parts(self, "forward", "z", z, self.inputs) if len(self.inputs) > 1 else ()
-        if given:
-            z = given[0]
-        came: list[Any] = []
+        """Return the last layer's output, followed by the side outputs of all layers if there are any."""
+        ports = self._ports
+        routes = routes_of(self, "forward", params, len(self.layers))
+        inputs = require_parts(self, "forward", "z", z, self.inputs) if len(self.inputs) > 1 else ()
+        if inputs:
+            z = inputs[0]
+        side_outputs: list[Arrays] = []
         caches: list[Cache] = []
-        try:
-            for index, route in enumerate(routes):
+        with ErrorNote("layer") as note:
+            for index, layer in enumerate(self.layers):
+                note.index, note.layer = index, layer
+                route, port = routes[index], ports[index]
                 own = {name: params[full] for name, full in route} if route else {}
-                port = ports[index]
                 if port is None:
-                    z, cache = layers[index].forward(own, z)
+                    z, cache = layer.forward(own, z)
                 else:
-                    y, cache = layers[index].forward(own, untupled((z, *given[port.inputs])))
-                    z, *beside = as_tuple(y)
-                    came += beside
+                    y, cache = layer.forward(own, untupled((z, *inputs[port.inputs])))
+                    z, *own_outputs = as_tuple(y)
+                    side_outputs += own_outputs
                 caches.append(cache)
-        except Exception as error:
-            self._note(error, len(caches))
-            raise
-        return (z, *came) if came else z, (routes, caches)
+        return (z, *side_outputs) if side_outputs else z, (routes, caches)
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
         """Return δ^1 by (15), the side inputs' cotangents, and every layer's gradients under their names."""
         routes, caches = cache
         layers, ports = self.layers, self._ports
-        given = require_parts(self, "backward", "delta", delta, self.outputs) if len(self.outputs) > 1 else ()
-        if given:
-            delta = given[0]
-        beside: tuple[Any, ...] = ()
+        deltas = require_parts(self, "backward", "delta", delta, self.outputs) if len(self.outputs) > 1 else ()
+        if deltas:
+            delta = deltas[0]
+        side_cotangents: tuple[Arrays, ...] = ()
         grads: Params = {}
-        try:
+        with ErrorNote("layer") as note:
             for index in range(len(caches) - 1, -1, -1):
-                port = ports[index]
+                layer, port = layers[index], ports[index]
+                note.index, note.layer = index, layer
                 if port is None:
-                    delta, dparams = layers[index].backward(caches[index], delta)
+                    delta, dparams = layer.backward(caches[index], delta)
                 else:
-                    came, dparams = layers[index].backward(caches[index], untupled((delta, *given[port.outputs])))
-                    delta, *own = as_tuple(came)
-                    beside = (*own, *beside)
+                    dz, dparams = layer.backward(caches[index], untupled((delta, *deltas[port.outputs])))
+                    delta, *own_cotangents = as_tuple(dz)
+                    side_cotangents = (*own_cotangents, *side_cotangents)
                 for name, full in reversed(routes[index]):
                     grads[full] = dparams[name]
-        except Exception as error:
-            self._note(error, index)
-            raise
-        return (delta, *beside) if beside else delta, dict(reversed(grads.items()))
+        return (delta, *side_cotangents) if side_cotangents else delta, dict(reversed(grads.items()))
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return the product of the layers' Jacobians, the last one's first."""
@@ -134,45 +149,63 @@ class Sequential:
         assert product is not None
         return product
 
-    def _note(self, error: Exception, index: int) -> None:
-        error.add_note(f"in layer {index} of the network, {self.layers[index]}, parameters '{index}.…'")
 
-
-def value_and_grad(network: Layer, loss: Loss, params: Params, x: Arrays, target: Array) -> tuple[Any, Params]:
+def value_and_grad(network: Layer, loss: Loss, params: Params, x: Arrays, target: Array) -> tuple[Number, Params]:
     """Return the loss of the network's output, and its gradient by every parameter.
 
-    Of several outputs the loss is that of the main stream; on the others, as on a state that comes out, it does not
-    depend.
+    Args:
+        network: a layer.
+        loss: the loss, reduced by "sum" or "mean".
+        params: the network's parameters.
+        x: the network's input, or a tuple of its inputs.
+        target: the loss's target.
+
+    Returns:
+        The value and the gradients by parameter name. If the network has several outputs, the loss is that of the main
+        stream y, and the cotangents of the others are zero.
+
+    Raises:
+        ValueError: for a loss with reduction "none", and what the layers raise.
+
+    Source: docs/derivation.md, eq. (5)–(9), (15).
     """
     if getattr(loss, "reduction", None) == "none":
-        raise ValueError(f"value_and_grad: {loss} gives one value for each row; reduce by 'sum' or 'mean'")
+        raise ValueError(f"value_and_grad: loss: expected reduction 'sum' or 'mean', got {loss}")
     y, cache = network.forward(params, x)
-    main, beside = (y[0], y[1:]) if isinstance(y, tuple) else (y, ())
+    main, side_outputs = (y[0], y[1:]) if isinstance(y, tuple) else (y, ())
     value, loss_cache = loss.forward(main, target)
-    delta: Any = loss.backward(loss_cache)
-    _, grads = network.backward(cache, (delta, *map(np.zeros_like, beside)) if beside else delta)
+    delta = loss.backward(loss_cache)
+    _, grads = network.backward(cache, (delta, *map(np.zeros_like, side_outputs)) if side_outputs else delta)
     return value, grads
 
 
 def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_form: bool = False) -> list[Array]:
-    """Return every δ^l = ∂L/∂z^l, from δ^1 at the input to δ^n, the given delta, nested networks laid flat.
+    """Return every δ^l = ∂L/∂z^l, from δ^1 at the input to δ^n, the given delta, nested networks flattened.
 
-    Layer by layer by (15); or, with `closed_form`, by (16): the Jacobians, each from its definition, are
-    multiplied first, P_l = P_{l+1} J_l from P_n = I, and δ^l = δ^n P_l, so that no `backward` has a part
-    in it.
+    Args:
+        network: a layer, as a rule a `Sequential`.
+        params: its parameters.
+        x: its input, shape (N, n) if closed_form.
+        delta: δ^n, the cotangent of its output.
+        closed_form: False computes layer by layer by (15). True computes by (16): the Jacobians, each from its
+            definition, are multiplied first, P_l = P_{l+1} J_l from P_n = I, and δ^l = δ^n P_l, without any `backward`.
+
+    Raises:
+        ValueError: for a delta of another shape than the output's.
+        TypeError: if closed_form and a layer has no `jacobian`.
+
+    Source: docs/derivation.md, eq. (15)–(16).
     """
     layers = []
     factors = []
     z = x
-    for place, layer, own in _flatten(network, params):
-        try:
+    with ErrorNote("layer") as note:
+        for location, layer, own in _flatten(network, params):
+            note.index, note.layer = location, layer
             if closed_form:
                 factors.append(jacobian_of(layer, own, z))
             z, cache = layer.forward(own, z)
-        except Exception as error:
-            error.add_note(f"in layer {place} of the network, {layer}")
-            raise
-        layers.append((layer, cache))
+            layers.append((layer, cache))
     require_shape(None, "deltas", "delta", delta, z.shape, z, "the network's output")
     result = [delta.copy()]
     if closed_form:
@@ -187,32 +220,33 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     return result[::-1]
 
 
-def _flatten(network: Layer, params: Params, place: str = "") -> Iterator[tuple[str, Layer, Params]]:
-    """Yield every layer that is no network, with its place, as in "1.0", and its own parameters."""
+def _flatten(network: Layer, params: Params, location: str = "") -> Iterator[tuple[str, Layer, Params]]:
+    """Yield every layer that is not a network, with its location, as in "1.0", and its own parameters."""
     if not isinstance(network, Sequential):
-        yield place or "0", network, params
+        yield location or "0", network, params
         return
     for index, route in enumerate(routes_of(network, "forward", params, len(network.layers))):
-        inner = f"{place}.{index}" if place else str(index)
+        inner = f"{location}.{index}" if location else str(index)
         yield from _flatten(network.layers[index], own_params(params, route), inner)
 
 
-def _require_matching_widths(layers: tuple[Any, ...]) -> None:
-    giver, width = 0, None
+def _require_matching_widths(layers: tuple[Layer, ...]) -> None:
+    source, width = 0, None
     for index, layer in enumerate(layers):
         expected = getattr(layer, "n_in", None)
         if None not in (width, expected) and width != expected:
             raise ValueError(
-                f"layer {index} {layer} expects {expected} columns but layer {giver} {layers[giver]} gives {width}"
+                f"Sequential: layer {index}: expected {width} columns, as layer {source} {layers[source]} gives, "
+                f"got {layer} of {expected}"
             )
-        if getattr(layer, "n_out", None) is not None:
-            giver, width = index, layer.n_out
+        if (declared := getattr(layer, "n_out", None)) is not None:
+            source, width = index, declared
         elif not getattr(layer, "preserves_shape", False):
             width = None
 
 
-def _first_width(layers: tuple[Any, ...], name: str) -> int | None:
-    """Return the width that the first layer states, looking past those that preserve the shape."""
+def _first_width(layers: tuple[Layer, ...], name: str) -> int | None:
+    """Return the width that the first layer declares, skipping layers that preserve the shape."""
     for layer in layers:
         if (width := getattr(layer, name, None)) is not None:
             return int(width)

@@ -1,24 +1,33 @@
-"""Gradient descent over epochs, whole or in minibatches, with early stopping."""
+"""Gradient descent over epochs, on all rows or in minibatches, with early stopping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from ._validation import (
+    require_count,
+    require_real,
+)
 from .network import value_and_grad
-from .protocol import Array, Layer, Loss, Optimizer, Params
-from .validation import require_count, require_real
+from .protocol import (
+    Array,
+    Layer,
+    Loss,
+    Optimizer,
+    Params,
+)
 
 Stopped: TypeAlias = Literal["finished", "patience", "callback", "diverged", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the callback is told after each epoch; `epoch` counts from 1."""
+    """The argument of `fit`'s callback after each epoch; `epoch` counts from 1."""
 
     epoch: int
     epochs: int
@@ -29,12 +38,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run of `fit` leaves.
+    """The result of `fit`.
 
-    `params` and `state` are those of the last step; with `patience`, of the best epoch; and where the run
-    diverged, of the last epoch whose losses were finite. `losses[i]` is the loss of epoch i over its
-    minibatches, each with the parameters of its moment; `validation_losses[i]` that of the parameters
-    after it. `epochs` counts those completed. `stopped` says why the run ended.
+    Attributes:
+        params, state: those of the last step; with `patience`, of the best epoch; if the run diverged, of the last
+            epoch whose losses were finite.
+        losses: the loss of each epoch over its minibatches, each with the parameters before its step.
+        validation_losses: the validation loss of the parameters after each epoch.
+        epochs: how many epochs were completed.
+        stopped: why the run ended.
     """
 
     params: Params
@@ -57,7 +69,16 @@ class _Run:
 
 
 def minibatches(n_rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield arrays of row indices, every row once in an order drawn from rng; the last may be shorter."""
+    """Yield arrays of row indices: every row once, in an order drawn from rng; the last array may be shorter.
+
+    Args:
+        n_rows: the number of rows, 0 or more.
+        batch_size: the rows of a minibatch, 1 or more.
+        rng: the generator of the order.
+
+    Raises:
+        ValueError, TypeError: if a count is not a positive integer.
+    """
     if n_rows != 0:
         require_count(None, "minibatches", "n_rows", n_rows)
     require_count(None, "minibatches", "batch_size", batch_size)
@@ -82,17 +103,26 @@ def fit(
     min_improvement: float = 0.0,
     callback: Callable[[Progress], object] | None = None,
 ) -> FitResult:
-    """Minimize the loss over the rows of x by (17) and (18), and return what came of it.
+    """Minimize the loss over the rows of x by gradient descent (17), (18).
 
-    The optimizer starts anew, or from the `state` of an earlier result, to go on where that ended.
-    Without `batch_size` each epoch is one step on all rows; with it, steps on minibatches in an order
-    drawn from `rng`. With `patience` the run stops after that many epochs in a row which failed to lower
-    the best loss by more than `min_improvement`; the loss watched is that of `validation`, a pair (x,
-    target), where there is one. A callback that returns True stops the run. A loss that is not finite
-    stops it as "diverged", and Ctrl-C as "interrupted" with what it has. The given params are never
-    written to.
+    Args:
+        network, loss, params, optimizer: what is trained; params are never written to.
+        x, target: the rows, one or more.
+        epochs: the number of passes over the rows.
+        state: the optimizer's state of an earlier result, to continue from; None to start anew.
+        batch_size: the rows of a minibatch, in an order drawn from `rng`; None takes one step per epoch on all rows.
+        rng: the generator that a batch_size needs.
+        validation: a pair (x, target); its loss is then the one that `patience` watches.
+        patience: stop after so many epochs in a row that did not lower the best loss by more than `min_improvement`.
+        callback: called after each epoch; the run stops if it returns True.
 
-    Raises: ValueError or TypeError for arguments that make no sense, and whatever the layers raise.
+    Returns:
+        A `FitResult`. A loss that is not finite stops the run as "diverged", Ctrl-C stops it as "interrupted".
+
+    Raises:
+        ValueError, TypeError: for wrong arguments, and what the layers raise.
+
+    Source: docs/derivation.md, eq. (17)–(18).
     """
     _require_arguments(x, target, epochs, batch_size, rng, patience, min_improvement)
     state = optimizer.init(params) if state is None else state
@@ -104,7 +134,7 @@ def fit(
             if last is None:
                 stopped = "diverged"
                 break
-            _watch(run, *last, min_improvement)
+            _record(run, *last, min_improvement)
             if callback and callback(Progress(epoch, epochs, *last, run.params)) is True:
                 stopped = "callback"
                 break
@@ -113,11 +143,11 @@ def fit(
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"
-    kept = (run.params, run.state) if patience is None else run.best
-    return FitResult(*kept, tuple(run.losses), tuple(run.validation_losses), len(run.losses), stopped)
+    final = (run.params, run.state) if patience is None else run.best
+    return FitResult(*final, tuple(run.losses), tuple(run.validation_losses), len(run.losses), stopped)
 
 
-# A run that diverges overflows on its way, and is reported as such: no warning need say it too.
+# A run that diverges overflows before it stops, and is reported as "diverged": a warning would repeat that.
 @np.errstate(over="ignore", invalid="ignore")
 def _epoch(
     run: _Run,
@@ -130,9 +160,9 @@ def _epoch(
     rng: np.random.Generator | None,
     validation: tuple[Array, Array] | None,
 ) -> tuple[float, float | None] | None:
-    """Step over all rows once; return the loss on the way and the validation loss at the end.
+    """Step over all rows once; return the loss over the minibatches and the validation loss after them.
 
-    Where either is not finite, return None and leave the run as it was.
+    If either is not finite, return None and leave the run as it was.
     """
     before = run.params, run.state
     total = 0.0
@@ -144,29 +174,29 @@ def _epoch(
         if not isfinite(total):
             break
         run.params, run.state = optimizer.step(run.params, grads, run.state)
-    validated = None
+    validation_loss = None
     if validation is not None and isfinite(total):
         y, _ = network.forward(run.params, validation[0])
-        validated = float(loss.forward(y, validation[1])[0])
-    if isfinite(total) and (validated is None or isfinite(validated)):
-        return total, validated
+        validation_loss = float(loss.forward(y, validation[1])[0])
+    if isfinite(total) and (validation_loss is None or isfinite(validation_loss)):
+        return total, validation_loss
     run.params, run.state = before
     return None
 
 
-def _batches(n_rows: int, batch_size: int | None, rng: np.random.Generator | None) -> Iterator[Any]:
-    """Yield indices of rows; a slice where all of them are taken, which copies nothing."""
+def _batches(n_rows: int, batch_size: int | None, rng: np.random.Generator | None) -> Iterator[Array | slice]:
+    """Yield indices of rows; a slice for all of them, which copies nothing."""
     if batch_size is None or rng is None:
         return iter((slice(None),))
     return minibatches(n_rows, batch_size, rng)
 
 
-def _watch(run: _Run, loss: float, validated: float | None, min_improvement: float) -> None:
-    """Write down the losses of an epoch, and whether they are the best so far."""
+def _record(run: _Run, loss: float, validation_loss: float | None, min_improvement: float) -> None:
+    """Record the losses of an epoch, and whether they are the best so far."""
     run.losses.append(loss)
-    if validated is not None:
-        run.validation_losses.append(validated)
-    value = loss if validated is None else validated
+    if validation_loss is not None:
+        run.validation_losses.append(validation_loss)
+    value = loss if validation_loss is None else validation_loss
     if value < run.best_loss - min_improvement:
         run.best_loss, run.best, run.stale = value, (run.params, run.state), 0
     else:
@@ -184,13 +214,15 @@ def _require_arguments(
 ) -> None:
     require_count(None, "fit", "epochs", epochs)
     if len(x) != len(target):
-        raise ValueError(f"fit: target: expected {len(x)} rows, those of x, got {len(target)}")
+        raise ValueError(f"fit: target: expected {len(x)} rows, as x has, got {len(target)}")
     if len(x) == 0:
-        raise ValueError("fit: x: expected one row or more, got none")
+        raise ValueError("fit: x: expected one row or more, got 0")
     if batch_size is not None:
         require_count(None, "fit", "batch_size", batch_size)
         if not isinstance(rng, np.random.Generator):
-            raise TypeError(f"fit: rng: a batch_size needs a numpy.random.Generator, got {type(rng).__name__}")
+            raise TypeError(
+                f"fit: rng: expected a numpy.random.Generator, since there is a batch_size, got {type(rng).__name__}"
+            )
     if patience is not None:
         require_count(None, "fit", "patience", patience)
     require_real(None, "fit", "min_improvement", min_improvement)

@@ -1,9 +1,8 @@
-"""What each framework takes for the derivative where there is none: a table, measured, not remembered."""
+"""Measure the derivative that each framework takes at kinks, where there is none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from oracles.rule import Primals, Rule
 
 @dataclass(frozen=True)
 class Convention:
-    """The derivative that a layer declares at a kink, and what ours, torch's and JAX's own functions give there."""
+    """The derivative that a layer declares at a kink, and those that manual_bp, torch and JAX compute there."""
 
     layer: str
     kink: float
@@ -30,30 +29,26 @@ class Convention:
 def conventions() -> list[Convention]:
     """Measure every layer that declares a ``kink_convention``: a mapping from the kink to the derivative there.
 
-    The frameworks' own functions are asked, which a case may name as ``native_torch`` and ``native_jax`` where its
-    references are written differently, to give the declared derivative.
+    The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
+    them, else its references.
     """
-    found = []
+    table = []
     for entry in entries():
-        layer = _default(entry.speaks_for)
-        twin = import_module(entry.module)
-        if not hasattr(twin, "torch_reference") or not hasattr(twin, "jax_reference"):
-            continue  # somebody else's cases, which need not name their references so
-        options: dict[str, Any] = dict(twin.options(layer)) if hasattr(twin, "options") and layer is not None else {}
+        reference, layer = entry.reference, _default(entry.layer_type)
+        if reference is None or layer is None:
+            continue
+        options = dict(reference.options(layer))
         for kink, declared in getattr(layer, "kink_convention", {}).items():
-            natives = {
-                "torch": torch_autograd(_with(getattr(twin, "native_torch", twin.torch_reference), options)),
-                "jax": jax_vjp(_with(getattr(twin, "native_jax", twin.jax_reference), options)),
-            }
+            native_torch = torch_autograd(_with(reference.native_torch or reference.torch, options))
+            native_jax = jax_vjp(_with(reference.native_jax or reference.jax, options))
             primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
-            at = {n: _slope(rule, primals) for n, rule in natives.items()}
-            ours = _slope(manual_layer(layer), primals)
-            found.append(Convention(entry.name, float(kink), float(declared), ours, at["torch"], at["jax"]))
-    return found
+            slopes = (_slope(rule, primals) for rule in (manual_layer(layer), native_torch, native_jax))
+            table.append(Convention(entry.name, float(kink), float(declared), *slopes))
+    return table
 
 
 def _default(kind: type) -> Any:
-    """Return an instance as it comes; ``None`` for what needs arguments, which declares no kinks of its own."""
+    """Return an instance with default fields, or ``None`` if the type needs arguments."""
     try:
         return kind()
     except (TypeError, ValueError):

@@ -1,4 +1,8 @@
-"""Which cases speak for which layer: ``@oracle_for(MyLayer)`` makes a layer type known to every face of the judge."""
+"""Registry of reference cases by layer type.
+
+``@oracle_for(MyLayer)`` registers how to draw cases of a layer type: a configured layer, its inputs, and what torch and
+JAX call it. The command line, the pytest plugin and `oracles.reimplementation` find them here.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 from hypothesis import strategies as st
 
 from oracles.backends.jax_reference import jax_family, jax_vjp
 from oracles.backends.torch_reference import torch_autograd, torch_family
 from oracles.discovery import BrokenCases, Unusable, announced, load
 from oracles.rule import Rule
-from oracles.strategies import Drawn
+from oracles.strategies import Drawn, real
 
 FRAMEWORKS: dict[str, Callable[..., Rule]] = {"jax": jax_vjp, "torch": torch_autograd}
 _FAMILIES: dict[str, Callable[[Callable[..., Any]], Callable[[Mapping[str, Any]], Rule]]] = {
@@ -28,7 +33,7 @@ _FAMILIES: dict[str, Callable[[Callable[..., Any]], Callable[[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A configured subject, what to feed it, and what the frameworks call it.
+    """A configured subject, how to draw its inputs, and its references in the frameworks.
 
     Attributes:
         subject: the Rule under test.
@@ -69,31 +74,87 @@ def _family(framework: str, f: Callable[..., Any]) -> Callable[[Mapping[str, Any
     return _FAMILIES[framework](f)
 
 
+def _no_options(layer: Any) -> Mapping[str, Hashable]:
+    return {}
+
+
+def _as_initialized(layer: Any) -> Mapping[str, Drawn]:
+    return {name: real(*value.shape) for name, value in layer.init(np.random.default_rng(0)).items()}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What torch and JAX call a layer type, apart from the inputs that are drawn for it.
+
+    Composites look up the references of the layers inside by type, with `reference_of`.
+
+    Attributes:
+        torch, jax: the reference in each framework's own idiom, ``f(**primals, **options) -> y``.
+        options: returns the configuration of a layer that the references need beyond the primals, by name.
+        parameters: returns how to fill a layer's parameters; by default signed numbers of magnitude one, in the shapes
+            that ``layer.init`` gives.
+        native_torch, native_jax: the framework's own function where the reference is written differently to have the
+            declared derivative at a kink; for `oracles.kink_conventions` only.
+    """
+
+    torch: Callable[..., Any]
+    jax: Callable[..., Any]
+    options: Callable[[Any], Mapping[str, Hashable]] = _no_options
+    parameters: Callable[[Any], Mapping[str, Drawn]] = _as_initialized
+    native_torch: Callable[..., Any] | None = None
+    native_jax: Callable[..., Any] | None = None
+
+    def case(
+        self,
+        subject: Rule,
+        primals: Mapping[str, Drawn],
+        *,
+        options: Mapping[str, Hashable] | None = None,
+        batched: tuple[str, ...] = (),
+        kinks: Literal["any", "declared"] = "any",
+    ) -> Case:
+        """Return the case of a subject that was made from a layer; options are the layer's unless given."""
+        options = self.options(subject.implementation) if options is None else options
+        return Case(subject, primals, self.torch, self.jax, options, batched, kinks)
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A registered family of cases: the type it speaks for, the strategy that draws them, whether they pull back.
+    """The reference cases of one layer type under one name.
 
-    ``source`` says who brought it: "manual-bp", "entry point NAME", or the module or file that a user named.
+    Attributes:
+        name: the name to select them by.
+        layer_type: the type whose cases they are.
+        cases: the strategy that draws them.
+        module: the module that registered them.
+        pullback: whether the subject has a pullback to check.
+        source: where they were found: "manual-bp", "entry point NAME", or the module or file that a user named.
+        reference: what composites and `oracles.kink_conventions` need to know of the layer type, if given.
     """
 
     name: str
-    speaks_for: type
+    layer_type: type
     cases: st.SearchStrategy[Case]
     module: str
     pullback: bool = True
     source: str = ""
+    reference: Reference | None = None
 
 
-_OURS = "oracles.cases"
+_OURS = "oracles.references"
 _ENTRIES: dict[str, Entry] = {}
 
 
 def oracle_for(
-    speaks_for: type, *, name: str | None = None, pullback: bool = True
+    layer_type: type, *, reference: Reference | None = None, name: str | None = None, pullback: bool = True
 ) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
-    """Register ``cases(draw) -> Case`` as speaking for a type, under the type's name or ``name``.
+    """Register ``cases(draw) -> Case`` as the cases of a layer type, under the type's name or ``name``.
 
-    With ``pullback=False``, as for an optimizer's step, only what concerns the output is checked.
+    Args:
+        layer_type: the type of the layers in the cases.
+        reference: lets composites of this layer find its references; not needed otherwise.
+        name: the name to register under, if not the type's.
+        pullback: False, as for an optimizer's step, checks the output alone.
 
         @oracle_for(MyLayer)
         def my_layer(draw):
@@ -101,22 +162,22 @@ def oracle_for(
             return Case(manual_layer(MyLayer(n)), {"z": real(n_rows, n)}, torch=torch_ref, jax=jax_ref)
 
     Raises:
-        TypeError: if it is given an instance, or used without a type: says what came and what to write.
-        ValueError: if another module has taken the name.
+        TypeError: if it is given an instance, or used without a type.
+        ValueError: if another module has registered the name.
     """
-    _require_type(speaks_for)
+    _require_type(layer_type)
 
     def register(cases: Callable[..., Case]) -> Callable[..., Case]:
         if not cases.__module__.startswith(f"{_OURS}."):
-            _discover_ours()  # they have their names first, whoever is imported first
-        label = name or speaks_for.__name__
-        taken = _ENTRIES.get(label)
-        if taken and taken.module != cases.__module__:
+            _discover_ours()  # first, so that their names do not depend on the order of imports
+        label = name or layer_type.__name__
+        previous = _ENTRIES.get(label)
+        if previous and previous.module != cases.__module__:
             raise ValueError(
-                f"oracle_for: name {label!r} is taken by {taken.module}; pass another name=.\n"
-                f"Fix:    @oracles.oracle_for({speaks_for.__name__}, name='My{label}')"
+                f"oracle_for: name {label!r} is taken by {previous.module}; pass another name=.\n"
+                f"Fix:    @oracles.oracle_for({layer_type.__name__}, name='My{label}')"
             )
-        _ENTRIES[label] = Entry(label, speaks_for, _strategy(cases), cases.__module__, pullback)
+        _ENTRIES[label] = Entry(label, layer_type, _strategy(cases), cases.__module__, pullback, reference=reference)
         return cases
 
     return register
@@ -130,21 +191,21 @@ def _strategy(cases: Callable[..., Case]) -> st.SearchStrategy[Case]:
     return st.composite(drawn)()
 
 
-def _require_type(speaks_for: object) -> None:
-    if isinstance(speaks_for, type):
+def _require_type(layer_type: object) -> None:
+    if isinstance(layer_type, type):
         return
-    kind = "MyLayer" if inspect.isroutine(speaks_for) else type(speaks_for).__name__
+    kind = "MyLayer" if inspect.isroutine(layer_type) else type(layer_type).__name__
     raise TypeError(
-        f"oracle_for: expected the type that the cases speak for, got {speaks_for!r:.80}.\n"
+        f"oracle_for: expected a layer type, got {layer_type!r:.80}.\n"
         f"Fix:    @oracles.oracle_for({kind})\n        def cases(draw):\n            return oracles.Case(...)"
     )
 
 
 def entries(names: Sequence[str] = ()) -> list[Entry]:
-    """Return the registered families: all of them, or those named.
+    """Return the registered entries: all of them, or those named.
 
-    Imports every module of `oracles.cases`, and those that installed packages announce as entry points of the group
-    ``oracles.cases``; one that cannot be imported is warned of as `BrokenCases`, once, and does not hinder the rest.
+    Imports every module of `oracles.references`, and those that installed packages announce as entry points of the
+    group ``oracles.cases``. One that cannot be imported causes a `BrokenCases` warning, once, and the rest is returned.
 
     Raises:
         ValueError: if a name is unknown; lists those that are known.
@@ -158,52 +219,67 @@ def entries(names: Sequence[str] = ()) -> list[Entry]:
 
 
 def complaints() -> tuple[str, ...]:
-    """Say which announced modules of cases cannot be imported, and why."""
+    """Return one message for each announced module of cases that cannot be imported."""
     return _discover()
 
 
-def speaking_for(kind: type) -> list[Entry]:
-    """Return the families that speak for a type; other packages are only asked where nobody here does."""
+def entries_for(layer_type: type) -> list[Entry]:
+    """Return the entries of a layer type; installed packages are searched only if there is none here."""
     _discover_ours()
-    found = [e for e in _ENTRIES.values() if e.speaks_for is kind]
-    return found or [e for e in entries() if e.speaks_for is kind]
+    matches = [e for e in _ENTRIES.values() if e.layer_type is layer_type]
+    return matches or [e for e in entries() if e.layer_type is layer_type]
+
+
+def reference_of(layer_type: type) -> Reference:
+    """Return the reference that a layer type was registered with.
+
+    Raises:
+        LookupError: if it was registered without one, or not at all.
+    """
+    for entry in entries_for(layer_type):
+        if entry.reference is not None:
+            return entry.reference
+    raise LookupError(
+        f"reference_of: expected a layer type registered with a reference, got {layer_type.__name__}.\n"
+        f"Fix:    @oracles.oracle_for({layer_type.__name__}, reference=Reference(torch=..., jax=...))"
+    )
 
 
 def known_types() -> str:
-    """Return the names of all types that somebody speaks for."""
-    return ", ".join(sorted({e.speaks_for.__name__ for e in entries()}))
+    """Return the names of all registered layer types."""
+    return ", ".join(sorted({e.layer_type.__name__ for e in entries()}))
 
 
 def entries_of(module: str) -> list[Entry]:
-    """Import a module by name, or a file by path, and return the families that it, or what it imports, registered.
+    """Import a module by name, or a file by path, and return the entries that it or its imports registered.
 
     Raises:
-        Unusable: (a ValueError) if there is no such module, or no ``@oracle_for`` in it: says what to write.
+        Unusable: (a ValueError) if there is no such module, or no ``@oracle_for`` in it.
         Exception: whatever the module raises while it is imported.
     """
     before = dict(_ENTRIES)
     _discover_ours()
     ours = set(_ENTRIES) - set(before)
     label = load(module).__name__
-    found = [e.name for e in _ENTRIES.values() if e.name not in ours and (e.name not in before or _within(e, label))]
-    if not found:
+    names = [e.name for e in _ENTRIES.values() if e.name not in ours and (e.name not in before or _within(e, label))]
+    if not names:
         raise Unusable(
             f"{module} registers no cases.\n"
             "Fix:    @oracles.oracle_for(MyLayer)\n        def my_layer(draw): return oracles.Case(...)"
         )
-    _attribute(found, module)
-    return [_ENTRIES[n] for n in sorted(found)]
+    _attribute(names, module)
+    return [_ENTRIES[n] for n in sorted(names)]
 
 
 @lru_cache(maxsize=1)
 def _discover() -> tuple[str, ...]:
-    """Import everyone's cases and return the complaints about those that cannot be imported."""
+    """Import all modules of cases and return one message for each that cannot be imported."""
     _discover_ours()
     complaints = []
     for point in announced():
         before = set(_ENTRIES)
         try:
-            point.load()
+            point.load()  # someone else's module, which can raise anything while it is imported
         except (Exception, SystemExit) as error:
             who = f" of {point.dist.name}" if point.dist else ""
             complaints.append(f"entry point {point.name} = {point.value}{who}: {type(error).__name__}: {error}")
@@ -226,7 +302,7 @@ def _within(entry: Entry, module: str) -> bool:
 
 
 def _attribute(names: Sequence[str], source: str) -> None:
-    """Say where families come from, unless that is known already."""
+    """Set the source of entries that have none."""
     for n in names:
         if not _ENTRIES[n].source:
             _ENTRIES[n] = replace(_ENTRIES[n], source=source)

@@ -12,7 +12,7 @@ from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 from oracles.construction import Construction, construction
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
-from oracles.registry import FRAMEWORKS, Case, Entry, known_types, speaking_for
+from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, Pullback, Rule
 from oracles.search import DTYPES, Run, decorator
 
@@ -47,7 +47,7 @@ def conformance_of(
         TypeError, ValueError: at once, for a type without cases, a subject that cannot be built so, a lift that
             returns no Rule; says what came, what was expected, and what to write.
     """
-    spoken = _spoken_for(like)
+    matches = _spoken_for(like)
     label = str(getattr(subject, "__name__", subject))
     built = construction(subject, like, label) if lift is None else None
     left_out = built.left_out if built else {}
@@ -56,7 +56,7 @@ def conformance_of(
         drawn = _drawn_instance(case, like)
         return _made(case, drawn, built, label) if built else _lifted(case, drawn, lift, label)
 
-    cases = st.one_of([entry.cases for entry in spoken])
+    cases = st.one_of([entry.cases for entry in matches])
     if left_out:
         cases = cases.filter(lambda case: _at_defaults(_drawn_instance(case, like), left_out))
     cases = cases.map(retold)
@@ -64,7 +64,7 @@ def conformance_of(
     _require_one(cases, f"conformance_of: {label} leaves out fields, and no case of {like.__name__} has {only}")
     note = f"takes no {', '.join(left_out)}: only cases with {only} were drawn" if left_out else ""
     run = Run(cases, "", "", label, against, max_examples, bool(left_out), note)
-    checks = PROPERTIES if all(entry.pullback for entry in spoken) else FORWARD_PROPERTIES
+    checks = PROPERTIES if all(entry.pullback for entry in matches) else FORWARD_PROPERTIES
     return decorator("conformance_of", run, checks, dtypes)
 
 
@@ -74,7 +74,7 @@ def _spoken_for(like: object) -> list[Entry]:
             f"conformance_of: like: expected a type, got {like!r:.80} ({type(like).__name__}).\n"
             f"Fix:    like={type(like).__name__}"
         )
-    found = speaking_for(like)
+    found = entries_for(like)
     if not found:
         raise ValueError(
             f"conformance_of: like={like.__name__}: no cases speak for it; there are some for {known_types()}.\n"

@@ -6,8 +6,9 @@ import torch
 
 from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh, minibatches, value_and_grad
 from oracles import Rule, Verdict, torch_autograd
-from oracles.cases.network import options, torch_reference
 from oracles.decision.judge import judge
+from oracles.references.network import sequential_options as options
+from oracles.references.network import sequential_torch as torch_reference
 
 NETWORK = Sequential(Linear(5, 8), Tanh(), Linear(8, 3))
 LOSS = SoftmaxCrossEntropy("mean")

@@ -1,4 +1,4 @@
-"""Every layer, loss and optimizer has a twin that speaks for it, and the house keeps its self_consistency."""
+"""Every layer, loss and optimizer has a reference case, and the code keeps its rules of layout, size and typing."""
 
 import ast
 import importlib
@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,22 +34,21 @@ def test_there_are_operations():
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.__name__)
-def test_twin_speaks_for(operation):
-    twin = operation.__module__.replace("manual_bp", "oracles.cases", 1)
-    importlib.import_module(twin)
-    assert any(e.speaks_for is operation and e.module == twin for e in entries()), (
-        f"{operation.__name__} has no case: write {twin.replace('.', '/')}.py with @oracle_for({operation.__name__})"
+def test_every_operation_has_a_reference_case(operation):
+    module = operation.__module__.replace("manual_bp", "oracles.references", 1)
+    importlib.import_module(module)
+    assert any(e.layer_type is operation and e.module == module for e in entries()), (
+        f"{operation.__name__} has no case: write {module.replace('.', '/')}.py with @oracle_for({operation.__name__})"
     )
 
 
-def test_every_case_file_has_its_layer():
-    """A twin without a layer is a leftover."""
-    import oracles.cases
+def test_every_reference_file_has_its_file_of_layers():
+    import oracles.references
 
-    twins = [m.name for m in pkgutil.walk_packages(oracles.cases.__path__, "oracles.cases.") if not m.ispkg]
-    assert twins
-    for twin in twins:
-        importlib.import_module(twin.replace("oracles.cases", "manual_bp", 1))
+    names = [m.name for m in pkgutil.iter_modules(oracles.references.__path__) if not m.name.startswith("_")]
+    assert names
+    for name in names:
+        importlib.import_module(f"manual_bp.{name}")
 
 
 def _imports(path):
@@ -90,9 +90,58 @@ def test_no_import_circle():
         graph = {name: needs for name, needs in graph.items() if name not in free}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_over_300_lines(path):
-    assert len(path.read_text().splitlines()) <= 300
+CODE = [p for p in SOURCES if p.relative_to(ROOT).parts[0] in ("manual_bp", "oracles")]
+
+
+def _functions(path):
+    return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+# Rules that `oracles` does not keep yet; remove an entry once it passes.
+PENDING = pytest.mark.xfail(strict=False, reason="oracles: not refactored yet")
+LONG_FUNCTIONS = {
+    *("jax_function", "scalar_graph", "stateful", "torch_function", "torch_module"),
+    *("verify", "judge", "_methods", "search"),
+}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_function_over_60_lines(path):
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in _functions(path) if f.end_lineno - f.lineno >= 60}
+    long = {name: lines for name, lines in long.items() if name not in LONG_FUNCTIONS}
+    assert not long
+
+
+@PENDING
+def test_few_imports_inside_functions():
+    """They are for laziness alone: torch, jax, flint, zipfile and the like."""
+    count = Counter()
+    for path in CODE:
+        imports = {n for f in _functions(path) for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
+        count[str(path.relative_to(ROOT))] += len(imports)
+    assert count.total() <= 60, count.most_common(12)
+
+
+@pytest.mark.parametrize("package", ["manual_bp", pytest.param("oracles", marks=PENDING)])
+def test_few_untyped_values(package):
+    """`Any` at most 30 times in 1000 lines."""
+    texts = [p.read_text() for p in CODE if p.relative_to(ROOT).parts[0] == package]
+    lines, count = sum(len(t.splitlines()) for t in texts), sum(len(re.findall(r"\bAny\b", t)) for t in texts)
+    assert count <= 0.03 * lines, f"{count} in {lines} lines"
+
+
+@pytest.mark.parametrize(("package", "limit"), [("manual_bp", 1), pytest.param("oracles", 15, marks=PENDING)])
+def test_few_broad_handlers_each_with_its_reason(package, limit):
+    count = 0
+    for path in CODE:
+        if path.relative_to(ROOT).parts[0] != package:
+            continue
+        lines = path.read_text().splitlines()
+        for above, line in zip(["", *lines], lines, strict=False):
+            if re.search(r"except \(?.*\bException\b", line):
+                count += 1
+                assert "#" in line or above.strip().startswith("#"), f"{path.relative_to(ROOT)}: {line.strip()}"
+    assert count <= limit
 
 
 @pytest.mark.parametrize("folder", ["oracles", "tests"])

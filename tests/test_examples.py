@@ -100,7 +100,7 @@ def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
 @pytest.mark.parametrize(
     ("bug", "refused"),
     [
-        ("from manual_bp.layers.batch_norm import BatchNorm\n"
+        ("from manual_bp.normalization import BatchNorm\n"
          "right = BatchNorm._in_training\n"
          "BatchNorm._in_training = lambda s, g, by, moved: right(s, g, by, [0 * x for x in moved])",
          "convolutional network: WRONG in the cotangent of"),

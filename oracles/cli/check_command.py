@@ -21,7 +21,7 @@ from oracles.interrupts import remembered
 from oracles.options import FRAMEWORK_NAMES
 from oracles.origin import raised_at
 from oracles.point import check as judged
-from oracles.registry import Case, speaking_for
+from oracles.registry import Case, entries_for
 from oracles.report.disagreement import Disagreement
 from oracles.report.text import REPRODUCE, document
 from oracles.rule import ReferenceFailed, Rule, with_dtype
@@ -101,8 +101,8 @@ def _cases(subject: Any) -> st.SearchStrategy[Case] | None:
     """Return the cases that a subject is, or that are registered for its type."""
     if isinstance(subject, st.SearchStrategy):
         return subject
-    spoken = speaking_for(subject) if isinstance(subject, type) else []
-    return st.one_of([entry.cases for entry in spoken]) if spoken else None
+    matches = entries_for(subject) if isinstance(subject, type) else []
+    return st.one_of([entry.cases for entry in matches]) if matches else None
 
 
 def _search(

@@ -24,7 +24,7 @@ def list_layers(cases: Sequence[str]) -> int:
     table = Table("layer", "implemented in", "its cases are from", "checks")
     for entry in entries():
         checks = {check for _, check, _ in searches([entry])}
-        table.add_row(entry.name, entry.speaks_for.__module__, entry.source or entry.module, str(len(checks)))
+        table.add_row(entry.name, entry.layer_type.__module__, entry.source or entry.module, str(len(checks)))
     _console().print(table)
     for complaint in complaints():
         print(f"cannot be judged: {complaint}", file=sys.stderr)

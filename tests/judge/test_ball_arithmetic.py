@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import manual_bp as m
-from manual_bp.normal import cumulative
+from manual_bp._normal import cumulative
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.exact.ball_arithmetic import ball_arithmetic, rounding_radius

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from bugs.planting import BUGS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
+from planted_bugs.planting import BUGS
 
 import oracles
 from oracles import Disagreement

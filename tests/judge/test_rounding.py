@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from oracles import Rule, jax_vjp, manual, torch_autograd
-from oracles.cases.activations import softmax as softmax_twin
-from oracles.cases.layers import linear as linear_twin
-from oracles.cases.layers import rms_norm as rms_norm_twin
 from oracles.perturbation.numpy_arrays import perturb_own_code
+from oracles.references.linear import linear_jax, linear_torch
+from oracles.references.normalization import rms_norm_jax, rms_norm_torch
+from oracles.references.softmax import softmax_jax, softmax_torch
 from oracles.rule import Perturbation, with_dtype
 from oracles.tolerance import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, tolerance_at, unit_roundoff
 
@@ -24,24 +24,24 @@ def layer_norm_jax(z, g):
     return (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5) * g
 
 
-def rms_norm_torch(z, g):  # adds its eps in place
-    return rms_norm_twin.torch_reference(z, (6,), 1.0, g)
+def rms_norm_torch_6(z, g):  # adds its eps in place
+    return rms_norm_torch(z, (6,), 1.0, g)
 
 
-def rms_norm_jax(z, g):
-    return rms_norm_twin.jax_reference(z, (6,), 1.0, g)
+def rms_norm_jax_6(z, g):
+    return rms_norm_jax(z, (6,), 1.0, g)
 
 
 POINTS = {
     "linear": (
-        linear_twin.torch_reference,
-        linear_twin.jax_reference,
+        linear_torch,
+        linear_jax,
         {"z": (4, 9), "W": (9, 3), "b": (1, 3)},
         (4, 3),
     ),
-    "softmax": (softmax_twin.torch_reference, softmax_twin.jax_reference, {"z": (3, 5)}, (3, 5)),
+    "softmax": (softmax_torch, softmax_jax, {"z": (3, 5)}, (3, 5)),
     "layer norm": (layer_norm_torch, layer_norm_jax, {"z": (3, 6), "g": (6,)}, (3, 6)),
-    "rms norm": (rms_norm_torch, rms_norm_jax, {"z": (3, 6), "g": (6,)}, (3, 6)),
+    "rms norm": (rms_norm_torch_6, rms_norm_jax_6, {"z": (3, 6), "g": (6,)}, (3, 6)),
 }
 
 

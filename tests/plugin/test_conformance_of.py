@@ -77,14 +77,14 @@ def test_what_a_class_does_not_take_is_left_out_and_said():
     assert decorated(manual_bp.Linear, like=manual_bp.Linear)["primal_agrees-float64"].note == ""
 
 
-KINDS = sorted({entry.speaks_for for entry in registry.entries()}, key=lambda kind: kind.__name__)
+KINDS = sorted({entry.layer_type for entry in registry.entries()}, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("ours", KINDS, ids=lambda kind: kind.__name__)
 def test_every_layer_loss_and_optimizer_that_has_cases_can_be_asked_for(ours):
     theirs = type("Theirs", (ours,), {})
     runs = decorated(theirs, like=ours, dtypes=("float64",))
-    checks = PROPERTIES if all(entry.pullback for entry in registry.speaking_for(ours)) else FORWARD_PROPERTIES
+    checks = PROPERTIES if all(entry.pullback for entry in registry.entries_for(ours)) else FORWARD_PROPERTIES
     assert [name.removesuffix("-float64") for name in runs] == list(checks)
     assert judged(runs, "primal_agrees-float64", Options(max_examples=4, seed=0)).points == 4
 
@@ -227,7 +227,7 @@ def test_what_raises_in_their_forward_is_told_what_it_was_fed():
         (
             lambda: oracles.oracle_for(Mine, name="Linear")(adapt),
             ValueError,
-            r"'Linear' is taken by oracles\.cases\.",
+            r"'Linear' is taken by oracles\.references\.",
         ),
     ],
 )

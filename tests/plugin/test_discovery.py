@@ -87,5 +87,5 @@ def test_a_name_that_we_have_is_refused_with_the_fix(project):
     project.write("mine.py", LAYER.replace("oracle_for(Scale)", "oracle_for(Scale, name='Linear')"))
     done = project.oracles("list", "--cases", "mine")
     assert done.returncode == 2
-    assert "name 'Linear' is taken by oracles.cases.layers.linear; pass another name=" in done.stderr
+    assert "name 'Linear' is taken by oracles.references.linear; pass another name=" in done.stderr
     assert "Fix:    @oracles.oracle_for(Scale, name='MyLinear')" in done.stderr

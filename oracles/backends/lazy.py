@@ -1,0 +1,29 @@
+"""torch and JAX as modules that are imported when one of their names is first used.
+
+References read as in the framework's own documentation (``F.relu(z)``, ``jnp.exp(z)``), and importing them loads
+neither framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeAlias
+
+# The frameworks' own array types, which mypy does not follow; see follow_imports in pyproject.toml.
+Tensor: TypeAlias = Any
+JaxArray: TypeAlias = Any
+
+
+class LazyModule(ModuleType):
+    """Stands for a module, which is imported when an attribute is first read."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+torch = LazyModule("torch")
+F = LazyModule("torch.nn.functional")
+jax = LazyModule("jax")
+jnp = LazyModule("jax.numpy")
+lax = LazyModule("jax.lax")

@@ -1,1 +1,0 @@
-"""Twins of `manual_bp.composites`."""

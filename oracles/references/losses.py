@@ -1,0 +1,89 @@
+"""Reference cases of `HalfSquaredError` and `Huber`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from hypothesis import strategies as st
+
+from manual_bp import HalfSquaredError, Huber
+from oracles.adapters.functions import manual_loss
+from oracles.backends.lazy import F, JaxArray, Tensor, jnp
+from oracles.registry import Case, Reference, oracle_for
+from oracles.strategies import (
+    real,
+    rows,
+    widths,
+)
+
+
+def half_squared_error_options(loss: HalfSquaredError) -> Mapping[str, Hashable]:
+    """The configuration that the references need."""
+    return {"reduction": loss.reduction}
+
+
+def half_squared_error_torch(y: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """torch's mse_loss has no ½, and its mean is over the entries, not the rows."""
+    if reduction == "none":
+        return F.mse_loss(y, target, reduction="none").sum(1) / 2
+    total = F.mse_loss(y, target, reduction="sum") / 2
+    return total if reduction == "sum" else total / max(len(y), 1)
+
+
+def half_squared_error_jax(y: JaxArray, target: JaxArray, reduction: str) -> JaxArray:
+    """½ Σ (y − y*)² by row."""
+    each = jnp.square(y - target).sum(axis=1) / 2
+    if reduction == "none":
+        return each
+    return each.sum() if reduction == "sum" else each.sum() / max(y.shape[0], 1)
+
+
+HALF_SQUARED_ERROR_REFERENCE = Reference(
+    half_squared_error_torch, half_squared_error_jax, options=half_squared_error_options
+)
+
+
+@oracle_for(HalfSquaredError, reference=HALF_SQUARED_ERROR_REFERENCE)
+def half_squared_error(draw: st.DrawFn) -> Case:
+    """Any rows and widths, every reduction. A mean is no sum over the rows, so it is not batched."""
+    loss = HalfSquaredError(draw(st.sampled_from(("sum", "mean", "none"))))
+    shape = draw(rows()), draw(widths())
+    return HALF_SQUARED_ERROR_REFERENCE.case(
+        manual_loss(loss),
+        {"y": real(*shape), "target": real(*shape)},
+        batched=() if loss.reduction == "mean" else ("y", "target"),
+    )
+
+
+def huber_options(loss: Huber) -> Mapping[str, Hashable]:
+    """The configuration that the references need."""
+    return {"reduction": loss.reduction, "threshold": loss.threshold}
+
+
+def huber_torch(y: Tensor, target: Tensor, reduction: str = "mean", threshold: float = 1.0) -> Tensor:
+    """torch's mean is over the entries, ours over the rows."""
+    rows = F.huber_loss(y, target, reduction="none", delta=threshold).sum(1)
+    return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
+
+
+def huber_jax(y: JaxArray, target: JaxArray, reduction: str = "mean", threshold: float = 1.0) -> JaxArray:
+    """By its two pieces."""
+    error = jnp.abs(y - target)
+    each = jnp.where(error <= threshold, error * error / 2, threshold * (error - threshold / 2))
+    rows = each.sum(1)
+    return rows if reduction == "none" else rows.sum() / (max(y.shape[0], 1) if reduction == "mean" else 1)
+
+
+HUBER_REFERENCE = Reference(huber_torch, huber_jax, options=huber_options)
+
+
+@oracle_for(Huber, reference=HUBER_REFERENCE)
+def huber(draw: st.DrawFn) -> Case:
+    """Any rows and widths, every reduction, thresholds that all, some or no errors exceed."""
+    loss = Huber(draw(st.sampled_from(("mean", "sum", "none"))), draw(st.sampled_from((1.0, 0.3, 1e-4, 1e6))))
+    shape = draw(rows()), draw(widths())
+    return HUBER_REFERENCE.case(
+        manual_loss(loss),
+        {"y": real(*shape), "target": real(*shape)},
+        batched=() if loss.reduction == "mean" else ("y", "target"),
+    )

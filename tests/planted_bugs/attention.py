@@ -1,0 +1,82 @@
+"""Bugs in MultiHeadAttention."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+import manual_bp as m
+from manual_bp.protocol import as_tuple, untupled
+from oracles.strategies import booleans, constant, real
+from planted_bugs.planting import Wrong, at, bug
+
+
+def attention(steps=3, bias=True, causal=False, **inputs):
+    layer = m.MultiHeadAttention(4, 2, (), bias, "mask" in inputs, causal, "score_bias" in inputs)
+    return at(layer, z=real(2, steps, 4), **inputs)
+
+
+EVERYTHING = constant(np.ones((2, 2, 3, 3), bool))
+CROSS = at(m.MultiHeadAttention(4, 2, (3,)), z=real(2, 3, 4), source=real(2, 2, 3))
+
+
+def _named(layer, dz):
+    return dict(zip(layer.inputs, as_tuple(dz), strict=True))
+
+
+@bug("all_zero", attention(steps=1), silent=CROSS)
+def keys_and_values_detached(layer):
+    cross = replace(layer, sources=layer.sources or (layer.n_model,))
+
+    def backward(cache, delta):
+        dz, grads = cross.backward(cache, delta)
+        dz = as_tuple(dz)
+        return untupled(dz if layer.sources else (dz[0], *dz[2:])), grads
+
+    return Wrong(layer, backward)
+
+
+@bug("constant_factor", attention(score_bias=real(2, 2, 3, 3)), silent=attention())
+def score_bias_gradient_averaged_over_the_heads(layer):
+    def backward(cache, delta):
+        dz, grads = layer.backward(cache, delta)
+        dz = _named(layer, dz)
+        if layer.score_bias:
+            dz["score_bias"] = dz["score_bias"] / dz["score_bias"].dtype.type(layer.n_heads)
+        return untupled(tuple(dz.values())), grads
+
+    return Wrong(layer, backward)
+
+
+@bug(
+    "all_zero",
+    attention(bias=False, mask=constant(np.ones((2, 2, 3, 3), bool))),
+    silent=attention(),
+    check="primal_agrees",
+)
+class MaskInverted(m.MultiHeadAttention):
+    def _mask(self, given, z, k):
+        return super()._mask(given | {"mask": ~given["mask"]} if self.masked else given, z, k)
+
+
+@bug("masked", attention(mask=booleans(2, 2, 3, 3, true=0.6)), silent=attention(), check="primal_agrees")
+class FirstMaskBroadcast(m.MultiHeadAttention):
+    def _mask(self, given, z, k):
+        return super()._mask(given | {"mask": given["mask"][:1, :1]} if self.masked else given, z, k)
+
+
+@bug("", attention(causal=True), silent=attention(), check="primal_agrees")
+class CausalMaskOffByOne(m.MultiHeadAttention):
+    def _mask(self, given, z, k):
+        mask = super()._mask(given, z, k)
+        return mask & np.tri(z.shape[1], k.shape[1], -1, dtype=bool) if self.causal else mask
+
+
+@bug("constant_factor", attention())
+def key_gradient_scaled_twice(layer):
+    def backward(cache, delta):
+        dz, grads = layer.backward(cache, delta)
+        return dz, {**grads, "W_k": grads["W_k"] / grads["W_k"].dtype.type((layer.n_model // layer.n_heads) ** 0.5)}
+
+    return Wrong(layer, backward)
