@@ -1,18 +1,18 @@
-"""The run-time library of translated JAX programs: primitives that NumPy has no single function for.
+"""NumPy functions for the JAX primitives that NumPy has no single function for.
 
-Generated code (`oracles.jaxpr.program`) calls these by name, with concrete shapes. Nothing here imports JAX and
-nothing writes into its arguments.
+`oracles.perturbation.jaxpr_primitives` binds their parameters. Nothing here imports JAX, and nothing writes into its
+arguments. Where XLA and NumPy differ (integer division, conversion to integers, indices outside an array), these do
+as XLA does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from oracles.jaxpr.patterns import FUNCTIONS
 from oracles.rule import Array
 
 Ints = Sequence[int]
@@ -45,12 +45,6 @@ def round_away(x: Array) -> Array:
     """Round half away from zero."""
     whole = np.trunc(x)
     return np.asarray(whole + (np.abs(x - whole) >= 0.5).astype(x.dtype) * np.sign(x))
-
-
-def multiply(x: Array, y: Array, shaken: Callable[[], Array]) -> Array:
-    """Multiply, shaken unless one of them is a scalar 0 or ±1: that is exact."""
-    exact = any(np.ndim(a) == 0 and abs(a) in (0, 1) for a in (x, y))
-    return np.asarray(x * y) if exact else shaken()
 
 
 def special(name: str, *x: Array) -> Array:
@@ -155,14 +149,14 @@ def gather(x: Array, indices: Array, sizes: Ints, clip: bool, missing: Any, *lay
     return found if valid.all() else np.where(valid, found, np.asarray(missing, x.dtype))
 
 
-def scatter(x: Array, indices: Array, updates: Array, combine: str, clip: bool, *layout: Any) -> Array:
-    """Combine windows of updates into a copy of x by a ufunc, or "" to replace; drop what lies outside."""
+def scatter(x: Array, indices: Array, updates: Array, combine: np.ufunc | None, clip: bool, *layout: Any) -> Array:
+    """Combine windows of updates into a copy of x by a ufunc, or replace by them; drop what lies outside."""
     window, collapsed, mapped, batched = layout
     inner = [d for d in range(x.ndim) if d not in collapsed and d not in batched[0]]
     sizes = [updates.shape[window[inner.index(d)]] if d in inner else 1 for d in range(x.ndim)]
     if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
         out, updates = np.array(x), updates.reshape(sizes)
-        out[only] = getattr(np, combine)(out[only], updates) if combine else updates
+        out[only] = combine(out[only], updates) if combine else updates
         return out
     at, valid = places(x.shape, indices, sizes, clip, *layout)
     if not valid.all():
@@ -170,7 +164,7 @@ def scatter(x: Array, indices: Array, updates: Array, combine: str, clip: bool, 
         at, updates = at[valid], updates[valid]
     out = np.array(x, order="C")
     if out.size and combine:
-        getattr(np, combine).at(out.reshape(-1), at.reshape(-1), updates.reshape(-1))
+        combine.at(out.reshape(-1), at.reshape(-1), updates.reshape(-1))
     elif out.size:
         out.reshape(-1)[at.reshape(-1)] = updates.reshape(-1)
     return out
@@ -199,11 +193,11 @@ def windows(x: Array, extents: Ints, strides: Ints, dilations: Ints) -> Array:
 
 
 def reduce_window(
-    x: Array, ufunc: str, start: Any, config: Pads, extents: Ints, strides: Ints, dilations: Ints
+    x: Array, ufunc: np.ufunc, start: Array, config: Pads, extents: Ints, strides: Ints, dilations: Ints
 ) -> Array:
     """Reduce every window of x, padded by ``config`` with ``start``, with a ufunc."""
     seen = windows(pad(x, start, config), extents, strides, dilations)
-    return np.asarray(getattr(np, ufunc).reduce(seen, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
+    return np.asarray(ufunc.reduce(seen, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
 
 
 def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads) -> Array:
@@ -245,56 +239,3 @@ def convolve(
     out = np.matmul(parts.reshape(split, n * n_windows, c * taps), weights)
     out = out.reshape(split, n, n_windows, n_out // split).transpose(1, 0, 3, 2)
     return np.asarray(out.reshape(n, n_out, *grid), dtype)
-
-
-def scan(
-    body: Callable[..., Any], consts: Any, carry: Any, xs: Any, length: int, backwards: bool, stacked: Any
-) -> list[Any]:
-    """Run a body along the leading axis of ``xs``; ``stacked`` has (shape, dtype) of what each step adds."""
-    ys = [np.empty((length, *shape), dtype) for shape, dtype in stacked]
-    for i in reversed(range(length)) if backwards else range(length):
-        came = body(*consts, *carry, *(x[i] for x in xs))
-        carry = came[: len(carry)]
-        for y, part in zip(ys, came[len(carry) :], strict=True):
-            y[i] = part
-    return [*carry, *ys]
-
-
-def loop(test: Callable[..., Any], body: Callable[..., Any], test_consts: Any, body_consts: Any, state: Any) -> Any:
-    """Run a body while its test holds."""
-    while test(*test_consts, *state)[0]:
-        state = body(*body_consts, *state)
-    return state
-
-
-def branch(index: Any, branches: Sequence[Callable[..., Any]], operands: Any) -> Any:
-    """Run one branch, the index clamped as XLA does."""
-    return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
-
-
-def callback(function: Callable[..., Sequence[Any]], args: Any, dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-    """Call a function of arrays that JAX was told is pure."""
-    return [np.asarray(part, dtype) for part, dtype in zip(function(*args), dtypes, strict=True)]
-
-
-_KERNELS = (
-    *(
-        fill,
-        to_int,
-        divide_int,
-        round_away,
-        multiply,
-        special,
-        pad,
-        dynamic_slice,
-        dynamic_update_slice,
-        gather,
-        scatter,
-    ),
-    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch, callback),
-)
-NAMESPACE: dict[str, Any] = {
-    "np": np,
-    **FUNCTIONS,
-    **{kernel.__name__: kernel for kernel in _KERNELS},
-}
