@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive
+from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive, has_loops
 from oracles.perturbation.signs import perturber
 from oracles.rule import (
     Array,
@@ -30,6 +30,9 @@ from oracles.rule import (
     call_by_name,
     is_differentiable,
 )
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
 
 # A jax.Array, a tracer of one, or its ShapeDtypeStruct: mypy does not follow JAX's imports.
 JaxArray: TypeAlias = Any
@@ -254,17 +257,24 @@ class _Traces:
     def _make(self, options: _Options, primals: Primals, takes_floats: bool) -> Trace | Unsupported:
         import jax
 
+        if self._inlines is None:
+            # Ask the primal alone first, so that a trace does not depend on what was traced before.
+            self._inlines = not has_loops(self._primal(options, primals))
         if self._inlines:
             try:
                 return self._trace(options, primals, takes_floats, jax.disable_jit())
-            except Exception:  # JAX has features that need jit, loops of length zero among them
+            except Exception:  # whatever it is, the reference raises it again where it is not due to the missing jit
                 trace = self._trace(options, primals, takes_floats, nullcontext())
                 self._inlines = False
                 return trace
-        trace = self._trace(options, primals, takes_floats, nullcontext())
-        if self._inlines is None and isinstance(trace, Trace):
-            self._inlines = not trace.program.has_loops
-        return trace
+        return self._trace(options, primals, takes_floats, nullcontext())
+
+    def _primal(self, options: _Options, primals: Primals) -> Jaxpr:
+        import jax
+
+        primal, _ = _functions(_configured(self.f, options.given), primals, [])
+        with jax.enable_x64(True), _explained(primals):
+            return jax.make_jaxpr(primal)(_shapes(primals)).jaxpr
 
     def _trace(
         self, options: _Options, primals: Primals, takes_floats: bool, mode: AbstractContextManager[None]
@@ -283,9 +293,8 @@ class _Traces:
             return [*ys, *pull([_cotangent_primitive().bind(y) for y in _differentiable(ys)])[0]]
 
         with jax.enable_x64(True), _explained(primals), mode:
-            shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in primals.values()]
             floats = [jax.ShapeDtypeStruct(options.floats[n].shape, np.float64, weak_type=True) for n in names]
-            closed = jax.make_jaxpr(evaluate)(shapes, floats)
+            closed = jax.make_jaxpr(evaluate)(_shapes(primals), floats)
         try:
             return Trace(Program(closed, n_outputs[0], len(names)), is_tuple[0], takes_floats)
         except UnsupportedPrimitive as error:
@@ -303,6 +312,12 @@ def _cotangent_primitive() -> Any:
 
 def _signature(primals: Primals) -> Hashable:
     return tuple((name, a.shape, a.dtype) for name, a in primals.items())
+
+
+def _shapes(primals: Primals) -> list[JaxArray]:
+    import jax
+
+    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in primals.values()]
 
 
 def _functions(
@@ -373,7 +388,7 @@ def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Ex
         return list(vjp(arrays)[1](list(deltas))[0])
 
     with jax.enable_x64(True), _explained(primals):
-        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in primals.values()]
+        shapes = _shapes(primals)
         ys = jax.eval_shape(primal, shapes)
         forward = compiled(primal, shapes)
     compiled_pullback = cache(lambda: compiled(cotangents, shapes, _differentiable(ys)))

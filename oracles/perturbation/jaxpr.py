@@ -39,6 +39,16 @@ class UnsupportedPrimitive(NotImplementedError):
     """A JAX primitive that NumPy has no function for here: its name is the message."""
 
 
+def has_loops(jaxpr: Jaxpr) -> bool:
+    """Return whether a jaxpr, or one inside it, has a scan or a while loop."""
+    from jax.extend.core import jaxprs_in_params
+
+    return any(
+        eqn.primitive.name in ("scan", "while") or any(map(has_loops, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
+
+
 class Program:
     """A jaxpr of arrays and options -> outputs and cotangents, as lists of NumPy calls.
 
@@ -46,7 +56,6 @@ class Program:
     cotangents; the pullback is the rest. A caller who never pulls back pays for the primal alone.
 
     Attributes:
-        has_loops: whether the jaxpr has a scan or a while loop.
         calls_back: whether it has a callback into Python.
     """
 
@@ -64,8 +73,7 @@ class Program:
         n = len(closed.jaxpr.invars)
         self._reading = _Reading(closed.jaxpr, closed.consts, range(n - n_options, n))
         self._n_outputs = n_outputs
-        self.has_loops = not self._reading.primitives.isdisjoint(("scan", "while"))
-        self.calls_back = "pure_callback" in self._reading.primitives
+        self.calls_back = any(eq.primitive == "pure_callback" for eq in self._reading.equations)
         self._plain = _Calls(self._reading, n_outputs)
 
     def forward(self, arrays: Sequence[Array]) -> tuple[list[Array], Memory]:
@@ -99,13 +107,11 @@ class _Reading:
     Attributes:
         equations, inputs, outputs: of the whole program.
         deltas: the values that stand for cotangents of outputs, in order.
-        primitives: the names met, those inside loops and branches left out.
     """
 
     def __init__(self, jaxpr: Jaxpr, consts: Sequence[object], options: Collection[int] = ()) -> None:
         self.equations: list[Equation] = []
         self.deltas: list[Value] = []
-        self.primitives: set[str] = set()
         self.inputs = [
             Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), option=i in options) for i, v in enumerate(jaxpr.invars)
         ]
@@ -149,21 +155,14 @@ class _Reading:
         return self._inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
 
     def _append(self, equation: Equation) -> None:
-        self.primitives.add(equation.primitive)
         inputs = equation.inputs
         option = any(v.option for v in inputs) and all(v.option or v.constant is not None for v in inputs)
         stage = max((v.stage for v in inputs), default=PRIMAL)
         for v in equation.outputs:
             v.option, v.stage = option, stage
-        kernel = None if equation.primitive in _CONTROL else equation.kernel
         constants = [v.constant for v in inputs]
-        if (
-            kernel
-            and not kernel.rounds
-            and equation.primitive != "pure_callback"
-            and all(c is not None for c in constants)
-        ):
-            for v, constant in zip(equation.outputs, _fold(equation, kernel, constants), strict=True):
+        if _is_constant(equation, constants) and not equation.kernel.rounds:
+            for v, constant in zip(equation.outputs, _fold(equation, constants), strict=True):
                 v.constant = constant
         else:
             self.equations.append(equation)

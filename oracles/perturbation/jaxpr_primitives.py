@@ -442,7 +442,7 @@ def _empty(eq: Equation) -> Kernel:
 
 # Primitives whose results are their operands.
 ALIASES = frozenset(
-    ["stop_gradient", "copy", "copy_p", "optimization_barrier", "name", "device_put", "pvary", "sharding_constraint"]
+    ("stop_gradient", "copy", "copy_p", "optimization_barrier", "name", "device_put", "pvary", "sharding_constraint")
 )
 # Primitives that call an inner jaxpr once, and the parameter that holds it. A scan holds one too, and is no call.
 CALLS = {
