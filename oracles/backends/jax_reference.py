@@ -263,11 +263,11 @@ class _Traces:
         if self._inlines:
             try:
                 return self._trace(options, primals, takes_floats, jax.disable_jit())
-            except Exception:  # whatever it is, the reference raises it again where it is not due to the missing jit
-                trace = self._trace(options, primals, takes_floats, nullcontext())
-                self._inlines = False
-                return trace
-        return self._trace(options, primals, takes_floats, nullcontext())
+            except Exception:  # whatever it is, the reference raises it again below unless the missing jit is why
+                pass
+        trace = self._trace(options, primals, takes_floats, nullcontext())
+        self._inlines = False
+        return trace
 
     def _primal(self, options: _Options, primals: Primals) -> Jaxpr:
         import jax

@@ -8,6 +8,7 @@ NumPy where it does them anyway.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,6 +33,7 @@ Memory: TypeAlias = "list[Any]"
 Body: TypeAlias = Callable[..., Sequence[Array]]
 
 PRIMAL, RESIDUAL, PULLBACK = range(3)  # the stages of a program, in this order
+LARGE = 1 << 14  # entries; the memory of what is larger is freed as soon as no later call reads it
 PERTURB_SLOT = 0  # where the function that perturbs lies in the memory of a run
 
 
@@ -219,12 +221,13 @@ class _Calls:
         self._deltas = [build.slot(v) for v in reading.deltas]
         build.add(primal, PRIMAL in perturbed)
         self._outputs = [build.finished(v) for v in results[:n_outputs]]
-        self._primal = build.take_steps()
+        primal_steps = build.take_steps()
         build.add((eq for eq in rest if eq.stage < PULLBACK), RESIDUAL in perturbed)
         build.inexact.clear()  # what the pullback hands on unchanged has shown its rounding where it was computed
         build.add((eq for eq in rest if eq.stage == PULLBACK), PULLBACK in perturbed)
         self._cotangents = [build.finished(v) for v in results[n_outputs:]]
-        self._pullback = build.take_steps()
+        self._pullback, unread = _freeing(build.take_steps(), build.large - {*self._outputs, *self._cotangents})
+        self._primal, _ = _freeing(primal_steps, unread)
         self._memory = build.memory
 
     def forward(self, arrays: Sequence[Array], perturb: Perturb | None) -> tuple[list[Array], Memory]:
@@ -255,6 +258,26 @@ def _execute(steps: Iterable[Step], memory: Memory) -> None:
                 memory[slot] = part
 
 
+def _freeing(steps: Sequence[Step], slots: Collection[int]) -> tuple[list[Step], set[int]]:
+    """Return the steps, with each of the slots emptied after its last use, and the slots that no step uses."""
+    unread, result = set(slots), list[Step]()
+    for step in reversed(steps):
+        _, sources, target = step
+        for slot in unread & {*sources, *_slots_of(target)}:
+            unread.remove(slot)
+            result.append((_nothing, (), slot))
+        result.append(step)
+    return result[::-1], unread
+
+
+def _nothing() -> None:
+    """Return what an emptied slot holds."""
+
+
+def _slots_of(target: int | tuple[int, ...]) -> tuple[int, ...]:
+    return target if isinstance(target, tuple) else (target,)
+
+
 def _split(reading: _Reading, n_outputs: int) -> tuple[list[Equation], list[Equation]]:
     """Return the equations that the outputs need, and the others that the cotangents need."""
     outputs, cotangents = reading.outputs[:n_outputs], reading.outputs[n_outputs:]
@@ -280,7 +303,8 @@ def _body(closed: Any, perturbed: bool, options: Collection[int] = ()) -> Body:
     inputs = slice(PERTURB_SLOT, PERTURB_SLOT + 1 + len([build.slot(v) for v in reading.inputs]))
     build.add(_needed(reading.equations, reading.outputs), perturbed)
     outputs = [build.whole(v) for v in reading.outputs]
-    steps, template = build.take_steps(), build.memory
+    steps, _ = _freeing(build.take_steps(), build.large.difference(outputs))
+    template = build.memory
 
     def run(perturb: Perturb | None, *arrays: Array) -> list[Array]:
         memory = template.copy()
@@ -297,10 +321,12 @@ class _Builder:
     Attributes:
         memory: the slots before a run: the function that perturbs, inputs, constants, results.
         inexact: values that perturbed operations led to.
+        large: the slots of results with many entries.
     """
 
     def __init__(self) -> None:
         self.memory: Memory = [None]
+        self.large: set[int] = set()
         self.inexact: set[Value] = set()
         self._steps: list[Step] = []
         self._slots: dict[Value, int] = {}
@@ -328,6 +354,12 @@ class _Builder:
         self.memory.append(content)
         return len(self.memory) - 1
 
+    def _result_slot(self, shape: tuple[int, ...]) -> int:
+        slot = self._new_slot()
+        if math.prod(shape) > LARGE:
+            self.large.add(slot)
+        return slot
+
     def slot(self, v: Value) -> int:
         """Return the slot of a value, whose array may be smaller and broadcasts to the value's shape."""
         if v not in self._slots:
@@ -346,7 +378,7 @@ class _Builder:
         if constant is not None:
             self._slots[v] = self._new_slot(fill(constant, shape))
         else:
-            self._slots[v] = self._step(lambda x: fill(x, shape), slot)
+            self._slots[v] = self._step(shape, lambda x: fill(x, shape), slot)
             self._own.add(v)
         return self._slots[v]
 
@@ -357,10 +389,10 @@ class _Builder:
         """
         slot = self.whole(v)
         if v in self.inexact:
-            return self._step(lambda perturb, x: np.asarray(perturb(x)), PERTURB_SLOT, slot)
+            return self._step(v.shape, lambda perturb, x: np.asarray(perturb(x)), PERTURB_SLOT, slot)
         if v in self._own and v in self._read_once and v.shape:
             return slot
-        return self._step(np.array, slot)
+        return self._step(v.shape, np.array, slot)
 
     def add(self, equations: Iterable[Equation], perturbed: bool) -> None:
         """Add the steps of equations."""
@@ -401,7 +433,7 @@ class _Builder:
         kernel, (out, *_) = equation.kernel, equation.outputs
         if equation.primitive == "mul" and any(v.option for v in equation.inputs):
             x, y = map(self.slot, equation.inputs)
-            self._slots[out] = self._step(_option_product(out.shape), PERTURB_SLOT, x, y)
+            self._slots[out] = self._step(out.shape, _option_product(out.shape), PERTURB_SLOT, x, y)
             self._shapes[out] = out.shape
         else:
             slots = [
@@ -415,11 +447,11 @@ class _Builder:
         if not v.is_floating:
             return self.whole(v)
         if not kernel.broadcasts:
-            return self._step(_perturb, PERTURB_SLOT, self.whole(v))
+            return self._step(v.shape, _perturb, PERTURB_SLOT, self.whole(v))
         slot, shape = self.slot(v), out.shape
         if self._shapes[v] == shape:
-            return self._step(_perturb, PERTURB_SLOT, slot)
-        return self._step(lambda perturb, x: perturb(x, shape), PERTURB_SLOT, slot)
+            return self._step(shape, _perturb, PERTURB_SLOT, slot)
+        return self._step(shape, lambda perturb, x: perturb(x, shape), PERTURB_SLOT, slot)
 
     def _call(self, equation: Equation, kernel: Kernel, slots: Iterable[int], shape: tuple[int, ...] | None) -> None:
         """Add the call of a kernel, whose result has this shape; None where it is that of the value."""
@@ -430,11 +462,13 @@ class _Builder:
         self._steps.append((kernel.function, tuple(slots), targets if kernel.several else targets[0]))
 
     def _define(self, v: Value, shape: tuple[int, ...] | None = None) -> int:
-        self._slots[v], self._shapes[v] = self._new_slot(), v.shape if shape is None else shape
+        self._shapes[v] = v.shape if shape is None else shape
+        self._slots[v] = self._result_slot(self._shapes[v])
         return self._slots[v]
 
-    def _step(self, function: Callable[..., Any], *sources: int) -> int:
-        slot = self._new_slot()
+    def _step(self, shape: tuple[int, ...], function: Callable[..., Any], *sources: int) -> int:
+        """Add a call whose result has this shape; return its slot."""
+        slot = self._result_slot(shape)
         self._steps.append((function, sources, slot))
         return slot
 

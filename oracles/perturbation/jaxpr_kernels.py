@@ -86,10 +86,10 @@ def _window(x: Array, starts: Ints, sizes: Ints) -> tuple[slice, ...]:
     return tuple(slice(s, s + k) for s, k in zip(clamped, sizes, strict=True))
 
 
-def places(
+def locations(
     shape: Ints, indices: Array, sizes: Ints, clip: bool, window: Ints, collapsed: Ints, mapped: Ints, batched: Pads
 ) -> tuple[Array, Array]:
-    """Return where each entry of the result of a gather stands in the flat operand, and which windows are valid.
+    """Return the location of each entry of the result of a gather in the flat operand, and which windows are valid.
 
     The updates of a scatter are laid out like the result of a gather. Both arrays broadcast to its shape.
 
@@ -104,8 +104,8 @@ def places(
         batched: operand axes, and the axes of ``indices`` that they run along with.
     """
     steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
-    wanted = indices.astype(np.int64, copy=False)
-    starts = np.minimum(np.maximum(wanted, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
+    unclamped = indices.astype(np.int64, copy=False)
+    starts = np.minimum(np.maximum(unclamped, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
     at = starts.dot(np.array([steps[d] for d in mapped], np.int64))
     along, axes = batched
     if axes and tuple(along) == tuple(axes) == tuple(range(len(axes))):  # they lead, as one axis
@@ -121,7 +121,7 @@ def places(
             inside = inside[..., None] + np.arange(sizes[d]) * steps[d]
     rank, outer, inner = indices.ndim - 1 + len(window), iter(indices.shape), iter(inside.shape)
     spread = [1 if p in window else next(outer) for p in range(rank)]
-    valid = np.array(True) if clip else (wanted == starts).all(axis=-1).reshape(spread)
+    valid = np.array(True) if clip else (unclamped == starts).all(axis=-1).reshape(spread)
     return at.reshape(spread) + inside.reshape([next(inner) if p in window else 1 for p in range(rank)]), valid
 
 
@@ -130,9 +130,9 @@ def one_window(shape: Ints, indices: Array, sizes: Ints, clip: bool, mapped: Int
     if indices.ndim > 1:
         return None
     starts = [0] * len(shape)
-    for d, wanted in zip(mapped, indices.tolist(), strict=True):
-        starts[d] = min(max(wanted, 0), shape[d] - sizes[d])
-        if starts[d] != wanted and not clip:
+    for d, start in zip(mapped, indices.tolist(), strict=True):
+        starts[d] = min(max(start, 0), shape[d] - sizes[d])
+        if starts[d] != start and not clip:
             return None
     return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
@@ -142,11 +142,11 @@ def gather(x: Array, indices: Array, sizes: Ints, clip: bool, missing: Any, *lay
     _, collapsed, mapped, _ = layout
     if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
         return x[only].reshape([n for d, n in enumerate(sizes) if d not in collapsed])
-    at, valid = places(x.shape, indices, sizes, clip, *layout)
+    at, valid = locations(x.shape, indices, sizes, clip, *layout)
     if 0 in x.shape:
         return np.full(at.shape, missing, x.dtype)
-    found = x.reshape(-1)[at]
-    return found if valid.all() else np.where(valid, found, np.asarray(missing, x.dtype))
+    entries = x.reshape(-1)[at]
+    return entries if valid.all() else np.where(valid, entries, np.asarray(missing, x.dtype))
 
 
 def scatter(x: Array, indices: Array, updates: Array, combine: np.ufunc | None, clip: bool, *layout: Any) -> Array:
@@ -158,7 +158,7 @@ def scatter(x: Array, indices: Array, updates: Array, combine: np.ufunc | None, 
         out, updates = np.array(x), updates.reshape(sizes)
         out[only] = combine(out[only], updates) if combine else updates
         return out
-    at, valid = places(x.shape, indices, sizes, clip, *layout)
+    at, valid = locations(x.shape, indices, sizes, clip, *layout)
     if not valid.all():
         valid = np.broadcast_to(valid, at.shape)
         at, updates = at[valid], updates[valid]
@@ -177,7 +177,7 @@ def sort(operands: Sequence[Array], axis: int, keys: int) -> list[Array]:
 
 
 def top_k(x: Array, k: int, axis: int, dtype: np.dtype[Any]) -> list[Array]:
-    """Return the k largest entries along an axis, ties in order, NaN first, and their places."""
+    """Return the k largest entries along an axis, ties in order, NaN first, and their locations."""
     order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     order = order[(slice(None),) * axis + (slice(k),)]
     return [np.take_along_axis(x, order, axis), order.astype(dtype)]
@@ -196,21 +196,21 @@ def reduce_window(
     x: Array, ufunc: np.ufunc, start: Array, config: Pads, extents: Ints, strides: Ints, dilations: Ints
 ) -> Array:
     """Reduce every window of x, padded by ``config`` with ``start``, with a ufunc."""
-    seen = windows(pad(x, start, config), extents, strides, dilations)
-    return np.asarray(ufunc.reduce(seen, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
+    view = windows(pad(x, start, config), extents, strides, dilations)
+    return np.asarray(ufunc.reduce(view, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
 
 
 def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads) -> Array:
-    """Add each source entry to the place of the first largest (smallest) entry of its window of x."""
+    """Add each source entry to the location of the first largest (smallest) entry of its window of x."""
     config = [(lo, hi, 0) for lo, hi in pads]
     worst = -np.inf if largest else np.inf
     ones = [1] * x.ndim
-    seen = windows(pad(x, worst, config), extents, strides, ones).reshape(*source.shape, -1)
-    places = np.arange(x.size).reshape(x.shape)
-    here = windows(pad(places, -1, config), extents, strides, ones).reshape(*source.shape, -1)
-    best = (np.argmax if largest else np.argmin)(np.where(here < 0, worst, seen), axis=-1)
+    view = windows(pad(x, worst, config), extents, strides, ones).reshape(*source.shape, -1)
+    flat = np.arange(x.size).reshape(x.shape)
+    sources = windows(pad(flat, -1, config), extents, strides, ones).reshape(*source.shape, -1)
+    best = (np.argmax if largest else np.argmin)(np.where(sources < 0, worst, view), axis=-1)
     out = np.zeros(x.size, x.dtype)
-    np.add.at(out, np.take_along_axis(here, best[..., None], -1)[..., 0], source)
+    np.add.at(out, np.take_along_axis(sources, best[..., None], -1)[..., 0], source)
     return out.reshape(x.shape)
 
 
@@ -226,15 +226,15 @@ def convolve(
         x, kernel = x.astype(np.float32), kernel.astype(np.float32)
     x = pad(x, np.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *config])
     n, c = x.shape[:2]
-    seen = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
-    grid, taps = seen.shape[2 : x.ndim], math.prod(kernel.shape[2:])
+    view = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
+    grid, taps = view.shape[2 : x.ndim], math.prod(kernel.shape[2:])
     n_windows, n_out = math.prod(grid), kernel.shape[0]
     if batch_groups > 1:  # group b of the batch meets group b of the output channels
         split, n = batch_groups, n // batch_groups
-        parts = seen.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
+        parts = view.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
     else:
         split, c = groups, c // groups
-        parts = seen.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
+        parts = view.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
     weights = kernel.reshape(split, n_out // split, c * taps).transpose(0, 2, 1)
     out = np.matmul(parts.reshape(split, n * n_windows, c * taps), weights)
     out = out.reshape(split, n, n_windows, n_out // split).transpose(1, 0, 3, 2)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -358,3 +359,29 @@ def test_results_are_arrays_of_their_own_also_without_axes_or_inputs():
     g = pull((np.float64(2.0), np.ones(2), np.float32(1)))["z"]
     assert np.array_equal(g, [2.0, 2.0, 2.0])
     assert all(part.base is None and part.flags.writeable for part in (*y, g))
+
+
+def test_the_memory_of_large_arrays_is_freed():
+
+    def chain(z):
+        for _ in range(20):
+            z = jnp.sin(z)
+        return z
+
+    rule, z = jax_vjp(chain), np.ones(2**17)
+    rule(z=z)
+    tracemalloc.start()
+    y, pull = rule(z=z)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * z.nbytes  # the residuals, and some
+    assert np.array_equal(pull(y)["z"], pull(y)["z"])
+    primal_only = jax_vjp(lambda z: jax.lax.stop_gradient(chain(z)))
+    primal_only(z=z)
+    tracemalloc.start()
+    primal_only(z=z)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * z.nbytes
+    small = primal_only(z=z[:4])[0]
+    assert np.array_equal(small, primal_only(z=z)[0][:4])
