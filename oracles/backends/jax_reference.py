@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive, has_loops
+from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive, contains
 from oracles.perturbation.signs import perturber
 from oracles.rule import (
     Array,
@@ -259,7 +259,7 @@ class _Traces:
 
         if self._inlines is None:
             # Ask the primal alone first, so that a trace does not depend on what was traced before.
-            self._inlines = not has_loops(self._primal(options, primals))
+            self._inlines = not contains(self._primal(options, primals), "scan", "while")
         if self._inlines:
             try:
                 return self._trace(options, primals, takes_floats, jax.disable_jit())

@@ -41,12 +41,12 @@ class UnsupportedPrimitive(NotImplementedError):
     """A JAX primitive that NumPy has no function for here: its name is the message."""
 
 
-def has_loops(jaxpr: Jaxpr) -> bool:
-    """Return whether a jaxpr, or one inside it, has a scan or a while loop."""
+def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
+    """Return whether a jaxpr, or one inside it, has one of these primitives."""
     from jax.extend.core import jaxprs_in_params
 
     return any(
-        eqn.primitive.name in ("scan", "while") or any(map(has_loops, jaxprs_in_params(eqn.params)))
+        eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
 
@@ -75,7 +75,7 @@ class Program:
         n = len(closed.jaxpr.invars)
         self._reading = _Reading(closed.jaxpr, closed.consts, range(n - n_options, n))
         self._n_outputs = n_outputs
-        self.calls_back = any(eq.primitive == "pure_callback" for eq in self._reading.equations)
+        self.calls_back = contains(closed.jaxpr, "pure_callback")
         self._plain = _Calls(self._reading, n_outputs)
 
     def forward(self, arrays: Sequence[Array]) -> tuple[list[Array], Memory]:

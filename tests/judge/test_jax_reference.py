@@ -202,6 +202,16 @@ def test_a_callback_sees_the_values_of_options():
         assert rule.evaluate.compilations == 0
 
 
+def called_back_in_a_loop(z, factor):
+    return jax.lax.scan(lambda h, x: (h, called_back(x, factor)), 0.0, z)[1]
+
+
+def test_a_callback_in_a_loop_sees_them_too():
+    family, z = jax_family(called_back_in_a_loop), np.arange(6.0).reshape(3, 2)
+    for factor in (0.5, 2.0):
+        assert np.array_equal(family({"factor": factor})(z=z)[0], factor * z * z)
+
+
 def scaled(z, factor, weights):
     return jnp.where(z > 0, z, factor * z) * (1 - factor), z * jnp.array(weights, z.dtype)
 
