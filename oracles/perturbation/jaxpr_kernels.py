@@ -1,18 +1,18 @@
-"""The run-time library of translated JAX programs: primitives that NumPy has no single function for.
+"""NumPy functions for the JAX primitives that NumPy has no single function for.
 
-Generated code (`oracles.jaxpr.program`) calls these by name, with concrete shapes. Nothing here imports JAX and
-nothing writes into its arguments.
+`oracles.perturbation.jaxpr_primitives` binds their parameters. Nothing here imports JAX, and nothing writes into its
+arguments. Where XLA and NumPy differ (integer division, conversion to integers, indices outside an array), these do
+as XLA does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from oracles.jaxpr.patterns import FUNCTIONS
 from oracles.rule import Array
 
 Ints = Sequence[int]
@@ -45,12 +45,6 @@ def round_away(x: Array) -> Array:
     """Round half away from zero."""
     whole = np.trunc(x)
     return np.asarray(whole + (np.abs(x - whole) >= 0.5).astype(x.dtype) * np.sign(x))
-
-
-def multiply(x: Array, y: Array, shaken: Callable[[], Array]) -> Array:
-    """Multiply, shaken unless one of them is a scalar 0 or ±1: that is exact."""
-    exact = any(np.ndim(a) == 0 and abs(a) in (0, 1) for a in (x, y))
-    return np.asarray(x * y) if exact else shaken()
 
 
 def special(name: str, *x: Array) -> Array:
@@ -92,10 +86,10 @@ def _window(x: Array, starts: Ints, sizes: Ints) -> tuple[slice, ...]:
     return tuple(slice(s, s + k) for s, k in zip(clamped, sizes, strict=True))
 
 
-def places(
+def locations(
     shape: Ints, indices: Array, sizes: Ints, clip: bool, window: Ints, collapsed: Ints, mapped: Ints, batched: Pads
 ) -> tuple[Array, Array]:
-    """Return where each entry of the result of a gather stands in the flat operand, and which windows are valid.
+    """Return the location of each entry of the result of a gather in the flat operand, and which windows are valid.
 
     The updates of a scatter are laid out like the result of a gather. Both arrays broadcast to its shape.
 
@@ -110,8 +104,8 @@ def places(
         batched: operand axes, and the axes of ``indices`` that they run along with.
     """
     steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
-    wanted = indices.astype(np.int64, copy=False)
-    starts = np.minimum(np.maximum(wanted, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
+    unclamped = indices.astype(np.int64, copy=False)
+    starts = np.minimum(np.maximum(unclamped, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))
     at = starts.dot(np.array([steps[d] for d in mapped], np.int64))
     along, axes = batched
     if axes and tuple(along) == tuple(axes) == tuple(range(len(axes))):  # they lead, as one axis
@@ -127,7 +121,7 @@ def places(
             inside = inside[..., None] + np.arange(sizes[d]) * steps[d]
     rank, outer, inner = indices.ndim - 1 + len(window), iter(indices.shape), iter(inside.shape)
     spread = [1 if p in window else next(outer) for p in range(rank)]
-    valid = np.array(True) if clip else (wanted == starts).all(axis=-1).reshape(spread)
+    valid = np.array(True) if clip else (unclamped == starts).all(axis=-1).reshape(spread)
     return at.reshape(spread) + inside.reshape([next(inner) if p in window else 1 for p in range(rank)]), valid
 
 
@@ -136,9 +130,9 @@ def one_window(shape: Ints, indices: Array, sizes: Ints, clip: bool, mapped: Int
     if indices.ndim > 1:
         return None
     starts = [0] * len(shape)
-    for d, wanted in zip(mapped, indices.tolist(), strict=True):
-        starts[d] = min(max(wanted, 0), shape[d] - sizes[d])
-        if starts[d] != wanted and not clip:
+    for d, start in zip(mapped, indices.tolist(), strict=True):
+        starts[d] = min(max(start, 0), shape[d] - sizes[d])
+        if starts[d] != start and not clip:
             return None
     return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
@@ -148,29 +142,29 @@ def gather(x: Array, indices: Array, sizes: Ints, clip: bool, missing: Any, *lay
     _, collapsed, mapped, _ = layout
     if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
         return x[only].reshape([n for d, n in enumerate(sizes) if d not in collapsed])
-    at, valid = places(x.shape, indices, sizes, clip, *layout)
+    at, valid = locations(x.shape, indices, sizes, clip, *layout)
     if 0 in x.shape:
         return np.full(at.shape, missing, x.dtype)
-    found = x.reshape(-1)[at]
-    return found if valid.all() else np.where(valid, found, np.asarray(missing, x.dtype))
+    entries = x.reshape(-1)[at]
+    return entries if valid.all() else np.where(valid, entries, np.asarray(missing, x.dtype))
 
 
-def scatter(x: Array, indices: Array, updates: Array, combine: str, clip: bool, *layout: Any) -> Array:
-    """Combine windows of updates into a copy of x by a ufunc, or "" to replace; drop what lies outside."""
+def scatter(x: Array, indices: Array, updates: Array, combine: np.ufunc | None, clip: bool, *layout: Any) -> Array:
+    """Combine windows of updates into a copy of x by a ufunc, or replace by them; drop what lies outside."""
     window, collapsed, mapped, batched = layout
     inner = [d for d in range(x.ndim) if d not in collapsed and d not in batched[0]]
     sizes = [updates.shape[window[inner.index(d)]] if d in inner else 1 for d in range(x.ndim)]
     if 0 not in x.shape and (only := one_window(x.shape, indices, sizes, clip, mapped)):
         out, updates = np.array(x), updates.reshape(sizes)
-        out[only] = getattr(np, combine)(out[only], updates) if combine else updates
+        out[only] = combine(out[only], updates) if combine else updates
         return out
-    at, valid = places(x.shape, indices, sizes, clip, *layout)
+    at, valid = locations(x.shape, indices, sizes, clip, *layout)
     if not valid.all():
         valid = np.broadcast_to(valid, at.shape)
         at, updates = at[valid], updates[valid]
     out = np.array(x, order="C")
     if out.size and combine:
-        getattr(np, combine).at(out.reshape(-1), at.reshape(-1), updates.reshape(-1))
+        combine.at(out.reshape(-1), at.reshape(-1), updates.reshape(-1))
     elif out.size:
         out.reshape(-1)[at.reshape(-1)] = updates.reshape(-1)
     return out
@@ -183,7 +177,7 @@ def sort(operands: Sequence[Array], axis: int, keys: int) -> list[Array]:
 
 
 def top_k(x: Array, k: int, axis: int, dtype: np.dtype[Any]) -> list[Array]:
-    """Return the k largest entries along an axis, ties in order, NaN first, and their places."""
+    """Return the k largest entries along an axis, ties in order, NaN first, and their locations."""
     order = np.flip(x.shape[axis] - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
     order = order[(slice(None),) * axis + (slice(k),)]
     return [np.take_along_axis(x, order, axis), order.astype(dtype)]
@@ -199,24 +193,24 @@ def windows(x: Array, extents: Ints, strides: Ints, dilations: Ints) -> Array:
 
 
 def reduce_window(
-    x: Array, ufunc: str, start: Any, config: Pads, extents: Ints, strides: Ints, dilations: Ints
+    x: Array, ufunc: np.ufunc, start: Array, config: Pads, extents: Ints, strides: Ints, dilations: Ints
 ) -> Array:
     """Reduce every window of x, padded by ``config`` with ``start``, with a ufunc."""
-    seen = windows(pad(x, start, config), extents, strides, dilations)
-    return np.asarray(getattr(np, ufunc).reduce(seen, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
+    view = windows(pad(x, start, config), extents, strides, dilations)
+    return np.asarray(ufunc.reduce(view, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
 
 
 def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads) -> Array:
-    """Add each source entry to the place of the first largest (smallest) entry of its window of x."""
+    """Add each source entry to the location of the first largest (smallest) entry of its window of x."""
     config = [(lo, hi, 0) for lo, hi in pads]
     worst = -np.inf if largest else np.inf
     ones = [1] * x.ndim
-    seen = windows(pad(x, worst, config), extents, strides, ones).reshape(*source.shape, -1)
-    places = np.arange(x.size).reshape(x.shape)
-    here = windows(pad(places, -1, config), extents, strides, ones).reshape(*source.shape, -1)
-    best = (np.argmax if largest else np.argmin)(np.where(here < 0, worst, seen), axis=-1)
+    view = windows(pad(x, worst, config), extents, strides, ones).reshape(*source.shape, -1)
+    flat = np.arange(x.size).reshape(x.shape)
+    sources = windows(pad(flat, -1, config), extents, strides, ones).reshape(*source.shape, -1)
+    best = (np.argmax if largest else np.argmin)(np.where(sources < 0, worst, view), axis=-1)
     out = np.zeros(x.size, x.dtype)
-    np.add.at(out, np.take_along_axis(here, best[..., None], -1)[..., 0], source)
+    np.add.at(out, np.take_along_axis(sources, best[..., None], -1)[..., 0], source)
     return out.reshape(x.shape)
 
 
@@ -232,69 +226,16 @@ def convolve(
         x, kernel = x.astype(np.float32), kernel.astype(np.float32)
     x = pad(x, np.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *config])
     n, c = x.shape[:2]
-    seen = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
-    grid, taps = seen.shape[2 : x.ndim], math.prod(kernel.shape[2:])
+    view = windows(x, (1, 1, *kernel.shape[2:]), (1, 1, *strides), (1, 1, *dilation))
+    grid, taps = view.shape[2 : x.ndim], math.prod(kernel.shape[2:])
     n_windows, n_out = math.prod(grid), kernel.shape[0]
     if batch_groups > 1:  # group b of the batch meets group b of the output channels
         split, n = batch_groups, n // batch_groups
-        parts = seen.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
+        parts = view.reshape(split, n, c, n_windows, taps).transpose(0, 1, 3, 2, 4)
     else:
         split, c = groups, c // groups
-        parts = seen.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
+        parts = view.reshape(n, split, c, n_windows, taps).transpose(1, 0, 3, 2, 4)
     weights = kernel.reshape(split, n_out // split, c * taps).transpose(0, 2, 1)
     out = np.matmul(parts.reshape(split, n * n_windows, c * taps), weights)
     out = out.reshape(split, n, n_windows, n_out // split).transpose(1, 0, 3, 2)
     return np.asarray(out.reshape(n, n_out, *grid), dtype)
-
-
-def scan(
-    body: Callable[..., Any], consts: Any, carry: Any, xs: Any, length: int, backwards: bool, stacked: Any
-) -> list[Any]:
-    """Run a body along the leading axis of ``xs``; ``stacked`` has (shape, dtype) of what each step adds."""
-    ys = [np.empty((length, *shape), dtype) for shape, dtype in stacked]
-    for i in reversed(range(length)) if backwards else range(length):
-        came = body(*consts, *carry, *(x[i] for x in xs))
-        carry = came[: len(carry)]
-        for y, part in zip(ys, came[len(carry) :], strict=True):
-            y[i] = part
-    return [*carry, *ys]
-
-
-def loop(test: Callable[..., Any], body: Callable[..., Any], test_consts: Any, body_consts: Any, state: Any) -> Any:
-    """Run a body while its test holds."""
-    while test(*test_consts, *state)[0]:
-        state = body(*body_consts, *state)
-    return state
-
-
-def branch(index: Any, branches: Sequence[Callable[..., Any]], operands: Any) -> Any:
-    """Run one branch, the index clamped as XLA does."""
-    return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
-
-
-def callback(function: Callable[..., Sequence[Any]], args: Any, dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-    """Call a function of arrays that JAX was told is pure."""
-    return [np.asarray(part, dtype) for part, dtype in zip(function(*args), dtypes, strict=True)]
-
-
-_KERNELS = (
-    *(
-        fill,
-        to_int,
-        divide_int,
-        round_away,
-        multiply,
-        special,
-        pad,
-        dynamic_slice,
-        dynamic_update_slice,
-        gather,
-        scatter,
-    ),
-    *(sort, top_k, reduce_window, select_and_scatter_add, convolve, scan, loop, branch, callback),
-)
-NAMESPACE: dict[str, Any] = {
-    "np": np,
-    **FUNCTIONS,
-    **{kernel.__name__: kernel for kernel in _KERNELS},
-}
