@@ -163,7 +163,7 @@ def test_networks_refuse():
     with pytest.raises(ValueError, match="params") as caught:
         network.forward({k: v for k, v in params.items() if k != "2.0.b"}, x)
     assert [note.split(",")[0] for note in caught.value.__notes__] == [
-        "in layer 0 of the network", "in layer 2 of the network",
+        "in layer 0", "in layer 2",
     ]  # fmt: skip
     _, cache = network.forward(params, x)
     with pytest.raises(ValueError, match="delta") as caught:
