@@ -94,21 +94,26 @@ def require_layers(owner: str, layers: tuple[Layer, ...]) -> None:
 class ErrorNote:
     """Context manager that adds a note to an error raised by a layer: which layer, and the prefix of its parameters.
 
-    Set `index` and `layer` before each call of a layer.
+    Args:
+        kind: what the composite calls its layers.
+        layers: the layers by index.
+
+    Set `index` before each call of a layer.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind, self.index, self.layer = kind, "", None
+    __slots__ = ("index", "kind", "layers")
 
-    index: int | str
-    layer: Layer | None
+    def __init__(self, kind: str, layers: tuple[Layer, ...] | dict[str, Layer]) -> None:
+        self.kind, self.layers = kind, layers
+        self.index: int | str
 
     def __enter__(self) -> ErrorNote:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception):
-            error.add_note(f"in {self.kind} {self.index}, {self.layer}, parameters '{self.index}.…'")
+            layer = self.layers[self.index]  # type: ignore[index]  # a location with a dict, else an integer
+            error.add_note(f"in {self.kind} {self.index}, {layer}, parameters '{self.index}.…'")
 
 
 @lru_cache(maxsize=256)

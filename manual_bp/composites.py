@@ -246,9 +246,8 @@ class Parallel:
         ys: list[Array] = []
         side_outputs: list[Arrays] = []
         caches = []
-        with ErrorNote("branch") as note:
+        with ErrorNote("branch", self.branches) as note:
             for note.index, (branch, route, port) in enumerate(zip(self.branches, routes, self._ports, strict=True)):
-                note.layer = branch
                 own_inputs = inputs[0] if port is None else untupled((inputs[0], *inputs[port.inputs]))
                 result, cache = branch.forward(own_params(params, route), own_inputs)
                 y, *own_outputs = as_tuple(result)
@@ -267,10 +266,9 @@ class Parallel:
         dz: Array | None = None
         side_cotangents: list[Arrays] = []
         grads = []
-        with ErrorNote("branch") as note:
+        with ErrorNote("branch", self.branches) as note:
             parts = zip(self.branches, self._shares(cotangents[0], shapes), self._ports, caches, strict=True)
             for note.index, (branch, part, port, inner) in enumerate(parts):
-                note.layer = branch
                 own_delta = part if port is None else untupled((part, *cotangents[port.outputs]))
                 result, dparams = branch.backward(inner, own_delta)
                 branch_dz, *own_cotangents = as_tuple(result)

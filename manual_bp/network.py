@@ -95,17 +95,14 @@ class Sequential:
 
     def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
         """Return the last layer's output, followed by the side outputs of all layers if there are any."""
-        ports = self._ports
         routes = routes_of(self, "forward", params, len(self.layers))
         inputs = require_parts(self, "forward", "z", z, self.inputs) if len(self.inputs) > 1 else ()
         if inputs:
             z = inputs[0]
         side_outputs: list[Arrays] = []
         caches: list[Cache] = []
-        with ErrorNote("layer") as note:
-            for index, layer in enumerate(self.layers):
-                note.index, note.layer = index, layer
-                route, port = routes[index], ports[index]
+        with ErrorNote("layer", self.layers) as note:
+            for note.index, (layer, route, port) in enumerate(zip(self.layers, routes, self._ports, strict=True)):
                 own = {name: params[full] for name, full in route} if route else {}
                 if port is None:
                     z, cache = layer.forward(own, z)
@@ -125,10 +122,10 @@ class Sequential:
             delta = deltas[0]
         side_cotangents: tuple[Arrays, ...] = ()
         grads: Params = {}
-        with ErrorNote("layer") as note:
+        with ErrorNote("layer", layers) as note:
             for index in range(len(caches) - 1, -1, -1):
                 layer, port = layers[index], ports[index]
-                note.index, note.layer = index, layer
+                note.index = index
                 if port is None:
                     delta, dparams = layer.backward(caches[index], delta)
                 else:
@@ -199,9 +196,10 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     layers = []
     factors = []
     z = x
-    with ErrorNote("layer") as note:
-        for location, layer, own in _flatten(network, params):
-            note.index, note.layer = location, layer
+    steps = list(_flatten(network, params))
+    with ErrorNote("layer", {location: layer for location, layer, _ in steps}) as note:
+        for location, layer, own in steps:
+            note.index = location
             if closed_form:
                 factors.append(jacobian_of(layer, own, z))
             z, cache = layer.forward(own, z)
