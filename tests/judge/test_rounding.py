@@ -7,9 +7,10 @@ from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.cases.activations import softmax as softmax_twin
 from oracles.cases.layers import linear as linear_twin
 from oracles.cases.layers import rms_norm as rms_norm_twin
+from oracles.constants import BACKWARD_SAMPLES, MORE_SAMPLES
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import Perturbation, with_dtype
-from oracles.tolerance import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, tolerance_at, unit_roundoff
+from oracles.tolerance import precision_name, precision_of, tolerance_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
 
