@@ -131,6 +131,7 @@ class ToleranceEstimator:
         if samples > self._samples:
             u, tiny = PRECISIONS[self.precision]
             for k in range(self._samples, samples):
+                # The seed is the sample's number, so that more samples only add to fewer.
                 absolute = 0.0 if k < FIRST_SAMPLES else tiny * self._growth
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
                 deviation = self._deviation(Perturbation(np.random.default_rng(k), u * self._growth, absolute, forward))
@@ -186,7 +187,7 @@ class ToleranceEstimator:
             try:
                 return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
             except NotPerturbable:
-                self.sources = self.sources[1:]
+                self.sources = self.sources[1:]  # the last source perturbs the inputs, which is always possible
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:
@@ -216,6 +217,7 @@ def tolerance_at(
         fallback: the subject.
         known: results of oracles at the point by their names, so that they are not evaluated again.
     """
+    # The order is one of preference: a reference's rounding is independent of the subject's formulas.
     own = [] if fallback.framework else [perturb_own_code(fallback)]
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)

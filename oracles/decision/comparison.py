@@ -78,7 +78,7 @@ class Comparison:
         Where rounding alone reaches beyond that dtype, 0: `agreement` counts such entries as inconclusive.
         """
         actual, dtype = self.value, self.actual.dtype
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # NaN and Inf are what is looked for
             error, tolerance = np.abs(actual - expected), self.tolerance + radius
             ratio = np.where(error == 0, 0.0, error / tolerance)
             if not np.all(np.isfinite(actual)):
@@ -158,6 +158,7 @@ class Comparison:
         answer, actual = self.answers[oracle], self.value
         expected, radius = value_and_radius(answer)
         tolerance = np.broadcast_to(self.tolerance + radius, expected.shape)
+        # A rigorous bound is sharper to report than the sampled tolerance, where the array keeps within it.
         bound = rounding_bound(answer)
         if bound is not None and np.all(np.abs(actual - expected) <= bound):
             tolerance = bound
@@ -229,6 +230,7 @@ def _agreement(
     If rounding can move every nonzero entry by its own size, nothing is detected: VACUOUS, or KINK if the deviation
     does not shrink with the perturbation.
     """
+    # No relative error is defined at 0.
     nonzero = size > 0
     if not nonzero.all():
         size, tolerance = size[nonzero], tolerance[nonzero]

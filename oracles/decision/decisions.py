@@ -160,6 +160,7 @@ def oracles_contradict(comparison: Comparison) -> list[Finding] | Comparison:
     if EXACT in comparison.answers:
         return comparison
     tolerance = _tolerance_in(comparison, "float64").tolerance
+    # All oracles are evaluated in float64, whatever the subject computes in.
     parts = [value_and_radius(answer) for answer in comparison.answers.values()]
     for i, (a, radius_a) in enumerate(parts):
         for b, radius_b in parts[:i]:
@@ -232,14 +233,22 @@ def wrong(comparison: Comparison) -> list[Finding]:
 
 
 DECISIONS: tuple[Decision, ...] = (
+    # Most arrays end here.
     within_tolerance,
+    # In its own dtype the array may be right, and then no other decision is needed.
     coarser_dtype,
+    # The tolerance itself is the first suspect: it comes from samples.
     within_more_samples,
+    # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
     kink,
+    # Before the oracles are compared: a certified value shows which of them is off.
     certified_by_ball_arithmetic,
     oracles_contradict,
+    # Before the formulas are tested: here both are right.
     primals_differ_slightly,
+    # Before the precisions: a small error of a formula may look like float32's rounding.
     wrong_formula,
+    # Before `loses_digits`, since it says which precision to declare.
     right_in_coarser_precision,
     loses_digits,
     wrong,

@@ -218,9 +218,11 @@ def _compare(
         certified = certified_enclosures(subject, primals, delta, precision)
         answers = {**answers, EXACT: certified} if certified else answers
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers)
+    # After the estimator: its tolerance is that of the oracles' own values.
     if subject.declared is not None:
         answers = subject.declared.excused(setting.primals, actual, answers)
     arrays: dict[str, Array] = {n: a for n, a in actual.items() if n not in erroneous}
+    # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
     if all(a.dtype == expected[n].dtype for n, a in arrays.items()):
         agreements = all_agreements(arrays, answers, estimator)
         if agreements is not None:

@@ -55,7 +55,7 @@ def is_subgradient(
         moved = {n: a + steps[n] if n in steps else a for n, a in primals.items()}
         return np.asarray(rule(**moved)[1](delta)[name], np.float64).ravel()
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # a verdict is a function of the input
     sizes = {n: _step(a, least_step) for n, a in primals.items() if is_differentiable(a) and a.size > 0}
     steps = [{n: h * rng.standard_normal(primals[n].shape) for n, h in sizes.items()} for _ in range(KINK_SAMPLES)]
     actual, expected, tolerance = actual.ravel(), expected.ravel(), tolerance.ravel()
@@ -66,6 +66,7 @@ def is_subgradient(
     jumps, off = np.ptp(near, axis=0) > change, np.abs(actual - expected) > tolerance
     if not np.any(jumps & off):
         return None
+    # An error where the gradient is smooth is no choice of a subgradient.
     if np.any(off & ~jumps):
         return False
     groups = _groups(gradient, {n: (h, primals[n].shape) for n, h in sizes.items()}, jumps, change)
@@ -85,6 +86,7 @@ def _groups(
     change: Array,
 ) -> list[Array]:
     """Return the indices of jumping entries, in groups that one input entry moves together."""
+    # Every jumping entry starts as a group of its own; groups that one input moves together get the lowest label.
     label = np.where(jumps, np.arange(jumps.size), -1)
     if sum(int(np.prod(shape)) for _, shape in inputs.values()) <= KINK_INPUTS:
         for name, (step, shape) in inputs.items():

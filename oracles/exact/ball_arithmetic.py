@@ -18,7 +18,7 @@ from functools import partial
 from math import inf, nextafter, prod
 from threading import RLock
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from oracles.tolerance import PRECISIONS, named_outputs, precision_name
 if TYPE_CHECKING:
     from oracles.exact.balls import Ball, RoundedTape, Tape
 
+T = TypeVar("T")
 Arb: TypeAlias = Any  # flint.arb; python-flint has no types
 _FLINT = RLock()  # python-flint has one precision for the whole process
 SMALLEST = 2.0**-1074  # the smallest float64 above 0
@@ -83,6 +84,7 @@ def certified_enclosures(
     exact = point.enclosures(lambda evaluation: evaluation.values_and_cotangents(delta))
     rounding = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
     with working_precision(bits):
+        # The farthest point over all branches that rounding can take.
         for evaluation in _rounded_evaluations(rule, primals, precision):
             for name, balls in evaluation.values_and_cotangents(delta).items():
                 distance = _farthest(balls, exact[name])
@@ -133,28 +135,49 @@ class _Evaluation:
 
 
 def _evaluate(rule: Rule, primals: Primals, new_tape: Callable[[], Tape]) -> _Evaluation:
-    """Evaluate the forward on `Balls`, or on plain object arrays for code that refuses a subclass."""
-    errors: dict[str, Exception] = {}
-    for kind in (Balls, np.ndarray):
+    """Evaluate the forward of a rule on balls."""
+
+    def run(kind: type[Array]) -> _Evaluation:
         tape, arrays, leaves = new_tape(), dict(primals), {}
         for name, array in primals.items():
             if is_differentiable(array):
                 array = np.asarray(array)
                 leaves[name] = len(tape.nodes), array.shape
                 arrays[name] = balls_of(tape, tape.leaves(_exact(array)), array.shape, kind)
+        with np.errstate(all="ignore"):
+            y, _ = rule(**arrays)
+        parts = tuple(as_balls(tape, part) for part in as_tuple(y))
+        return _Evaluation(tape, parts, isinstance(y, tuple | list), leaves)
+
+    try:
+        return run_on_balls(run, final=NotPerturbable)
+    except ExceptionGroup as group:
+        causes = "; ".join(dict.fromkeys(map(str, group.exceptions)))
+        raise NotPerturbable(
+            f"{rule.name}: its forward does not run on object arrays of balls: {causes}.\n"
+            "Hint:   a primal in NumPy runs if it allocates by np.zeros_like(z), not np.zeros(shape), and casts nothing"
+        ) from group.exceptions[0]
+
+
+def run_on_balls(run: Callable[[type[Array]], T], *, final: type[Exception]) -> T:
+    """Run code on `Balls`, or else on plain object arrays, for code that refuses a subclass of an array.
+
+    Args:
+        run: runs the code on arrays of the given type, `Balls` or ``np.ndarray``.
+        final: what it raises where plain object arrays would not help.
+
+    Raises:
+        ExceptionGroup: if neither runs; it has both exceptions.
+    """
+    errors: list[Exception] = []
+    for kind in (Balls, np.ndarray):
         try:
-            with np.errstate(all="ignore"):
-                y, _ = rule(**arrays)
-            parts = tuple(as_balls(tape, part) for part in as_tuple(y))
-            return _Evaluation(tape, parts, isinstance(y, tuple | list), leaves)
-        except NotPerturbable:
+            return run(kind)
+        except final:
             raise
-        except Exception as error:  # anybody's forward, on numbers that it was not written for, may raise anything
-            errors.setdefault(str(error), error)
-    raise NotPerturbable(
-        f"{rule.name}: its forward does not run on object arrays of balls: {'; '.join(errors)}.\n"
-        "Hint:   a primal in NumPy runs if it allocates by np.zeros_like(z), not np.zeros(shape), and casts nothing"
-    ) from next(iter(errors.values()))
+        except Exception as error:  # anybody's code, on numbers that it was not written for, may raise anything
+            errors.append(error)
+    raise ExceptionGroup("the code runs neither on Balls nor on plain object arrays", errors)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oracles.constants import FORMULA_BITS, FORMULA_INPUTS
-from oracles.exact.ball_arithmetic import Balls, NoMemory, balls_of, working_precision
+from oracles.exact.ball_arithmetic import NoMemory, balls_of, run_on_balls, working_precision
 from oracles.rule import Array, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs
 
@@ -29,15 +29,15 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Output) -> dict[str
     except ImportError as error:
         raise NotPerturbable("exact arithmetic needs python-flint") from error
 
-    for kind in (Balls, np.ndarray):  # plain object arrays for code that refuses a subclass
-        try:
-            with working_precision(FORMULA_BITS), np.errstate(all="ignore"):
-                return _evaluate(rule, primals, delta, Tape(), kind)
-        except NoMemory:
-            raise
-        except Exception as error:  # anybody's code, on numbers that it was not written for, may raise anything
-            cause: Exception = error
-    raise NotPerturbable(f"{rule.name} does not run on object arrays: {cause}") from cause
+    def run(kind: type[Array]) -> dict[str, Array]:
+        with working_precision(FORMULA_BITS), np.errstate(all="ignore"):
+            return _evaluate(rule, primals, delta, Tape(), kind)
+
+    try:
+        return run_on_balls(run, final=NoMemory)
+    except ExceptionGroup as group:
+        cause = group.exceptions[-1]
+        raise NotPerturbable(f"{rule.name} does not run on object arrays: {cause}") from cause
 
 
 def _evaluate(rule: Rule, primals: Primals, delta: Output, tape: Tape, kind: type[Array]) -> dict[str, Array]:
