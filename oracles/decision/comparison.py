@@ -191,10 +191,10 @@ def all_agreements(
     by_reference: dict[str, Finding] = {}
     for oracle, values in answers.items():
         names = [n for n in actual if n in values]
-        mine = flat if len(names) == len(actual) else _flat([actual[n] for n in names])
+        value = flat if len(names) == len(actual) else _flat([actual[n] for n in names])
         expected = _flat([value_and_radius(values[n])[0] for n in names])
         tolerance = _flat([_tolerance(values[n], tolerances[n]) for n in names])
-        error = np.abs(mine - expected)
+        error = np.abs(value - expected)
         if not (error <= tolerance).all():
             return None
         ratio = np.divide(error, tolerance, out=np.zeros_like(error), where=error > 0)

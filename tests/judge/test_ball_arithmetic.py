@@ -54,8 +54,8 @@ def test_powers_against_the_closed_form(power, z, delta):
     with ctx.workprec(400):
         p = arb(fmpq(Fraction(power).numerator, Fraction(power).denominator))
         truth = arb(delta) * p * arb(z) ** (p - 1)
-        found = exact(lambda z: z**power, np.array(delta), z=np.array(z))["z"]
-        assert abs(truth - found.mid.item()).abs_lower() <= found.radius.item()
+        cotangent = exact(lambda z: z**power, np.array(delta), z=np.array(z))["z"]
+        assert abs(truth - cotangent.mid.item()).abs_lower() <= cotangent.radius.item()
 
 
 UFUNCS = "exp exp2 expm1 log log2 log10 log1p sqrt cbrt sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arctanh"
@@ -106,9 +106,9 @@ def test_at_zero_a_loss_takes_the_side_that_its_backward_takes(loss):
 def test_it_proves_what_torch_and_jax_lose():
     jnp = pytest.importorskip("jax.numpy")
     z, one = np.array([-40.0]), np.ones(1)
-    found = exact(lambda z: np.expm1(z), z=z)["z"]
-    assert 4.248e-18 < found.mid[0] < 4.249e-18
-    assert found.radius[0] < 1e-33
+    cotangent = exact(lambda z: np.expm1(z), z=z)["z"]
+    assert 4.248e-18 < cotangent.mid[0] < 4.249e-18
+    assert cotangent.radius[0] < 1e-33
     assert torch_autograd(lambda z: z.expm1())(z=z)[1](one)["z"][0] == 0
     assert jax_vjp(lambda z: jnp.expm1(z))(z=z)[1](one)["z"][0] == 0
 
@@ -184,5 +184,5 @@ def test_without_flint_it_says_what_to_install():
         "try: b.ball_arithmetic(r.Rule(lambda z: (z, None)))(z=np.ones(1))\n"
         "except r.NotPerturbable as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'pip install "manual-bp[exact]"' in said
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "manual-bp[exact]"' in printed

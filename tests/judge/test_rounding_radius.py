@@ -105,8 +105,8 @@ def test_the_usual_backward_of_a_saturated_tanh_is_beyond_the_radius():
     exact = certified_enclosures(rule(lambda z: np.tanh(z)), {"z": z}, np.ones(3, np.float32), "float32")
     usual = 1 - np.tanh(z) ** 2
     assert np.all(np.abs(usual - exact["z"].mid) > 10 * exact["z"].rounding)
-    kept = m.Tanh().derivative(z)
-    assert np.all(np.abs(kept - exact["z"].mid) <= exact["z"].rounding)
+    stable = m.Tanh().derivative(z)
+    assert np.all(np.abs(stable - exact["z"].mid) <= exact["z"].rounding)
 
 
 def test_a_comparison_that_rounding_can_turn_counts_both_ways():
@@ -138,8 +138,10 @@ def test_the_radius_and_the_injected_noise_are_consistent(f, reference, precisio
     primals = {"z": N((3, 5))} | ({"g": N(5)} if f is layer_norm else {})
     delta, implementation = N((3, 5)), jax_vjp(reference)
     exact = certified_enclosures(rule(f), primals, delta, precision)
-    allowed = tolerance_at([implementation], primals, delta, precision, fallback=implementation).estimate(MORE_SAMPLES)
-    assert exact.keys() == allowed.keys()
+    tolerances = tolerance_at([implementation], primals, delta, precision, fallback=implementation).estimate(
+        MORE_SAMPLES
+    )
+    assert exact.keys() == tolerances.keys()
     for name in exact:
-        ratio = np.median(exact[name].rounding / allowed[name])
+        ratio = np.median(exact[name].rounding / tolerances[name])
         assert 1 / 16 < ratio < 4, (name, ratio)

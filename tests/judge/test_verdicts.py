@@ -117,7 +117,7 @@ def test_a_coarser_dtype_returned_is_seen():
         lambda z, W: (z @ W, (z, W)), lambda c, d: {"z": (d @ c[1].T).astype(np.float32), "W": c[0].T @ d}
     )
     assert verdict_of(subject, POINT, [DENSE]) is Verdict.UNSTABLE
-    small = {"z": np.ones((2, 2)), "W": np.ones((2, 2))}  # every value is exact in float32, and it is still seen
+    small = {"z": np.ones((2, 2)), "W": np.ones((2, 2))}  # every value is exact in float32, and it is still refused
     assert verdict_of(subject, small, [DENSE], delta=np.ones((2, 2))) is Verdict.UNSTABLE
 
 
@@ -169,10 +169,10 @@ def test_ball_arithmetic_proves_what_torch_and_jax_miss():
     assert all(f.verdict is Verdict.AGREES for f in exact)
 
     missing = oracles.manual(lambda z: (np.expm1(z), z), lambda z, d: {"z": d * (np.expm1(z) + 1)}, name="expm1")
-    told = oracles.check(missing, {"z": np.array([-40.0])}, against=against)
-    assert told.verdict is Verdict.UNSTABLE
-    assert not told.refuses  # torch and JAX lose as much
-    assert any("loses as much" in f.evidence.reason for f in told.findings)
+    result = oracles.check(missing, {"z": np.array([-40.0])}, against=against)
+    assert result.verdict is Verdict.UNSTABLE
+    assert not result.refuses  # torch and JAX lose as much
+    assert any("loses as much" in f.evidence.reason for f in result.findings)
 
 
 def test_the_exact_value_settles_a_conflict_between_oracles():
