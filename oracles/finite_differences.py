@@ -1,40 +1,47 @@
-"""Finite differences of a rule's own primal: no framework, no derivative, and an error bound of their own.
+"""Finite differences of a rule's own primal, with an estimate of their own error.
 
-Central differences over a ladder of steps are extrapolated (Ridders 1982; Richardson), and the spread between the
-last extrapolations bounds the truncation and rounding error together. At a kink the central difference settles on
-the mean of the two sides, and below a kink's own width it may settle on anything: there the gap between the one-sided
-slopes does not vanish with the step, or far smaller steps contradict the result, and the radius is infinite. So the
-oracle says by itself what it cannot see.
+Central differences over a ladder of steps are extrapolated (Ridders 1982; Richardson). The spread between the last
+extrapolations estimates truncation and rounding error together. At a kink the central difference converges to the mean
+of the two sides, and between the steps of the ladder a narrow kink may be missed. There the gap between the one-sided
+slopes does not vanish with the step, or far smaller steps contradict the result, and the radius is infinite: the
+oracle refuses nothing that it cannot measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Enclosure, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.constants import (
+    DIFFERENCE_NEARER,
+    DIFFERENCE_PROBES,
+    DIFFERENCE_RATIO,
+    DIFFERENCE_SAFETY,
+    DIFFERENCE_STEP,
+    DIFFERENCE_STEPS,
+    LEAST_SIZE,
+)
+from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 
-STEPS = 6  # h, h/4, h/16, …: the ladder of steps
-RATIO = 4.0
-PROBES = (2.0**-13, 2.0**-16, 2.0**-20, 2.0**-32)  # far smaller steps, which must not contradict the ladder
-NEARER = (1.0, 2.0**-8, 2.0**-16)  # how much smaller the steps become where the domain ends within them
-SAFETY = 10.0  # the spread between neighbours in the tableau, times this, is the radius
+# The unit roundoff, smallest normal and smallest positive number of float64, in which differences are computed.
+ROUNDOFF, SMALLEST_NORMAL, SMALLEST = 2.0**-53, 2.0**-1022, 2.0**-1074
+# What a primal raises where its domain ends.
+OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
 def finite_difference(rule: Rule, *, name: str = "finite difference") -> Rule:
-    """Lift the primal of ``rule`` into an oracle whose cotangents are `Enclosure`s; the rule's pullback is not used.
+    """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
-    One entry costs ``2·STEPS + 1`` evaluations of the primal, so this is for small inputs; for large ones see
+    Each entry costs about 20 evaluations of the primal, so this is for small inputs; for large ones see
     `directional_derivative`.
     """
 
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         y, _ = rule(**primals)
 
-        def pullback(delta: Any) -> dict[str, Enclosure]:
-            found = {}
+        def pullback(delta: Output) -> dict[str, Enclosure]:
+            cotangents = {}
             for target, array in primals.items():
                 if not is_differentiable(array):
                     continue
@@ -45,81 +52,103 @@ def finite_difference(rule: Rule, *, name: str = "finite difference") -> Rule:
                     slopes[:, k] = directional_derivative(
                         rule, primals, delta, {target: direction.reshape(array.shape)}
                     )
-                found[target] = Enclosure(*slopes.reshape(2, *array.shape))
-            return found
+                cotangents[target] = Enclosure(*slopes.reshape(2, *array.shape))
+            return cotangents
 
         return y, pullback
 
     return Rule(evaluate, name)
 
 
-def directional_derivative(rule: Rule, primals: Primals, delta: Any, direction: Primals) -> tuple[float, float]:
+def directional_derivative(rule: Rule, primals: Primals, delta: Output, direction: Primals) -> tuple[float, float]:
     """Return ``d/dt ⟨delta, f(primals + t·direction)⟩`` at t = 0, and a radius that bounds its error.
 
-    The primals should be float64. By the adjoint identity this is ``⟨Jᵀ delta, direction⟩``, so it judges a
-    pullback with nothing but the primal.
+    By the adjoint identity this is ``⟨Jᵀ delta, direction⟩``, so it tests a pullback with nothing but the primal.
+
+    Args:
+        rule: the Rule whose primal is differentiated.
+        primals: the point, which should be float64.
+        delta: the cotangent of the output.
+        direction: arrays in the shapes of some of the primals.
+
+    Returns:
+        Slope and radius. The radius is infinite at a kink, and where the domain ends within every step.
     """
-    along = [name for name, d in direction.items() if np.any(d)]
-    size = max((float(np.max(np.abs(primals[name]), initial=0.0)) for name in along), default=1.0)
-    unit = max((float(np.max(np.abs(direction[name]))) for name in along), default=1.0)
-    unit = max(unit, 2.0**-1022)  # along subnormal numbers a step would be infinite
-    step = 2.0**-4 * (2.0 ** round(float(np.log2(size))) if size > 2.0**-10 else 2.0**-10) / unit
-    weights = [np.asarray(d, np.float64) for d in as_tuple(delta)]
-
-    def height(t: float) -> tuple[list[Array], float]:
-        """f(primals + t·direction), and the size of the terms of ⟨delta, f⟩ there."""
-        moved = {n: a if n not in direction else a + t * direction[n] for n, a in primals.items()}
-        parts = [np.asarray(part, np.float64) for part in as_tuple(rule(**moved)[0])]
-        return parts, sum(float(np.sum(np.abs(w * p))) for w, p in zip(weights, parts, strict=True))
-
-    def sides(t: float) -> tuple[float, float, float]:
-        """The central slope at t, how far the one-sided slopes are from it, and the rounding in either."""
-        (up, size_up), (down, size_down) = height(t), height(-t)
-        if np.isfinite(at_point) and not (np.isfinite(size_up) and np.isfinite(size_down)):
-            raise FloatingPointError("the primal is no number beside the point")
-        terms = list(zip(weights, up, middle, down, strict=True))
-        slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
-        gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
-        return slope, gap, ((size_up + size_down) * 2.0**-53 + 2.0**-1022) / (2 * t) + 2.0**-1074
-
+    line = _Line(rule, primals, delta, direction)
     with np.errstate(all="ignore"):
-        middle, at_point = height(0.0)
-        for nearer in NEARER:
+        step = line.first_step()
+        for nearer in DIFFERENCE_NEARER:
             try:
-                return _on_a_ladder(sides, step * nearer)
-            except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
+                return _on_a_ladder(line.slopes, step * nearer)
+            except OUTSIDE_DOMAIN:
                 continue  # the domain ends within the step
     return 0.0, np.inf
 
 
-def _on_a_ladder(sides: Callable[[float], tuple[float, float, float]], step: float) -> tuple[float, float]:
+class _Line:
+    """The primal of a rule along a line, ``t ↦ f(primals + t·direction)``, weighted by delta."""
+
+    def __init__(self, rule: Rule, primals: Primals, delta: Output, direction: Primals) -> None:
+        self.rule, self.primals, self.direction = rule, primals, direction
+        self.weights = [np.asarray(d, np.float64) for d in as_tuple(delta)]
+        with np.errstate(all="ignore"):
+            self.middle, self.size = self.outputs(0.0)
+
+    def first_step(self) -> float:
+        """Return the largest step: a power of two, `DIFFERENCE_STEP` of the size of the primals."""
+        names = [name for name, d in self.direction.items() if np.any(d)]
+        size = max((float(np.max(np.abs(self.primals[name]), initial=0.0)) for name in names), default=1.0)
+        unit = max((float(np.max(np.abs(self.direction[name]))) for name in names), default=1.0)
+        unit = max(unit, SMALLEST_NORMAL)  # along subnormal numbers a step would be infinite
+        return DIFFERENCE_STEP * (2.0 ** round(float(np.log2(size))) if size > LEAST_SIZE else LEAST_SIZE) / unit
+
+    def outputs(self, t: float) -> tuple[list[Array], float]:
+        """Return f(primals + t·direction), and the size of the terms of ⟨delta, f⟩ there."""
+        moved = {n: a if n not in self.direction else a + t * self.direction[n] for n, a in self.primals.items()}
+        parts = [np.asarray(part, np.float64) for part in as_tuple(self.rule(**moved)[0])]
+        return parts, sum(float(np.sum(np.abs(w * p))) for w, p in zip(self.weights, parts, strict=True))
+
+    def slopes(self, t: float) -> tuple[float, float, float]:
+        """Return the central slope at step t, how far the one-sided slopes are from it, and the rounding in either."""
+        (up, size_up), (down, size_down) = self.outputs(t), self.outputs(-t)
+        if np.isfinite(self.size) and not (np.isfinite(size_up) and np.isfinite(size_down)):
+            raise FloatingPointError("the primal is not finite next to the point")
+        terms = list(zip(self.weights, up, self.middle, down, strict=True))
+        slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
+        gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
+        rounding = ((size_up + size_down) * ROUNDOFF + SMALLEST_NORMAL) / (2 * t) + SMALLEST
+        return slope, gap, rounding
+
+
+def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step: float) -> tuple[float, float]:
     """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it."""
-    slopes, gaps, roundings = zip(*(sides(step / RATIO**k) for k in range(STEPS)), strict=True)
+    ladder = [slopes_at(step / DIFFERENCE_RATIO**k) for k in range(DIFFERENCE_STEPS)]
+    slopes, gaps, roundings = zip(*ladder, strict=True)
     slope, radius = _extrapolated(slopes, roundings, first_power=2)
-    gap, doubt = _extrapolated(gaps, roundings, first_power=1)
-    probes = [sides(step * probe) for probe in PROBES]
-    contradicted = any(not abs(s - slope) <= radius + SAFETY * g + 2 * r for s, g, r in probes)
-    if gap > doubt or contradicted:
+    gap, gap_radius = _extrapolated(gaps, roundings, first_power=1)
+    probes = [slopes_at(step * probe) for probe in DIFFERENCE_PROBES]
+    contradicted = any(not abs(s - slope) <= radius + DIFFERENCE_SAFETY * g + 2 * r for s, g, r in probes)
+    if gap > gap_radius or contradicted:
         return float(slope), np.inf
     # What the first probe's rounding hides, no step of the ladder may have seen.
     return float(slope), float(radius + probes[0][2])
 
 
 def _extrapolated(values: Sequence[float], roundings: Sequence[float], first_power: int) -> tuple[float, float]:
-    """Neville's tableau for a series in h^p, h^{p+2}, …: the entry that agrees best with those around it.
+    """Extrapolate a series in h^p, h^{p+2}, … by Neville's tableau: return the entry closest to those around it.
 
-    Its radius is SAFETY times the worst difference from its neighbours and from two rows before: one small
-    difference may be luck.
+    Its radius is `DIFFERENCE_SAFETY` times the largest difference from its neighbours and from two rows before: one
+    small difference may be luck.
     """
     best, radius = 0.0, np.inf
     rows: list[list[float]] = []
     for value, rounding in zip(values, roundings, strict=True):
         new = [value]
         for j, before in enumerate(rows[-1] if rows else []):
-            new.append(new[j] + (new[j] - before) / (RATIO ** (first_power + 2 * j) - 1))
+            new.append(new[j] + (new[j] - before) / (DIFFERENCE_RATIO ** (first_power + 2 * j) - 1))
         for j in range(2, len(new)):
-            beside = (new[j - 1], rows[-1][j - 1], rows[-2][j - 2])
-            spread = SAFETY * (max(abs(new[j] - b) for b in beside) + 2 * rounding)
+            neighbours = (new[j - 1], rows[-1][j - 1], rows[-2][j - 2])
+            spread = DIFFERENCE_SAFETY * (max(abs(new[j] - n) for n in neighbours) + 2 * rounding)
             if spread < radius:
                 best, radius = new[j], spread
         rows.append(new)

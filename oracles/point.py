@@ -11,7 +11,7 @@ import numpy as np
 from oracles import self_consistency
 from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
-from oracles.decision.type_errors import CALL, raised
+from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
 from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Primals, Rule, as_tuple
@@ -99,7 +99,9 @@ def _deltas(
         raise
     except Exception as error:
         setting = Setting(subject, tuple(oracles), primals, (), precision_of(primals))
-        return [], Result(subject.name, "check", (raised("the forward", error),), setting=setting, cause=error)
+        return [], Result(
+            subject.name, "check", (refuse_exception("the forward", error),), setting=setting, cause=error
+        )
     if delta is None:
         return cotangents_like(y, np.random.default_rng(seed)), None
     given = tuple(numpy_array("delta", d) for d in as_tuple(delta))
@@ -127,7 +129,7 @@ def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], 
             self_consistency.self_tolerance_at(subject, oracles, primals, delta, working),
         )
     except Exception as error:
-        return Result(subject.name, "check", (raised("a second call", error),), setting=setting, cause=error)
+        return Result(subject.name, "check", (refuse_exception("a second call", error),), setting=setting, cause=error)
     notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
     refused = tuple(f for f in findings if f.refuses)
     return Result(subject.name, "check", refused, setting=setting, notes=notes)

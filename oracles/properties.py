@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from oracles import self_consistency
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
 from oracles.registry import Case
 from oracles.rule import Array, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.self_consistency import Room, finding, nothing_aliased, nothing_mutated, within
 from oracles.strategies import Point, laid_out
-from oracles.tolerance import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, precision_of, tolerance_at
+from oracles.tolerance import named_outputs, precision_of, tolerance_at
 from oracles.verdict import Evidence, Finding, Result, Verdict
 
 ALONG = "⟨cotangents, v⟩"

@@ -25,23 +25,26 @@ Pullback: TypeAlias = Callable[[Any], Cotangents]
 Evaluate: TypeAlias = Callable[..., tuple[Any, Pullback]]
 
 
-class Enclosure(NamedTuple):
-    """A value known up to a radius: ``|truth − mid| ≤ radius`` entry by entry.
+@dataclass(frozen=True, eq=False)
+class Enclosure:
+    """A certified enclosure: a value known up to a radius, ``|truth − mid| ≤ radius`` entry by entry.
 
     Oracles that know their own error (finite differences, ball arithmetic) return these as cotangents; the others
     return arrays.
+
+    Attributes:
+        mid: the midpoints, in float64.
+        radius: the radii, in the same shape.
+        rounding: a rigorous bound on how far any rounding of the subject's own primal can be from the truth;
+            ``None`` where it is not known, so that a tolerance bounds the rounding.
     """
 
     mid: Array
     radius: Array
+    rounding: Array | None = None
 
 
-class Proof(NamedTuple):
-    """An enclosure, and the rigorous bound on what any rounding of the subject's own primal can do to it."""
-
-    mid: Array
-    radius: Array
-    rounding: Array
+Answer: TypeAlias = Array | Enclosure  # what an oracle computes: one output or one cotangent
 
 
 class Perturbation(NamedTuple):

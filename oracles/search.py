@@ -25,8 +25,6 @@ from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
 
 POINTS_PER_CASE = 4
-# Of the points at which an oracle judged, at most this share may be blind: more, and a run proves too little.
-VACUOUS_LIMIT = 0.1
 DTYPES = DTYPE_NAMES
 
 

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import copied
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.rule import Array, Evaluate, Primals, Rule, as_tuple, is_differentiable
-from oracles.tolerance import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at
 from oracles.verdict import Evidence, Finding, Verdict
 
 Room: TypeAlias = Callable[[str, int], Array]

@@ -6,7 +6,7 @@ The tolerance of an entry is the largest deviation over the samples, so it inclu
 this very input.
 
 √n·u is the probabilistic growth of rounding errors in a reduction of length n (Higham & Mary 2019, Ipsen & Zhou 2020).
-The constants below are chosen; each states its reason.
+c and the numbers of samples are chosen: see `oracles.constants`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from oracles.constants import (
+    BACKWARD_SAMPLES,
+    CONFIDENCE,
+    FIRST_SAMPLES,
+    JUMP_SHARE,
+    JUMP_SHRINKAGE,
+    MORE_SAMPLES,
+)
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,
     Cotangents,
     NotPerturbable,
+    Output,
     Perturbation,
     Primals,
     Rule,
@@ -32,24 +41,10 @@ from oracles.rule import (
     with_dtype,
 )
 
-# The factor c. The largest of a few samples underestimates the largest possible deviation; 8 covers the difference in
-# every case that benchmarks/false_alarms.py has drawn.
-CONFIDENCE = 8.0
-# Two samples accept most right entries, at the price of two evaluations.
-FIRST_SAMPLES = 2
-# A second, cheap step before the many samples of a refusal.
-SECOND_SAMPLES = 5
-# The last samples perturb the backward alone. In the forward, independent noise drives equal rows apart: a batch
-# without variance then saturates tanh, and no perturbation behind it counts any more.
-BACKWARD_SAMPLES = 4
-# Before anything is refused: the largest of 16 is exceeded by one more sample in 1 of 17.
-MORE_SAMPLES = 16 + BACKWARD_SAMPLES
-# A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
-JUMP_SHRINKAGE = 2.0**-10
-JUMP_SHARE = 1 / 8
+AnyDType: TypeAlias = np.dtype[Any]
 
 # (unit roundoff, smallest normal number) of each precision. Vector units may flush smaller numbers to zero.
-_PRECISIONS = {
+PRECISIONS = {
     "float16": (2.0**-11, 2.0**-14),
     "bfloat16": (2.0**-8, 2.0**-126),
     "float32": (2.0**-24, 2.0**-126),
@@ -64,25 +59,25 @@ def precision_name(dtype: npt.DTypeLike) -> str:
     Raises:
         ValueError: if the dtype has no known precision.
     """
-    name = dtype if isinstance(dtype, str) and dtype in _PRECISIONS else _name_of(np.dtype(dtype))
-    if name not in _PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(_PRECISIONS)}, got {dtype!r}")
+    name = dtype if isinstance(dtype, str) and dtype in PRECISIONS else _name_of(np.dtype(dtype))
+    if name not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {dtype!r}")
     return name
 
 
 @lru_cache
-def _name_of(dtype: np.dtype[Any]) -> str:
+def _name_of(dtype: AnyDType) -> str:
     return "longdouble" if dtype.name in ("float96", "float128") else dtype.name
 
 
 def unit_roundoff(dtype: npt.DTypeLike) -> float:
     """Return u, the largest relative error of one rounding: 2^-53 for float64, 2^-24 for float32."""
-    return _PRECISIONS[precision_name(dtype)][0]
+    return PRECISIONS[precision_name(dtype)][0]
 
 
 def smallest_normal(dtype: npt.DTypeLike) -> float:
     """Return the smallest number that no machine flushes to zero."""
-    return _PRECISIONS[precision_name(dtype)][1]
+    return PRECISIONS[precision_name(dtype)][1]
 
 
 def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
@@ -96,11 +91,11 @@ def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
 def precision_of(primals: Primals) -> str:
     """Return the coarsest floating precision among the primals: what a subject fed with them computes in."""
     names = [precision_name(a.dtype) for a in primals.values() if is_differentiable(a)]
-    return max(names, key=lambda name: _PRECISIONS[name][0], default="float64")
+    return max(names, key=lambda name: PRECISIONS[name][0], default="float64")
 
 
-def longest_reduction(primals: Primals, delta: Any) -> int:
-    """Return n: no reduction over one axis can be longer than the longest axis."""
+def longest_reduction(primals: Primals, delta: Output) -> int:
+    """Return n, the length of the longest axis: no reduction over one axis is longer."""
     return max((extent for a in (*primals.values(), *as_tuple(delta)) for extent in np.shape(a)), default=1)
 
 
@@ -118,9 +113,9 @@ class ToleranceEstimator:
 
     sources: Sequence[Rule]
     primals: Primals
-    delta: Any
+    delta: Output
     precision: str
-    known: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_error: Mapping[str, Array] = field(default_factory=dict)
     _unperturbed: Array | None = None
     _largest: Array | None = None
@@ -134,8 +129,9 @@ class ToleranceEstimator:
         underflow is simulated too; the last `BACKWARD_SAMPLES` perturb the backward alone.
         """
         if samples > self._samples:
-            u, tiny = _PRECISIONS[self.precision]
+            u, tiny = PRECISIONS[self.precision]
             for k in range(self._samples, samples):
+                # The seed is the sample's number, so that more samples only add to fewer.
                 absolute = 0.0 if k < FIRST_SAMPLES else tiny * self._growth
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
                 deviation = self._deviation(Perturbation(np.random.default_rng(k), u * self._growth, absolute, forward))
@@ -152,7 +148,7 @@ class ToleranceEstimator:
     def jumps(self, name: str) -> bool:
         """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
         large = self.estimate()[name]
-        relative = JUMP_SHRINKAGE * _PRECISIONS[self.precision][0] * self._growth
+        relative = JUMP_SHRINKAGE * PRECISIONS[self.precision][0] * self._growth
         finer = [self._deviation(Perturbation(np.random.default_rng(k), relative)) for k in range(FIRST_SAMPLES)]
         small = self._named(np.maximum.reduce(finer))[name]
         return bool(np.any((small > large * JUMP_SHARE) & (large > 0)))
@@ -191,7 +187,7 @@ class ToleranceEstimator:
             try:
                 return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
             except NotPerturbable:
-                self.sources = self.sources[1:]
+                self.sources = self.sources[1:]  # the last source perturbs the inputs, which is always possible
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:
@@ -203,11 +199,11 @@ def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Arr
 def tolerance_at(
     oracles: Sequence[Rule],
     primals: Primals,
-    delta: Any,
+    delta: Output,
     precision: str,
     *,
     fallback: Rule,
-    known: Mapping[str, Mapping[str, Array]] | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ToleranceEstimator:
     """Return the estimator of tolerances at a point, from the first oracle that can be perturbed there.
 
@@ -221,6 +217,7 @@ def tolerance_at(
         fallback: the subject.
         known: results of oracles at the point by their names, so that they are not evaluated again.
     """
+    # The order is one of preference: a reference's rounding is independent of the subject's formulas.
     own = [] if fallback.framework else [perturb_own_code(fallback)]
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
@@ -230,7 +227,7 @@ def tolerance_at(
 
 def _perturb_inputs(rule: Rule) -> Rule:
     def evaluate_perturbed(
-        primals: Primals, delta: Any, perturbation: Perturbation
+        primals: Primals, delta: Output, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
         def perturb(array: Array) -> Array:
             if not is_differentiable(array):

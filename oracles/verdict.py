@@ -1,24 +1,23 @@
-"""What the judge can say, and with what evidence."""
+"""The types of a result: verdict, evidence, findings, and the point at which they were made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from oracles.rule import Primals, Rule
+from oracles.rule import Output, Primals, Rule
 
 
 class Verdict(StrEnum):
     """The possible verdicts, from the best to the worst.
 
-    AGREES: no further from the oracles than rounding could move it.
-    KINK: at a point without a derivative, a subgradient other than the oracles'.
-    VACUOUS: rounding alone could move the gradient by its own size: nothing can be seen here.
-    UNSTABLE: right as a formula, but it loses digits that need not be lost.
-    ORACLES_CONFLICT: the oracles contradict one another, and nothing could arbitrate.
-    WRONG: no rounding explains it.
+    AGREES: the subject differs from the oracles by no more than rounding can explain.
+    KINK: there is no derivative at this point, and the subject returned another subgradient than the oracles.
+    VACUOUS: rounding alone can change the gradient by its own size, so the comparison is inconclusive.
+    UNSTABLE: the formula is right, but it loses digits that another evaluation keeps.
+    ORACLES_CONFLICT: the oracles contradict one another, and ball arithmetic could not arbitrate.
+    WRONG: rounding does not explain the difference.
     """
 
     AGREES = "agrees"
@@ -34,17 +33,17 @@ _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 @dataclass(frozen=True)
 class Evidence:
-    """The entry that shows it.
+    """The entry with the largest error in units of its tolerance, and the reason of a verdict in words.
 
     Attributes:
-        index: where, in the array named by the finding.
-        subject: what the subject gave there.
-        oracles: what each oracle gave there.
+        index: the entry's index in the array that the finding names.
+        subject: the subject's value there; ``None`` where no number shows the defect.
+        oracles: each oracle's value there, by the oracle's name.
         tolerance: how far rounding could have moved this entry.
-        enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could tell.
-        refused: how many entries are refused, of how many.
-        reason: what is wrong in words: "shape (3,), expected (1, 3)", "no subgradient", who agrees with whom.
-        fix: lines of code that mend it, where that is known.
+        enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could compute it.
+        refused: (number of refused entries, number of entries).
+        reason: what is wrong, in words: "shape (3,), expected (1, 3)".
+        fix: lines of code that repair it, where they are known.
     """
 
     index: tuple[int, ...] = ()
@@ -59,15 +58,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one array of the subject ("output", or a primal's cotangent) by one oracle.
+    """The verdict of one oracle on one array of the subject.
 
     Attributes:
-        quantity: "output", or the name of the primal whose cotangent was judged.
-        oracle: who judged: an oracle's name, or "self-consistency" where the subject is held against itself.
-        refuses: whether the subject is refused for it. A subgradient where none is declared, or digits that torch
-            and JAX lose as well, are worth telling and no reason to refuse.
-        ratio: worst |error| / tolerance over the entries: up to 1 is rounding.
-        detects_above: the relative error in one entry that would have been refused here (median over the entries).
+        quantity: "output" ("output[0]" … of several), or the name of the primal whose cotangent was judged.
+        oracle: the oracle's name, or "self-consistency" where the subject was compared with itself.
+        verdict: the verdict.
+        refuses: whether the subject is refused for it. Some verdicts are reported without a refusal: another
+            subgradient where none is declared, or lost digits that torch and JAX lose as well.
+        ratio: the largest |error| / tolerance over the entries: up to 1 is rounding.
+        detects_above: the smallest relative error in one entry that would have been refused here, by median over the
+            entries that rounding cannot move by their own size; 0 where there are none.
+        evidence: the entry that shows it.
     """
 
     quantity: str
@@ -85,33 +87,40 @@ class Finding:
 
     @property
     def gravity(self) -> tuple[bool, int, float]:
-        """Orders findings from the lightest to the gravest."""
+        """The sort key of findings, from the least to the most severe."""
         return self.refuses, _SEVERITY[self.verdict], self.ratio
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a result was found, so that it can be looked into and reproduced."""
+    """The point of a result, and who was compared there, so that the result can be reproduced and diagnosed.
+
+    Attributes:
+        subject: the Rule under test.
+        oracles: the Rules that it was compared with.
+        primals, delta: the point, in the subject's dtypes.
+        precision: the precision in which the subject computes.
+    """
 
     subject: Rule
     oracles: tuple[Rule, ...]
     primals: Primals
-    delta: Any
+    delta: Output
     precision: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that was found at one point.
+    """All findings at one point.
 
     Attributes:
         subject: the subject's name.
         check: the property that was checked.
         findings: one for every array and oracle.
-        not_claimed: primals for which the subject claims no gradient; nothing was judged there.
-        notes: what is worth telling and no reason to refuse.
-        cause: what the subject raised, where it did.
+        not_claimed: primals for which the subject returns no gradient; nothing was judged there.
         setting: the point, the subject and the oracles.
+        notes: observations that are no reason to refuse.
+        cause: the exception that the subject raised, if any.
     """
 
     subject: str
@@ -123,37 +132,37 @@ class Result:
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        """Say who accepted what, what would have been refused, and what was not judged at all."""
+        """Summarize: which oracle accepted which arrays, what would have been refused, and what was not judged."""
         by_oracle: dict[str, list[str]] = {}
         for f in self.findings:
             if not f.refuses and f.quantity not in by_oracle.setdefault(f.oracle, []):
                 by_oracle[f.oracle].append(f.quantity)
-        seen = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
-        lines = [f"{self.subject}: {self.verdict}  [{self.check}]", f"  judged: {seen or 'nothing'}"]
+        accepted = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
+        lines = [f"{self.subject}: {self.verdict}  [{self.check}]", f"  judged: {accepted or 'nothing'}"]
         if self.detects_above:
             lines.append(
                 f"  error {self.ratio:.2g} of what rounding allows; an error of {self.detects_above:.0e} is refused"
             )
-        told = {f"  {f.quantity}: {f.evidence.reason}": None for f in self.findings if f.verdict is Verdict.UNSTABLE}
-        lines += told
+        unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
+        lines += dict.fromkeys(f"  {f.quantity}: {f.evidence.reason}" for f in unstable)  # without repetitions
         if self.not_claimed:
             lines.append(f"  no gradient claimed, nothing judged: {', '.join(self.not_claimed)}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     @property
     def worst(self) -> Finding | None:
-        """The gravest finding; ``None`` where nothing was judged."""
+        """The most severe finding; ``None`` where nothing was judged."""
         return max(self.findings, key=lambda finding: finding.gravity, default=None)
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict; vacuous where nothing was judged, nothing could be seen, or no gradient is claimed."""
-        if not self.findings or all(f.verdict is Verdict.VACUOUS for f in self.findings):
+        """The most severe verdict; vacuous where every comparison was inconclusive, or no gradient was judged."""
+        conclusive = [f for f in self.findings if f.verdict is not Verdict.VACUOUS]
+        if not conclusive:
             return Verdict.VACUOUS
         if self.not_claimed and not self.refuses and not any(f.is_cotangent for f in self.findings):
             return Verdict.VACUOUS
-        seeing = [f for f in self.findings if f.verdict is not Verdict.VACUOUS]
-        return max(seeing, key=lambda finding: finding.gravity).verdict
+        return max(conclusive, key=lambda finding: finding.gravity).verdict
 
     @property
     def refuses(self) -> bool:
@@ -162,11 +171,11 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """The worst error over all findings, in units of what rounding allows."""
+        """The largest |error| / tolerance over all findings."""
         return max((f.ratio for f in self.findings), default=0.0)
 
     @property
     def detects_above(self) -> float:
-        """The relative error in one entry that would have been refused: the median over what was seen."""
-        seen = sorted(f.detects_above for f in self.findings if f.detects_above)
-        return seen[len(seen) // 2] if seen else 0.0
+        """The smallest relative error in one entry that would have been refused: the median over the findings."""
+        levels = sorted(f.detects_above for f in self.findings if f.detects_above)
+        return levels[len(levels) // 2] if levels else 0.0

@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import manual_bp
+from oracles import constants
+from oracles.decision.decisions import DECISIONS
 from oracles.diagnosis.naming import PATTERNS
 from oracles.verdict import Verdict
 
@@ -121,11 +122,22 @@ def test_every_verdict_is_explained():
     assert named == [str(verdict) for verdict in Verdict]
 
 
+def test_every_decision_is_explained_in_its_order():
+    names = [row.split("`")[1] for row in _after("decisions", VERDICTS).splitlines()[2:]]
+    assert names == ["type_errors", *(decision.__name__ for decision in DECISIONS)]
+
+
 def test_constants_are_those_of_the_code():
-    stated = re.findall(r"`([\w.]+)\.([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
-    assert len(stated) >= 6
-    for module, name, value in stated:
-        assert getattr(import_module(f"oracles.{module}"), name) == float(value), f"{module}.{name}"
+    code = {name: value for name, value in vars(constants).items() if name.isupper()}
+    table = {}
+    for row in _after("constants", VERDICTS).splitlines()[2:]:
+        names, values = row.split("|")[1:3]
+        numbers = [eval(value.replace("^", "**"), {}) for value in values.split(";")]
+        table |= zip(re.findall(r"`(\w+)`", names), numbers, strict=True)
+    assert table == code
+    in_text = re.findall(r"`([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
+    assert len(in_text) >= 6
+    assert {name: float(value) for name, value in in_text} == {name: code[name] for name, _ in in_text}
 
 
 def test_the_two_commands_are_marked():

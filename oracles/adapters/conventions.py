@@ -16,7 +16,6 @@ from oracles.rule import (
     Evaluate,
     InvalidInput,
     Primals,
-    Proof,
     Pullback,
     Rule,
     as_tuple,
@@ -190,10 +189,8 @@ def _require_names(told: Declaration, primals: Primals) -> None:
 
 def _with(answer: Any, at: Array, mine: Array) -> Any:
     if isinstance(answer, Enclosure):
-        return Enclosure(np.where(at, mine, answer.mid), np.where(at, 0.0, answer.radius))
-    if isinstance(answer, Proof):
-        inside = (np.where(at, 0.0, r) for r in (answer.radius, answer.rounding))
-        return Proof(np.where(at, mine, answer.mid), *inside)
+        rounding = None if answer.rounding is None else np.where(at, 0.0, answer.rounding)
+        return Enclosure(np.where(at, mine, answer.mid), np.where(at, 0.0, answer.radius), rounding)
     return np.where(at, mine, answer)
 
 

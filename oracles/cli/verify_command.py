@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from oracles.constants import VACUOUS_LIMIT
 from oracles.files import write_atomically
 from oracles.interrupts import remembered
 from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement
 from oracles.report.text import number
-from oracles.search import VACUOUS_LIMIT, Tally, search, searches
+from oracles.search import Tally, search, searches
 from oracles.verdict import Verdict
 from oracles.versions import versions
 

@@ -1,45 +1,50 @@
-"""Hold a subject against its oracles at one point: exact shapes and dtypes first, then values, entry by entry."""
+"""Judge a subject at one point: evaluate it and its oracles, check shapes and dtypes, then decide array by array."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from oracles.decision.arbitration import Dispute, settle
-from oracles.decision.comparison import Answers, agreeing, at_once, exact_answers, ratios_of
-from oracles.decision.lost_digits import digits_lost
-from oracles.decision.type_errors import is_array, misfits, parts_of, raised, refused, require_installed
+from oracles.constants import DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
+from oracles.decision.comparison import EXACT, Comparison, all_agreements, certified_enclosures
+from oracles.decision.decisions import decide
+from oracles.decision.type_errors import (
+    is_array,
+    outputs_of,
+    refuse,
+    refuse_exception,
+    require_installed,
+    type_errors,
+)
 from oracles.rule import (
+    Answer,
     Array,
     InvalidInput,
     NotPerturbable,
+    Output,
     Primals,
+    Pullback,
     ReferenceFailed,
     Rule,
     as_tuple,
     is_differentiable,
     with_dtype,
 )
-from oracles.tolerance import (
-    MORE_SAMPLES,
-    SECOND_SAMPLES,
-    ToleranceEstimator,
-    is_coarser,
-    named_outputs,
-    precision_name,
-    precision_of,
-    tolerance_at,
-)
+from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
 from oracles.verdict import Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
-EXACT_INPUTS = 8  # up to so many inputs ball arithmetic judges every point; above, it arbitrates
-LONE_EXACT_INPUTS = 256  # up to so many it judges where no reference does
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, count: int = 3) -> list[Any]:
+def drawn_cotangents(
+    subject: Rule, primals: Primals, rng: np.random.Generator, count: int = DRAWN_COTANGENTS
+) -> list[Any]:
     """Draw signed cotangents for the subject's output, in its shape and dtype.
 
     Never all ones: under a cotangent of ones an all-zero softmax backward passes.
@@ -47,8 +52,8 @@ def drawn_cotangents(subject: Rule, primals: Primals, rng: np.random.Generator, 
     return cotangents_like(subject(**primals)[0], rng, count)
 
 
-def cotangents_like(y: Any, rng: np.random.Generator, count: int = 3) -> list[Any]:
-    """Draw signed cotangents in the shape and dtype of an output; a number for what is no array."""
+def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTANGENTS) -> list[Any]:
+    """Draw signed cotangents in the shape and dtype of an output; a number for an output that is no array."""
     parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in as_tuple(y)]
     likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
     draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
@@ -58,7 +63,7 @@ def cotangents_like(y: Any, rng: np.random.Generator, count: int = 3) -> list[An
 def judge(
     subject: Rule,
     primals: Primals,
-    delta: Any,
+    delta: Output,
     oracles: Sequence[Rule],
     *,
     precision: str | None = None,
@@ -66,107 +71,166 @@ def judge(
     only: Iterable[str] | None = None,
     check: str = "cotangents_agree",
 ) -> Result:
-    """Judge one evaluation of the subject against every oracle and return what was found, without raising.
+    """Judge one evaluation of the subject against every oracle, and return the result without raising.
 
     Args:
         subject, primals, delta, oracles, precision, kinks: as in `check`.
         only: judge these quantities alone ("output", or names of primals).
         check: the name that the result carries.
+
+    Raises:
+        InvalidInput: if a package is missing, or the subject's adapter refuses the point.
+        ReferenceFailed: if a reference raises.
     """
     working = precision_name(precision) if precision else precision_of(primals)
-    wide, wide_delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
     setting = Setting(subject, tuple(oracles), primals, delta, working)
-    integers = {n for n, a in primals.items() if not is_differentiable(a)}
-    what = "the forward"
     try:
-        y, pullback = subject(**primals)
-        evaluated = {oracle.name: _asked(oracle, oracle, **wide) for oracle in oracles}
-        expected = {**_like_outputs(evaluated, primals), **primals}
-        got = named_outputs(parts_of(y, precision_of(primals)), {})
-        misfit = misfits(got, expected, working)
-        if any(n not in expected or not is_array(a) or a.shape != np.shape(expected[n]) for n, a in got.items()):
-            return Result(subject.name, check, misfit, setting=setting)  # delta does not fit the oracles' pullbacks
-        what = "the pullback"
-        cotangents = {n: g for n, g in dict(pullback(delta)).items() if n not in integers}
-        answers = {
-            oracle.name: named_outputs(as_tuple(evaluated[oracle.name][0]), _pulled(oracle, evaluated, wide_delta))
-            for oracle in oracles
-        }
-    except (InvalidInput, ReferenceFailed):
-        raise
-    except Exception as error:
-        return Result(subject.name, check, (raised(what, error),), setting=setting, cause=error)
-    not_claimed = tuple(n for n in primals if n not in {*cotangents, *integers} and (only is None or n in only))
-    got |= cotangents
+        forward = _evaluate_forward(setting)
+        if not forward.has_shapes:  # delta does not fit the oracles' pullbacks
+            return Result(subject.name, check, forward.errors, setting=setting)
+        cotangents, answers = _evaluate_pullbacks(setting, forward)
+    except _SubjectRaised as failure:
+        finding = refuse_exception(failure.call, failure.error)
+        return Result(subject.name, check, (finding,), setting=setting, cause=failure.error)
+    integers = {n for n, a in primals.items() if not is_differentiable(a)}
+    names = {*forward.outputs, *primals} if only is None else set(only)
+    not_claimed = tuple(n for n in primals if n not in {*cotangents, *integers} and n in names)
+    actual = {**forward.outputs, **cotangents}
     if only is not None:
-        got = {n: a for n, a in got.items() if n in only}
-    misfit = misfits(got, expected, working)
+        actual = {n: a for n, a in actual.items() if n in names}
+    errors = type_errors(actual, forward.expected, working)
     if subject.declared is not None:
         misses = subject.declared.misses(primals, delta, cotangents, working)
-        misfit += tuple(refused(n, reason) for n, reason in misses.items() if n in got)
-    most = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
-    if sum(np.size(a) for a in wide.values() if is_differentiable(a)) <= most:
-        answers |= exact_answers(subject, wide, wide_delta, working)
-    rounding = tolerance_at(oracles, wide, wide_delta, working, fallback=subject, known=answers)
-    if subject.declared is not None:
-        answers = subject.declared.excused(primals, got, answers)
-    got = {n: a for n, a in got.items() if n not in {f.quantity for f in misfit}}
-    findings = None
-    if all(a.dtype == expected[n].dtype for n, a in got.items()):
-        findings = at_once(got, answers, rounding)
-    if findings is None:
-        findings = []
-        for n in got:
-            about = {o: a[n] for o, a in answers.items() if n in a}
-            findings += _judged(n, got[n], about, rounding, setting, kinks)
-    return Result(subject.name, check, (*misfit, *findings), not_claimed, setting)
+        errors += tuple(refuse(n, reason) for n, reason in misses.items() if n in actual)
+    findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks)
+    return Result(subject.name, check, (*errors, *findings), not_claimed, setting)
 
 
-def _asked(oracle: Rule, question: Callable[..., Any], *args: Any, **primals: Any) -> Any:
-    """Ask an oracle; what its reference raises is no fault of the subject's."""
+class _SubjectRaised(Exception):
+    """The subject, or an oracle that evaluates the subject's own primal, raised an exception."""
+
+    def __init__(self, call: str, error: Exception) -> None:
+        super().__init__(call, error)
+        self.call, self.error = call, error
+
+
+@contextmanager
+def _subject_call(call: str) -> Iterator[None]:
+    """Attribute exceptions inside the block to the subject; invalid input and failed references pass."""
     try:
-        return question(*args, **primals)
+        yield
+    except (InvalidInput, ReferenceFailed):
+        raise
+    except Exception as error:  # the subject is anybody's code: whatever it raises is the finding
+        raise _SubjectRaised(call, error) from error
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """The forward passes of subject and oracles.
+
+    Attributes:
+        outputs: the subject's outputs by name, of any type.
+        pullback: the subject's pullback.
+        evaluated: what each oracle returned, (y, pullback), by its name.
+        expected: arrays of the shapes and dtypes that outputs and cotangents must have, by name.
+        errors: the type errors of the outputs.
+    """
+
+    outputs: dict[str, Any]
+    pullback: Pullback
+    evaluated: Mapping[str, tuple[Any, Pullback]]
+    expected: Mapping[str, Array]
+    errors: tuple[Finding, ...]
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether every output is an array of the expected shape."""
+        return all(
+            n in self.expected and is_array(a) and a.shape == np.shape(self.expected[n])
+            for n, a in self.outputs.items()
+        )
+
+
+def _evaluate_forward(setting: Setting) -> _Forward:
+    """Evaluate the subject at the point, and the oracles there in float64."""
+    primals = setting.primals
+    wide = with_dtype(dict(primals), np.float64)
+    with _subject_call("the forward"):
+        y, pullback = setting.subject(**primals)
+        evaluated = {oracle.name: _call(oracle, oracle, **wide) for oracle in setting.oracles}
+        expected = {**_expected_outputs(evaluated, primals), **primals}
+        outputs = named_outputs(outputs_of(y, precision_of(primals)), {})
+        return _Forward(outputs, pullback, evaluated, expected, type_errors(outputs, expected, setting.precision))
+
+
+def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, Any], dict[str, Mapping[str, Answer]]]:
+    """Return the subject's cotangents by name, and every oracle's outputs and cotangents by the oracle's name."""
+    delta = with_dtype(setting.delta, np.float64)
+    integers = {n for n, a in setting.primals.items() if not is_differentiable(a)}
+    with _subject_call("the pullback"):
+        cotangents = {n: g for n, g in dict(forward.pullback(setting.delta)).items() if n not in integers}
+        answers: dict[str, Mapping[str, Answer]] = {}
+        for oracle in setting.oracles:
+            y, pullback = forward.evaluated[oracle.name]
+            answers[oracle.name] = named_outputs(as_tuple(y), dict(_call(oracle, pullback, delta)))
+    return cotangents, answers
+
+
+def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kwargs) -> T:
+    """Call an oracle; an exception of its reference says nothing about the subject."""
+    try:
+        return function(*args, **primals)
     except (InvalidInput, NotPerturbable):
         raise
-    except Exception as error:
+    except Exception as error:  # a reference is anybody's code
         require_installed(error)
         if oracle.reference is None:
             raise  # it evaluates the subject's own primal
-        at = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in primals.items())
+        point = ", ".join(f"{n} {np.asarray(a).dtype}{list(np.asarray(a).shape)}" for n, a in primals.items())
         raise ReferenceFailed(
             f"{oracle.name}: the reference raised {type(error).__name__}: {error}\n"
-            f"Nothing is known of the subject{' at ' + at if at else ''}. The judge asks references in float64."
+            f"Nothing is known of the subject{' at ' + point if point else ''}. The judge asks references in float64."
         ) from error
 
 
-def _pulled(oracle: Rule, evaluated: Mapping[str, Any], delta: Any) -> dict[str, Any]:
-    return dict(_asked(oracle, evaluated[oracle.name][1], delta))
-
-
-def _judged(
-    name: str, got: Array, answers: Answers, rounding: ToleranceEstimator, setting: Setting, kinks: Kinks
-) -> list[Finding]:
-    """Judge one array: where a few samples of rounding do not explain it, draw more; then settle the dispute."""
-    value = np.asarray(got, np.float64)
-    ratios = ratios_of(value, answers, rounding.estimate()[name], got.dtype)
-    for samples in (SECOND_SAMPLES, MORE_SAMPLES):
-        if any(np.any(r > 1) for r in ratios.values()):
-            ratios = ratios_of(value, answers, rounding.estimate(samples)[name], got.dtype)
-    allowed = rounding.estimate()[name]
-    if any(np.any(r > 1) for r in ratios.values()) or is_coarser(got.dtype, precision_of(setting.primals)):
-        return settle(Dispute(name, got, answers, ratios, allowed, rounding, setting), declared=kinks == "declared")
-    return [
-        digits_lost(name, value, answers, o, setting) or agreeing(name, o, value, answers, allowed, rounding)
-        for o in answers
-    ]
-
-
-def _like_outputs(evaluated: Mapping[str, Any], primals: Primals) -> dict[str, Array]:
-    """Return what the outputs must be like: the shapes that an oracle gives, the dtype of the floating primals."""
+def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Primals) -> dict[str, Array]:
+    """Return arrays with the shapes of an oracle's outputs and the dtype of the floating primals."""
     dtypes = [a.dtype for a in primals.values() if is_differentiable(a)]
+    dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
     y, _ = next(iter(evaluated.values()))
-    like = [
-        np.broadcast_to(np.zeros((), np.result_type(*dtypes) if dtypes else np.float64), np.shape(part))
-        for part in as_tuple(y)
-    ]
-    return named_outputs(tuple(like), {})
+    return named_outputs(tuple(np.broadcast_to(np.zeros((), dtype), np.shape(part)) for part in as_tuple(y)), {})
+
+
+def _compare(
+    actual: Mapping[str, Any],
+    erroneous: set[str],
+    answers: dict[str, Mapping[str, Answer]],
+    expected: Mapping[str, Array],
+    setting: Setting,
+    kinks: Kinks,
+) -> list[Finding]:
+    """Compare the values of all arrays without type errors: at once where all agree, else array by array."""
+    subject, oracles, precision = setting.subject, setting.oracles, setting.precision
+    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    most_inputs = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
+    if sum(np.size(a) for a in primals.values() if is_differentiable(a)) <= most_inputs:
+        certified = certified_enclosures(subject, primals, delta, precision)
+        answers = {**answers, EXACT: certified} if certified else answers
+    estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers)
+    # After the estimator: its tolerance is that of the oracles' own values.
+    if subject.declared is not None:
+        answers = subject.declared.excused(setting.primals, actual, answers)
+    arrays: dict[str, Array] = {n: a for n, a in actual.items() if n not in erroneous}
+    # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
+    if all(a.dtype == expected[n].dtype for n, a in arrays.items()):
+        agreements = all_agreements(arrays, answers, estimator)
+        if agreements is not None:
+            return agreements
+    findings: list[Finding] = []
+    for n, array in arrays.items():
+        by_oracle = {oracle: values[n] for oracle, values in answers.items() if n in values}
+        tolerance = estimator.estimate()[n]
+        comparison = Comparison(n, array, by_oracle, tolerance, estimator, setting, declared_kinks=kinks == "declared")
+        findings += decide(comparison)
+    return findings

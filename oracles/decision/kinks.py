@@ -1,72 +1,82 @@
-"""Tell a subgradient from a wrong gradient, at a point without a derivative.
+"""Test for a subgradient: at a point without a derivative, several gradients are right.
 
 Clarke's generalized gradient is the convex hull of the limits of gradients nearby. So the reference is evaluated at
-many points a hair away: where the gradient there is the one at the point, there is no kink; where it jumps, the
-subject's cotangent must lie in the hull of what was seen. Kinks of independent entries are independent, so the hull
-is taken over groups of entries that one input moves together: any choice at each of two zeros of ReLU is fine, but of
-a tied maximum only weights that sum to one.
+many points close by. Where the gradients there equal the one at the point, there is no kink. Where they jump, the
+subject's cotangent must lie in their convex hull. Kinks of independent entries are independent, so the hull is taken
+over groups of entries that one input moves together: at each of two zeros of ReLU any slope is right, but at a tied
+maximum only weights that sum to one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Primals, Rule, is_differentiable
+from oracles.constants import (
+    HULL_ROUNDING,
+    HULL_SLACK,
+    HULL_WEIGHT,
+    HULL_ZERO,
+    KINK_FAR,
+    KINK_INPUTS,
+    KINK_JUMP_SHARE,
+    KINK_SAMPLES,
+    KINK_STEP,
+)
+from oracles.rule import Array, Output, Primals, Rule, is_differentiable
 
-STEP = 2.0**-44  # how far away, relative to the size of a primal: a steep function is smooth over so little
-SAMPLES = 32
-MOST_INPUTS = 512  # above that, coupled entries are not looked for
+SMALLEST_NORMAL = 2.0**-1022  # of float64
 
 
-def subgradient(
+def is_subgradient(
     name: str,
-    got: Array,
-    want: Array,
-    nearby: Rule,
+    actual: Array,
+    expected: Array,
+    rule: Rule,
     primals: Primals,
-    delta: Any,
-    allowed: Array,
-    least: float = 2.0**-1022,
+    delta: Output,
+    tolerance: Array,
+    least_step: float = SMALLEST_NORMAL,
 ) -> bool | None:
-    """Return whether ``got`` is a subgradient with respect to ``name``; ``None`` where no kink explains it.
+    """Return whether ``actual`` is a subgradient with respect to a primal; ``None`` where no kink explains it.
 
     Args:
         name: the primal whose cotangent is judged.
-        got: the subject's cotangent; want: what an oracle says it should be, both in float64.
-        nearby: a Rule that gives the gradients nearby; primals, delta: the point, in float64.
-        allowed: how far rounding may move each entry.
-        least: the smallest step that counts: what is nearer to a kink may have been flushed onto it.
+        actual: the subject's cotangent, in float64.
+        expected: an oracle's cotangent, in float64.
+        rule: computes the gradients nearby.
+        primals, delta: the point, in float64.
+        tolerance: how far rounding may move each entry.
+        least_step: the smallest step that counts: what is nearer to a kink may have been flushed onto it.
     """
 
     def gradient(steps: Primals) -> Array:
         moved = {n: a + steps[n] if n in steps else a for n, a in primals.items()}
-        return np.asarray(nearby(**moved)[1](delta)[name], np.float64).ravel()
+        return np.asarray(rule(**moved)[1](delta)[name], np.float64).ravel()
 
-    rng = np.random.default_rng(0)
-    sizes = {
-        n: max(STEP * (float(np.max(np.abs(a), initial=0.0)) or 1.0), 2 * least) for n, a in primals.items() if _real(a)
-    }
-    ways = [{n: h * rng.standard_normal(primals[n].shape) for n, h in sizes.items()} for _ in range(SAMPLES)]
-    got, want, allowed = got.ravel(), want.ravel(), allowed.ravel()
-    near = np.array([gradient(way) for way in ways])
-    far = np.array([gradient({n: 64 * w for n, w in way.items()}) for way in ways])
-    # What is smooth changes 64 times as much over 64 times the way; a jump is as large from nearby as from afar.
-    change = np.maximum(2 * allowed, np.ptp(far, axis=0) / 8)
-    jumps, off = np.ptp(near, axis=0) > change, np.abs(got - want) > allowed
+    rng = np.random.default_rng(0)  # a verdict is a function of the input
+    sizes = {n: _step(a, least_step) for n, a in primals.items() if is_differentiable(a) and a.size > 0}
+    steps = [{n: h * rng.standard_normal(primals[n].shape) for n, h in sizes.items()} for _ in range(KINK_SAMPLES)]
+    actual, expected, tolerance = actual.ravel(), expected.ravel(), tolerance.ravel()
+    near = np.array([gradient(step) for step in steps])
+    far = np.array([gradient({n: KINK_FAR * h for n, h in step.items()}) for step in steps])
+    # Two gradients differ by rounding where each is off by its tolerance.
+    change = np.maximum(2 * tolerance, np.ptp(far, axis=0) * KINK_JUMP_SHARE)
+    jumps, off = np.ptp(near, axis=0) > change, np.abs(actual - expected) > tolerance
     if not np.any(jumps & off):
         return None
+    # An error where the gradient is smooth is no choice of a subgradient.
     if np.any(off & ~jumps):
         return False
     groups = _groups(gradient, {n: (h, primals[n].shape) for n, h in sizes.items()}, jumps, change)
-    room = 2 * allowed + np.ptp(near, axis=0) * 2.0**-20
-    return all(_in_hull(got[g], near[:, g], room[g]) for g in groups)
+    slack = 2 * tolerance + np.ptp(near, axis=0) * HULL_SLACK
+    return all(_in_hull(actual[g], near[:, g], slack[g]) for g in groups)
 
 
-def _real(array: Array) -> bool:
-    return is_differentiable(array) and array.size > 0
+def _step(array: Array, least_step: float) -> float:
+    """Return the size of a step: relative to the largest entry, and at least twice the least step."""
+    return max(KINK_STEP * (float(np.max(np.abs(array), initial=0.0)) or 1.0), 2 * least_step)
 
 
 def _groups(
@@ -75,40 +85,43 @@ def _groups(
     jumps: Array,
     change: Array,
 ) -> list[Array]:
-    """Group the jumping entries that one input entry moves together."""
+    """Return the indices of jumping entries, in groups that one input entry moves together."""
+    # Every jumping entry starts as a group of its own; groups that one input moves together get the lowest label.
     label = np.where(jumps, np.arange(jumps.size), -1)
-    if sum(int(np.prod(shape)) for _, shape in inputs.values()) <= MOST_INPUTS:
+    if sum(int(np.prod(shape)) for _, shape in inputs.values()) <= KINK_INPUTS:
         for name, (step, shape) in inputs.items():
             for k in range(int(np.prod(shape))):
-                way = np.zeros(shape)
-                way.flat[k] = step
-                together = jumps & (np.abs(gradient({name: way}) - gradient({name: -way})) > change)
+                one = np.zeros(shape)
+                one.flat[k] = step
+                together = jumps & (np.abs(gradient({name: one}) - gradient({name: -one})) > change)
                 if np.count_nonzero(together) > 1:
                     label[np.isin(label, label[together])] = label[together].min()
     return [np.flatnonzero(label == group) for group in np.unique(label[jumps])]
 
 
-def _in_hull(point: Array, corners: Array, room: Array) -> bool:
-    """Return whether a point lies in the convex hull of the rows of ``corners``, up to ``room`` in each entry."""
+def _in_hull(point: Array, corners: Array, slack: Array) -> bool:
+    """Return whether a point lies in the convex hull of the rows of ``corners``, up to ``slack`` in each entry.
+
+    The coefficients are nonnegative; that they sum to one is one more row of the least squares.
+    """
     scale = np.maximum(np.abs(corners).max(0), np.abs(point))
     scale[scale == 0] = 1.0
     corners = np.unique(corners / scale, axis=0)
-    weights = _nonnegative_least_squares(
-        np.vstack([corners.T, np.full(len(corners), 8.0)]), np.append(point / scale, 8.0)
-    )
-    miss = np.abs(corners.T @ weights - point / scale)
-    return bool(np.all(miss <= room / scale + len(corners) * 2.0**-40))
+    matrix = np.vstack([corners.T, np.full(len(corners), HULL_WEIGHT)])
+    coefficients = _nonnegative_least_squares(matrix, np.append(point / scale, HULL_WEIGHT))
+    distance = np.abs(corners.T @ coefficients - point / scale)
+    return bool(np.all(distance <= slack / scale + len(corners) * HULL_ROUNDING))
 
 
 def _nonnegative_least_squares(matrix: Array, target: Array) -> Array:
-    """Lawson and Hanson (1974), algorithm 23.10: min ‖matrix·x − target‖ over x ≥ 0."""
+    """Return the x ≥ 0 that minimizes ‖matrix·x − target‖: Lawson and Hanson (1974), algorithm 23.10."""
     n = matrix.shape[1]
     x, active = np.zeros(n), np.zeros(n, bool)
     for _ in range(3 * n + 10):
         slope = matrix.T @ (target - matrix @ x)
         slope[active] = -np.inf
         best = int(np.argmax(slope))
-        if slope[best] <= 2.0**-40:
+        if slope[best] <= HULL_ROUNDING:
             break
         active[best] = True
         while True:
@@ -120,7 +133,7 @@ def _nonnegative_least_squares(matrix: Array, target: Array) -> Array:
                 break
             t = np.min(x[below] / (x[below] - trial[below]))
             x = x + t * (trial - x)
-            active &= x > 2.0**-60
+            active &= x > HULL_ZERO
             x[~active] = 0.0
             if not np.any(active):
                 break

@@ -1,69 +1,149 @@
-"""Is it the formula, or are it digits? A wrong formula does not shrink with the precision, a rounding error does."""
+"""Distinguish a wrong formula from lost digits: rounding errors shrink with the precision, a formula's do not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from oracles.constants import (
+    AS_MANY_DIGITS,
+    COARSE_ERROR,
+    HALF_OF_THE_DIGITS,
+    ONE_FACTOR_SPREAD,
+    PRECISION_SHRINKAGE,
+    SPREAD_ENTRIES,
+    SPREAD_SHARE,
+)
+from oracles.decision.comparison import Comparison, enclosure_at, rounding_bound
 from oracles.exact.formula import in_exact_arithmetic
-from oracles.rule import Array, NotPerturbable, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Enclosure, NotPerturbable, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.tolerance import named_outputs, precision_of, unit_roundoff
-from oracles.verdict import Setting
+from oracles.verdict import Evidence, Finding, Setting, Verdict
 
 COARSER = ("float32", "bfloat16", "float16")
+# What a framework raises where it does not compute in the subject's precision, or not at all.
+FRAMEWORK_ERRORS = (TypeError, ValueError, RuntimeError, KeyError)
 
 
-def right_up_to(got: Array, want: Array, allowed: Array, precision: str) -> str:
-    """Return words for the coarser precision that the whole array is right up to; "" if it is none.
+def half_of_the_digits(precision: str) -> float:
+    """Return the relative error above which less than half of a precision's digits are right."""
+    return float(unit_roundoff(precision) ** HALF_OF_THE_DIGITS)
 
-    The errors must look like rounding: within what that precision allows, on most entries rather than on a few, not
-    all by one factor; and the values themselves must be representable there, or, for float32, the errors of the size
-    of its rounding.
+
+def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
+    """Return a finding where a certified enclosure shows lost digits, though every entry is within its tolerance.
+
+    The tolerance comes from the reference, which may lose the digits itself. The finding refuses the subject, unless
+    the frameworks' own backwards lose as many. If there is no framework to ask, it refuses only if the largest entry
+    loses more than half of its digits.
     """
-    error = np.abs(got - want)
-    off = error > allowed
+    exact, name, setting = comparison.answers[oracle], comparison.name, comparison.setting
+    bound = rounding_bound(exact)
+    if bound is None or not isinstance(exact, Enclosure) or not comparison.is_cotangent:
+        return None
+    error, size = np.abs(comparison.value - exact.mid), np.abs(exact.mid)
+    half = half_of_the_digits(setting.precision)
+    lost = (error > bound) & (error > half * size)
+    if not np.any(lost):
+        return None
+    index = tuple(int(i) for i in np.argwhere(lost)[0])
+    frameworks = [o for o in setting.oracles if o.framework]
+    words, all_lose = frameworks_lose(name, error, exact.mid, frameworks, setting)
+    minor = not frameworks and not np.any(error > half * np.max(size))
+    evidence = Evidence(
+        index,
+        float(comparison.value[index]),
+        comparison.values_at(index),
+        float(bound[index]),
+        enclosure_at(exact, index),
+        (int(np.count_nonzero(lost)), lost.size),
+        f"right as a formula, but it loses digits that need not be lost{words}",
+    )
+    # A Python float overflows without a warning.
+    ratio = float(error[index]) / float(bound[index]) if bound[index] else np.inf
+    return Finding(name, oracle, Verdict.UNSTABLE, not (all_lose or minor), ratio, evidence=evidence)
+
+
+def frameworks_lose(
+    name: str, error: Array, exact: Array, frameworks: Sequence[Rule], setting: Setting
+) -> tuple[str, bool]:
+    """Return whether every framework's own backward, in the subject's precision, loses as many digits; in words first.
+
+    Args:
+        name: the primal whose cotangent is compared.
+        error: the subject's error in each entry.
+        exact: the value that errors are measured from.
+        frameworks: the oracles to ask; those that do not run in the subject's precision are left out.
+        setting: the point.
+    """
+    losses = []
+    for oracle in frameworks:
+        try:
+            _, pullback = oracle(**setting.primals)
+            value = np.asarray(dict(pullback(setting.delta))[name], np.float64)
+        except FRAMEWORK_ERRORS:
+            continue
+        worst, subjects = np.max(np.abs(value - exact), initial=0.0), np.max(error, initial=0.0)
+        losses.append((oracle.name, bool(worst >= subjects * AS_MANY_DIGITS)))
+    words = ", ".join(f"{o}'s own backward {'loses as much' if loses else 'does not'}" for o, loses in losses)
+    return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)
+
+
+def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str) -> str:
+    """Return words for the coarser precision in which the whole array is right; "" if there is none.
+
+    The errors must look like rounding: within the tolerance of that precision, in most entries rather than in a few,
+    and not one factor. The values themselves must be representable there, or, for float32, the typical error must have
+    the size of its rounding.
+    """
+    error = np.abs(actual - expected)
+    off = error > tolerance
     if not np.any(off):
         return ""
     for coarse in COARSER:
         scale = unit_roundoff(coarse) / unit_roundoff(precision)
-        if scale <= 1 or not np.all(error <= scale * allowed):
+        if scale <= 1 or not np.all(error <= scale * tolerance):
             continue
-        spread_out = np.count_nonzero(off) >= 0.5 * np.count_nonzero(want)
+        spread_out = np.count_nonzero(off) >= SPREAD_SHARE * np.count_nonzero(expected)
         with np.errstate(over="ignore"):
-            stored = coarse != "bfloat16" and np.array_equal(got, got.astype(coarse).astype(np.float64))
-        size = 2.0**-7 * unit_roundoff(coarse) * np.median(np.abs(want[off]))
-        sized = coarse == "float32" and np.count_nonzero(off) > 2 and np.median(error[off]) >= size
-        if spread_out and (stored or sized) and not _one_factor(got, want):
+            representable = coarse != "bfloat16" and np.array_equal(actual, actual.astype(coarse).astype(np.float64))
+        typical = COARSE_ERROR * unit_roundoff(coarse) * np.median(np.abs(expected[off]))
+        sized = coarse == "float32" and np.count_nonzero(off) >= SPREAD_ENTRIES and np.median(error[off]) >= typical
+        if spread_out and (representable or sized) and not _one_factor(actual, expected):
             return f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
     return ""
 
 
-def _one_factor(got: Array, want: Array) -> bool:
-    """Return whether got is one constant times want: a formula's error, not rounding's."""
-    seen = want != 0
-    factors = got[seen] / want[seen] - 1
-    return factors.size > 1 and bool(np.ptp(factors) < 0.25 * np.max(np.abs(factors)))
+def _one_factor(actual: Array, expected: Array) -> bool:
+    """Return whether an array is one constant times another: a formula's error, not rounding's."""
+    nonzero = expected != 0
+    factors = actual[nonzero] / expected[nonzero] - 1
+    return factors.size > 1 and bool(np.ptp(factors) < ONE_FACTOR_SPREAD * np.max(np.abs(factors)))
 
 
-def formula_is_right(setting: Setting, name: str, want: Array, allowed: Array, refused: Array) -> bool | None:
-    """Return whether the subject's error comes from its arithmetic rather than its formula; ``None`` if none can tell.
+def formula_is_right(comparison: Comparison) -> bool | None:
+    """Return whether the refused entries come from the subject's arithmetic, not its formula; ``None`` if unknown.
 
-    Its own pullback is evaluated in exact arithmetic, if it runs on balls, or else in a finer precision (long double
-    has 11 bits more than float64): the error of a formula stays, that of its arithmetic goes. Where there is no finer
-    one it must be smaller than in float32 by most of 29 bits, since a formula's small error hides behind float32's.
+    Its own forward and pullback run in exact arithmetic, if they run on balls, or else in a finer precision (long
+    double has 11 bits more than float64): the error of a formula stays, that of its arithmetic goes. Where there is no
+    finer one, the error must be smaller than in float32 by most of 29 bits, since a small error of a formula hides
+    behind float32's.
     """
+    setting, name, expected, refused = comparison.setting, comparison.name, comparison.expected, comparison.refused
     fed = precision_of({n: a for n, a in setting.primals.items() if is_differentiable(a)})
     finer = "longdouble" if fed == "float64" else "float64"
-    closer = _in_balls(setting, name)
-    if closer is None and np.finfo(finer).eps < unit_roundoff(fed):
-        closer = _in_dtype(setting, name, finer)
-    if closer is not None:
+    value = _in_balls(setting, name)
+    if value is None and np.finfo(finer).eps < unit_roundoff(fed):
+        value = _in_dtype(setting, name, finer)
+    if value is not None:
         with np.errstate(invalid="ignore"):
-            return bool(np.all((np.abs(closer - want) <= allowed)[refused]))
+            return bool(np.all((np.abs(value - expected) <= comparison.tolerance)[refused]))
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None
-    worst, coarsely = (float(np.max(np.abs(got - want)[refused], initial=0.0)) for got in (here, coarse))
-    return True if worst <= coarsely * 2.0**-23 else None
+    error, coarse_error = (float(np.max(np.abs(v - expected)[refused], initial=0.0)) for v in (here, coarse))
+    return True if error <= coarse_error * PRECISION_SHRINKAGE else None
 
 
 def _in_balls(setting: Setting, name: str) -> Array | None:
@@ -81,7 +161,7 @@ def _in_dtype(setting: Setting, name: str, dtype: str | None) -> Array | None:
         with np.errstate(all="ignore"):
             y, pullback = setting.subject(**primals)
             delta = with_dtype(setting.delta, dtype) if dtype else setting.delta
-            got = np.asarray(named_outputs(as_tuple(y), dict(pullback(delta)))[name])
-    except Exception:
+            value = np.asarray(named_outputs(as_tuple(y), dict(pullback(delta)))[name])
+    except Exception:  # the subject is anybody's code: in a dtype that it was not written for, it may raise anything
         return None
-    return None if dtype and got.dtype != np.dtype(dtype) else got
+    return None if dtype and value.dtype != np.dtype(dtype) else value

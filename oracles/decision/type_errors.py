@@ -1,4 +1,4 @@
-"""What is no array of the right kind, shape and dtype, or no answer at all: in words, with the lines that mend it."""
+"""Errors of type, shape and dtype, and exceptions: findings in words, with the lines of code that repair them."""
 
 from __future__ import annotations
 
@@ -15,99 +15,118 @@ EXTRAS = {"torch": "torch", "jax": "jax", "ml_dtypes": "oracles", "cloudpickle":
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
 
 
-def refused(quantity: str, reason: str, fix: str = "") -> Finding:
-    """Return the finding that refuses one quantity for a reason that no number shows."""
+def refuse(quantity: str, reason: str, fix: str = "") -> Finding:
+    """Return a finding that refuses one quantity for a reason other than its values."""
     return Finding(quantity, "self-consistency", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
+def refuse_exception(call: str, error: BaseException) -> Finding:
+    """Return the finding on a subject that raised.
+
+    Args:
+        call: which call raised: "the forward", "the pullback".
+        error: what it raised.
+
+    Raises:
+        InvalidInput: if a package is missing.
+    """
+    require_installed(error)
+    return refuse(CALL, f"{call} raised {type(error).__name__}: {error}")
+
+
 def require_installed(error: BaseException) -> None:
-    """Say what to install where that is all that is the matter: it says nothing of a subject or a reference."""
+    """Raise `InvalidInput` if the error is a missing package of an extra: that is no defect of a subject."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         fix = f"Fix:    pip install 'manual-bp[{EXTRAS[error.name]}]'"
         raise InvalidInput(f"{error.name} is not installed.\n{fix}") from error
 
 
-def raised(what: str, error: BaseException) -> Finding:
-    """Return the finding on a subject that raised."""
-    require_installed(error)
-    return refused(CALL, f"{what} raised {type(error).__name__}: {error}")
-
-
-def is_array(value: Any) -> TypeGuard[Array | np.generic]:
-    """Return whether a value is NumPy's, an array or a number with a dtype."""
+def is_array(value: object) -> TypeGuard[Array | np.generic]:
+    """Return whether a value is NumPy's: an array, or a number with a dtype."""
     return isinstance(value, np.ndarray | np.generic)
 
 
-def parts_of(y: Any, precision: str) -> tuple[Any, ...]:
-    """Return a subject's output as a tuple; a list of anything but arrays is one thing, and no array.
+def outputs_of(y: object, precision: str) -> tuple[Any, ...]:
+    """Return a subject's output as a tuple of outputs, unchecked.
 
-    A Python float has no dtype: it is taken to be of the precision that is expected.
+    A list of anything but arrays is one output, of the wrong type. A Python float has no dtype, so it becomes an array
+    of the expected precision.
     """
     if isinstance(y, list) and not all(map(is_array, y)):
         return (y,)
     return tuple(np.asarray(part, precision) if type(part) is float else part for part in as_tuple(y))
 
 
-def misfits(got: Mapping[str, Any], expected: Mapping[str, Array], working: str) -> tuple[Finding, ...]:
-    """Refuse every array whose kind, shape or dtype is not exactly the expected one."""
-    found = []
-    for name, value in got.items():
-        if name not in expected:
-            wanted = [n for n in expected if n.split("[")[0] == "output"]
-            reason, fix = f"{describe(value)}, where the oracles have {', '.join(wanted)}", ""
-        else:
-            reason, fix = misfit(name, value, expected[name], working)
-        if reason:
-            found.append(refused(name, reason, fix))
-    return tuple(found)
+def type_errors(actual: Mapping[str, object], expected: Mapping[str, Array], working: str) -> tuple[Finding, ...]:
+    """Return a finding for every value whose type, shape or dtype differs from the expected array's.
 
-
-def misfit(name: str, got: Any, like: Array, working: str) -> tuple[str, str]:
-    """Say how a value differs in kind, shape or dtype from the array that it must be like, and how to mend it.
-
-    Two empty strings where it does not differ. A coarser floating dtype than expected is left to `arbitration`: right
-    in that precision, it is no wrong formula.
+    Args:
+        actual: the subject's outputs and cotangents by name.
+        expected: arrays of the right shapes and dtypes, by name.
+        working: the precision in which the subject computes.
     """
-    wanted = np.asarray(like).dtype
-    mine = "y" if name.split("[")[0] == "output" else f"d{name}"
-    if not is_array(got):
-        came = f"{describe(got)}, expected a NumPy array of shape {np.shape(like)}"
-        return came, _made_an_array(mine, name, got, like)
-    if got.shape != np.shape(like):
-        return f"shape {got.shape}, expected {np.shape(like)}", _made_to_fit(mine, np.asarray(got), np.shape(like))
-    if got.dtype == wanted or got.dtype.name == working or is_coarser(got.dtype, wanted):
+    findings = []
+    for name, value in actual.items():
+        if name not in expected:
+            outputs = [n for n in expected if n.split("[")[0] == "output"]
+            reason, fix = f"{describe(value)}, where the oracles have {', '.join(outputs)}", ""
+        else:
+            reason, fix = type_error(name, value, expected[name], working)
+        if reason:
+            findings.append(refuse(name, reason, fix))
+    return tuple(findings)
+
+
+def type_error(name: str, actual: object, expected: Array, working: str) -> tuple[str, str]:
+    """Return how a value differs from an array in type, shape or dtype, and the line that repairs it.
+
+    Two empty strings where it does not differ. A coarser floating dtype is left to `decisions.coarser_dtype`: if it is
+    right in that precision, no formula is wrong.
+    """
+    dtype = np.asarray(expected).dtype
+    variable = "y" if name.split("[")[0] == "output" else f"d{name}"
+    if not is_array(actual):
+        reason = f"{describe(actual)}, expected a NumPy array of shape {np.shape(expected)}"
+        return reason, _fix_of_type(variable, name, actual, expected)
+    if actual.shape != np.shape(expected):
+        fix = _fix_of_shape(variable, np.asarray(actual), np.shape(expected))
+        return f"shape {actual.shape}, expected {np.shape(expected)}", fix
+    if actual.dtype == dtype or actual.dtype.name == working or is_coarser(actual.dtype, dtype):
         return "", ""
-    if not is_differentiable(got):
-        fix = f"{mine} = np.zeros(shape, {wanted})      # not integers: they cut off what follows the point"
+    if not is_differentiable(actual):
+        fix = f"{variable} = np.zeros(shape, {dtype})      # not integers: they cut off what follows the point"
     else:
-        fix = f"{mine} = {mine}.astype({wanted})      # or find the {got.dtype} inside: np.zeros(shape) is"
-    return f"dtype {got.dtype}, expected {wanted}", fix
+        fix = f"{variable} = {variable}.astype({dtype})      # or find the {actual.dtype} inside: np.zeros(shape) is"
+    return f"dtype {actual.dtype}, expected {dtype}", fix
 
 
-def _made_an_array(mine: str, name: str, got: Any, like: Array) -> str:
-    if hasattr(got, "requires_grad"):
-        return f"{mine} = {mine}.detach().cpu().numpy()      # or say arrays='torch' where the subject is adapted"
-    if hasattr(got, "addressable_shards"):
-        return f"{mine} = np.asarray({mine})      # or say arrays='jax' where the subject is adapted"
-    if isinstance(got, list | tuple):
-        return f"{mine} = np.array({mine})"
-    if got is None:
-        return f"return {mine}, cache      # an array of shape {np.shape(like)}"
-    whose = "the output" if mine == "y" else name
-    return f"{mine} = ...      # an array of shape {np.shape(like)}: one entry for each of {whose}"
+def _fix_of_type(variable: str, name: str, actual: object, expected: Array) -> str:
+    """Return the line that makes an array of a value, by the value's type."""
+    if hasattr(actual, "requires_grad"):
+        return (
+            f"{variable} = {variable}.detach().cpu().numpy()      # or say arrays='torch' where the subject is adapted"
+        )
+    if hasattr(actual, "addressable_shards"):
+        return f"{variable} = np.asarray({variable})      # or say arrays='jax' where the subject is adapted"
+    if isinstance(actual, list | tuple):
+        return f"{variable} = np.array({variable})"
+    if actual is None:
+        return f"return {variable}, cache      # an array of shape {np.shape(expected)}"
+    like = "the output" if variable == "y" else name
+    return f"{variable} = ...      # an array of shape {np.shape(expected)}: one entry for each of {like}"
 
 
-def _made_to_fit(mine: str, got: Array, shape: tuple[int, ...]) -> str:
-    """Return the line that makes one shape of another, where one operation does."""
-    if got.size == int(np.prod(shape)) and got.size:
-        transposed = got.ndim == 2 and got.shape[::-1] == shape
-        return f"{mine} = {mine}.T" if transposed else f"{mine} = {mine}.reshape{shape}"
-    added = got.ndim - len(shape)
-    if added < 0:
+def _fix_of_shape(variable: str, actual: Array, shape: tuple[int, ...]) -> str:
+    """Return the line that changes one shape into another by one operation; "" if none does."""
+    if actual.size == int(np.prod(shape)) and actual.size:
+        is_transposed = actual.ndim == 2 and actual.shape[::-1] == shape
+        return f"{variable} = {variable}.T" if is_transposed else f"{variable} = {variable}.reshape{shape}"
+    extra = actual.ndim - len(shape)
+    if extra < 0:
         return ""
-    padded = (1,) * added + shape
-    axes = tuple(i for i, (n, m) in enumerate(zip(got.shape, padded, strict=True)) if n != m)
+    padded = (1,) * extra + shape
+    axes = tuple(i for i, (n, m) in enumerate(zip(actual.shape, padded, strict=True)) if n != m)
     if any(padded[i] != 1 for i in axes):
         return ""
-    kept = f"{mine}.sum(axis={axes[0] if len(axes) == 1 else axes}, keepdims=True)"
-    return f"{mine} = {kept}" + (f".reshape{shape}" if added else "")
+    total = f"{variable}.sum(axis={axes[0] if len(axes) == 1 else axes}, keepdims=True)"
+    return f"{variable} = {total}" + (f".reshape{shape}" if extra else "")

@@ -1,195 +1,241 @@
-"""The exact oracle: a rule's own NumPy primal, evaluated on balls, encloses its exact derivative.
+"""Certified enclosures: a rule's own NumPy primal, evaluated on balls, encloses its exact derivative.
 
 No framework and no hand-written backward takes part, only the formulas that the forward evaluates. The precision is
-raised until every enclosure is narrow; what stays undecided is refused with `NotPerturbable`.
+raised until every enclosure is narrow. What stays undecided raises `NotPerturbable`.
 
-The same evaluation in which every operation's result is widened by what rounding may do to it (see
-`oracles.exact.balls`) bounds, entry by entry, how far any rounding of it can move a gradient: `rounding_radius`.
+A second evaluation widens every operation's result by what rounding may do to it (see `oracles.exact.balls`). That
+bounds, entry by entry, how far any rounding of these formulas can move a gradient: `Enclosure.rounding`.
+
+NumPy runs on balls through `Balls`, an object array under NumPy's own ufuncs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf, nextafter, prod
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from oracles.exact.ball_arrays import Balls, as_balls, object_array
+from oracles.constants import BALL_BITS, BALL_LADDER, MOST_BRANCHES, NARROW_BITS
 from oracles.rule import (
     Array,
-    Cotangents,
     Enclosure,
     NotPerturbable,
+    Output,
     Primals,
     Pullback,
     Rule,
     as_tuple,
     is_differentiable,
 )
-from oracles.tolerance import _PRECISIONS, named_outputs, precision_name
+from oracles.tolerance import PRECISIONS, named_outputs, precision_name
 
 if TYPE_CHECKING:
-    from oracles.exact.balls import Tape
+    from oracles.exact.balls import Ball, RoundedTape, Tape
 
-BITS = 128
-LADDER = (1, 2, 10, 32)  # times the bits: the third detects_above what float64 cannot tell from 0, the last more
-MAX_WAYS = 16  # through comparisons that rounding can turn
-NARROW = 60  # an enclosure decides when its radius is at most 2^−60 of its magnitude, or below 2^−1074
+T = TypeVar("T")
+Arb: TypeAlias = Any  # flint.arb; python-flint has no types
 _FLINT = RLock()  # python-flint has one precision for the whole process
+SMALLEST = 2.0**-1074  # the smallest float64 above 0
 
 
-def ball_arithmetic(rule: Rule, *, name: str = "exact", bits: int = BITS) -> Rule:
-    """Lift the primal of ``rule`` into an oracle whose cotangents are proved `Enclosure`s; its pullback is not used.
+def ball_arithmetic(rule: Rule, *, name: str = "exact", bits: int = BALL_BITS) -> Rule:
+    """Make an oracle of the primal of ``rule``: its cotangents are certified `Enclosure`s. The pullback is not used.
 
-    ``y`` are the midpoints in float64. A radius includes the rounding of its midpoint to float64, and is infinite
-    where there is no derivative, as √ has none at 0, or where it is beyond the range of float64.
+    ``y`` are the midpoints in float64. A radius includes the rounding of its midpoint to float64. It is infinite
+    where there is no derivative, as √ has none at 0, or where the derivative is beyond the range of float64.
 
     Raises:
         NotPerturbable: if the forward does not run on object arrays of balls, if a comparison stays undecided in the
             highest precision, or if python-flint is missing.
     """
 
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        exact = _Exact(rule, primals, bits)
-        values = tuple(e.mid for e in exact.enclosures(_Run.values).values())
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        point = _ExactPoint(rule, primals, bits)
+        values = tuple(e.mid for e in point.enclosures(_Evaluation.values).values())
 
-        def pullback(delta: Any) -> Cotangents:
-            return dict(exact.enclosures(lambda run: run.cotangents(delta)))
+        def pullback(delta: Output) -> dict[str, Enclosure]:
+            return point.enclosures(lambda evaluation: evaluation.cotangents(delta))
 
-        return (values if exact.run().many else values[0]), pullback
+        return (values if point.evaluation().has_many_outputs else values[0]), pullback
 
     return Rule(evaluate, name)
 
 
-def rounding_radius(rule: Rule, primals: Primals, delta: Any, precision: str) -> dict[str, Array]:
-    """Return how far any rounding of this evaluation can be from the truth: "output" ("output[0]" …) and cotangents.
+def certified_enclosures(
+    rule: Rule, primals: Primals, delta: Output, precision: str, *, bits: int = BALL_BITS
+) -> dict[str, Enclosure]:
+    """Enclose the exact outputs ("output", or "output[0]" …) and cotangents, and bound what rounding can do to them.
 
-    The evaluation is the rule's forward and the backward sweep through it, every operation rounded in ``precision``.
+    `Enclosure.rounding` bounds the distance from the truth of any evaluation of the rule's forward, and of the backward
+    sweep through it, in which every operation is rounded in ``precision``.
 
     Raises:
         NotPerturbable: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
     """
-    return enclosure_and_radius(rule, primals, delta, precision)[1]
-
-
-def enclosure_and_radius(
-    rule: Rule, primals: Primals, delta: Any, precision: str, *, bits: int = BITS
-) -> tuple[dict[str, Enclosure], dict[str, Array]]:
-    """Return the exact outputs and cotangents, and their `rounding_radius`, under the same names."""
-    exact = _Exact(rule, primals, bits).enclosures(lambda run: {**run.values(), **run.cotangents(delta)})
-    radius = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
+    point = _ExactPoint(rule, primals, bits)
+    exact = point.enclosures(lambda evaluation: evaluation.values_and_cotangents(delta))
+    rounding = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
     with working_precision(bits):
-        for run in _rounded(rule, primals, precision):
-            for name, balls in {**run.values(), **run.cotangents(delta)}.items():
-                mid, own = exact[name]
-                reach = [_upper(abs(b - m)) + r for b, m, r in zip(balls.flat, mid.flat, own.flat, strict=True)]
-                radius[name] = np.maximum(radius[name], np.nextafter(np.reshape(reach, mid.shape), inf))
-    return exact, {name: np.where(exact[name].radius < inf, r, inf) for name, r in radius.items()}
+        # The farthest point over all branches that rounding can take.
+        for evaluation in _rounded_evaluations(rule, primals, precision):
+            for name, balls in evaluation.values_and_cotangents(delta).items():
+                distance = _farthest(balls, exact[name])
+                rounding[name] = np.maximum(rounding[name], np.nextafter(distance, inf))
+    return {
+        name: Enclosure(e.mid, e.radius, np.where(e.radius < inf, rounding[name], inf)) for name, e in exact.items()
+    }
+
+
+def _farthest(balls: Array, exact: Enclosure) -> Array:
+    """Return an upper bound of the distance between a point of each ball and a point of each enclosure."""
+    entries = zip(balls.flat, exact.mid.flat, exact.radius.flat, strict=True)
+    return np.reshape([_upper(abs(ball - mid)) + radius for ball, mid, radius in entries], exact.mid.shape)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One evaluation of a forward on a tape."""
+class _Evaluation:
+    """One evaluation of a forward on a tape.
+
+    Attributes:
+        tape: the operations, for the sweep backwards.
+        y: the outputs, arrays of balls.
+        has_many_outputs: whether the forward returned a tuple.
+        leaves: where each floating primal starts on the tape, and its shape.
+    """
 
     tape: Tape
     y: tuple[Array, ...]
-    many: bool
+    has_many_outputs: bool
     leaves: dict[str, tuple[int, tuple[int, ...]]]
 
     def values(self) -> dict[str, Array]:
         """Return the outputs as arrays of arb."""
         return named_outputs(tuple(object_array([b.value for b in part.flat], part.shape) for part in self.y), {})
 
-    def cotangents(self, delta: Any) -> dict[str, Array]:
+    def cotangents(self, delta: Output) -> dict[str, Array]:
         """Return the cotangents as arrays of arb."""
         deltas = [np.asarray(d) for d in as_tuple(delta)]
         if [d.shape for d in deltas] != [part.shape for part in self.y]:
             raise ValueError(f"delta: expected {[p.shape for p in self.y]}, got {[d.shape for d in deltas]}")
         seeds = [pair for y, d in zip(self.y, deltas, strict=True) for pair in zip(y.flat, _exact(d), strict=True)]
-        swept = self.tape.sweep(seeds)
-        return {n: object_array(swept[start : start + prod(shape)], shape) for n, (start, shape) in self.leaves.items()}
+        grads = self.tape.sweep(seeds)
+        return {n: object_array(grads[start : start + prod(shape)], shape) for n, (start, shape) in self.leaves.items()}
+
+    def values_and_cotangents(self, delta: Output) -> dict[str, Array]:
+        """Return outputs and cotangents as arrays of arb."""
+        return {**self.values(), **self.cotangents(delta)}
 
 
-def _evaluated(rule: Rule, primals: Primals, new_tape: Callable[[], Tape]) -> _Run:
-    """Evaluate the forward on `Balls`, or on plain object arrays for code that refuses a subclass."""
-    errors: dict[str, Exception] = {}
-    for kind in (Balls, np.ndarray):
-        tape, arrays, leaves = new_tape(), {}, {}
+def _evaluate(rule: Rule, primals: Primals, new_tape: Callable[[], Tape]) -> _Evaluation:
+    """Evaluate the forward of a rule on balls."""
+
+    def run(kind: type[Array]) -> _Evaluation:
+        tape, arrays, leaves = new_tape(), dict(primals), {}
         for name, array in primals.items():
-            arrays[name] = array
             if is_differentiable(array):
                 array = np.asarray(array)
                 leaves[name] = len(tape.nodes), array.shape
-                arrays[name] = object_array(tape.leaves(_exact(array)), array.shape).view(kind)
-                if kind is Balls:
-                    arrays[name].tape = tape  # type: ignore[attr-defined]
+                arrays[name] = balls_of(tape, tape.leaves(_exact(array)), array.shape, kind)
+        with np.errstate(all="ignore"):
+            y, _ = rule(**arrays)
+        parts = tuple(as_balls(tape, part) for part in as_tuple(y))
+        return _Evaluation(tape, parts, isinstance(y, tuple | list), leaves)
+
+    try:
+        return run_on_balls(run, final=NotPerturbable)
+    except ExceptionGroup as group:
+        causes = "; ".join(dict.fromkeys(map(str, group.exceptions)))
+        raise NotPerturbable(
+            f"{rule.name}: its forward does not run on object arrays of balls: {causes}.\n"
+            "Hint:   a primal in NumPy runs if it allocates by np.zeros_like(z), not np.zeros(shape), and casts nothing"
+        ) from group.exceptions[0]
+
+
+def run_on_balls(run: Callable[[type[Array]], T], *, final: type[Exception]) -> T:
+    """Run code on `Balls`, or else on plain object arrays, for code that refuses a subclass of an array.
+
+    Args:
+        run: runs the code on arrays of the given type, `Balls` or ``np.ndarray``.
+        final: what it raises where plain object arrays would not help.
+
+    Raises:
+        ExceptionGroup: if neither runs; it has both exceptions.
+    """
+    errors: list[Exception] = []
+    for kind in (Balls, np.ndarray):
         try:
-            with np.errstate(all="ignore"):
-                y, _ = rule(**arrays)
-            parts = tuple(as_balls(tape, part) for part in as_tuple(y))
-            return _Run(tape, parts, isinstance(y, tuple | list), leaves)
-        except NotPerturbable:
+            return run(kind)
+        except final:
             raise
-        except Exception as error:
-            errors.setdefault(str(error), error)
-    raise NotPerturbable(
-        f"{rule.name}: its forward does not run on object arrays of balls: {'; '.join(errors)}.\n"
-        "Hint:   a primal in NumPy runs if it allocates by np.zeros_like(z), not np.zeros(shape), and casts nothing"
-    ) from next(iter(errors.values()))
+        except Exception as error:  # anybody's code, on numbers that it was not written for, may raise anything
+            errors.append(error)
+    raise ExceptionGroup("the code runs neither on Balls nor on plain object arrays", errors)
 
 
 @dataclass
-class _Exact:
-    """A forward at one point, in as much precision as its enclosures turn out to need."""
+class _ExactPoint:
+    """A forward at one point, evaluated in as much precision as its enclosures need.
+
+    Attributes:
+        rule, primals: the forward and the point.
+        bits: the lowest precision.
+        level: the present index into `BALL_LADDER`.
+        evaluations: the evaluation at the present level, once it was needed.
+    """
 
     rule: Rule
     primals: Primals
     bits: int
     level: int = 0
-    runs: dict[int, _Run] = field(default_factory=dict)
+    evaluations: dict[int, _Evaluation] = field(default_factory=dict)
 
-    def run(self) -> _Run:
+    def evaluation(self) -> _Evaluation:
         """Return the evaluation at the present level."""
-        if self.level not in self.runs:
-            self.runs = {self.level: _evaluated(self.rule, self.primals, _balls().Tape)}
-        return self.runs[self.level]
+        if self.level not in self.evaluations:
+            self.evaluations = {self.level: _evaluate(self.rule, self.primals, _balls().Tape)}
+        return self.evaluations[self.level]
 
-    def enclosures(self, question: Callable[[_Run], dict[str, Array]]) -> dict[str, Enclosure]:
-        """Return what the question finds in a run, once every entry is decided."""
+    def enclosures(self, question: Callable[[_Evaluation], dict[str, Array]]) -> dict[str, Enclosure]:
+        """Return what a function computes from an evaluation, in the first precision that decides every entry."""
         balls = _balls()
         while True:
-            with _FLINT, working_precision(self.bits * LADDER[self.level]):
-                last = self.level == len(LADDER) - 1
+            with _FLINT, working_precision(self.bits * BALL_LADDER[self.level]):
+                is_last = self.level == len(BALL_LADDER) - 1
                 try:
-                    found = question(self.run())
-                    if last or all(_is_narrow(b) for array in found.values() for b in array.flat):
-                        return {name: _enclosure(array) for name, array in found.items()}
+                    arrays = question(self.evaluation())
+                    if is_last or all(_is_narrow(ball) for array in arrays.values() for ball in array.flat):
+                        return {name: _enclosure(array) for name, array in arrays.items()}
                 except balls.Undecided:
-                    if last:
+                    if is_last:
                         raise
                 self.level += 1
 
 
-def _rounded(rule: Rule, primals: Primals, precision: str) -> Iterator[_Run]:
-    """Evaluate with rounding, once for every way through the comparisons that rounding can turn."""
+def _rounded_evaluations(rule: Rule, primals: Primals, precision: str) -> Iterator[_Evaluation]:
+    """Evaluate with rounding, once for every combination of comparisons that rounding can turn."""
     balls = _balls()
-    way: list[bool] | None = []
-    for _ in range(MAX_WAYS):
-        run = _evaluated(rule, primals, partial(balls.RoundedTape, *_PRECISIONS[precision_name(precision)], way))
-        yield run
-        way = run.tape.next_way()  # type: ignore[attr-defined]
-        if way is None:
+    unit, tiny = PRECISIONS[precision_name(precision)]
+    branches: list[bool] | None = []
+    for _ in range(MOST_BRANCHES):
+        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, unit, tiny, branches))
+        yield evaluation
+        tape: RoundedTape = evaluation.tape  # type: ignore[assignment]
+        branches = tape.next_branches()
+        if branches is None:
             return
     raise NotPerturbable(f"{rule.name}: rounding in {precision} can turn too many comparisons here")
 
 
-def _is_narrow(ball: Any) -> bool:
-    return bool(ball.is_exact() or ball.rel_accuracy_bits() >= NARROW or ball.rad() < 2.0**-1074)
+def _is_narrow(ball: Arb) -> bool:
+    return bool(ball.is_exact() or ball.rel_accuracy_bits() >= NARROW_BITS or ball.rad() < SMALLEST)
 
 
 def _enclosure(balls: Array) -> Enclosure:
@@ -201,20 +247,22 @@ def _enclosure(balls: Array) -> Enclosure:
     return Enclosure(mid.reshape(balls.shape), radius.reshape(balls.shape))
 
 
-def _upper(ball: Any) -> float:
+def _upper(ball: Arb) -> float:
     """Return an upper bound of |ball| in float64."""
     bound = ball.abs_upper()
-    found = float(bound)
-    return inf if not found < inf else found if bound <= found else nextafter(found, inf)
+    rounded = float(bound)
+    if not rounded < inf:
+        return inf
+    return rounded if bound <= rounded else nextafter(rounded, inf)
 
 
-def _exact(array: Array) -> list[Any]:
+def _exact(array: Array) -> list[object]:
     """Return the entries as Python floats, which hold them exactly; those of a longdouble as they are."""
     return list(array.flat) if array.dtype.char == "g" else list(array.astype(np.float64).ravel().tolist())
 
 
-def _balls() -> Any:
-    """Import the number type, and with it python-flint."""
+def _balls() -> ModuleType:
+    """Import the number type, and with it python-flint, which is optional."""
     try:
         from oracles.exact import balls
     except ImportError as error:
@@ -229,3 +277,112 @@ def working_precision(bits: int) -> Iterator[None]:
 
     with _FLINT, ctx.workprec(bits):
         yield
+
+
+class NoMemory(NotPerturbable):
+    """Compiled code asked for the memory of balls; plain object arrays would hand out pointers to Python objects."""
+
+
+class Balls(np.ndarray[Any, Any]):
+    """An object array of balls and numbers, under the ufuncs that are defined on balls; the others raise."""
+
+    tape: Tape
+
+    @property
+    def ctypes(self) -> NoReturn:
+        """Raise: compiled code would take pointers to Python objects for numbers."""
+        raise NoMemory("compiled code takes no balls")
+
+    @property
+    def __array_interface__(self) -> NoReturn:
+        raise NoMemory("compiled code takes no balls")
+
+    def __array_finalize__(self, parent: object) -> None:
+        if isinstance(parent, Balls):
+            self.tape = parent.tape
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: object, out: tuple[object, ...] | None = None, **options: object
+    ) -> object:
+        name, arrays = ufunc.__name__, [plain(x) for x in inputs]
+        if ufunc.nin == 1 or name in _BY_METHOD:  # the others are Python's operators, which numbers have too
+            if method == "at":
+                raise NotPerturbable(f"np.{name}.at does not run on balls")
+            arrays[: ufunc.nin] = [as_balls(self.tape, x) for x in arrays[: ufunc.nin]]
+        if out is not None:
+            options["out"] = tuple(map(plain, out))
+        result = getattr(_BY_METHOD.get(name, ufunc), method)(*arrays, **options)
+        if name in ("isnan", "isinf", "isfinite", "signbit"):
+            return np.asarray(result, bool)[()]
+        return self._wrap(result) if out is None else out[0]
+
+    def __array_function__(
+        self, function: Callable[..., object], types: Iterable[type], args: Iterable[object], kwargs: Mapping[str, Any]
+    ) -> object:
+        if function is np.nan_to_num:
+            raise NotPerturbable("np.nan_to_num leaves objects as they are, infinite or not")
+        return self._wrap(super().__array_function__(function, types, args, kwargs))
+
+    def astype(self, dtype: npt.DTypeLike, *args: Any, **kwargs: Any) -> Array:  # type: ignore[override]
+        """Return a copy for floating dtypes, since the oracle chooses the precision; balls are no integers."""
+        return self.copy() if np.dtype(dtype).kind in "fO" else super().astype(dtype, *args, **kwargs)
+
+    def _wrap(self, result: object) -> object:
+        """Return object arrays as `Balls`, and anything else as plain arrays."""
+        if isinstance(result, tuple | list):
+            return type(result)(map(self._wrap, result))
+        if isinstance(result, np.ndarray) and result.dtype == object:
+            result = result.view(Balls)
+            result.tape = self.tape
+        return result if isinstance(result, Balls) and result.dtype == object else plain(result)
+
+
+def plain(x: object) -> object:
+    """Return balls as a plain object array, and anything else as it is."""
+    return x.view(np.ndarray) if isinstance(x, Balls) else x
+
+
+def as_balls(tape: Tape, x: object) -> Array:
+    """Return an array, or a number, in which every entry is a ball."""
+    array = np.asarray(x, object)
+    balls = [tape.constant(entry) for entry in array.flat]
+    if any(ball is NotImplemented for ball in balls):
+        raise TypeError("expected numbers")
+    return object_array(balls, array.shape)
+
+
+def _is_finite(ball: Ball) -> bool:
+    """Return whether this is a number; a ball without bounds may become one in more precision."""
+    return bool(ball.value.is_finite() or (not ball.value.is_exact() and ball.tape.decide(ball, ball)))
+
+
+# Ufuncs of which every operand must be a ball, most of them because they have no loop of their own over objects.
+_BY_METHOD: dict[str, np.ufunc] = {
+    "arctan2": np.arctan2,
+    "logaddexp": np.frompyfunc(lambda a, b: a.logaddexp(b), 2, 1),
+    "float_power": np.frompyfunc(lambda a, b: a**b, 2, 1),
+    "copysign": np.frompyfunc(lambda a, b: -abs(a) if b < 0 else abs(a), 2, 1),
+    "heaviside": np.frompyfunc(lambda a, b: (1.0, b, 0.0)[1 - a.sign()], 2, 1),
+    "sign": np.frompyfunc(lambda a: a.sign(), 1, 1),
+    "signbit": np.frompyfunc(lambda a: a < 0, 1, 1),
+    "isfinite": np.frompyfunc(_is_finite, 1, 1),
+    "isinf": np.frompyfunc(lambda a: not _is_finite(a) and not a.value.is_nan(), 1, 1),
+    "isnan": np.frompyfunc(lambda a: not _is_finite(a) and bool(a.value.is_nan()), 1, 1),
+}
+
+
+def object_array(entries: Sequence[object], shape: tuple[int, ...]) -> Array:
+    """Return the entries as an object array, whatever they are."""
+    result = np.empty(len(entries), object)
+    result[:] = entries
+    return result.reshape(shape)
+
+
+def balls_of(tape: Tape, entries: Sequence[Ball], shape: tuple[int, ...], kind: type[Array]) -> Array:
+    """Return balls on a tape as an array: `Balls`, or a plain object array if ``kind`` is ``np.ndarray``."""
+    array = object_array(entries, shape)
+    if kind is not Balls:
+        return array
+    balls = array.view(Balls)
+    balls.tape = tape
+    return balls

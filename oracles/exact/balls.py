@@ -1,13 +1,13 @@
-"""The number behind the exact oracle: a ball [mid ± radius] of python-flint that records how it came about.
+"""The number type of ball arithmetic: a ball [mid ± radius] of python-flint that records its operations on a tape.
 
-A `Ball` holds an enclosure of a value and its place on a `Tape`; every operation c = f(a, b) appends the places of its
+A `Ball` holds an enclosure of a value and its index on a `Tape`. Every operation c = f(a, b) appends the indices of its
 operands and enclosures of ∂f/∂a and ∂f/∂b. One sweep backwards,
 
     ḡ_a ← ḡ_a + ḡ_c ∂f/∂a,        ḡ_b ← ḡ_b + ḡ_c ∂f/∂b,
 
-then encloses the exact derivative by every input at once. On a `RoundedTape` every result on the way is widened by what
-rounding may do to it, so that the sweep encloses whatever floating-point arithmetic can make of these formulas.
-Arithmetic runs in the precision ``flint.ctx.prec``. A ball never turns into a float, an int or an array.
+then encloses the exact derivative with respect to every input. On a `RoundedTape` every intermediate result is widen
+by what rounding may do to it, so that the sweep encloses what any rounding of these formulas can give.
+Arithmetic runs in the precision ``flint.ctx.prec``. A ball is never converted to a float, an int or an array.
 """
 
 from __future__ import annotations
@@ -16,47 +16,46 @@ import operator
 from collections.abc import Callable, Iterable
 from math import frexp, isinf
 from numbers import Integral, Rational
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from flint import arb, fmpq
 
+from oracles.constants import ELEMENTARY_ROUNDINGS
 from oracles.rule import NotPerturbable
 
-# NumPy's vectorized elementary functions are tested to 4 units in the last place, that is 8 unit roundoffs. A partial
-# derivative of such a function is one of them again and a few operations, and counts the same.
-ELEMENTARY = 8
-
+Arb: TypeAlias = Any  # flint.arb; python-flint has no types
+Partial: TypeAlias = Any  # an arb, or SAME or MINUS; None of a constant
 ZERO, ONE = arb(0), arb(1)
-SAME, MINUS = 1, -1  # partial derivatives that cost nothing and round nothing, compared by identity
+SAME, MINUS = 1, -1  # the partial derivatives of sums: no product, no rounding; compared by identity
 
 
 class Undecided(NotPerturbable):
-    """Two balls overlap: more precision may decide their comparison."""
+    """Two balls overlap, so their comparison is undecided; more precision may decide it."""
 
 
 class Tape:
-    """The operations so far, each as ``(a, ∂/∂a, b, ∂/∂b)`` with the places of its operands; −1 is a constant."""
+    """The operations in order, each as ``(a, ∂/∂a, b, ∂/∂b)`` with the indices of its operands; −1 is a constant."""
 
     def __init__(self) -> None:
-        self.nodes: list[tuple[int, Any, int, Any]] = []
+        self.nodes: list[tuple[int, Partial, int, Partial]] = []
 
-    def leaves(self, floats: Iterable[Any]) -> list[Ball]:
-        """Return inputs, exactly the given floats, at consecutive places."""
+    def leaves(self, floats: Iterable[object]) -> list[Ball]:
+        """Append inputs, exactly the given floats, at consecutive indices."""
         start = len(self.nodes)
-        found = [Ball(exact(x), self, place) for place, x in enumerate(floats, start)]
-        self.nodes += [(-1, None, -1, None)] * len(found)
-        return found
+        leaves = [Ball(exact(x), self, index) for index, x in enumerate(floats, start)]
+        self.nodes += [(-1, None, -1, None)] * len(leaves)
+        return leaves
 
-    def constant(self, x: Any) -> Any:
-        """Return a number of any kind as a ball without a derivative; NotImplemented where it is no number."""
+    def constant(self, x: object) -> Any:
+        """Return a number of any type as a ball without a derivative; NotImplemented where it is no number."""
         if type(x) is Ball:
             return x
         value = exact(x)
         return value if value is NotImplemented else Ball(value, self, -1)
 
-    def record(self, value: Any, a: int, da: Any, b: int = -1, db: Any = None, roundings: int = 1) -> Ball:
-        """Return the result of an operation that counts as so many roundings."""
+    def record(self, value: Arb, a: int, da: Partial, b: int = -1, db: Partial = None, roundings: int = 1) -> Ball:
+        """Append an operation that counts as so many roundings, and return its result."""
         if a < 0 and b < 0:
             return Ball(value, self, -1)
         nodes = self.nodes
@@ -73,112 +72,125 @@ class Tape:
         """Decide a comparison of balls that overlap."""
         raise Undecided(f"undecided comparison of {a!r} and {b!r}")
 
-    def sweep(self, seeds: Iterable[tuple[Ball, Any]]) -> list[Any]:
+    def sweep(self, seeds: Iterable[tuple[Ball, object]]) -> list[Arb]:
         """Return Σ seed·∂ball/∂node for every node, exactly 0 where there is no path."""
-        grads: list[Any] = [[] for _ in self.nodes]
+        grads: list[Any] = [[] for _ in self.nodes]  # lists of terms, replaced by their sums
         for ball, seed in seeds:
             if ball.index >= 0:
-                grads[ball.index].append(self.widened(exact(seed)))
-        for place in range(len(grads) - 1, -1, -1):
-            terms = grads[place]
+                grads[ball.index].append(self.widen(exact(seed)))
+        for index in range(len(grads) - 1, -1, -1):
+            terms = grads[index]
             if not terms:
-                grads[place] = ZERO
+                grads[index] = ZERO
                 continue
-            g = grads[place] = terms[0] if len(terms) == 1 else self.total(terms)
-            a, da, b, db = self.nodes[place]
+            g = grads[index] = terms[0] if len(terms) == 1 else self.total(terms)
+            a, da, b, db = self.nodes[index]
             if a >= 0:
-                grads[a].append(g if da is SAME else -g if da is MINUS else self.widened(g * da))
+                grads[a].append(g if da is SAME else -g if da is MINUS else self.widen(g * da))
             if b >= 0:
-                grads[b].append(g if db is SAME else -g if db is MINUS else self.widened(g * db))
+                grads[b].append(g if db is SAME else -g if db is MINUS else self.widen(g * db))
         return grads
 
-    def total(self, terms: list[Any]) -> Any:
-        """Return the sum of what the uses of a node contribute."""
+    def total(self, terms: list[Arb]) -> Arb:
+        """Return the sum of the contributions to one node."""
         return sum(terms[1:], terms[0])
 
-    def widened(self, value: Any, roundings: int = 1) -> Any:
-        """Return a value after so many roundings."""
+    def widen(self, value: Arb, roundings: int = 1) -> Arb:
+        """Return an enclosure of a value after so many roundings: here, without rounding, the value itself."""
         return value
 
 
 class RoundedTape(Tape):
-    """Every result is widened: x to x(1 ± u) ± tiny, u the unit roundoff, tiny what underflow may flush to zero.
+    """A tape that widens every result x to x(1 ± u) ± tiny.
 
-    A sum of n ≥ 3 terms t is Σ t(1 ± u)^{n−1}, a bound for every order of summation. What is exactly 0 stays so. The
-    seed counts as one rounding: some product with delta is in every backward, though not in every sweep.
-    A comparison that rounding can turn goes one way now, and the other way in the evaluation of `next_way`.
+    A sum of n ≥ 3 terms t becomes Σ t(1 ± u)^{n−1}, a bound for every order of summation. An exact 0 stays 0. The seed
+    counts as one rounding: some product with delta is in every backward, though not in every sweep.
+    A comparison that rounding can turn takes one branch now, and the other in the evaluation of `next_branches`.
+
+    Args:
+        unit: the unit roundoff u.
+        tiny: the smallest normal number; less may be flushed to zero.
+        branches: the outcomes of the first such comparisons, in order; further ones are true.
     """
 
-    def __init__(self, unit: float, tiny: float, way: Iterable[bool] = ()) -> None:
+    def __init__(self, unit: float, tiny: float, branches: Iterable[bool] = ()) -> None:
         super().__init__()
         self.unit, self.floor = unit, arb(0, tiny)
-        self.noises: dict[int, Any] = {}
-        self.chains: dict[int, tuple[Any, Any, int]] = {}
-        self.way, self.decided = list(way), 0
+        self.noises: dict[int, Arb] = {}
+        self.chains: dict[int, tuple[Arb, Arb, int]] = {}  # of each partial sum: the sum, Σ |terms|, how many terms
+        self.branches, self.decided = list(branches), 0
 
-    def constant(self, x: Any) -> Any:
-        """Return a number as a ball, widened where this precision cannot represent it."""
+    def constant(self, x: object) -> Any:
+        """Return a number as a ball, widened if this precision cannot represent it."""
         ball = super().constant(x)
-        kept = ball is x or ball is NotImplemented or isinstance(x, Integral)
-        kept = kept or (isinstance(x, float) and (isinf(x) or (frexp(x)[0] / self.unit).is_integer()))
-        return ball if kept else Ball(self.widened(ball.value), self, -1)
+        is_exact = ball is x or ball is NotImplemented or isinstance(x, Integral)
+        is_exact = is_exact or (isinstance(x, float) and (isinf(x) or (frexp(x)[0] / self.unit).is_integer()))
+        return ball if is_exact else Ball(self.widen(ball.value), self, -1)
 
-    def noise(self, n: int) -> Any:
+    def noise(self, n: int) -> Arb:
         """Return an enclosure of (1 ± u)^n − 1."""
         return self.noises.get(n) or self.noises.setdefault(n, arb(0, (ONE + self.unit) ** n - ONE))
 
-    def widened(self, value: Any, roundings: int = 1) -> Any:
-        """Return a value after so many roundings."""
+    def widen(self, value: Arb, roundings: int = 1) -> Arb:
+        """Return an enclosure of a value after so many roundings."""
         return value if value.is_zero() else value + value * self.noise(roundings) + self.floor
 
-    def record(self, value: Any, a: int, da: Any, b: int = -1, db: Any = None, roundings: int = 1) -> Ball:
-        """Return the result of an operation, it and its partial derivatives rounded."""
+    def record(self, value: Arb, a: int, da: Partial, b: int = -1, db: Partial = None, roundings: int = 1) -> Ball:
+        """Append an operation, its result and its partial derivatives rounded."""
         if roundings:
-            value = self.widened(value, roundings)
-            da = self.widened(da, roundings) if a >= 0 else None
-            db = self.widened(db, roundings) if b >= 0 else None
+            value = self.widen(value, roundings)
+            da = self.widen(da, roundings) if a >= 0 else None
+            db = self.widen(db, roundings) if b >= 0 else None
         return super().record(value, a, da, b, db)
 
     def add(self, a: Ball, b: Ball, sign: int) -> Ball:
-        """Return a + sign·b as part of the sum that either may be; a − a is 0, but its sweep rounds."""
+        """Return a + sign·b, joined with the sums that a and b may be; a − a is 0, but its sweep rounds."""
         if a is b and sign is MINUS:
             return self.record(ZERO, a.index, SAME, a.index, MINUS, roundings=0)
         total, size, n = self.chains.get(a.index) or (a.value, abs(a.value), 1)
         total_b, size_b, n_b = self.chains.get(b.index) or (b.value, abs(b.value), 1)
         total, size, n = (total + total_b if sign is SAME else total - total_b), size + size_b, n + n_b
-        node = self.record(self._summed(total, size, n), a.index, SAME, b.index, sign, roundings=0)
+        node = self.record(self._rounded_sum(total, size, n), a.index, SAME, b.index, sign, roundings=0)
         if node.index >= 0:
             self.chains[node.index] = total, size, n
         return node
 
-    def _summed(self, total: Any, size: Any, n: int) -> Any:
-        return self.widened(total) if n < 3 or size.is_zero() else total + size * self.noise(n - 1) + self.floor
+    def _rounded_sum(self, total: Arb, size: Arb, n: int) -> Arb:
+        """Return a sum of n terms, widened for every order of summation; ``size`` is Σ |terms|."""
+        return self.widen(total) if n < 3 or size.is_zero() else total + size * self.noise(n - 1) + self.floor
 
-    def total(self, terms: list[Any]) -> Any:
-        """Return the sum, rounded, in any order."""
-        return self._summed(super().total(terms), sum(map(abs, terms), ZERO), len(terms))
+    def total(self, terms: list[Arb]) -> Arb:
+        """Return the sum of the contributions to one node, rounded, in any order."""
+        return self._rounded_sum(super().total(terms), sum(map(abs, terms), ZERO), len(terms))
 
     def decide(self, a: Ball, b: Ball) -> bool:
-        """Take the branch that is next on this way."""
-        if self.decided == len(self.way):
-            self.way.append(True)
+        """Return the outcome that is next in ``branches``."""
+        if self.decided == len(self.branches):
+            self.branches.append(True)
         self.decided += 1
-        return self.way[self.decided - 1]
+        return self.branches[self.decided - 1]
 
-    def next_way(self) -> list[bool] | None:
-        """Return the next way through the comparisons that rounding can turn, None after the last."""
-        return [*self.way[: len(self.way) - 1 - self.way[::-1].index(True)], False] if True in self.way else None
+    def next_branches(self) -> list[bool] | None:
+        """Return the next outcomes of the comparisons that rounding can turn; ``None`` after the last.
+
+        The outcomes count down like binary digits: the last true one becomes false, and what follows is open.
+        """
+        if True not in self.branches:
+            return None
+        last_true = len(self.branches) - 1 - self.branches[::-1].index(True)
+        return [*self.branches[:last_true], False]
 
 
 class Ball:
-    """An enclosure and its place on the tape, −1 for a constant; operators and functions come from the tables below.
+    """An enclosure and its index on the tape, −1 for a constant; operators and functions come from the tables below.
 
-    Where balls overlap, the tape decides. At a tie the branch that the code takes counts; abs' is 0 at 0.
+    Comparisons of balls that overlap are decided by the tape. At a tie the derivative is that of the branch that the
+    code takes; that of abs is 0 at 0.
     """
 
     __slots__ = ("index", "tape", "value")
 
-    def __init__(self, value: Any, tape: Tape, index: int) -> None:
+    def __init__(self, value: Arb, tape: Tape, index: int) -> None:
         self.value, self.tape, self.index = value, tape, index
 
     def __repr__(self) -> str:
@@ -200,8 +212,8 @@ class Ball:
         return int(ball > 0) - int(ball < 0)
 
 
-def exact(x: Any) -> Any:
-    """Return a number of any kind as an arb, without error in 64 bits or more; NotImplemented where it is none."""
+def exact(x: Any) -> Arb:
+    """Return a number of any type as an arb, without error in 64 bits or more; NotImplemented where it is none."""
     if isinstance(x, float | int):
         return arb(x)
     if isinstance(x, Rational):
@@ -215,15 +227,21 @@ def _power(a: Ball, b: Ball) -> Ball:
     v, p = a.value, b.value
     if b.index < 0 and p.is_integer():
         n = int(p.unique_fmpz())
-        return a.tape.record(v**n, a.index, n * v ** (n - 1) if n else ZERO, roundings=1 if n == 2 else ELEMENTARY)
+        return a.tape.record(
+            v**n, a.index, n * v ** (n - 1) if n else ZERO, roundings=1 if n == 2 else ELEMENTARY_ROUNDINGS
+        )
     c = v.sqrt() if b.index < 0 and p == 0.5 else v**p
-    return a.tape.record(c, a.index, p * v ** (p - 1), b.index, c * v.log() if b.index >= 0 else None, ELEMENTARY)
+    return a.tape.record(
+        c, a.index, p * v ** (p - 1), b.index, c * v.log() if b.index >= 0 else None, ELEMENTARY_ROUNDINGS
+    )
 
 
 def _logaddexp(a: Ball, b: Ball) -> Ball:
     high, low = (a, b) if a.value.mid() >= b.value.mid() else (b, a)
     e = (low.value - high.value).exp()
-    return a.tape.record(high.value + e.log1p(), high.index, ONE / (1 + e), low.index, e / (1 + e), ELEMENTARY)
+    return a.tape.record(
+        high.value + e.log1p(), high.index, ONE / (1 + e), low.index, e / (1 + e), ELEMENTARY_ROUNDINGS
+    )
 
 
 _BINARY: dict[str, Callable[[Ball, Ball], Ball]] = {
@@ -234,12 +252,17 @@ _BINARY: dict[str, Callable[[Ball, Ball], Ball]] = {
     "pow": _power,
     "logaddexp": _logaddexp,
     "arctan2": lambda a, b: a.tape.record(
-        arb.atan2(v := a.value, w := b.value), a.index, w / (v * v + w * w), b.index, -v / (v * v + w * w), ELEMENTARY
+        arb.atan2(v := a.value, w := b.value),
+        a.index,
+        w / (v * v + w * w),
+        b.index,
+        -v / (v * v + w * w),
+        ELEMENTARY_ROUNDINGS,
     ),
 }
 
-# Each function of v, and its derivative given its value c: no difference that cancels.
-_UNARY: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+# Each function of v, and its derivative from v and its value c, written without differences that cancel.
+_UNARY: dict[str, tuple[Callable[[Arb], Arb], Callable[[Arb, Arb], Arb]]] = {
     "exp": (arb.exp, lambda v, c: c),
     "exp2": (lambda v: (v * arb.const_log2()).exp(), lambda v, c: c * arb.const_log2()),
     "expm1": (arb.expm1, lambda v, c: v.exp()),
@@ -265,16 +288,16 @@ _UNARY: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
 }
 
 
-def _unary(function: Callable[[Any], Any], derivative: Callable[[Any, Any], Any]) -> Callable[[Ball], Ball]:
+def _unary(function: Callable[[Arb], Arb], derivative: Callable[[Arb, Arb], Arb]) -> Callable[[Ball], Ball]:
     def method(self: Ball) -> Ball:
         c = function(self.value)
-        return self.tape.record(c, self.index, derivative(self.value, c), roundings=ELEMENTARY)
+        return self.tape.record(c, self.index, derivative(self.value, c), roundings=ELEMENTARY_ROUNDINGS)
 
     return method
 
 
-def _binary(function: Callable[[Ball, Ball], Any], *, swapped: bool = False) -> Callable[[Ball, Any], Any]:
-    def method(self: Ball, other: Any) -> Any:
+def _binary(function: Callable[[Ball, Ball], object], *, swapped: bool = False) -> Callable[[Ball, object], object]:
+    def method(self: Ball, other: object) -> object:
         b = other if type(other) is Ball else self.tape.constant(other)
         return b if b is NotImplemented else function(b, self) if swapped else function(self, b)
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from oracles.constants import VACUOUS_LIMIT
 from oracles.options import PREFIX
-from oracles.search import VACUOUS_LIMIT, Run, Tally
+from oracles.search import Run, Tally
 from oracles.verdict import Verdict
 from oracles.versions import versions_line
 

@@ -132,7 +132,8 @@ def script(result: Result, report: str) -> str:
 
 def _compared(worst: Finding, setting: Setting) -> str:
     """Return the code that compares the refused array with the oracle's; "" where no comparison of values shows it."""
-    from oracles.tolerance import MORE_SAMPLES, named_outputs, tolerance_at
+    from oracles.constants import MORE_SAMPLES
+    from oracles.tolerance import named_outputs, tolerance_at
 
     wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     y, pullback = setting.subject(**setting.primals)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from oracles.constants import MORE_SAMPLES
 from oracles.decision.type_errors import CALL, is_array
 from oracles.diagnosis.fitting import fitting_declaration
 from oracles.rule import Array, Enclosure, as_tuple, with_dtype
-from oracles.tolerance import MORE_SAMPLES, named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at
 from oracles.verdict import Finding, Result, Verdict
 
 WIDTH = 100

@@ -15,7 +15,7 @@ import manual_bp as m
 from manual_bp._normal import cumulative
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
-from oracles.exact.ball_arithmetic import ball_arithmetic, rounding_radius
+from oracles.exact.ball_arithmetic import ball_arithmetic, certified_enclosures
 from oracles.finite_differences import finite_difference
 from oracles.rule import NotPerturbable, as_tuple
 from oracles.tolerance import named_outputs
@@ -35,15 +35,15 @@ def test_hand_written_forwards_agree_with_their_finite_differences(name):
     primals = {n: N(s) if isinstance(s, tuple) else np.array(s) for n, s in shapes.items()}
     y, pullback = ball_arithmetic(rule(f))(**primals)
     delta = tuple(map(N, map(np.shape, y))) if isinstance(y, tuple) else N(np.shape(y))
-    found, seen = pullback(delta), finite_difference(rule(f))(**primals)[1](delta)
-    assert found.keys() == seen.keys()
-    for name, (mid, radius) in found.items():
-        assert mid.shape == radius.shape == primals[name].shape
-        assert np.all(np.abs(mid - seen[name].mid) <= radius + seen[name].radius)
-        assert np.all(radius <= np.spacing(np.abs(mid)))
-    allowed = rounding_radius(rule(f), primals, delta, "float64")
+    cotangents, differences = pullback(delta), finite_difference(rule(f))(**primals)[1](delta)
+    assert cotangents.keys() == differences.keys()
+    for name, e in cotangents.items():
+        assert e.mid.shape == e.radius.shape == primals[name].shape
+        assert np.all(np.abs(e.mid - differences[name].mid) <= e.radius + differences[name].radius)
+        assert np.all(e.radius <= np.spacing(np.abs(e.mid)))
+    certified = certified_enclosures(rule(f), primals, delta, "float64")
     for name, part in named_outputs(as_tuple(f(**primals)), {}).items():
-        assert np.all(np.abs(part - named_outputs(as_tuple(y), {})[name]) <= allowed[name])
+        assert np.all(np.abs(part - named_outputs(as_tuple(y), {})[name]) <= certified[name].rounding)
 
 
 @pytest.mark.parametrize("power", [3, 2.0, -1, 0, 0.5, 1.5, Fraction(2)])
@@ -54,8 +54,8 @@ def test_powers_against_the_closed_form(power, z, delta):
     with ctx.workprec(400):
         p = arb(fmpq(Fraction(power).numerator, Fraction(power).denominator))
         truth = arb(delta) * p * arb(z) ** (p - 1)
-        found = exact(lambda z: z**power, np.array(delta), z=np.array(z))["z"]
-        assert abs(truth - found.mid.item()).abs_lower() <= found.radius.item()
+        cotangent = exact(lambda z: z**power, np.array(delta), z=np.array(z))["z"]
+        assert abs(truth - cotangent.mid.item()).abs_lower() <= cotangent.radius.item()
 
 
 UFUNCS = "exp exp2 expm1 log log2 log10 log1p sqrt cbrt sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arctanh"
@@ -67,19 +67,19 @@ def test_ufuncs_against_their_finite_differences(name):
         return getattr(np, name)(z + (1.5 if name == "arccosh" else 0))
 
     z, delta = RNG.uniform(0.2, 0.8, 3), N(3)
-    seen = finite_difference(rule(f))(z=z)[1](delta)["z"]
-    mid, radius = exact(f, delta, z=z)["z"]
-    assert np.all(np.abs(mid - seen.mid) <= radius + seen.radius)
-    assert np.all(radius <= np.spacing(np.abs(mid)))
+    difference = finite_difference(rule(f))(z=z)[1](delta)["z"]
+    cotangent = exact(f, delta, z=z)["z"]
+    assert np.all(np.abs(cotangent.mid - difference.mid) <= cotangent.radius + difference.radius)
+    assert np.all(cotangent.radius <= np.spacing(np.abs(cotangent.mid)))
 
 
 def test_a_ball_is_asked_for_the_normal_distribution_that_numpy_lacks():
     z, delta = np.array([-30.0, -1.5, 0.0, 2.0]), N(4)
-    seen = finite_difference(rule(lambda z: cumulative(z)))(z=z)[1](delta)["z"]
-    mid, radius = exact(lambda z: cumulative(z), delta, z=z)["z"]
-    assert np.all(np.abs(mid - seen.mid) <= radius + seen.radius)
-    assert np.all(radius <= np.spacing(np.abs(mid)))
-    assert mid[0] != 0
+    difference = finite_difference(rule(lambda z: cumulative(z)))(z=z)[1](delta)["z"]
+    cotangent = exact(lambda z: cumulative(z), delta, z=z)["z"]
+    assert np.all(np.abs(cotangent.mid - difference.mid) <= cotangent.radius + difference.radius)
+    assert np.all(cotangent.radius <= np.spacing(np.abs(cotangent.mid)))
+    assert cotangent.mid[0] != 0
 
 
 SMOOTH = m.Sigmoid(), m.SiLU(), m.Softplus(), m.Softplus(2.0, 3.5), m.GELU(), m.GELU("tanh"), m.Tanh(), m.SwiGLU()
@@ -92,23 +92,23 @@ def test_at_zero_a_forward_takes_the_side_that_backward_takes(layer):
     z = np.array([[0.0, 1.0, -2.0, -0.0, 0.0, 0.5]])
     y, cache = layer.forward({}, z)
     delta = N(y.shape)
-    mid, _ = exact(lambda z: layer.forward({}, z)[0], delta, z=z)["z"]
+    mid = exact(lambda z: layer.forward({}, z)[0], delta, z=z)["z"].mid
     assert np.all(np.abs(mid - layer.backward(cache, delta)[0]) <= 2.0**-53 * 12 * 8)
 
 
 @pytest.mark.parametrize("loss", [m.BinaryCrossEntropyWithLogits(), WEIGHED], ids=repr)
 def test_at_zero_a_loss_takes_the_side_that_its_backward_takes(loss):
     y, target = np.array([[0.0, 1.0, -2.0, -0.0]]), np.array([[0.25, 1.0, 0.5, 1.0]])
-    mid, _ = exact(lambda y: loss.forward(y, target)[0], np.ones(()), y=y)["y"]
+    mid = exact(lambda y: loss.forward(y, target)[0], np.ones(()), y=y)["y"].mid
     assert np.all(np.abs(mid - loss.backward(loss.forward(y, target)[1])) <= 2.0**-53 * 12 * 8)
 
 
 def test_it_proves_what_torch_and_jax_lose():
     jnp = pytest.importorskip("jax.numpy")
     z, one = np.array([-40.0]), np.ones(1)
-    found = exact(lambda z: np.expm1(z), z=z)["z"]
-    assert 4.248e-18 < found.mid[0] < 4.249e-18
-    assert found.radius[0] < 1e-33
+    cotangent = exact(lambda z: np.expm1(z), z=z)["z"]
+    assert 4.248e-18 < cotangent.mid[0] < 4.249e-18
+    assert cotangent.radius[0] < 1e-33
     assert torch_autograd(lambda z: z.expm1())(z=z)[1](one)["z"][0] == 0
     assert jax_vjp(lambda z: jnp.expm1(z))(z=z)[1](one)["z"][0] == 0
 
@@ -124,9 +124,9 @@ def test_it_proves_what_torch_and_jax_lose():
     ],
 )
 def test_at_a_kink_the_derivative_is_that_of_the_branch_taken(f, slope):
-    mid, radius = exact(f, z=np.zeros(2))["z"]
-    assert np.all(mid == slope)
-    assert np.all(radius == 0)
+    cotangent = exact(f, z=np.zeros(2))["z"]
+    assert np.all(cotangent.mid == slope)
+    assert np.all(cotangent.radius == 0)
 
 
 def test_more_precision_decides():
@@ -147,10 +147,10 @@ def test_no_derivative_has_no_bound():
 def test_inputs_of_every_precision_are_exact(dtype):
     dtype = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     z = np.array([0.1, -3.0]).astype(dtype)
-    mid, radius = exact(lambda z: z * z, z=z)["z"]
-    assert np.all(np.abs(mid - 2 * z.astype(np.longdouble)) <= radius)
+    cotangent = exact(lambda z: z * z, z=z)["z"]
+    assert np.all(np.abs(cotangent.mid - 2 * z.astype(np.longdouble)) <= cotangent.radius)
     if dtype != np.longdouble:
-        assert np.all(radius == 0)
+        assert np.all(cotangent.radius == 0)
 
 
 def allocates_floats(z):
@@ -184,5 +184,5 @@ def test_without_flint_it_says_what_to_install():
         "try: b.ball_arithmetic(r.Rule(lambda z: (z, None)))(z=np.ones(1))\n"
         "except r.NotPerturbable as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'pip install "manual-bp[exact]"' in said
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "manual-bp[exact]"' in printed

@@ -54,12 +54,12 @@ def test_every_entry_has_its_enclosure():
     y, pullback = finite_difference(rule(lambda z, W, k: (z @ W)[k]))(
         z=np.array([[1.0, 2.0], [3.0, -1.0]]), W=np.array([[0.5, 1.0], [-2.0, 4.0]]), k=np.array([0, 0, 1])
     )
-    found = pullback(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]]))
-    assert set(found) == {"z", "W"}
+    cotangents = pullback(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]]))
+    assert set(cotangents) == {"z", "W"}
     assert y.shape == (3, 2)
     for n, exact in {"z": [[1.5, 2.0], [3.0, 4.0]], "W": [[7.0, 7.0], [0.0, 0.0]]}.items():
-        assert np.all(np.abs(found[n].mid - exact) <= found[n].radius)
-        assert np.all(found[n].radius < 1e-10)
+        assert np.all(np.abs(cotangents[n].mid - exact) <= cotangents[n].radius)
+        assert np.all(cotangents[n].radius < 1e-10)
 
 
 @pytest.mark.parametrize("name", ["tanh", "exp"])

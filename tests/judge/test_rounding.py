@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from oracles import Rule, jax_vjp, manual, torch_autograd
+from oracles.constants import BACKWARD_SAMPLES, MORE_SAMPLES
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.references.linear import linear_jax, linear_torch
 from oracles.references.normalization import rms_norm_jax, rms_norm_torch
 from oracles.references.softmax import softmax_jax, softmax_torch
 from oracles.rule import Perturbation, with_dtype
-from oracles.tolerance import BACKWARD_SAMPLES, MORE_SAMPLES, precision_name, precision_of, tolerance_at, unit_roundoff
+from oracles.tolerance import precision_name, precision_of, tolerance_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
 
@@ -96,17 +97,17 @@ def test_an_exact_zero_of_a_fused_kernel_has_rounding_of_its_own():
     import torch
 
     fused = torch_autograd(lambda z: torch.nn.functional.layer_norm(z, (1,)))
-    allowed = tolerance_at(
+    estimator = tolerance_at(
         [fused], {"z": np.array([[0.3], [7.0]])}, np.array([[1.0], [-2.0]]), "float64", fallback=fused
     )
-    assert np.all(allowed.estimate()["z"] > 0)
+    assert np.all(estimator.estimate()["z"] > 0)
 
 
 def test_a_rule_that_cannot_be_seen_into_shows_its_conditioning():
     opaque = Rule(lambda z: (np.sin(z), lambda d: {"z": d * np.cos(z)}))
-    allowed = tolerance_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).estimate()
-    assert np.all(allowed["z"] > 0)
-    assert np.all(allowed["output"] > 0)
+    tolerances = tolerance_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).estimate()
+    assert np.all(tolerances["z"] > 0)
+    assert np.all(tolerances["output"] > 0)
 
 
 def test_precisions():
@@ -120,7 +121,7 @@ def test_precisions():
 
 
 def test_what_torch_does_in_place_is_shaken_too():
-    """torch.lstm applies its gates in place: a shaken copy of the operand must not swallow the result."""
+    """torch.lstm applies its gates in place: a perturbed copy of the operand must not swallow the result."""
     z, delta = RNG.standard_normal((3, 4)), RNG.standard_normal((4, 3))
 
     def in_place(z):
@@ -129,11 +130,11 @@ def test_what_torch_does_in_place_is_shaken_too():
     def anew(z):
         return ((z * 2).t() * 3).sigmoid()
 
-    found = [
+    estimators = [
         tolerance_at([torch_autograd(f)], {"z": z}, delta, "float32", fallback=Rule(None)) for f in (in_place, anew)
     ]
     for n in ("output", "z"):
-        assert np.array_equal(*(rounding.estimate()[n] for rounding in found))
+        assert np.array_equal(*(estimator.estimate()[n] for estimator in estimators))
 
 
 def equal_rows_torch(z, b):
@@ -177,7 +178,7 @@ def at_equal_rows():
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_rounding_in_the_backward_is_seen_where_noise_in_the_forward_saturates(name):
-    """A batch of equal rows has no variance: shaken it has some, tanh is flat at once, and nothing behind it moves."""
+    """A batch of equal rows has no variance. Perturbed it has some, tanh saturates, and hides its own perturbation."""
     primals, delta = at_equal_rows()
     subject = manual(equal_rows_forward, equal_rows_backward)
     error = np.abs(subject(**primals)[1](delta)["b"])  # shifting every row alike moves nothing: it is 0

@@ -10,9 +10,10 @@ import manual_bp as m
 from oracles.adapters.functions import manual_layer, manual_loss
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
-from oracles.exact.ball_arithmetic import enclosure_and_radius, rounding_radius
+from oracles.constants import MORE_SAMPLES
+from oracles.exact.ball_arithmetic import certified_enclosures
 from oracles.rule import as_tuple
-from oracles.tolerance import MORE_SAMPLES, named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
@@ -62,10 +63,10 @@ def test_all_of_manual_bp_is_within_the_radius(dtype, n, k, seed, magnitude):
         primals = {name: (rng.standard_normal(s) * magnitude).astype(dtype) for name, s in shapes.items()}
         y, pullback = subject(**primals)
         delta = np.asarray(rng.standard_normal(np.shape(y))).astype(dtype)
-        truth, radius = enclosure_and_radius(subject, primals, delta, dtype)
+        exact = certified_enclosures(subject, primals, delta, dtype)
         for name, value in named_outputs(as_tuple(np.asarray(y)), pullback(delta)).items():
-            error = np.abs(value.astype(np.float64) - truth[name].mid)
-            assert np.all(error <= radius[name]), (subject.name, name, np.max(error / radius[name]))
+            error = np.abs(value.astype(np.float64) - exact[name].mid)
+            assert np.all(error <= exact[name].rounding), (subject.name, name, np.max(error / exact[name].rounding))
 
 
 def layer_norm_torch(z, g):
@@ -94,26 +95,27 @@ def test_torch_is_within_the_radius(n, seed, shift):
     for f, reference, primals in points:
         y, pullback = torch_autograd(reference)(**primals)
         delta = rng.standard_normal(y.shape)
-        truth, radius = enclosure_and_radius(rule(f), primals, delta, "float64")
+        exact = certified_enclosures(rule(f), primals, delta, "float64")
         for name, value in named_outputs(as_tuple(y), pullback(delta)).items():
-            assert np.all(np.abs(value - truth[name].mid) <= radius[name]), (f.__name__, name)
+            assert np.all(np.abs(value - exact[name].mid) <= exact[name].rounding), (f.__name__, name)
 
 
 def test_the_usual_backward_of_a_saturated_tanh_is_beyond_the_radius():
     z = np.array([8.0, 9.5, -12.0], np.float32)
-    truth, radius = enclosure_and_radius(rule(lambda z: np.tanh(z)), {"z": z}, np.ones(3, np.float32), "float32")
+    exact = certified_enclosures(rule(lambda z: np.tanh(z)), {"z": z}, np.ones(3, np.float32), "float32")
     usual = 1 - np.tanh(z) ** 2
-    assert np.all(np.abs(usual - truth["z"].mid) > 10 * radius["z"])
-    kept = m.Tanh().derivative(z)
-    assert np.all(np.abs(kept - truth["z"].mid) <= radius["z"])
+    assert np.all(np.abs(usual - exact["z"].mid) > 10 * exact["z"].rounding)
+    stable = m.Tanh().derivative(z)
+    assert np.all(np.abs(stable - exact["z"].mid) <= exact["z"].rounding)
 
 
 def test_a_comparison_that_rounding_can_turn_counts_both_ways():
     z, W = np.array([[1.0, -1.0]]), np.array([[0.1], [0.1 + 1e-9]])
-    radius = rounding_radius(rule(lambda z, W: np.maximum(z @ W, 0)), {"z": z, "W": W}, np.ones((1, 1)), "float32")
-    assert np.all(radius["W"] >= 1)
-    fine = rounding_radius(rule(lambda z, W: np.maximum(z @ W, 0)), {"z": z, "W": W}, np.ones((1, 1)), "float64")
-    assert np.all(fine["W"] < 1e-14)
+    subject, primals = rule(lambda z, W: np.maximum(z @ W, 0)), {"z": z, "W": W}
+    coarse = certified_enclosures(subject, primals, np.ones((1, 1)), "float32")
+    assert np.all(coarse["W"].rounding >= 1)
+    fine = certified_enclosures(subject, primals, np.ones((1, 1)), "float64")
+    assert np.all(fine["W"].rounding < 1e-14)
 
 
 def softmax_jax(z):
@@ -135,9 +137,11 @@ def test_the_radius_and_the_injected_noise_are_consistent(f, reference, precisio
     pytest.importorskip("jax")
     primals = {"z": N((3, 5))} | ({"g": N(5)} if f is layer_norm else {})
     delta, implementation = N((3, 5)), jax_vjp(reference)
-    radius = rounding_radius(rule(f), primals, delta, precision)
-    allowed = tolerance_at([implementation], primals, delta, precision, fallback=implementation).estimate(MORE_SAMPLES)
-    assert radius.keys() == allowed.keys()
-    for name in radius:
-        ratio = np.median(radius[name] / allowed[name])
+    exact = certified_enclosures(rule(f), primals, delta, precision)
+    tolerances = tolerance_at([implementation], primals, delta, precision, fallback=implementation).estimate(
+        MORE_SAMPLES
+    )
+    assert exact.keys() == tolerances.keys()
+    for name in exact:
+        ratio = np.median(exact[name].rounding / tolerances[name])
         assert 1 / 16 < ratio < 4, (name, ratio)

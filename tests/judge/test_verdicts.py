@@ -6,6 +6,7 @@ import torch
 
 import oracles
 from oracles import Disagreement, Verdict
+from oracles.decision import decisions
 from oracles.decision.judge import judge
 
 RNG = np.random.default_rng(4)
@@ -117,7 +118,7 @@ def test_a_coarser_dtype_returned_is_seen():
         lambda z, W: (z @ W, (z, W)), lambda c, d: {"z": (d @ c[1].T).astype(np.float32), "W": c[0].T @ d}
     )
     assert verdict_of(subject, POINT, [DENSE]) is Verdict.UNSTABLE
-    small = {"z": np.ones((2, 2)), "W": np.ones((2, 2))}  # every value is exact in float32, and it is still seen
+    small = {"z": np.ones((2, 2)), "W": np.ones((2, 2))}  # every value is exact in float32, and it is still refused
     assert verdict_of(subject, small, [DENSE], delta=np.ones((2, 2))) is Verdict.UNSTABLE
 
 
@@ -169,10 +170,10 @@ def test_ball_arithmetic_proves_what_torch_and_jax_miss():
     assert all(f.verdict is Verdict.AGREES for f in exact)
 
     missing = oracles.manual(lambda z: (np.expm1(z), z), lambda z, d: {"z": d * (np.expm1(z) + 1)}, name="expm1")
-    told = oracles.check(missing, {"z": np.array([-40.0])}, against=against)
-    assert told.verdict is Verdict.UNSTABLE
-    assert not told.refuses  # torch and JAX lose as much
-    assert any("loses as much" in f.evidence.reason for f in told.findings)
+    result = oracles.check(missing, {"z": np.array([-40.0])}, against=against)
+    assert result.verdict is Verdict.UNSTABLE
+    assert not result.refuses  # torch and JAX lose as much
+    assert any("loses as much" in f.evidence.reason for f in result.findings)
 
 
 def test_the_exact_value_settles_a_conflict_between_oracles():
@@ -220,3 +221,56 @@ def test_a_reference_that_approximates_is_a_conflict_and_no_bug():
         lambda z, d: {"z": (1 + 1e-12) * d / (1 + np.exp(-z))},
     )
     assert verdict_of(slightly_off, point, [oracles.torch_autograd(torch.nn.functional.softplus)]) is Verdict.WRONG
+
+
+def coarser(cache, d):
+    return {"z": (d @ cache[1].T).astype(np.float32), "W": cache[0].T @ d}
+
+
+def softplus(z):
+    return np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0), z
+
+
+def deviation(x):
+    mean, square = x.mean(), (x * x).mean()
+    return np.sqrt(square - mean * mean), (x, mean, np.sqrt(square - mean * mean))
+
+
+SHIFTED = oracles.torch_autograd(lambda z, W: z @ W + 1e-6 * (z.sum() - z.detach().sum()), name="another torch")
+DECIDED = {
+    "coarser_dtype": (oracles.manual(lambda z, W: (z @ W, (z, W)), coarser), POINT, [DENSE]),
+    "kink": (at_zero(0.5), KINKED, [oracles.torch_autograd(relu)]),
+    "certified_by_ball_arithmetic": (dense(), POINT, [DENSE, SHIFTED]),
+    "primals_differ_slightly": (
+        oracles.manual(softplus, lambda z, d: {"z": d / (1 + np.exp(-z))}),
+        {"z": np.array([-3.0, 0.5, 25.0])},
+        [oracles.torch_autograd(torch.nn.functional.softplus)],
+    ),
+    "wrong_formula": (dense(factor=2.0), POINT, [DENSE]),
+    "right_in_coarser_precision": (dense("float32"), POINT, [DENSE]),
+    "loses_digits": (
+        oracles.manual(deviation, lambda c, d: {"x": d * (c[0] - c[1]) / (len(c[0]) * c[2])}),
+        {"x": 1e6 + np.random.default_rng(4).standard_normal(6)},
+        [oracles.torch_autograd(lambda x: (x - x.mean()).square().mean().sqrt())],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_each_decision_ends_a_judgement(name, monkeypatch):
+    endings = set()
+
+    def recorded(decision):
+        def decide(comparison):
+            outcome = decision(comparison)
+            if isinstance(outcome, list) and comparison.refusing:
+                endings.add(decision.__name__)
+            return outcome
+
+        return decide
+
+    monkeypatch.setattr(decisions, "DECISIONS", tuple(map(recorded, decisions.DECISIONS)))
+    subject, primals, against = DECIDED[name]
+    y, _ = subject(**primals)
+    judge(subject, primals, np.ones(np.shape(y)) * 1.25, against)
+    assert name in endings

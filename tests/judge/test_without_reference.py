@@ -82,30 +82,30 @@ def test_wrong_ones_do_not(name):
     forward, backward = PAIRS[name]
 
     def wrong(cache, delta):
-        found = {n: g for n, g in backward(cache, delta).items() if g is not None}
-        n = next(iter(found))
-        return found | {n: found[n] * (1 + 1e-6)}
+        cotangents = {n: g for n, g in backward(cache, delta).items() if g is not None}
+        n = next(iter(cotangents))
+        return cotangents | {n: cotangents[n] * (1 + 1e-6)}
 
     with pytest.raises(Disagreement) as refused:
         oracles.check(oracles.manual(forward, wrong), point(name, 0, "float64"))
     assert refused.value.verdict is Verdict.WRONG
 
 
-def test_the_allowance_is_that_of_the_subjects_own_operations():
+def test_the_tolerance_is_that_of_the_subjects_own_operations():
     """Where 1 − y² cancels, its rounding is far larger than what moving the inputs shows."""
     x = {"z": np.array([15.0])}
     subject = oracles.manual(lambda z: (np.tanh(z), np.tanh(z)), lambda y, d: {"z": d * (1 - y * y)})
-    allowed = tolerance_at([], x, np.ones(1), "float64", fallback=subject).estimate(16)["z"]
-    assert allowed > 2.0**-54
+    tolerance = tolerance_at([], x, np.ones(1), "float64", fallback=subject).estimate(16)["z"]
+    assert tolerance > 2.0**-54
 
 
-def test_functions_that_compute_past_the_ufuncs_are_shaken_too():
+def test_functions_that_compute_past_the_ufuncs_are_perturbed_too():
     a = perturbed_array(np.ones((3, 3)), Perturbation(np.random.default_rng(0), 1e-3))
     computed = (np.tensordot(a, a, 1), np.einsum("ij,jk", a, a), a.dot(a), np.kron(a, a), a @ a, a.sum(0), np.cumsum(a))
     exact = np.ones((3, 3))
     plain = (exact @ exact, exact @ exact, exact @ exact, np.kron(exact, exact), exact @ exact, exact.sum(0))
-    for got, want in zip(computed, (*plain, np.cumsum(exact)), strict=True):
-        assert np.any(np.asarray(got) != want)
+    for value, plain_value in zip(computed, (*plain, np.cumsum(exact)), strict=True):
+        assert np.any(np.asarray(value) != plain_value)
     for moved in (np.concatenate([a, a]), np.where(a > 0, a, 0.0), a.T, -a, np.maximum(a, 0.0)):
         assert np.all(np.abs(np.asarray(moved)) == 1.0)
 

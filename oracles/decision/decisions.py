@@ -1,0 +1,328 @@
+"""How one array of the subject is accepted or refused: an ordered table of decisions.
+
+`decide` applies `DECISIONS` one after another. Each is a function of a `Comparison`. It either ends the judgement with
+findings, or returns the comparison for the next decision, with what it learned: more samples of rounding, certified
+enclosures. The order matters: what explains a difference without a defect comes first, and WRONG is what is left.
+
+docs/verdicts.md has the same table in words. Errors of type, shape and dtype come before all of these, in
+`oracles.decision.type_errors`: values can only be compared where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from oracles.constants import (
+    ARBITER_INPUTS,
+    FIRST_SAMPLES,
+    LAST_SAMPLES,
+    MORE_SAMPLES,
+    RESAMPLED_SHARE,
+    SECOND_SAMPLES,
+)
+from oracles.decision.comparison import EXACT, Comparison, certified_enclosures, value_and_radius
+from oracles.decision.kinks import is_subgradient
+from oracles.decision.precision import (
+    formula_is_right,
+    frameworks_lose,
+    half_of_the_digits,
+    lost_digits,
+    right_up_to,
+)
+from oracles.rule import Enclosure, Rule, as_tuple
+from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, smallest_normal
+from oracles.verdict import Finding, Verdict
+
+Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
+# What a rule raises where it has no value: near the end of its domain.
+OUTSIDE_DOMAIN = (TypeError, ValueError, KeyError, FloatingPointError)
+
+
+def decide(comparison: Comparison) -> list[Finding]:
+    """Return one finding for every oracle: those of the first decision that is made."""
+    for decision in DECISIONS:
+        outcome = decision(comparison)
+        if isinstance(outcome, list):
+            return outcome
+        comparison = outcome
+    raise AssertionError("the last decision always ends the judgement")
+
+
+def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
+    """Accept an array if every entry is within its tolerance.
+
+    Question: is it, under up to `MORE_SAMPLES` samples of rounding?
+    Consequence: AGREES. For an oracle whose tolerance reaches every entry's own size, VACUOUS (KINK if a kink is the
+    reason). For an oracle that certifies lost digits, UNSTABLE. A dtype coarser than the primals' is left to the next
+    decision.
+    """
+    for samples in (FIRST_SAMPLES, SECOND_SAMPLES, MORE_SAMPLES):
+        comparison = comparison.with_samples(samples)
+        if not comparison.refusing:
+            break
+    if comparison.refusing or is_coarser(comparison.actual.dtype, precision_of(comparison.setting.primals)):
+        return comparison
+    return [lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers]
+
+
+def coarser_dtype(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse an array of a coarser dtype than the primals, unless that precision is declared.
+
+    Question: is the dtype coarser?
+    Consequence: UNSTABLE if the array is right up to that dtype, else WRONG. In the declared precision, AGREES if no
+    oracle refuses it.
+    """
+    primals_dtype, returned = precision_of(comparison.setting.primals), comparison.actual.dtype
+    estimator = comparison.estimator
+    if not is_coarser(returned, primals_dtype):
+        return comparison
+    if returned.name == estimator.precision:
+        return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
+    coarse = _tolerance_in(comparison, returned.name)
+    reason = f"dtype {returned}, expected {primals_dtype}"
+    if coarse.refusing:
+        return coarse.findings(Verdict.WRONG, reason=reason, by_all=True)
+    reason += f"; right up to {returned}: declare precision={returned.name!r}, or compute in {primals_dtype}"
+    return coarse.findings(Verdict.UNSTABLE, reason=reason, by_all=True)
+
+
+def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
+    """Draw more samples where rounding can move a refused entry by about its own size.
+
+    Question: do `LAST_SAMPLES` samples explain the difference? Such a deviation varies much from sample to sample, so a
+    few bound it badly.
+    Consequence: AGREES. If not, the decisions below use the tolerance of all these samples.
+    """
+    expected, refused, tolerance = comparison.expected, comparison.refused, comparison.tolerance
+    if not np.any((tolerance >= np.abs(expected) * RESAMPLED_SHARE)[refused] & (tolerance > 0)[refused]):
+        return comparison
+    comparison = comparison.with_samples(LAST_SAMPLES)
+    return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
+
+
+def kink(comparison: Comparison) -> list[Finding] | Comparison:
+    """Accept a subgradient at a point without a derivative, unless another one is declared.
+
+    Question: do the gradients nearby jump at every refused entry, and is the cotangent in their convex hull?
+    Consequence: AGREES if no reference refuses it, since ball arithmetic then followed another branch. Else KINK, which
+    refuses only where the oracles' choice is declared (and AGREES even there if `LAST_SAMPLES` samples explain the
+    difference).
+    """
+    subgradient = _is_subgradient(comparison)
+    if not subgradient:
+        return replace(comparison, kink_nearby=subgradient is False)
+    if not set(comparison.refusing) & {o.name for o in comparison.references}:
+        reason = "no derivative here; the balls follow another branch"
+        return comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
+    if comparison.declared_kinks:
+        reason = "no derivative here; another subgradient than the declared one"
+        return _unless_rounding(comparison, Verdict.KINK, reason)
+    reason = "no derivative here; a subgradient, and none is declared"
+    return comparison.findings(Verdict.KINK, refuses=False, reason=reason)
+
+
+def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comparison:
+    """Accept a cotangent that ball arithmetic certifies.
+
+    Question: is every entry within its tolerance of the certified enclosure? The balls enclose the derivative of the
+    subject's own primal. So they count only where that primal has a reference's value, and never for the output itself.
+    Consequence: AGREES, and the reason names the oracles that are off. If not, the enclosure is the expected value of
+    the decisions below.
+    """
+    certified = _certified(comparison)
+    answers = dict(comparison.answers)
+    own = answers.pop(EXACT, None)
+    enclosure = None if comparison.references else own
+    if comparison.is_cotangent and _same_function(comparison, certified):
+        enclosure = certified.get(comparison.name)
+    if enclosure is not None:
+        answers[EXACT] = enclosure
+    comparison = replace(comparison, answers=answers, certified=certified)
+    if enclosure is None or EXACT in comparison.refusing:
+        return comparison
+    reason = f"ball arithmetic proves the subject right, and {', '.join(comparison.refusing)} off"
+    findings = comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
+    # The subject's error is what it differs from the truth; the rest of the difference is the oracle's.
+    own_ratio = float(np.max(comparison.ratios[EXACT], initial=0.0))
+    return [replace(f, ratio=own_ratio) if f.ratio > 1 else f for f in findings]
+
+
+def oracles_contradict(comparison: Comparison) -> list[Finding] | Comparison:
+    """Blame the oracles if they contradict one another, and no certified enclosure arbitrates.
+
+    Question: do two oracles differ by more than rounding in float64 explains?
+    Consequence: ORACLES_CONFLICT.
+    """
+    if EXACT in comparison.answers:
+        return comparison
+    tolerance = _tolerance_in(comparison, "float64").tolerance
+    # All oracles are evaluated in float64, whatever the subject computes in.
+    parts = [value_and_radius(answer) for answer in comparison.answers.values()]
+    for i, (a, radius_a) in enumerate(parts):
+        for b, radius_b in parts[:i]:
+            if np.any(np.abs(a - b) > tolerance + radius_a + radius_b):
+                return comparison.findings(Verdict.ORACLES_CONFLICT, reason="the oracles contradict one another here")
+    return comparison
+
+
+def primals_differ_slightly(comparison: Comparison) -> list[Finding] | Comparison:
+    """Blame neither side if the subject and the reference compute slightly different functions.
+
+    Question: is the subject certified for its own primal, and does the certified value agree with the reference in more
+    than half of its digits?
+    Consequence: ORACLES_CONFLICT. torch's softplus is the identity from 20 on, which is off by 1e-13, and neither side
+    has a bug.
+    """
+    enclosure = comparison.certified.get(comparison.name)
+    if enclosure is None or not comparison.references:
+        return comparison
+    expected, _ = value_and_radius(comparison.answers[comparison.references[0].name])
+    consistent = np.abs(comparison.value - enclosure.mid) <= comparison.tolerance + enclosure.radius
+    close = np.abs(enclosure.mid - expected) <= half_of_the_digits("float64") * np.abs(expected)
+    if not np.all((consistent & close)[comparison.refused]):
+        return comparison
+    reason = (
+        "the subject is right for its own primal, by ball arithmetic, and that differs from the reference in its "
+        "last digits: one of the two approximates"
+    )
+    return comparison.findings(Verdict.ORACLES_CONFLICT, reason=reason)
+
+
+def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse a formula whose error no precision reduces.
+
+    Question: does the error stay when the subject's own code runs in exact arithmetic, or in a finer precision?
+    Consequence: WRONG.
+    """
+    right = formula_is_right(comparison)
+    return wrong(comparison) if right is False else replace(comparison, right_formula=right)
+
+
+def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Comparison:
+    """Name the coarser precision in which something is computed.
+
+    Question: is the whole array right up to that precision, with errors that look like its rounding?
+    Consequence: UNSTABLE. The subject should compute finer, or declare that precision.
+    """
+    reason = right_up_to(comparison.value, comparison.expected, comparison.tolerance, comparison.estimator.precision)
+    return _unstable(comparison, reason) if reason else comparison
+
+
+def loses_digits(comparison: Comparison) -> list[Finding] | Comparison:
+    """Tell a right formula that loses digits from a wrong one.
+
+    Question: does the error of the subject's own code shrink with the precision?
+    Consequence: UNSTABLE.
+    """
+    if not comparison.right_formula:
+        return comparison
+    return _unstable(comparison, "the error shrinks with the precision: the formula is right and loses digits")
+
+
+def wrong(comparison: Comparison) -> list[Finding]:
+    """Refuse what nothing above explains.
+
+    Consequence: WRONG.
+    """
+    reason = "a kink is near, and this is no subgradient" if comparison.kink_nearby else ""
+    return comparison.findings(Verdict.WRONG, reason=reason)
+
+
+DECISIONS: tuple[Decision, ...] = (
+    # Most arrays end here.
+    within_tolerance,
+    # In its own dtype the array may be right, and then no other decision is needed.
+    coarser_dtype,
+    # The tolerance itself is the first suspect: it comes from samples.
+    within_more_samples,
+    # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
+    kink,
+    # Before the oracles are compared: a certified value shows which of them is off.
+    certified_by_ball_arithmetic,
+    oracles_contradict,
+    # Before the formulas are tested: here both are right.
+    primals_differ_slightly,
+    # Before the precisions: a small error of a formula may look like float32's rounding.
+    wrong_formula,
+    # Before `loses_digits`, since it says which precision to declare.
+    right_in_coarser_precision,
+    loses_digits,
+    wrong,
+)
+
+
+def _tolerance_in(comparison: Comparison, precision: str) -> Comparison:
+    """Return the comparison under the tolerance of another precision."""
+    point = comparison.estimator
+    estimator = ToleranceEstimator(point.sources, point.primals, point.delta, precision)
+    return replace(comparison, tolerance=estimator.estimate(MORE_SAMPLES)[comparison.name])
+
+
+def _unless_rounding(comparison: Comparison, verdict: Verdict, reason: str, *, refuses: bool = True) -> list[Finding]:
+    """Return findings with the verdict, or AGREES if `LAST_SAMPLES` explain it: few samples may cross a kink nearby."""
+    resampled = comparison.with_samples(LAST_SAMPLES)
+    if not resampled.refusing:
+        return resampled.findings(Verdict.AGREES, refuses=False)
+    return comparison.findings(verdict, refuses=refuses, reason=reason)
+
+
+def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
+    """Return UNSTABLE findings, with what the frameworks' own backwards lose.
+
+    Where no framework can be asked whether it loses as many digits, the finding refuses the subject only if an entry
+    loses more than half of the largest entry's digits: what cancels in a small entry, cancels in every evaluation.
+    """
+    expected = comparison.expected
+    error = np.abs(comparison.value - expected)
+    reason += frameworks_lose(comparison.name, error, expected, comparison.references, comparison.setting)[0]
+    grave = error > half_of_the_digits(comparison.estimator.precision) * np.max(np.abs(expected), initial=0.0)
+    refuses = bool(comparison.references) or bool(np.any(grave & comparison.refused))
+    return _unless_rounding(comparison, Verdict.UNSTABLE, reason, refuses=refuses)
+
+
+def _is_subgradient(comparison: Comparison) -> bool | None:
+    """Return whether a cotangent is a subgradient; ``None`` where no kink is near."""
+    if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
+        return None
+    expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
+    point = comparison.estimator
+    try:
+        return is_subgradient(
+            comparison.name,
+            comparison.value,
+            expected,
+            next(iter(comparison.references), comparison.setting.subject),
+            point.primals,
+            point.delta,
+            comparison.tolerance,
+            smallest_normal(point.precision),
+        )
+    except OUTSIDE_DOMAIN:
+        return None
+
+
+def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:
+    """Return certified enclosures of the subject's own primal; empty where it has many inputs or does not run."""
+    point = comparison.estimator
+    if sum(np.size(a) for a in point.primals.values()) > ARBITER_INPUTS:
+        return {}
+    return certified_enclosures(comparison.setting.subject, point.primals, point.delta, point.precision)
+
+
+def _same_function(comparison: Comparison, certified: Mapping[str, Enclosure]) -> bool:
+    """Return whether the subject's primal, in exact arithmetic, has a reference's value at the point."""
+    point = comparison.estimator
+    tolerances = point.estimate(MORE_SAMPLES)
+
+    def matches(reference: Rule) -> bool:
+        outputs = named_outputs(as_tuple(reference(**point.primals)[0]), {})
+        return all(
+            n in certified and np.all(np.abs(certified[n].mid - y) <= tolerances[n] + certified[n].radius)
+            for n, y in outputs.items()
+        )
+
+    return not comparison.references or any(map(matches, comparison.references))
