@@ -17,6 +17,7 @@ from oracles.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 VERDICTS = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
 DERIVATION = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -147,11 +148,11 @@ def test_the_two_commands_are_marked():
 
 
 def test_map_names_what_exists():
-    paths, room = [], ""
-    for line in _after("map").splitlines():
+    paths, folder = [], ""
+    for line in _after("map", ARCHITECTURE).splitlines():
         if not line.startswith("```"):
-            room = room if line.startswith("  ") else line.split()[0]
-            paths.append(room + line.split()[0] if line.startswith("  ") else room)
+            folder = folder if line.startswith("  ") else line.split()[0]
+            paths.append(folder + line.split()[0] if line.startswith("  ") else folder)
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
