@@ -23,7 +23,8 @@ from oracles.origin import raised_at
 from oracles.point import check as judged
 from oracles.registry import Case, entries_for
 from oracles.report.disagreement import Disagreement
-from oracles.report.text import REPRODUCE, document
+from oracles.report.document import document
+from oracles.report.text import REPRODUCE
 from oracles.rule import ReferenceFailed, Rule, with_dtype
 from oracles.search import Tally, search
 from oracles.tolerance import precision_of

@@ -22,7 +22,7 @@ from oracles.interrupts import remembered
 from oracles.origin import raised_at
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement
-from oracles.report.text import number
+from oracles.report.document import number
 from oracles.search import Tally, search, searches
 from oracles.verdict import Verdict
 from oracles.versions import versions

@@ -1,117 +1,150 @@
-"""A refused cotangent, and the experiments that may be made on it: the same call with another delta, other primals.
+"""The refused call, and the experiments that a diagnosis must survive.
 
-A pattern seen once on a small array may be luck. So whatever diagnosis claims must hold again, entry by entry and
-within what rounding allows there, at a second random delta, and where that shows nothing new at shuffled primals.
+A pattern that holds once on a small array may be a coincidence. So a diagnosis must hold again, in every entry within
+the tolerance there, at a second random delta, and where another delta shows nothing new, at shuffled primals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import cache, cached_property, partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from oracles.rule import Array, Enclosure, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.diagnosis.constants import EXPERIMENT_SAMPLES, LONE_ENTRY_FACTOR, SEED
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Enclosure,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+    with_dtype,
+)
 from oracles.tolerance import named_outputs, tolerance_at
 
-SAMPLES = 5  # of rounding, for each experiment
-SEED = 20_111  # no drawn delta of the judge's: a second delta must be another one
-PLAUSIBLE = 1 / 8  # a guess farther off than this, in norm, is not worth the cost of a tolerance
+T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """The oracle's cotangent for some delta, and its tolerance, which is computed when called."""
+
+    value: Array
+    tolerance: Callable[[], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One call of subject and oracle.
+    """One call of the subject and of the oracle at the same point.
 
     Attributes:
-        got: the subject's answer.
-        answers: the oracle's outputs and cotangents by name; ``want`` is the one in question.
-        rooms: how far rounding may move each of the answers.
-        pull: the oracle's cotangent at these primals for another delta, and how far rounding may move that one.
+        name: the primal whose cotangent is examined, or "output".
+        actual: what the subject returned for it.
+        primals, delta: the point.
+        answers: the oracle's outputs and cotangents by name.
+        tolerances: computes the tolerance of each answer.
+        pull_back: computes the oracle's cotangent at the same primals for another delta.
     """
 
     name: str
-    got: Any
+    actual: Array
     primals: Primals
-    delta: Any
+    delta: Output
     answers: Mapping[str, Array]
-    rooms: Callable[[], Mapping[str, Array]]
-    pull: Callable[[Any], tuple[Array, Callable[[], Array]]]
+    tolerances: Callable[[], Mapping[str, Array]]
+    pull_back: Callable[[Output], Answer]
 
     @property
-    def want(self) -> Array:
-        """The oracle's answer."""
+    def expected(self) -> Array:
+        """What the oracle returned."""
         return self.answers[self.name]
 
     @property
-    def allowed(self) -> Array:
-        """How far rounding may move each entry of ``want``."""
-        return self.rooms()[self.name]
+    def tolerance(self) -> Array:
+        """The tolerance of each entry of ``expected``."""
+        return self.tolerances()[self.name]
 
     @property
     def error(self) -> Array:
-        """What the subject has too much."""
-        return np.asarray(self.got - self.want)
+        """Actual minus expected."""
+        return np.asarray(self.actual - self.expected)
 
     @property
     def wrong(self) -> Array:
-        """Where the subject is refused: NaN is, and all of another shape."""
-        if np.shape(self.got) != self.want.shape:
-            return np.ones(self.want.shape, bool)
-        return np.asarray(~(np.abs(self.error) <= self.allowed))
+        """Mask of the refused entries: NaN is refused, and every entry of an array of another shape."""
+        if np.shape(self.actual) != self.expected.shape:
+            return np.ones(self.expected.shape, bool)
+        return np.asarray(~(np.abs(self.error) <= self.tolerance))
 
     @property
-    def telling(self) -> Array:
-        """Where anything is to be seen: the other entries are zero as far as rounding goes."""
-        return self.wrong | (np.abs(self.want) > self.allowed)
+    def informative(self) -> Array:
+        """Mask of the entries that can contradict a pattern: wrong ones, and those that rounding cannot make zero."""
+        return self.wrong | (np.abs(self.expected) > self.tolerance)
 
     @property
-    def y(self) -> list[Array]:
+    def outputs(self) -> list[Array]:
         """The oracle's outputs."""
         return [a for n, a in self.answers.items() if n.split("[")[0] == "output"]
+
+    @property
+    def known_arrays(self) -> dict[str, Array]:
+        """The arrays that a backward pass has at hand, by what a report calls them."""
+        primals = {n: np.asarray(a) for n, a in self.primals.items() if is_differentiable(a)}
+        return {**primals, **({"the output": self.outputs[0]} if len(self.outputs) == 1 else {})}
+
+    def reference_counts(self, index: str) -> Array:
+        """Return how often an integer primal references each row of ``expected``."""
+        rows = len(self.expected)
+        return np.bincount(self.primals[index].ravel() % rows, minlength=rows)
 
 
 Relation: TypeAlias = Callable[[Trial], bool]
 
 
-def fits(got: Any, want: Array, room: Array) -> bool:
-    """Return whether two arrays have one shape and agree within a finite room in every entry; NaN never does."""
-    same = np.shape(got) == np.shape(want) and bool(np.all(np.isfinite(room)))
-    return same and bool(np.all(np.abs(got - want) <= room))
+def result_or_none(evaluate: Callable[[], T]) -> T | None:
+    """Return the result of an evaluation, or ``None`` if it raises."""
+    try:
+        return evaluate()
+    except Exception:  # Subjects and oracles run here where nobody tried them, and raise anything; that shows nothing.
+        return None
 
 
-def spreads(shape: tuple[int, ...], over: tuple[int, ...]) -> bool:
-    """Return whether an array of one shape can be broadcast to another."""
-    return len(shape) <= len(over) and all(n in (1, m) for n, m in zip(shape[::-1], over[::-1], strict=False))
+def evaluate(rule: Rule, primals: Primals, delta: Output) -> dict[str, Any]:
+    """Return the outputs and cotangents of a rule by name."""
+    y, pullback = rule(**primals)
+    return named_outputs(as_tuple(y), dict(pullback(delta)))
 
 
-def near(got: Array, want: Array) -> bool:
-    """Return whether two arrays of one shape are close enough to look closer; no verdict rests on it."""
-    return np.shape(got) == np.shape(want) and bool(np.linalg.norm(got - want) <= PLAUSIBLE * np.linalg.norm(got))
+def midpoint(answer: Array | Enclosure) -> Array:
+    """Return an oracle's answer in float64, without its radius."""
+    return np.asarray(answer.mid if isinstance(answer, Enclosure) else answer, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Symptoms:
-    """What diagnosis goes by.
+    """A refused array, and the means to make experiments.
 
     Attributes:
         name: the primal whose cotangent is refused, or "output".
-        got: what the subject returned, of any shape; ``None`` where it is missing.
-        want, allowed: the oracle's value in float64, and how far rounding may move each entry of it.
+        actual: what the subject returned, of any shape; ``None`` where it is missing.
+        expected, tolerance: the oracle's value in float64, and the tolerance of each entry.
         primals, delta: the point, floating arrays in float64.
-        subject, oracle: the two rules, to make experiments with.
-        primal_agrees: whether the subject's output agreed with the oracle's.
-        precision: what the subject computes in.
+        subject, oracle: the two rules.
+        primal_agrees: whether the subject's output agrees with the oracle's.
+        precision: the precision in which the subject computes.
     """
 
     name: str
-    got: Array | None
-    want: Array
-    allowed: Array
-    primals: Mapping[str, Array]
-    delta: Array | tuple[Array, ...]
+    actual: Array | None
+    expected: Array
+    tolerance: Array
+    primals: Primals
+    delta: Output
     subject: Rule
     oracle: Rule
     primal_agrees: bool
@@ -119,115 +152,118 @@ class Symptoms:
 
     @property
     def is_output(self) -> bool:
-        """Whether the forward pass is in question, on which delta has no influence."""
+        """Whether an output is refused: delta has no influence on it."""
         return self.name.split("[")[0] == "output"
 
-    @cached_property
-    def first(self) -> Trial:
-        """The refused call itself."""
-        trial = self.trial(self.got, self.primals, self.delta)
-        rooms = _once(lambda: {**trial.rooms(), self.name: self.allowed})
-        return replace(trial, answers={**trial.answers, self.name: self.want}, rooms=rooms)
+    @property
+    def has_expected_shape(self) -> bool:
+        """Whether the subject returned an array of the expected shape."""
+        return self.actual is not None and self.actual.shape == self.expected.shape
 
     @cached_property
-    def repeated(self) -> Trial | None:
+    def refusal(self) -> Trial:
+        """The refused call itself.
+
+        Raises:
+            ValueError: if the subject returned nothing.
+        """
+        if self.actual is None:
+            raise ValueError(f"refusal: expected an array for {self.name}, got none")
+        trial = self.compare(self.actual, self.primals, self.delta)
+        tolerances = cache(lambda: {**trial.tolerances(), self.name: self.tolerance})
+        return replace(trial, answers={**trial.answers, self.name: self.expected}, tolerances=tolerances)
+
+    @cached_property
+    def repetition(self) -> Trial | None:
         """The same call again, on contiguous copies."""
-        return self.at(self.primals, self.delta)
+        return self.evaluate_at(self.primals, self.delta)
 
     @cached_property
     def other_delta(self) -> Trial | None:
-        """The same primals under another, random delta."""
-        return self.at(self.primals, self.drawn_delta(0))
+        """The same primals with another, random delta."""
+        return self.evaluate_at(self.primals, self.draw_delta(0))
 
     @cached_property
-    def shuffled(self) -> Trial | None:
-        """The entries of every primal in another order, under yet another delta; lone entries become smaller."""
+    def shuffled_primals(self) -> Trial | None:
+        """The entries of every primal in another order, with a third delta; lone entries become smaller."""
         rng = np.random.default_rng(SEED + 1)
-        moved = {n: _shuffled(np.asarray(a), rng) for n, a in self.primals.items()}
-        return self.at(moved, self.drawn_delta(1))
+        primals = {n: _shuffle(np.asarray(a), rng) for n, a in self.primals.items()}
+        return self.evaluate_at(primals, self.draw_delta(1))
 
-    def always(self, holds: Relation) -> bool:
-        """Return whether a relation holds at the refused call and in the experiments that could contradict it."""
-        return all(trial is not None and _holds(holds, trial) for trial in self._trials())
+    def always(self, relation: Relation) -> bool:
+        """Return whether a relation holds at the refused call and in every experiment that could contradict it."""
+        return all(trial is not None and _holds(relation, trial) for trial in self._trials())
 
     def _trials(self) -> Iterator[Trial | None]:
-        yield self.first
+        yield self.refusal
         if not self.is_output:
             yield self.other_delta
-        if self.is_output or self.want.size == 1 or sum(np.size(d) for d in as_tuple(self.delta)) == 1:
-            yield self.shuffled
+        # An output does not depend on delta, and a single number times another delta may show the same factor again.
+        if self.is_output or self.expected.size == 1 or sum(np.size(d) for d in as_tuple(self.delta)) == 1:
+            yield self.shuffled_primals
 
-    def drawn_delta(self, k: int) -> Any:
-        """Draw the k-th signed delta in the shape of the given one; the 0-th starts with the opposite sign."""
+    def draw_delta(self, k: int) -> Output:
+        """Draw the k-th random delta in the shape of the refused one; the 0-th starts with the opposite sign."""
         rng = np.random.default_rng((SEED, k))
-        given = as_tuple(self.delta)
-        parts = [np.asarray(rng.standard_normal(np.shape(d))) for d in given]
-        if k == 0:
-            parts = [-p if p.size and p.flat[0] * np.ravel(d)[0] > 0 else p for p, d in zip(parts, given, strict=True)]
+        refused = as_tuple(self.delta)
+        parts = [np.asarray(rng.standard_normal(np.shape(d))) for d in refused]
+        if k == 0:  # an absolute value or a clipping at zero shows only if some sign changes
+            parts = [
+                -p if p.size and p.flat[0] * np.ravel(d)[0] > 0 else p for p, d in zip(parts, refused, strict=True)
+            ]
         return tuple(parts) if isinstance(self.delta, tuple) else parts[0]
 
-    def at(self, primals: Primals, delta: Any) -> Trial | None:
-        """Call subject and oracle at another point; ``None`` where either raises."""
-        dtype = self.got.dtype if self.got is not None and is_differentiable(self.got) else np.dtype(np.float64)
-        fed, fed_delta = with_dtype(_copied(primals), dtype), with_dtype(_copied(delta), dtype)
-        point, point_delta = with_dtype(_copied(fed), np.float64), with_dtype(_copied(fed_delta), np.float64)
-        try:
-            with np.errstate(all="ignore"):
-                y, pullback = self.subject(**fed)
-                got = named_outputs(as_tuple(y), {} if self.is_output else dict(pullback(fed_delta))).get(self.name)
-                return self.trial(None if got is None else np.asarray(got, np.float64), point, point_delta)
-        except Exception:  # whatever third-party code raises: an experiment that fails shows nothing
-            return None
+    def evaluate_at(self, primals: Primals, delta: Output) -> Trial | None:
+        """Call the subject and the oracle at another point; ``None`` where either raises or nothing is returned."""
+        return result_or_none(lambda: self._evaluate(primals, delta))
 
-    def trial(self, got: Array | None, primals: Primals, delta: Any) -> Trial:
-        """Hold an answer against the oracle's at a point."""
-        y, pullback = self.oracle(**primals)
+    def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
+        floating = self.actual is not None and is_differentiable(self.actual)
+        dtype = self.actual.dtype if self.actual is not None and floating else np.dtype(np.float64)
+        primals, delta = with_dtype(_contiguous_copy(primals), dtype), with_dtype(_contiguous_copy(delta), dtype)
+        # The oracle gets copies made before the call: the subject may write into its arguments.
+        point = with_dtype(_contiguous_copy(primals), np.float64)
+        point_delta = with_dtype(_contiguous_copy(delta), np.float64)
+        y, pullback = self.subject(**primals)
+        cotangents: Cotangents = {} if self.is_output else dict(pullback(delta))
+        actual = named_outputs(as_tuple(y), cotangents).get(self.name)
+        return None if actual is None else self.compare(np.asarray(actual, np.float64), point, point_delta)
+
+    def compare(self, actual: Array, primals: Primals, delta: Output) -> Trial:
+        """Evaluate the oracle at a point, and compare an array with its answer."""
+        y, pullback = self.oracle(**primals)  # the pullback is kept: it is asked about many other deltas
         answers = named_outputs(as_tuple(y), dict(pullback(delta)))
+        return Trial(
+            self.name,
+            actual,
+            primals,
+            delta,
+            {n: midpoint(a) for n, a in answers.items()},
+            cache(partial(self._tolerances, primals, delta, answers)),
+            partial(self._pull_back, pullback, primals),
+        )
 
-        def rooms(delta: Any, answers: Mapping[str, Any]) -> Mapping[str, Array]:
-            moved = tolerance_at([self.oracle], primals, delta, self.precision, fallback=self.subject).estimate(SAMPLES)
-            return {n: moved[n] + a.radius if isinstance(a, Enclosure) else moved[n] for n, a in answers.items()}
+    def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
+        estimator = tolerance_at([self.oracle], primals, delta, self.precision, fallback=self.subject)
+        estimate = estimator.estimate(EXPERIMENT_SAMPLES)
+        return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
 
-        def pull(other: Any) -> tuple[Array, Callable[[], Array]]:
-            answer = pullback(other)[self.name]
-            return _middle(answer), lambda: rooms(other, {self.name: answer})[self.name]
-
-        middles = {n: _middle(a) for n, a in answers.items()}
-        return Trial(self.name, got, primals, delta, middles, _once(lambda: rooms(delta, answers)), pull)
-
-
-def _holds(holds: Relation, trial: Trial) -> bool:
-    try:
-        with np.errstate(all="ignore"):
-            return trial.got is not None and holds(trial)
-    except Exception:  # the oracle refuses what the relation asks of it
-        return False
-
-
-def _middle(answer: Any) -> Array:
-    return np.asarray(answer.mid if isinstance(answer, Enclosure) else answer, np.float64)
+    def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Answer:
+        answer = pullback(delta)[self.name]
+        return Answer(midpoint(answer), lambda: self._tolerances(primals, delta, {self.name: answer})[self.name])
 
 
-def _copied(tree: Any) -> Any:
-    """Copy arrays into fresh contiguous memory: a subject may write into what it is given."""
+def _holds(relation: Relation, trial: Trial) -> bool:
+    return bool(result_or_none(lambda: relation(trial)))
+
+
+def _contiguous_copy(tree: Any) -> Any:
     if isinstance(tree, Mapping):
-        return {n: _copied(a) for n, a in tree.items()}
-    return tuple(map(_copied, tree)) if isinstance(tree, tuple) else np.array(tree, order="C", copy=True)
+        return {n: _contiguous_copy(a) for n, a in tree.items()}
+    return tuple(map(_contiguous_copy, tree)) if isinstance(tree, tuple) else np.array(tree, order="C", copy=True)
 
 
-def _shuffled(array: Array, rng: np.random.Generator) -> Array:
+def _shuffle(array: Array, rng: np.random.Generator) -> Array:
     if array.size == 1 and is_differentiable(array):
-        return np.asarray(array * 0.75)
+        return np.asarray(array * LONE_ENTRY_FACTOR)
     return np.asarray(rng.permutation(array.ravel()).reshape(array.shape))
-
-
-def _once(f: Callable[[], Mapping[str, Array]]) -> Callable[[], Mapping[str, Array]]:
-    """Put off an expensive answer until it is asked for, and remember it."""
-    kept: list[Mapping[str, Array]] = []
-
-    def remembered() -> Mapping[str, Array]:
-        if not kept:
-            kept.append(f())
-        return kept[0]
-
-    return remembered

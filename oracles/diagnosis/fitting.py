@@ -1,82 +1,83 @@
-"""For a declaration that does not fit: search for the one that would, and say it."""
+"""Find the declaration that would fit, where a subject does not keep to the one it declares."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from oracles.adapters.conventions import Declaration
+from oracles.decision.judge import cotangents_like, judge
+from oracles.diagnosis.constants import DECLARATION_DELTAS, FACTOR_SPREAD
+from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
 from oracles.finite_differences import finite_difference
-from oracles.rule import Array, Enclosure, Primals, Rule, as_tuple, with_dtype
-from oracles.tolerance import named_outputs
-from oracles.verdict import Result
-
-SAME = 2.0**-8  # factors of one array that differ by less are one factor: the judge decides on it
+from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
+from oracles.verdict import Result, Setting
 
 
 def fitting_declaration(result: Result) -> str:
     """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
-    from oracles.decision.judge import cotangents_like, judge
-
     setting = result.setting
     if setting is None or setting.subject.declared is None or not setting.oracles:
         return ""
-    subject, primals = setting.subject, setting.primals
-
-    def accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule]) -> bool:
-        try:
-            y, _ = rule(**primals)
-            fits = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
-            deltas = [setting.delta] * fits + cotangents_like(y, np.random.default_rng(0), 2)  # one sign alone may fit
-            return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
-        except Exception:  # whatever it was: this declaration does not fit
-            return False
-
-    told = subject.declared
-    for words, rule in told.alternatives(*_measured(result)):
-        if accepted(rule, primals, setting.oracles):
+    declaration: Declaration = setting.subject.declared
+    factors, slopes = _measure(declaration, result, setting)
+    for words, rule in declaration.alternatives(factors, slopes):
+        if _is_accepted(rule, setting.primals, setting.oracles, setting):
             return f"the declaration does not fit; {words} would"
-    for name in told.fused:
-        rule, point = told.unfused(name, primals)
-        if accepted(rule, point, (finite_difference(rule),)):
+    for name in declaration.fused:
+        rule, point = declaration.unfused(name, setting.primals)
+        if _is_accepted(rule, point, (finite_difference(rule),), setting):
             return f"the declaration does not fit: nothing is fused, this is the gradient of what becomes of {name}"
     return ""
 
 
-def _measured(result: Result) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what each cotangent is times the oracle's, where that is one number, and the slopes at declared kinks."""
-    setting = result.setting
-    assert setting is not None
-    told: Any = setting.subject.declared
-    try:
-        got = dict(setting.subject(**setting.primals)[1](setting.delta))
-        oracle = setting.oracles[0](**with_dtype(dict(setting.primals), np.float64))
-        want = named_outputs((), dict(oracle[1](with_dtype(setting.delta, np.float64))))
-    except Exception:
+def _is_accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule], setting: Setting) -> bool:
+    """Return whether the judge accepts a rule at a point, for the refused delta and for random ones."""
+
+    def accepted() -> bool:
+        y, _ = rule(**primals)
+        has_same_shape = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
+        deltas = [setting.delta] if has_same_shape else []
+        deltas += cotangents_like(y, np.random.default_rng(0), DECLARATION_DELTAS)
+        return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
+
+    return bool(result_or_none(accepted))
+
+
+def _measure(declaration: Declaration, result: Result, setting: Setting) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what each refused cotangent is times the oracle's, and the derivatives at the declared kinks.
+
+    Only what is one number for the whole array is returned.
+    """
+    wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
+    expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
+    if actual is None or expected is None:
         return {}, {}
     refused = {f.quantity for f in result.findings if f.refuses}
-    factors = {n: _one(np.asarray(got[n], np.float64), _middle(want[n])) for n in refused & got.keys() & want.keys()}
+    names = [n for n in setting.primals if n in refused and n in actual and n in expected]
+    factors = {n: _common_factor(np.asarray(actual[n], np.float64), midpoint(expected[n])) for n in names}
     slopes = {}
-    for n in told.kinks:
-        at, _ = told.at_kinks(n, setting.primals)
-        if n in got and np.shape(got[n]) == np.shape(setting.delta) and np.any(at):
-            slopes[n] = _one(np.asarray(got[n], np.float64)[at], np.asarray(setting.delta, np.float64)[at])
+    for n in declaration.kinks:
+        at_kink, _ = declaration.at_kinks(n, setting.primals)
+        if n in actual and np.shape(actual[n]) == np.shape(setting.delta) and np.any(at_kink):
+            cotangent, delta = np.asarray(actual[n], np.float64), np.asarray(setting.delta, np.float64)
+            slopes[n] = _common_factor(cotangent[at_kink], delta[at_kink])
     return {n: f for n, f in factors.items() if f is not None}, {n: s for n, s in slopes.items() if s is not None}
 
 
-def _one(got: Array, want: Array) -> float | None:
+def _common_factor(actual: Array, expected: Array) -> float | None:
     """Return the one factor between two arrays of a shape; ``None`` where there is none."""
-    if got.shape != want.shape:
+    if actual.shape != expected.shape:
         return None
-    seen = want != 0
-    factors = got[seen] / want[seen]
-    if not factors.size or not np.all(np.isfinite(factors)) or np.ptp(factors) > SAME * np.max(np.abs(factors)):
+    nonzero = expected != 0
+    quotients = actual[nonzero] / expected[nonzero]
+    if not quotients.size or not np.all(np.isfinite(quotients)):
         return None
-    found = float(np.median(factors))
-    near = float(f"{found:.6g}")  # 0.5, where rounding says 0.49999999; and 1/3 as it is
-    return near if abs(near - found) <= np.ptp(factors) else found
-
-
-def _middle(answer: Any) -> Array:
-    return np.asarray(answer.mid if isinstance(answer, Enclosure) else answer, np.float64)
+    spread = np.ptp(quotients)
+    if spread > FACTOR_SPREAD * np.max(np.abs(quotients)):
+        return None
+    median = float(np.median(quotients))
+    short = float(f"{median:.6g}")  # 0.5, where rounding gives 0.49999999; 1/3 has no short form and stays
+    return short if abs(short - median) <= spread else median

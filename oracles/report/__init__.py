@@ -1,1 +1,1 @@
-"""A verdict as text, JSON and a script that reproduces it, and the exception that carries it."""
+"""Reports of a result: text, JSON, a script that reproduces it, and the exception that carries it."""

@@ -6,7 +6,10 @@ import json
 import warnings
 from functools import cached_property
 
-from oracles.report import text
+from oracles.diagnosis.refusals import diagnosis_of
+from oracles.report.document import document
+from oracles.report.reproduction import script
+from oracles.report.text import report_text
 from oracles.verdict import Evidence, Result, Verdict
 
 
@@ -14,7 +17,7 @@ class Disagreement(AssertionError):
     """The subject is refused. ``str()`` reads like a bug report.
 
     Attributes:
-        result: everything that was found at the point.
+        result: all findings at the point.
     """
 
     def __init__(self, result: Result) -> None:
@@ -22,11 +25,11 @@ class Disagreement(AssertionError):
         self.result = result
 
     def __str__(self) -> str:
-        return text.text(self.result, self.diagnosis)
+        return report_text(self.result, self.diagnosis)
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest verdict found."""
+        """The gravest verdict."""
         return self.result.worst.verdict if self.result.worst else Verdict.VACUOUS
 
     @property
@@ -36,26 +39,30 @@ class Disagreement(AssertionError):
 
     @cached_property
     def diagnosis(self) -> str:
-        """The defect by name, or "no pattern found". Worked out when first asked for: a search refuses many points."""
+        """The defect in words, or "no pattern found".
+
+        Computed when it is first read, since it takes many evaluations and a search refuses many points.
+        """
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # its experiments may divide by zero: a test's "error" filter is not for them
-            return text.diagnosis_of(self.result)
+            # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
+            warnings.simplefilter("ignore")
+            return str(diagnosis_of(self.result))
 
     def to_json(self) -> str:
         """Return the report as JSON: verdict, evidence, diagnosis, findings, and the point as exact hex floats."""
-        return json.dumps(text.document(self.result, self.diagnosis), indent=2)
+        return json.dumps(document(self.result, self.diagnosis), indent=2)
 
     def script(self) -> str:
         """Return a stand-alone Python file that shows the disagreement without Hypothesis and without this package."""
-        from oracles.report.reproduction import script
-
         return script(self.result, str(self))
 
 
 def require(result: Result) -> Result:
-    """Return the result, or raise it as a `Disagreement` where it refuses the subject."""
+    """Return the result, or raise a `Disagreement` if it refuses the subject.
+
+    Raises:
+        Disagreement: with what the subject raised as its cause, where it did.
+    """
     if result.refuses:
         raise Disagreement(result) from result.cause
     return result

@@ -5,19 +5,27 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType
+from typing import NamedTuple
 
 import numpy as np
 
-from oracles.rule import Array, Enclosure, Rule, as_tuple, with_dtype
+from oracles.constants import MORE_SAMPLES
+from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
+from oracles.rule import Array, Rule, as_tuple, with_dtype
+from oracles.tolerance import tolerance_at
 from oracles.verdict import Finding, Result, Setting
+
+LITERAL_WIDTH = 110
+# The names that a reference may use: the script imports these modules by these names.
+KNOWN_GLOBALS = {"torch", "jax", "jnp", "np", "F", "Any"}
 
 _HEAD = '''\
 """{title}
 
 {report}
 
-Run it: python THIS_FILE. It prints both sides and ends with status 1 while they differ by more than rounding allows.
+Run it: python THIS_FILE. It prints both sides and ends with status 1 while they differ by more than the tolerance.
 """
 
 import sys
@@ -39,9 +47,9 @@ delta = {delta}
 '''
 
 _VALUES = """
-# What the subject returned there, and how far rounding may move each entry.
+# What the subject returned there, and the tolerance of each entry: how far rounding may move it.
 subject = {subject}
-allowed = {allowed}
+tolerance = {tolerance}
 """
 
 _TORCH = """
@@ -81,12 +89,12 @@ else:
 """
 
 _RECORDED = """
-# What the oracle {oracle} said there, recorded: its source cannot be written into a file of its own.
+# What the oracle {oracle} returned there, recorded: its source cannot be written into a file of its own.
 oracle = {values}
 """
 
-_TOLD = """
-# No oracle is needed to see it: call the subject with these, as the report above says.
+_REPORT_ONLY = """
+# No comparison with an oracle shows it: call the subject with these, as the report above says.
 print(__doc__)
 sys.exit(1)
 """
@@ -97,11 +105,11 @@ print("{name}: the subject returned\\n", subject, "\\n{oracle} says\\n", oracle)
 if error is None:
     print("shapes differ:", subject.shape, "against", oracle.shape)
     sys.exit(1)
-refused = ~(error <= allowed)
+refused = ~(error <= tolerance)
 for index in np.argwhere(refused)[:10]:
     i = tuple(index)
-    print([int(k) for k in i], f"subject {{subject[i]!r}}, oracle {{oracle[i]!r}}, rounding allows {{allowed[i]:.2g}}")
-print(int(refused.sum()), "of", refused.size, "entries differ by more than rounding allows")
+    print([int(k) for k in i], f"subject {{subject[i]!r}}, oracle {{oracle[i]!r}}, tolerance {{tolerance[i]:.2g}}")
+print(int(refused.sum()), "of", refused.size, "entries differ by more than the tolerance")
 sys.exit(int(refused.any()))
 """
 
@@ -110,6 +118,10 @@ def script(result: Result, report: str) -> str:
     """Return the text of a file that shows the disagreement of a refused result.
 
     The reference is written out where its source is a plain function of its own; otherwise its values are recorded.
+
+    Args:
+        result: the refused result.
+        report: its report, which becomes the docstring of the file.
 
     Raises:
         ValueError: if the result carries no point, or nothing in it is refused.
@@ -123,66 +135,68 @@ def script(result: Result, report: str) -> str:
         primals="\n".join(f"    {n!r}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
         delta=f"[{', '.join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))}]",
     )
-    try:
-        shown = _compared(worst, setting)
-    except Exception:  # the subject raises here, or what it returns is no array: that is the finding
-        shown = ""
-    return head + (shown or _TOLD)
+    # If the subject raises here, or returns no array, then that is the finding, and the report says it.
+    return head + (result_or_none(lambda: _comparison(worst, setting)) or _REPORT_ONLY)
 
 
-def _compared(worst: Finding, setting: Setting) -> str:
-    """Return the code that compares the refused array with the oracle's; "" where no comparison of values shows it."""
-    from oracles.constants import MORE_SAMPLES
-    from oracles.tolerance import named_outputs, tolerance_at
-
+def _comparison(worst: Finding, setting: Setting) -> str:
+    """Return the code that compares the refused array with the oracle's; "" if no comparison of values shows it."""
     wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
-    y, pullback = setting.subject(**setting.primals)
-    got = named_outputs(as_tuple(y), dict(pullback(setting.delta)))
-    name = worst.quantity if worst.quantity in got else next(iter(got))
+    arrays = evaluate(setting.subject, setting.primals, setting.delta)
+    name = worst.quantity if worst.quantity in arrays else next(iter(arrays))
     oracle = next((o for o in setting.oracles if o.name == worst.oracle), setting.oracles[0])
-    oracle_y, oracle_pullback = oracle(**wide)
-    want = named_outputs(as_tuple(oracle_y), dict(oracle_pullback(wide_delta)))[name]
-    rounding = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
-    mine, allowed = np.asarray(got[name]), np.asarray(rounding.estimate(MORE_SAMPLES)[name], np.float64)
-    theirs = np.asarray(want.mid if isinstance(want, Enclosure) else want, np.float64)
-    if mine.shape == theirs.shape and worst.oracle == "self-consistency" and np.all(np.abs(mine - theirs) <= allowed):
-        return ""
-    position = int(name[7:-1]) if name.startswith("output[") else 0
-    values = _VALUES.format(subject=_literal(mine), allowed=_literal(allowed))
-    return values + _oracle(oracle, name, position, want) + _TAIL.format(name=name, oracle=oracle.name)
+    expected = midpoint(evaluate(oracle, wide, wide_delta)[name])
+    estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
+    tolerance = np.asarray(estimator.estimate(MORE_SAMPLES)[name], np.float64)
+    actual = np.asarray(arrays[name])
+    consistent = actual.shape == expected.shape and bool(np.all(np.abs(actual - expected) <= tolerance))
+    if worst.oracle == "self-consistency" and consistent:
+        return ""  # right here, and wrong when called otherwise
+    values = _VALUES.format(subject=_literal(actual), tolerance=_literal(tolerance))
+    return values + _oracle_code(oracle, name, expected) + _TAIL.format(name=name, oracle=oracle.name)
 
 
-def _oracle(oracle: Rule, name: str, position: int, want: Any) -> str:
-    found = _source(oracle.reference) if oracle.reference is not None else None
+def _oracle_code(oracle: Rule, name: str, expected: Array) -> str:
+    """Return the code that computes the oracle's array from its reference, or that holds its values."""
+    source = _source(oracle.reference) if oracle.reference is not None else None
     template = {"torch": _TORCH, "jax": _JAX}.get(oracle.framework)
-    if found is None or template is None:
-        mid = want.mid if isinstance(want, Enclosure) else want
-        return _RECORDED.format(oracle=oracle.name, values=_literal(np.asarray(mid, np.float64)))
-    source, call = found
-    return template.format(source=source, call=call, name=name, position=position)
+    if source is None or template is None:
+        return _RECORDED.format(oracle=oracle.name, values=_literal(expected))
+    position = int(name[7:-1]) if name.startswith("output[") else 0
+    return template.format(source=source.text, call=source.name, name=name, position=position)
 
 
-def _source(f: Callable[..., Any]) -> tuple[str, str] | None:
-    """Return the source of a plain function and its name; ``None`` for lambdas, closures and what has no source."""
+class Source(NamedTuple):
+    """The source of a function that needs nothing but itself and the modules that the script imports."""
+
+    text: str
+    name: str
+
+
+def _source(f: Callable[..., object]) -> Source | None:
+    """Return the source of a plain function; ``None`` for lambdas, closures and what has no source."""
     if not inspect.isfunction(f) or f.__name__ == "<lambda>" or f.__closure__:
         return None
     try:
         source = textwrap.dedent(inspect.getsource(f))
     except (OSError, TypeError):
         return None
-    missing = [n for n in _globals_of(f) if n not in ("torch", "jax", "jnp", "np", "F", "Any")]
+    missing = _globals_of(f) - KNOWN_GLOBALS
     if missing or source.lstrip().startswith("@"):
         return None
     functional = "import torch.nn.functional as F\n" if "F" in _globals_of(f) else ""
-    return functional + "from typing import Any\n\n" + source, f.__name__
+    return Source(functional + "from typing import Any\n\n" + source, f.__name__)
 
 
-def _globals_of(f: Callable[..., Any]) -> set[str]:
+def _globals_of(f: FunctionType) -> set[str]:
     return {n for n in f.__code__.co_names if n in f.__globals__}
 
 
 def _literal(array: Array) -> str:
+    """Return an array as a call of the script's ``array``."""
     values = array.ravel().tolist() if array.dtype.kind in "iub" else [float(v).hex() for v in array.ravel()]
-    lines = textwrap.wrap(", ".join(map(repr, values)), 110, initial_indent="        ", subsequent_indent="        ")
+    lines = textwrap.wrap(
+        ", ".join(map(repr, values)), LITERAL_WIDTH, initial_indent="        ", subsequent_indent="        "
+    )
     inner = "\n" + "\n".join(lines) + "\n    " if len(lines) > 1 else ", ".join(map(repr, values))
     return f"array({array.dtype.name!r}, {tuple(array.shape)!r}, [{inner}])"

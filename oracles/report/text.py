@@ -1,191 +1,100 @@
-"""A result as text that reads like a good bug report, and as JSON."""
+"""A result as text that reads like a good bug report."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from typing import Any
 
 import numpy as np
 
-from oracles.constants import MORE_SAMPLES
-from oracles.decision.type_errors import CALL, is_array
-from oracles.diagnosis.fitting import fitting_declaration
-from oracles.rule import Array, Enclosure, as_tuple, with_dtype
-from oracles.tolerance import named_outputs, tolerance_at
-from oracles.verdict import Finding, Result, Verdict
+from oracles.decision.type_errors import CALL
+from oracles.diagnosis.ordered_patterns import NO_PATTERN_FOUND
+from oracles.verdict import Finding, Result, Setting, Verdict
 
+# A report fits a terminal of 100 columns, and one screen above the prompt.
 WIDTH = 100
-NOTHING = "no pattern found"
-# Faces that show no exception say here how they reproduce it.
+MOST_LINES = 25
+LINES_PER_PARAGRAPH = 4
+NAME_WIDTH = 60
+MOST_FINDINGS = 6  # in one list
+# The last line. The command line and the pytest plugin replace it by their own way to reproduce a refusal.
 REPRODUCE = "  reproduce: this exception's script() is a stand-alone file; to_json() has every number"
 
 
-def text(result: Result, diagnosis: str) -> str:
-    """Return the report of a result in at most 25 lines: subject, what, where, values, who agrees, the defect."""
+def report_text(result: Result, diagnosis: str) -> str:
+    """Return the report of a result: subject, verdict, location, values, who agrees, the defect, the point."""
     worst = result.worst
     if worst is None:
         return f"{result.subject}: nothing was judged"
-    lines = [f"{_cut(result.subject, 60)}: {worst.verdict.upper()} in {_what(worst.quantity)}  [{result.check}]"]
-    lines += _entry(worst)
+    title = f"{_shorten(result.subject)}: {worst.verdict.upper()} in {_quantity_text(worst.quantity)}"
+    lines = [f"{title}  [{result.check}]"]
+    lines += _evidence_lines(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
-    if worst.oracle != "self-consistency" or diagnosis != NOTHING:
-        lines += _wrapped("diagnosis: ", diagnosis)
+    # A subject that contradicts itself is described by the property; that no pattern was found adds nothing.
+    if worst.oracle != "self-consistency" or diagnosis != str(NO_PATTERN_FOUND):
+        lines += _paragraph("diagnosis: ", diagnosis)
     others = [f for f in result.findings if (f.quantity, f.oracle) != (worst.quantity, worst.oracle)]
-    lines += _wrapped("also refused: ", _listed([f for f in others if f.refuses]))
-    lines += _wrapped("accepted: ", _listed([f for f in others if not f.refuses]))
-    if result.not_claimed:
-        lines += _wrapped("no gradient claimed, nothing judged: ", ", ".join(result.not_claimed))
+    lines += _paragraph("also refused: ", _findings_text([f for f in others if f.refuses]))
+    lines += _paragraph("accepted: ", _findings_text([f for f in others if not f.refuses]))
+    lines += _paragraph("no gradient claimed, nothing judged: ", ", ".join(result.not_claimed))
     for note in result.notes:
-        lines += _wrapped("note: ", note)
+        lines += _paragraph("note: ", note)
     if result.setting is not None:
-        lines += _wrapped("at: ", _point(result))
+        lines += _paragraph("at: ", _point_text(result.setting))
         lines.append(REPRODUCE)
-    return "\n".join(lines[:25])
+    return "\n".join(lines[:MOST_LINES])
 
 
-def _entry(finding: Finding) -> list[str]:
+def _evidence_lines(finding: Finding) -> list[str]:
+    """Return the reason, and the entry with its values, tolerance and error."""
     evidence = finding.evidence
-    lines = _wrapped("", evidence.reason) if evidence.reason else []
+    lines = _paragraph("", evidence.reason)
     if evidence.subject is None:
         return lines
-    where = f"[{', '.join(map(str, evidence.index))}]" if evidence.index else ""
-    lines.append(f"  {finding.quantity}{where}")
-    rows = [("subject", f"{evidence.subject!r}")]
-    rows += [(oracle, f"{value!r}") for oracle, value in evidence.oracles.items()]
-    if evidence.enclosure is not None:
-        rows = [
-            r if r[0] != "exact" else ("exact", f"{evidence.enclosure[0]!r} ± {evidence.enclosure[1]:.1g}")
-            for r in rows
-        ]
-    width = max(len(name) for name, _ in rows)
-    lines += [f"    {name:<{width}}  {value}" for name, value in rows]
+    index = f"[{', '.join(map(str, evidence.index))}]" if evidence.index else ""
+    lines.append(f"  {finding.quantity}{index}")
+    values = {"subject": repr(evidence.subject), **{name: repr(value) for name, value in evidence.oracles.items()}}
+    if evidence.enclosure is not None and "exact" in values:
+        values["exact"] = f"{evidence.enclosure[0]!r} ± {evidence.enclosure[1]:.1g}"
+    width = max(map(len, values))
+    lines += [f"    {name:<{width}}  {value}" for name, value in values.items()]
     if evidence.tolerance is not None:
-        lines.append(f"  rounding allows {evidence.tolerance:.2g} here; the error is {finding.ratio:.3g} times that")
+        lines.append(f"  the tolerance here is {evidence.tolerance:.2g}; the error is {finding.ratio:.3g} times that")
         lines.append(f"  {evidence.refused[0]} of {evidence.refused[1]} entries refused by {finding.oracle}")
     return lines
 
 
-def _point(result: Result) -> str:
-    assert result.setting is not None
-    shapes = [f"{n} {np.asarray(a).dtype}{list(np.shape(a))}" for n, a in result.setting.primals.items()]
-    return ", ".join(shapes) + f"; judged in {result.setting.precision}"
+def _point_text(setting: Setting) -> str:
+    shapes = [f"{n} {np.asarray(a).dtype}{list(np.shape(a))}" for n, a in setting.primals.items()]
+    return ", ".join(shapes) + f"; judged in {setting.precision}"
 
 
-def _wrapped(label: str, body: str) -> list[str]:
+def _paragraph(label: str, body: str) -> list[str]:
+    """Return a labelled text as indented lines; none if there is no text."""
     if not body:
         return []
-    return textwrap.wrap(label + body, WIDTH - 4, initial_indent="  ", subsequent_indent="    ", max_lines=4)
+    return textwrap.wrap(
+        label + body, WIDTH - 4, initial_indent="  ", subsequent_indent="    ", max_lines=LINES_PER_PARAGRAPH
+    )
 
 
-def _listed(findings: list[Finding], most: int = 6) -> str:
+def _findings_text(findings: list[Finding]) -> str:
+    """List quantities, each with the oracles that refused or accepted it."""
     by_quantity: dict[str, list[str]] = {}
     for f in findings:
         note = f.oracle if f.verdict in (Verdict.AGREES, Verdict.WRONG) else f"{f.oracle} ({f.verdict})"
         if note not in by_quantity.setdefault(f.quantity, []):
             by_quantity[f.quantity].append(note)
     items = [f"{quantity} by {' and '.join(oracles)}" for quantity, oracles in by_quantity.items()]
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+    rest = len(items) - MOST_FINDINGS
+    return ", ".join(items[:MOST_FINDINGS]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _what(quantity: str) -> str:
-    whole = re.fullmatch(rf"(output|delta)(\[\d+\])?|cotangents|⟨.*|the primal .*|{CALL}", quantity)
-    return quantity if whole else f"the cotangent of {quantity}"
+def _quantity_text(quantity: str) -> str:
+    """Return what a finding is about; a bare name of a primal means its cotangent."""
+    is_complete = re.fullmatch(rf"(output|delta)(\[\d+\])?|cotangents|⟨.*|the primal .*|{CALL}", quantity)
+    return quantity if is_complete else f"the cotangent of {quantity}"
 
 
-def _cut(name: str, width: int) -> str:
-    return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def document(result: Result, diagnosis: str) -> dict[str, Any]:
-    """Return a result as what JSON can hold; arrays as shape, dtype and hex floats, exact to the last bit."""
-    worst = result.worst
-    found: dict[str, Any] = {
-        "schema": 1,
-        "subject": result.subject,
-        "check": result.check,
-        "verdict": str(worst.verdict if worst else result.verdict),
-        "diagnosis": diagnosis,
-        "not_claimed": list(result.not_claimed),
-        "notes": list(result.notes),
-        "findings": [_finding(f) for f in result.findings],
-    }
-    if result.setting is not None:
-        found["precision"] = result.setting.precision
-        found["primals"] = {n: _array(np.asarray(a)) for n, a in result.setting.primals.items()}
-        found["delta"] = [_array(np.asarray(d)) for d in as_tuple(result.setting.delta)]
-    return found
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    e = finding.evidence
-    return {
-        "quantity": finding.quantity,
-        "oracle": finding.oracle,
-        "verdict": str(finding.verdict),
-        "refuses": finding.refuses,
-        "ratio": number(finding.ratio),
-        "detects_above": number(finding.detects_above),
-        "index": list(e.index),
-        "subject": number(e.subject),
-        "oracles": {o: number(v) for o, v in e.oracles.items()},
-        "tolerance": number(e.tolerance),
-        "enclosure": None if e.enclosure is None else [number(v) for v in e.enclosure],
-        "refused": list(e.refused),
-        "reason": e.reason,
-        "fix": e.fix,
-    }
-
-
-def number(value: float | None) -> float | str | None:
-    """JSON has no infinities and no NaN: they become strings."""
-    return value if value is None or np.isfinite(value) else str(float(value))
-
-
-def _array(array: Array) -> dict[str, Any]:
-    plain = array.astype(np.float64).ravel().tolist() if array.dtype.kind not in "iub" else array.ravel().tolist()
-    values = [v.hex() if isinstance(v, float) else v for v in plain]
-    return {"shape": list(array.shape), "dtype": array.dtype.name, "values": values}
-
-
-def diagnosis_of(result: Result) -> str:
-    """Name the defect behind the gravest refused cotangent or output, or say that no pattern was found."""
-    from oracles.diagnosis.naming import Symptoms, diagnose
-
-    declaration = fitting_declaration(result)
-    if declaration:
-        return declaration
-    worst, setting = result.worst, result.setting
-    references = [o for o in setting.oracles if o.evaluate_perturbed is not None] if setting else []
-    if worst is None or setting is None or not references:
-        return NOTHING
-    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
-    try:
-        y, pullback = setting.subject(**setting.primals)
-        got = named_outputs(as_tuple(y), dict(pullback(setting.delta)))
-        wy, wanted_pullback = references[0](**primals)
-        want = named_outputs(as_tuple(wy), dict(wanted_pullback(delta)))
-    except Exception:  # an output of another shape, say: its delta does not fit the reference
-        return NOTHING
-    if worst.quantity not in want or not is_array(got.get(worst.quantity, np.zeros(0))):
-        return NOTHING
-    allowed = tolerance_at(references, primals, delta, setting.precision, fallback=setting.subject).estimate(
-        MORE_SAMPLES
-    )
-    target = want[worst.quantity]
-    return str(
-        diagnose(
-            Symptoms(
-                name=worst.quantity,
-                got=got.get(worst.quantity),
-                want=np.asarray(target.mid if isinstance(target, Enclosure) else target, np.float64),
-                allowed=allowed[worst.quantity],
-                primals=primals,
-                delta=setting.delta,
-                subject=setting.subject,
-                oracle=references[0],
-                primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
-                precision=setting.precision,
-            )
-        )
-    )
+def _shorten(name: str) -> str:
+    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"

@@ -1,1 +1,1 @@
-"""The defects that diagnosis knows by name, each a pure function from symptoms to a sentence."""
+"""Patterns of wrong gradients. A pattern takes `Symptoms` and returns a sentence for a bug report, or ``None``."""

@@ -1,0 +1,114 @@
+"""Patterns of a term in the error: a constant or a known array added, or a term summed along an axis missing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from oracles.diagnosis.arrays import Axes, agrees, axes_text, axis_subsets, least_squares_factor
+from oracles.diagnosis.constants import MOST_AXES
+from oracles.diagnosis.experiments import Symptoms, Trial
+from oracles.rule import Array, as_tuple
+
+
+def added_constant(symptoms: Symptoms) -> str | None:
+    """Detect one number added to every entry."""
+    if symptoms.expected.size < 2 or not symptoms.has_expected_shape:
+        return None
+    ones = np.ones(symptoms.expected.shape)
+    c, uncertainty = least_squares_factor(symptoms.refusal.error, ones, symptoms.tolerance)
+    if not symptoms.always(partial(_is_constant_error, c=c, uncertainty=uncertainty)):
+        return None
+    return f"the error is the constant {float(c):.6g}, in every entry and for every delta"
+
+
+def _is_constant_error(trial: Trial, c: Array, uncertainty: Array) -> bool:
+    constant = np.full_like(trial.expected, c)
+    return bool(np.all(trial.wrong)) and agrees(trial.error, constant, trial.tolerance + uncertainty)
+
+
+def added_array(symptoms: Symptoms) -> str | None:
+    """Detect a multiple of a known array that is added: weight decay, a skip path, another term."""
+    if not symptoms.has_expected_shape:
+        return None
+    for name, array in _summands(symptoms.refusal).items():
+        # An array of one magnitude cannot be told from a constant, except for delta, which each trial draws anew.
+        if np.unique(np.abs(array)).size < 2 and not name.startswith("delta"):
+            continue
+        c, uncertainty = least_squares_factor(symptoms.refusal.error, array, symptoms.tolerance)
+        if symptoms.always(partial(_is_added, name=name, c=c, uncertainty=uncertainty)):
+            meaning = ""
+            if name == symptoms.name:
+                meaning = ": a weight decay term in the gradient"
+            elif name == "delta":
+                meaning = ": an identity (skip) term is " + ("missing" if c < 0 else "too many")
+            return f"the error is {float(c):.6g} × {name}{meaning}"
+    return None
+
+
+def _is_added(trial: Trial, name: str, c: Array, uncertainty: Array) -> bool:
+    array = _summands(trial)[name]
+    tolerance = trial.tolerance + uncertainty * np.abs(array)
+    return bool(np.any(trial.wrong)) and agrees(trial.error, c * array, tolerance)
+
+
+def _summands(trial: Trial) -> dict[str, Array]:
+    """Return the arrays of the cotangent's shape that may be added to it."""
+    arrays = {"delta" if i == 0 else f"delta[{i}]": part for i, part in enumerate(as_tuple(trial.delta))}
+    cotangents = {n: a for n, a in trial.answers.items() if n in trial.primals and n != trial.name}
+    arrays |= {f"the cotangent of {n}": a for n, a in cotangents.items()}
+    known = trial.known_arrays
+    own = {trial.name: known.pop(trial.name)} if trial.name in known else {}
+    arrays |= {**own, **{f"the sign of {n}": np.sign(a) for n, a in own.items()}, **known}
+    return {n: a for n, a in arrays.items() if np.shape(a) == trial.expected.shape}
+
+
+def term_along_axis(symptoms: Symptoms) -> str | None:
+    """Detect an error with one coefficient for each slice along an axis: a term summed over that axis is wrong."""
+    shape = symptoms.expected.shape
+    if len(shape) > MOST_AXES or symptoms.is_output or not symptoms.has_expected_shape:
+        return None
+    known = [n for n, a in symptoms.refusal.known_arrays.items() if a.shape == shape]
+    # The most axes first: an error that is the same along two axes is so along each of them.
+    for axes in sorted(axis_subsets(len(shape)), key=lambda axes: (-len(axes), axes[::-1])):
+        n = int(np.prod([shape[a] for a in axes]))
+        for name in [None, *known]:
+            for with_constant in (False, True) if name else (False,):
+                # Slices of as many entries as coefficients, or one more, are always nearly spanned.
+                enough = n > 2 + with_constant
+                relation = partial(_is_spanned, axes=axes, name=name, with_constant=with_constant)
+                if enough and symptoms.always(relation):
+                    return _term_sentence(symptoms.refusal, axes, name, with_constant)
+    return None
+
+
+def _is_spanned(trial: Trial, axes: Axes, name: str | None, with_constant: bool) -> bool:
+    """Return whether the error along the axes is a multiple of a known array, of a constant, or of both summed."""
+    array = trial.known_arrays.get(name, trial.expected) if name else np.ones_like(trial.expected)
+    error, tolerance, array = (_slices_along(a, axes) for a in (trial.error, trial.tolerance, array))
+    basis = np.stack(([np.ones_like(array)] if with_constant else []) + [array], axis=-1)
+    coefficients = np.einsum("...kn,...n->...k", np.linalg.pinv(basis), error)
+    rest = error - np.einsum("...nk,...k->...n", basis, coefficients)
+    # The coefficients are uncertain, too: the projection moves each entry by at most the norm of the tolerances.
+    tolerance = tolerance + np.linalg.norm(tolerance, axis=-1, keepdims=True)
+    return bool(np.any(trial.wrong)) and agrees(rest, np.zeros_like(rest), tolerance)
+
+
+def _slices_along(array: Array, axes: Axes) -> Array:
+    """Return an array with some axes moved to the end and flattened into one."""
+    moved = np.moveaxis(array, axes, range(-len(axes), 0))
+    return moved.reshape(*moved.shape[: moved.ndim - len(axes)], -1)
+
+
+def _term_sentence(trial: Trial, axes: Axes, name: str | None, with_constant: bool) -> str:
+    where = axes_text(axes)
+    if name is None:
+        sums = trial.expected.sum(axes)
+        if agrees(sums, np.zeros_like(sums), trial.tolerance.sum(axes)):
+            meaning = f" — the oracle's sums to zero along {where}, this does not: a mean is not subtracted"
+        else:
+            meaning = ": a term summed over it is missing or wrong"
+        return f"the error is the same number all along {where}{meaning}"
+    constant = " plus another" if with_constant else ""
+    return f"along {where} the error is a number times {name}{constant}: a term summed over {where} is missing or wrong"

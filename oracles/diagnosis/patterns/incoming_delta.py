@@ -1,0 +1,163 @@
+"""Patterns of the incoming delta: ignored, changed before use, used in part, or used without other indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from oracles.diagnosis.arrays import agrees, roughly_agrees
+from oracles.diagnosis.constants import MOST_PULLBACKS
+from oracles.diagnosis.experiments import Symptoms, Trial
+from oracles.rule import Array, Output, as_tuple
+
+ArrayFunction: TypeAlias = Callable[[Array], Array]
+DeltaChange: TypeAlias = Callable[[Trial], Output]
+
+# Bounds at which gradients are commonly clipped; 1 is the most common one.
+CLIPPING_BOUNDS = (1.0, 0.5, 0.1, 2.0, 5.0, 10.0)
+
+# Functions of a whole array of delta: the pattern, its description, and the function.
+CHANGES_OF_VALUES: list[tuple[str, str, ArrayFunction]] = [
+    ("delta_ones", "delta taken as all ones", np.ones_like),
+    ("delta_abs", "|delta| instead of delta", np.abs),
+    ("delta_positive", "delta > 0 instead of delta", lambda d: (d > 0).astype(np.float64)),
+    ("delta_positive", "max(delta, 0) instead of delta", lambda d: np.maximum(d, 0)),
+    ("delta_sign", "the sign of delta instead of delta", np.sign),
+    ("delta_summed", "every entry of delta replaced by delta's sum", lambda d: np.full_like(d, d.sum())),
+    ("delta_summed", "every entry of delta replaced by delta's mean", lambda d: np.full_like(d, d.mean())),
+    ("delta_squared", "the square of delta instead of delta", np.square),
+    *(("delta_clipped", f"delta clipped to ±{c:g}", partial(np.clip, a_min=-c, a_max=c)) for c in CLIPPING_BOUNDS),
+]
+
+
+def changed_delta_pattern(kind: str) -> Callable[[Symptoms], str | None]:
+    """Return the pattern that the subject's answer is the oracle's for a delta changed in one kind of way."""
+
+    def description(symptoms: Symptoms) -> str | None:
+        if symptoms.is_output:
+            return None
+        for pattern, words, change in _changes(symptoms):
+            if pattern == kind and symptoms.always(partial(_is_answer_to, change)):
+                return f"it is the oracle's value with {words}"
+        return None
+
+    return description
+
+
+def _is_answer_to(change: DeltaChange, trial: Trial) -> bool:
+    expected, tolerance = trial.pull_back(change(trial))
+    if not (roughly_agrees(trial.actual, expected) and np.any(trial.actual)):
+        return False
+    return agrees(trial.actual, expected, np.maximum(tolerance(), trial.tolerance))
+
+
+def _changes(symptoms: Symptoms) -> Iterator[tuple[str, str, DeltaChange]]:
+    """Yield every change of delta that is tried: the pattern, its description, and the changed delta at a trial."""
+    for pattern, words, function in CHANGES_OF_VALUES:
+        yield pattern, words, partial(_change_every_part, function)
+    parts = as_tuple(symptoms.delta)
+    for i, d in enumerate(parts):
+        name = f"delta[{i}]" if len(parts) > 1 else "delta"
+        if len(parts) > 1:
+            words = f"the contribution of output[{i}] missing"
+            yield "term_missing", words, partial(_change_one_part, i, np.zeros_like)
+        for pattern, words, function in _changes_of_entries(np.shape(d), name):
+            yield pattern, words, partial(_change_one_part, i, function)
+    for name, index in symptoms.primals.items():
+        if index.dtype.kind in "iu" and index.ndim and np.shape(parts[0])[: index.ndim] == index.shape:
+            for end in ("last", "first"):
+                words = f"of rows that {name} references more than once, only the {end} reference counted"
+                yield "repeated_indices", words, partial(_keep_one_reference, name, end)
+
+
+def _changes_of_entries(shape: tuple[int, ...], name: str) -> Iterator[tuple[str, str, ArrayFunction]]:
+    """Yield changes of one array of delta that drop entries, or put them in another order."""
+    if len(shape) > 1:
+        yield "delta_rearranged", f"{name} transposed", lambda d: d.swapaxes(-1, -2).reshape(d.shape)
+        yield "delta_rearranged", f"{name} read in Fortran order", lambda d: d.ravel("F").reshape(d.shape)
+    if np.prod(shape) > 1:
+        yield "delta_first_only", f"only the first entry of {name} used", _keep_first_entry
+    for axis in (a for a, n in enumerate(shape) if n > 1):
+        yield "delta_rearranged", f"{name} reversed along axis {axis}", partial(np.flip, axis=axis)
+        for index, end in ((0, "first"), (-1, "last")):
+            step = f"the {end} step of {name} along axis {axis}"
+            yield "delta_first_only", f"only {step} used", partial(_keep_slice, axis=axis, index=index)
+            yield "term_missing", f"the contribution of {step} missing", partial(_drop_slice, axis=axis, index=index)
+
+
+def _change_every_part(function: ArrayFunction, trial: Trial) -> Output:
+    return tuple(map(function, trial.delta)) if isinstance(trial.delta, tuple) else function(trial.delta)
+
+
+def _change_one_part(i: int, function: ArrayFunction, trial: Trial) -> Output:
+    if not isinstance(trial.delta, tuple):
+        return function(trial.delta)
+    return tuple(function(d) if k == i else d for k, d in enumerate(trial.delta))
+
+
+def _keep_first_entry(d: Array) -> Array:
+    first = np.zeros_like(d)
+    first.flat[0] = d.flat[0]
+    return first
+
+
+def _keep_slice(d: Array, axis: int, index: int) -> Array:
+    return d - _drop_slice(d, axis, index)
+
+
+def _drop_slice(d: Array, axis: int, index: int) -> Array:
+    rest = np.moveaxis(d.copy(), axis, 0)
+    rest[index] = 0
+    return np.moveaxis(rest, 0, axis)
+
+
+def _keep_one_reference(name: str, end: str, trial: Trial) -> Array:
+    """Return delta with zeros at all references to a row but one, as ``dE[index] = delta`` without a sum has it."""
+    index = trial.primals[name].ravel()
+    rows = np.asarray(trial.delta).reshape(index.size, -1)
+    order = np.arange(index.size) if end == "first" else np.arange(index.size)[::-1]
+    counted = order[np.unique(index[order], return_index=True)[1]]
+    result = np.zeros_like(rows)
+    result[counted] = rows[counted]
+    return result.reshape(np.shape(trial.delta))
+
+
+def delta_ignored(symptoms: Symptoms) -> str | None:
+    """Detect the same answer for every delta."""
+    other = symptoms.other_delta
+    if symptoms.is_output or symptoms.actual is None or other is None or other.expected.shape != symptoms.actual.shape:
+        return None
+    same = agrees(other.actual, symptoms.actual, symptoms.tolerance)
+    # Where the oracle's answers do not differ either, the sameness shows nothing.
+    if not same or agrees(other.expected, symptoms.expected, symptoms.tolerance):
+        return None
+    return "the answer is the same for every delta: the incoming cotangent is ignored"
+
+
+def block_diagonal(symptoms: Symptoms) -> str | None:
+    """Detect that only the diagonal blocks of the Jacobian along an axis are used."""
+    shape = symptoms.expected.shape
+    if symptoms.is_output or isinstance(symptoms.delta, tuple) or not symptoms.has_expected_shape:
+        return None
+    pairs = [(a, b) for a, n in enumerate(np.shape(symptoms.delta)) for b, m in enumerate(shape) if n == m]
+    for delta_axis, axis in pairs:
+        relation = partial(_is_answer_by_blocks, delta_axis=delta_axis, axis=axis)
+        if 1 < shape[axis] <= MOST_PULLBACKS and symptoms.always(relation):
+            return (
+                f"each index along axis {axis} got only the contribution of the same index of delta's axis "
+                f"{delta_axis}: the off-diagonal part of the Jacobian is missing"
+            )
+    return None
+
+
+def _is_answer_by_blocks(trial: Trial, delta_axis: int, axis: int) -> bool:
+    delta = as_tuple(trial.delta)[0]
+    answers = [trial.pull_back(_keep_slice(delta, delta_axis, i)) for i in range(trial.expected.shape[axis])]
+    expected = np.stack([np.take(value, i, axis) for i, (value, _) in enumerate(answers)], axis)
+    if not roughly_agrees(trial.actual, expected):
+        return False
+    tolerance = np.stack([np.take(tolerance(), i, axis) for i, (_, tolerance) in enumerate(answers)], axis)
+    return agrees(trial.actual, expected, np.maximum(tolerance, trial.tolerance))
