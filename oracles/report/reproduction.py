@@ -101,7 +101,7 @@ sys.exit(1)
 
 _TAIL = """
 error = np.abs(subject.astype(np.float64) - oracle) if subject.shape == oracle.shape else None
-print("{name}: the subject returned\\n", subject, "\\n{oracle} says\\n", oracle)
+print("{name}: the subject returned\\n", subject, "\\n{oracle} returned\\n", oracle)
 if error is None:
     print("shapes differ:", subject.shape, "against", oracle.shape)
     sys.exit(1)
@@ -195,8 +195,7 @@ def _globals_of(f: FunctionType) -> set[str]:
 def _literal(array: Array) -> str:
     """Return an array as a call of the script's ``array``."""
     values = array.ravel().tolist() if array.dtype.kind in "iub" else [float(v).hex() for v in array.ravel()]
-    lines = textwrap.wrap(
-        ", ".join(map(repr, values)), LITERAL_WIDTH, initial_indent="        ", subsequent_indent="        "
-    )
-    inner = "\n" + "\n".join(lines) + "\n    " if len(lines) > 1 else ", ".join(map(repr, values))
+    entries, indent = ", ".join(map(repr, values)), " " * 8
+    lines = textwrap.wrap(entries, LITERAL_WIDTH, initial_indent=indent, subsequent_indent=indent)
+    inner = "\n" + "\n".join(lines) + "\n    " if len(lines) > 1 else entries
     return f"array({array.dtype.name!r}, {tuple(array.shape)!r}, [{inner}])"

@@ -1,4 +1,4 @@
-"""Small layers, right in NumPy and stated in torch or JAX, and the defects that diagnosis must name in them."""
+"""Small layers in NumPy with their references in torch or JAX, and the defects that diagnosis must name in them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,8 +29,8 @@ class Layer:
         """The right backward with some cotangents replaced: functions of the cache, delta, and the right one."""
 
         def backward(cache, delta):
-            found = self.backward(cache, delta)
-            return {**found, **{n: f(cache, delta, found[n]) for n, f in wrong.items()}}
+            cotangents = self.backward(cache, delta)
+            return {**cotangents, **{n: f(cache, delta, cotangents[n]) for n, f in wrong.items()}}
 
         return manual(self.forward, backward)
 
@@ -218,7 +218,7 @@ DEFECTS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("reduced_too_far", "sum over axis 0", DENSE, "z", lambda c, d, g: g.sum(0), -1),
     (
         "reduced_too_far",
-        "all along axis 1 it holds the mean",
+        "all entries along axis 1 hold the mean",
         TANH,
         "z",
         lambda c, d, g: g * 0 + g.mean(1, keepdims=True),

@@ -57,7 +57,7 @@ def test_a_planted_bug_is_refused_with_report_script_and_json(capsys, folder):
     with pytest.raises(SystemExit) as shown:
         runpy.run_path("out.py", run_name="__main__")
     assert shown.value.code == 1
-    assert "entries differ by more than rounding allows" in capsys.readouterr().out
+    assert "entries differ by more than the tolerance" in capsys.readouterr().out
     assert {p.name for p in folder.iterdir()} >= {"out.py", "out.json", "silu.py"}
     assert not list(folder.glob(".*"))
 

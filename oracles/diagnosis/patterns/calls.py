@@ -20,7 +20,7 @@ def missing(symptoms: Symptoms) -> str | None:
 
 def all_zero(symptoms: Symptoms) -> str | None:
     """Detect a cotangent that is zero for every delta."""
-    return "every entry is zero, whatever delta: the gradient never reaches it" if symptoms.always(_is_zero) else None
+    return "every entry is zero, for every delta: the gradient never reaches it" if symptoms.always(_is_zero) else None
 
 
 def _is_zero(trial: Trial) -> bool:

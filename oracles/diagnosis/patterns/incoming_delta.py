@@ -69,7 +69,7 @@ def _changes(symptoms: Symptoms) -> Iterator[tuple[str, str, DeltaChange]]:
     for name, index in symptoms.primals.items():
         if index.dtype.kind in "iu" and index.ndim and np.shape(parts[0])[: index.ndim] == index.shape:
             for end in ("last", "first"):
-                words = f"of rows that {name} references more than once, only the {end} reference counted"
+                words = f"only the {end} reference counted, of rows that {name} references more than once"
                 yield "repeated_indices", words, partial(_keep_one_reference, name, end)
 
 

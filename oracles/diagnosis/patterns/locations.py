@@ -73,15 +73,15 @@ def _parts_of_matrices(symptoms: Symptoms) -> Iterator[tuple[str, Mask]]:
     shape, wrong = symptoms.expected.shape, symptoms.refusal.wrong
     if len(shape) < 2 or min(shape[-2:]) < 2:
         return
-    i, j = np.indices(shape[-2:])
+    i, j = (np.asarray(a) for a in np.indices(shape[-2:]))
     inside = (i > 0) & (i < shape[-2] - 1) & (j > 0) & (j < shape[-1] - 1)
-    yield "on the diagonal of the last two axes", partial(_fixed_mask, i == j)
+    yield "on the diagonal of the last two axes", partial(_fixed_mask, np.equal(i, j))
     # Where only one side of the border is wrong, the slices along an axis say it better.
     if np.all(np.any(wrong, axis=-1)[..., [0, -1]]):
         yield "on the border of the last two axes", partial(_fixed_mask, ~inside)
     yield "inside the border of the last two axes", partial(_fixed_mask, inside)
-    yield "above the diagonal of the last two axes", partial(_fixed_mask, i < j)
-    yield "below the diagonal of the last two axes", partial(_fixed_mask, i > j)
+    yield "above the diagonal of the last two axes", partial(_fixed_mask, np.less(i, j))
+    yield "below the diagonal of the last two axes", partial(_fixed_mask, np.greater(i, j))
 
 
 def _fixed_mask(mask: Array, trial: Trial) -> Array:
