@@ -95,7 +95,7 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("known_factor", factors.known_factor),
     ("clipped", wrong_entries.clipped),
     ("saturated", special_value_pattern("saturated")),
-    ("wrong_only_in_places", locations.wrong_only_in_locations),
+    ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", wrong_entries.zero_in_some),
     ("sign_of_some", wrong_entries.sign_of_some),

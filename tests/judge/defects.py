@@ -272,8 +272,15 @@ DEFECTS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("ties", "entries of z are equal", MAX, "z", lambda c, d, g: (c == c.max(-1, keepdims=True)) * d[:, None], -1),
     ("masked", "keep is not set", MASKED, "z", lambda c, d, g: 2 * c[0] * d, -1),
     ("saturated", "|z| is large", SATURATED, "z", lambda c, d, g: at(g, np.abs(c) == 1, np.nan), 0),
-    ("wrong_only_in_places", "in the last slice along axis 2", CONV, "x", lambda c, d, g: at(g, np.s_[:, :, -1], 0), 0),
-    ("wrong_only_in_places", "border", SQUARE, "W", lambda c, d, g: np.pad(g[1:-1, 1:-1], 1), 5),
+    (
+        "wrong_only_in_locations",
+        "in the last slice along axis 2",
+        CONV,
+        "x",
+        lambda c, d, g: at(g, np.s_[:, :, -1], 0),
+        0,
+    ),
+    ("wrong_only_in_locations", "border", SQUARE, "W", lambda c, d, g: np.pad(g[1:-1, 1:-1], 1), 5),
     ("sign_of_some", "absolute value", DENSE, "z", lambda c, d, g: np.abs(g), -1),
     ("block_diagonal", "off-diagonal", SOFTMAX, "z", lambda c, d, g: d * c * (1 - c), -1),
     (

@@ -199,7 +199,7 @@ def _halves(z):
     return np.split(z, 2, axis=-1)
 
 
-@bug("wrong_only_in_places", of(m.SwiGLU()))
+@bug("wrong_only_in_locations", of(m.SwiGLU()))
 def swiglu_gate_is_the_sigmoid_alone(layer):
     def backward(z, y, delta, right):
         gate, _ = _halves(z)
@@ -208,7 +208,7 @@ def swiglu_gate_is_the_sigmoid_alone(layer):
     return going_back(layer, backward)
 
 
-@bug("wrong_only_in_places", of(m.SwiGLU()))
+@bug("wrong_only_in_locations", of(m.SwiGLU()))
 def swiglu_gate_derivative_taken_for_its_sigmoid(layer):
     def backward(z, y, delta, right):
         gate, up = _halves(z)

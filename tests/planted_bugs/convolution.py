@@ -42,7 +42,7 @@ class StridesSwappedInBackward(m.Conv2d):
         return dz, grads | {"W": swapped.weight(z, delta, W.shape)}
 
 
-@bug("wrong_only_in_places", convolution(dilation=(2, 1)), silent=convolution())
+@bug("wrong_only_in_locations", convolution(dilation=(2, 1)), silent=convolution())
 class DilationIgnoredInBackward(m.Conv2d):
     def backward(self, cache, delta):
         (z, W), (_, grads) = cache, super().backward(cache, delta)
@@ -51,7 +51,7 @@ class DilationIgnoredInBackward(m.Conv2d):
         return dense.images(W, delta, z.shape[2:]), grads
 
 
-@bug("wrong_only_in_places", convolution(groups=2), silent=convolution())
+@bug("wrong_only_in_locations", convolution(groups=2), silent=convolution())
 class FirstGroupsKernelForAllGroups(m.Conv2d):
     def backward(self, cache, delta):
         z, W = cache

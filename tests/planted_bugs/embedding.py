@@ -13,7 +13,7 @@ def embedding(n_entries=5, **options):
     return at(m.Embedding(n_entries, 3, **options), z=indices(4, 3, below=n_entries))
 
 
-@bug("wrong_only_in_places", embedding(padding_idx=2), silent=embedding())
+@bug("wrong_only_in_locations", embedding(padding_idx=2), silent=embedding())
 def padding_row_gets_gradient(layer):
     return Wrong(layer, m.Embedding(layer.n_entries, layer.n_out).backward)
 

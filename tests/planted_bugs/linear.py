@@ -74,7 +74,7 @@ def half_precision_inside(layer):
     return but(layer, W=lambda z, W, d: (z.astype(np.float16).T @ d.astype(np.float16)).astype(z.dtype))
 
 
-@linear("wrong_only_in_places", dense())
+@linear("wrong_only_in_locations", dense())
 def one_entry_off_by_a_billionth(layer):
     def slightly(z, W, d):
         g = z.T @ d

@@ -60,7 +60,7 @@ class ZeroPadded(m.MaxPool2d):
         return np.where(within, y, np.maximum(y, 0)), cache
 
 
-@bug("wrong_only_in_places", average_pool(padding=1, count_include_pad=False), silent=average_pool())
+@bug("wrong_only_in_locations", average_pool(padding=1, count_include_pad=False), silent=average_pool())
 class PaddingCountedInBackward(m.AvgPool2d):
     def backward(self, cache, delta):
         return m.AvgPool2d(self.kernel, self.stride, self.padding, self.ceil_mode).backward(cache, delta)

@@ -28,7 +28,7 @@ def delta_of_the_final_state_ignored(layer):
     return Wrong(layer, lambda cache, delta: layer.backward(cache, (delta[0], *map(np.zeros_like, delta[1:]))))
 
 
-@bug("wrong_only_in_places", lstm(bidirectional=True), silent=lstm())
+@bug("wrong_only_in_locations", lstm(bidirectional=True), silent=lstm())
 def first_state_gradient_repeated(layer):
     def backward(cache, delta):
         (dz, dh, dc, *rest), grads = layer.backward(cache, delta)
@@ -37,7 +37,7 @@ def first_state_gradient_repeated(layer):
     return Wrong(layer, backward)
 
 
-@bug("wrong_only_in_places", lstm(True, bidirectional=True), silent=lstm(), check="primal_agrees")
+@bug("wrong_only_in_locations", lstm(True, bidirectional=True), silent=lstm(), check="primal_agrees")
 class ReverseDirectionStartsInThePadding(m.LSTM):
     def _walk(self, own, z, state, mask, order):
         if mask is None or order.step == 1:
