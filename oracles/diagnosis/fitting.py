@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.adapters.conventions import Declaration
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Enclosure, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import named_outputs
@@ -20,9 +21,9 @@ def fitting_declaration(result: Result) -> str:
     from oracles.decision.judge import cotangents_like, judge
 
     setting = result.setting
-    if setting is None or setting.subject.declared is None or not setting.oracles:
+    if setting is None or not isinstance(setting.subject.convention, Declaration) or not setting.oracles:
         return ""
-    subject, primals = setting.subject, setting.primals
+    primals, declaration = setting.primals, setting.subject.convention
 
     def accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule]) -> bool:
         try:
@@ -33,22 +34,20 @@ def fitting_declaration(result: Result) -> str:
         except Exception:  # whatever it was: this declaration does not fit
             return False
 
-    told = subject.declared
-    for words, rule in told.alternatives(*_measured(result)):
+    for words, rule in declaration.alternatives(*_measured(result, declaration)):
         if accepted(rule, primals, setting.oracles):
             return f"the declaration does not fit; {words} would"
-    for name in told.fused:
-        rule, point = told.unfused(name, primals)
+    for name in declaration.fused:
+        rule, point = declaration.unfused(name, primals)
         if accepted(rule, point, (finite_difference(rule),)):
             return f"the declaration does not fit: nothing is fused, this is the gradient of what becomes of {name}"
     return ""
 
 
-def _measured(result: Result) -> tuple[dict[str, float], dict[str, float]]:
+def _measured(result: Result, declaration: Declaration) -> tuple[dict[str, float], dict[str, float]]:
     """Return what each cotangent is times the oracle's, where that is one number, and the slopes at declared kinks."""
     setting = result.setting
     assert setting is not None
-    told: Any = setting.subject.declared
     try:
         got = dict(setting.subject(**setting.primals)[1](setting.delta))
         oracle = setting.oracles[0](**with_dtype(dict(setting.primals), np.float64))
@@ -58,8 +57,8 @@ def _measured(result: Result) -> tuple[dict[str, float], dict[str, float]]:
     refused = {f.quantity for f in result.findings if f.refuses}
     factors = {n: _one(np.asarray(got[n], np.float64), _middle(want[n])) for n in refused & got.keys() & want.keys()}
     slopes = {}
-    for n in told.kinks:
-        at, _ = told.at_kinks(n, setting.primals)
+    for n in declaration.kinks:
+        at, _ = declaration.at_kinks(n, setting.primals)
         if n in got and np.shape(got[n]) == np.shape(setting.delta) and np.any(at):
             slopes[n] = _one(np.asarray(got[n], np.float64)[at], np.asarray(setting.delta, np.float64)[at])
     return {n: f for n, f in factors.items() if f is not None}, {n: s for n, s in slopes.items() if s is not None}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.rule import Array, Enclosure, Rule, as_tuple, with_dtype
+from oracles.rule import Array, Enclosure, Rule, Runtime, as_tuple, with_dtype
 from oracles.verdict import Finding, Result, Setting
 
 _HEAD = '''\
@@ -154,7 +154,7 @@ def _compared(worst: Finding, setting: Setting) -> str:
 
 def _oracle(oracle: Rule, name: str, position: int, want: Any) -> str:
     found = _source(oracle.reference) if oracle.reference is not None else None
-    template = {"torch": _TORCH, "jax": _JAX}.get(oracle.framework)
+    template = {Runtime.TORCH: _TORCH, Runtime.JAX: _JAX}.get(oracle.runtime)
     if found is None or template is None:
         mid = want.mid if isinstance(want, Enclosure) else want
         return _RECORDED.format(oracle=oracle.name, values=_literal(np.asarray(mid, np.float64)))
