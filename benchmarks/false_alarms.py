@@ -35,7 +35,7 @@ from oracles.decision.judge import judge  # noqa: E402
 from oracles.files import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
-from oracles.rule import Array, NotPerturbable, Rule, as_tuple  # noqa: E402
+from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple  # noqa: E402
 from oracles.tolerance import named_outputs  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
@@ -87,7 +87,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
     yield "manual", example.case.subject
     for oracle in example.case.oracles():
         yield oracle.name, _own(oracle, example)
-        if oracle.framework == "jax" and example.compiled and oracle.reference is not None:
+        if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
             yield "xla", _own(_compiled(oracle.reference), example)
 
 

@@ -64,7 +64,7 @@ def compare(entry: Entry, count: int) -> dict[str, Any] | None:
     examples = drawn(entry, count)
     if not examples:
         return None
-    rules = [{rule.framework: rule for rule in case.oracles()} for case, _ in examples]
+    rules = [{rule.runtime.value: rule for rule in case.oracles()} for case, _ in examples]
     used = {id(rule.evaluate): rule.evaluate for by_name in rules for rule in by_name.values()}
     before = _counts(used.values())
     gc.collect()

@@ -1,4 +1,4 @@
-"""A layer that keeps its weights, its cache and its gradients on itself; and a network that shows its update alone.
+"""Check a class that keeps weights, cache and gradients, and one whose update alone shows the gradient.
 
 python examples/bring_a_class.py
 """
@@ -9,7 +9,7 @@ import oracles
 
 
 class Dense:
-    """y = zW + b, as it stands in many a repository."""
+    """y = zW + b, as many repositories write it."""
 
     def __init__(self):
         self.params = {"W": np.zeros((3, 2)), "b": np.zeros((1, 2))}
@@ -21,13 +21,13 @@ class Dense:
         return z @ self.params["W"] + self.params["b"]
 
     def backward(self, delta):
-        """Leave dW and db behind, return dz."""
+        """Keep dW and db, return dz."""
         self.grads = {"W": self.z.T @ delta, "b": delta.sum(axis=0, keepdims=True)}
         return delta @ self.params["W"].T
 
 
 class FirstInput(Dense):
-    """Keeps the first input for ever: right the first time, and wrong in training."""
+    """Never replaces its first input: right for one step, wrong in training."""
 
     def forward(self, z):
         """Keep the input, if there is none."""
@@ -36,7 +36,7 @@ class FirstInput(Dense):
 
 
 class Learning(Dense):
-    """Shows no gradient: backward moves the weights."""
+    """Keeps no gradient: backward changes the weights."""
 
     def backward(self, delta, rate=0.5):
         """Make a step of gradient descent, return dz."""
@@ -47,7 +47,7 @@ class Learning(Dense):
 
 
 def adapt(make, grads):
-    """Say where parameters and gradients are."""
+    """Name the locations of parameters and gradients."""
     return oracles.stateful(make, params={"W": "params['W']", "b": "params['b']"}, grads=grads)
 
 

@@ -1,4 +1,4 @@
-"""A compiled function behind ctypes: here the C library's tanh and tanhf, one call for each entry.
+"""Check compiled functions called through ctypes: tanh and tanhf of the C library, one call for each entry.
 
 python examples/bring_a_compiled_function.py
 """
@@ -22,20 +22,20 @@ def forward(z):
 
 
 def backward(z, delta):
-    """delta (1 − tanh² z), from another call."""
+    """delta (1 − tanh² z), with tanh z computed again."""
     y = np.array([library.tanh(x) for x in z.flat]).reshape(z.shape)
     return {"z": delta * (1 - y * y)}
 
 
 def in_single_precision(z, delta):
-    """The same from tanhf: seven digits of sixteen."""
+    """The same with tanhf: seven digits of sixteen."""
     y = np.array([library.tanhf(x) for x in z.flat]).reshape(z.shape)
     return {"z": delta * (1 - y * y)}
 
 
 primals = {"z": np.random.default_rng(0).standard_normal((2, 3))}
 against = [oracles.torch_autograd(lambda z: z.tanh())]
-only = ("float64",)  # what the pointer's type is: nothing else may reach it
+only = ("float64",)  # the type behind the pointer: other dtypes are refused
 print(oracles.check(oracles.manual(forward, backward, dtypes=only, name="libm's tanh"), primals, against))
 try:
     oracles.check(oracles.manual(forward, in_single_precision, dtypes=only, name="libm's tanhf"), primals, against)

@@ -1,4 +1,4 @@
-"""Conventions that differ from the reference's are declared, and held to: a wrong declaration is refused.
+"""Declare conventions that differ from the reference's; a wrong declaration is refused.
 
 python examples/bring_a_convention.py
 """
@@ -14,7 +14,7 @@ def forward(z, W):
 
 
 def backward(cache, delta):
-    """dW is averaged over the batch here, as in many a course."""
+    """Return dW averaged over the batch, as many courses do."""
     z, W = cache
     return {"z": W.T @ delta, "W": delta @ z.T / z.shape[1]}
 
@@ -22,7 +22,7 @@ def backward(cache, delta):
 subject = oracles.manual(forward, backward, name="columns")
 layout = {"z": "nk->kn", "W": "km->mk", "output": "nm->mn"}
 rng = np.random.default_rng(0)
-primals = {"z": rng.standard_normal((4, 3)), "W": rng.standard_normal((3, 2))}  # as the reference has them
+primals = {"z": rng.standard_normal((4, 3)), "W": rng.standard_normal((3, 2))}  # in the layout of the reference
 against = [oracles.torch_autograd(lambda z, W: z @ W)]
 
 mean = {"W": lambda z, **_: 1 / len(z)}

@@ -1,4 +1,4 @@
-"""A jax.custom_vjp: its own fwd and bwd are judged, and what jax.vjp and jax.jit make of them.
+"""Check a jax.custom_vjp: its own fwd and bwd, and jax.vjp of it with and without jax.jit.
 
 python examples/bring_a_custom_vjp.py
 """
@@ -23,15 +23,15 @@ def fwd(z):
     return y, (z, y)
 
 
-def bwd(kept, delta):
+def bwd(residuals, delta):
     """Return delta · softmax z."""
-    z, y = kept
+    z, y = residuals
     return (delta[..., None] * jnp.exp(z - y[..., None]),)
 
 
-def delta_of_ones(kept, delta):
-    """Forget delta: right for a sum of all outputs, and for nothing else."""
-    return bwd(kept, jnp.ones_like(delta))
+def delta_of_ones(residuals, delta):
+    """Ignore delta: right only for the sum of all outputs."""
+    return bwd(residuals, jnp.ones_like(delta))
 
 
 primals = {"z": np.random.default_rng(0).standard_normal((3, 4))}

@@ -1,4 +1,4 @@
-"""A forward and a backward in NumPy, judged by PyTorch, and without any reference.
+"""Check a forward and a backward in NumPy against PyTorch, and without any reference.
 
 python examples/bring_a_pair.py
 """
@@ -21,7 +21,7 @@ def backward(cache, delta):
 
 
 def mean_for_a_sum(cache, delta):
-    """Average db over the batch, where the layer has to sum."""
+    """Average db over the batch; the layer must sum it."""
     return backward(cache, delta) | {"b": backward(cache, delta)["b"] / len(delta)}
 
 
@@ -32,7 +32,7 @@ def without_b(cache, delta):
 
 rng = np.random.default_rng(0)
 primals = {"z": rng.standard_normal((4, 3)), "W": rng.standard_normal((3, 2)), "b": rng.standard_normal((1, 2))}
-by_torch = oracles.torch_autograd(lambda z, W, b: (z @ W + b).tanh())  # the primal only: the framework derives the rest
+by_torch = oracles.torch_autograd(lambda z, W, b: (z @ W + b).tanh())  # the primal only: torch derives the gradient
 print(oracles.check(oracles.manual(forward, backward), primals, against=[by_torch]))
 print(oracles.check(oracles.manual(forward, backward, name="without a reference"), primals))
 print(oracles.check(oracles.manual(forward, without_b, name="without db"), primals, against=[by_torch]))
@@ -49,7 +49,7 @@ def sigmoid(z, prime=False):
 
 
 def squares(y, target):
-    """Return a loss and its gradient together."""
+    """Return a loss and its gradient."""
     return 0.5 * ((y - target) ** 2).sum(), y - target
 
 

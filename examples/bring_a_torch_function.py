@@ -1,4 +1,4 @@
-"""A torch.autograd.Function, and a module with one inside. The engine would repair what is wrong here.
+"""Check a torch.autograd.Function, and a module with one inside, whose error autograd's engine repairs.
 
 python examples/bring_a_torch_function.py
 """
@@ -26,7 +26,7 @@ class Dense(torch.autograd.Function):
 
 
 class Unsummed(Dense):
-    """Forgets to sum db over the batch: autograd's engine does it, gradcheck passes, a kernel's caller gets garbage."""
+    """Does not sum db over the batch. Autograd's engine does, so gradcheck passes; other callers get a wrong shape."""
 
     @staticmethod
     def backward(ctx, delta):

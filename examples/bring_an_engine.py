@@ -1,4 +1,4 @@
-"""An engine of scalar nodes, in which every number remembers how it was made.
+"""Check an engine of scalar nodes, in which each number remembers how it was computed.
 
 python examples/bring_an_engine.py
 """
@@ -25,11 +25,11 @@ class Value:
         return type(self)(self.data * other.data, ((self, other.data), (other, self.data)))
 
     def relu(self):
-        """Cut off what is negative."""
+        """Return max(a, 0)."""
         return type(self)(max(self.data, 0.0), ((self, float(self.data > 0)),))
 
     def collect(self, d):
-        """Add what comes to the gradient."""
+        """Add d to the gradient."""
         self.grad += d
 
     def backward(self, d=1.0):
@@ -40,7 +40,7 @@ class Value:
 
 
 class Overwriting(Value):
-    """= for +=: of a number that is used twice, the last use alone counts."""
+    """= instead of +=: only the last use of a number counts."""
 
     def collect(self, d):
         """Overwrite the gradient."""

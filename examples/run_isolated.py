@@ -1,4 +1,4 @@
-"""Several subjects, each in a process of its own: one that crashes is a finding, and the others are still judged.
+"""Check subjects in processes of their own: a crash is a finding, and the others are still checked.
 
 python examples/run_isolated.py
 """
@@ -22,24 +22,24 @@ def right(z, delta):
 
 
 def out_of_bounds(z, delta):
-    """Read where there is nothing, as a kernel with a wrong length does."""
+    """Read outside of all memory, as a kernel with a wrong length does."""
     ctypes.string_at(8)
 
 
 def endless(z, delta):
-    """Wait for a block that never comes."""
+    """Never return."""
     while True:
         pass
 
 
-def leaves(z, delta):
-    """End the program, as some libraries do on an error."""
+def exits(z, delta):
+    """Exit, as some libraries do on an error."""
     os._exit(3)
 
 
 primals = {"z": np.random.default_rng(0).standard_normal(4)}
 against = [oracles.torch_autograd(lambda z: z * z)]
-for backward in (out_of_bounds, right, endless, leaves, right):
+for backward in (out_of_bounds, right, endless, exits, right):
     subject = oracles.manual(forward, backward, name=backward.__name__)
     try:
         print(oracles.check(subject, primals, against, isolate=True, seconds=2))

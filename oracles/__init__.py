@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from oracles.adapters.functions import value_and_grad as value_and_grad
     from oracles.adapters.jax_functions import jax_function as jax_function
     from oracles.adapters.objects import Update as Update
+    from oracles.adapters.objects import stateful as stateful
     from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
-    from oracles.adapters.stateful_objects import stateful as stateful
     from oracles.adapters.torch_functions import torch_function as torch_function
     from oracles.adapters.torch_modules import torch_module as torch_module
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
@@ -68,7 +68,7 @@ _MODULES = {
     "manual_objective": "adapters.functions",
     "oracle_for": "registry",
     "scalar_graph": "adapters.scalar_engine",
-    "stateful": "adapters.stateful_objects",
+    "stateful": "adapters.objects",
     "torch_autograd": "backends.torch_reference",
     "torch_function": "adapters.torch_functions",
     "torch_module": "adapters.torch_modules",

@@ -11,18 +11,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+Function: TypeAlias = Callable[..., Any]  # code of the user's, for which no types are known
 Array: TypeAlias = npt.NDArray[Any]
 Output: TypeAlias = Array | tuple[Array, ...]
+Delta: TypeAlias = Output  # the cotangent of an output: the same structure, shapes and dtypes
 Primals: TypeAlias = Mapping[str, Array]
-Cotangents: TypeAlias = dict[str, Any]
-Pullback: TypeAlias = Callable[[Any], Cotangents]
-Evaluate: TypeAlias = Callable[..., tuple[Any, Pullback]]
+# An oracle's cotangents are arrays or enclosures. A subject's may be anything: the judge reports what is no array.
+Cotangent: TypeAlias = Any
+Cotangents: TypeAlias = dict[str, Cotangent]
+Pullback: TypeAlias = Callable[[Delta], Cotangents]
+Evaluate: TypeAlias = Callable[..., tuple[Output, Pullback]]  # called with the primals by name
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +80,37 @@ class NotPerturbable(NotImplementedError):
     """The operations of a rule cannot be perturbed at this point, since they run outside Python's reach."""
 
 
-EvaluatePerturbed: TypeAlias = Callable[[Primals, Any, Perturbation], tuple[tuple[Array, ...], Cotangents]]
+class Runtime(Enum):
+    """What executes the arithmetic of a rule."""
+
+    NUMPY = "numpy"  # NumPy calls in this process
+    TORCH = "torch"
+    JAX = "jax"
+    OPAQUE = "opaque"  # anything else: compiled code, another process, numbers that are objects
+
+
+class Convention:
+    """How the cotangents of a subject may differ from those of a reference, without being wrong.
+
+    Adapters override the methods that they need; these here say that nothing may differ.
+    """
+
+    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+        """Bound the error made in reading each cotangent off the subject; ``u`` is the unit roundoff."""
+        return {}
+
+    def violations(self, primals: Primals, delta: Delta, cotangents: Cotangents, precision: str) -> Mapping[str, str]:
+        """Say, by primal, where the subject's cotangents break the convention that it declares."""
+        return {}
+
+    def adjusted(
+        self, primals: Primals, cotangents: Mapping[str, Cotangent], answers: Mapping[str, Mapping[str, Answer]]
+    ) -> Mapping[str, Mapping[str, Answer]]:
+        """Return the oracles' answers, by oracle, with those entries replaced that the convention decides."""
+        return answers
+
+
+EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 
 
 @dataclass(frozen=True)
@@ -90,27 +125,34 @@ class Rule:
             `NotPerturbable`; ``None`` if the rule can never be perturbed. `oracles.tolerance` derives tolerances
             from it.
         reference: the primal that a framework differentiates, as its user wrote it.
+        runtime: what executes the arithmetic.
         implementation: the object that the rule was made from (a layer, a class, a pair of functions), if any.
         adapt: makes a Rule of another such object in the same way.
-        call_patterns: other ways of calling the same subject, by name; each must give what ``evaluate`` gives.
-        read_error: ``read_error(primals, u)`` bounds the error made in reading the cotangents, u being the unit
-            roundoff: a gradient recovered from an optimizer's update carries the rounding of the parameter.
-        declared: the conventions that the subject declares, see `oracles.declared`.
-        framework: what computes inside: "torch", "jax", "compiled" …, or "" for NumPy alone, which runs on balls too.
+        call_patterns: further ways to call the same subject, by name; each must give what ``evaluate`` gives.
+        convention: how the subject's cotangents may differ from a reference's, see `oracles.declared`.
     """
 
     evaluate: Evaluate
     name: str = "rule"
     evaluate_perturbed: EvaluatePerturbed | None = None
-    reference: Callable[..., Any] | None = None
-    framework: str = ""
+    reference: Function | None = None
+    runtime: Runtime = Runtime.NUMPY
     implementation: Any = None
     adapt: Callable[[Any], Rule] | None = None
     call_patterns: Mapping[str, Evaluate] = field(default_factory=dict)
-    read_error: Callable[[Primals, float], Mapping[str, Array]] | None = None
-    declared: Any = None
+    convention: Convention = field(default_factory=Convention)
 
-    def __call__(self, **primals: Array) -> tuple[Any, Pullback]:
+    @property
+    def runs_on_object_arrays(self) -> bool:
+        """Whether the rule may be evaluated on subclasses of `np.ndarray` and on arrays of objects, as NumPy may."""
+        return self.runtime is Runtime.NUMPY
+
+    @property
+    def is_bitwise_reproducible(self) -> bool:
+        """Whether equal inputs must give equal bits, as in NumPy; other runtimes may differ by rounding."""
+        return self.runtime is Runtime.NUMPY
+
+    def __call__(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate at the primals: the output and its pullback."""
         return self.evaluate(**primals)
 
@@ -120,8 +162,8 @@ def as_tuple(y: Any) -> tuple[Any, ...]:
     return tuple(y) if isinstance(y, tuple | list) else (y,)
 
 
-def is_differentiable(array: Any) -> bool:
-    """Return whether an array has a cotangent: floating dtypes have, integers and booleans have not."""
+def is_differentiable(array: object) -> bool:
+    """Return whether an array has a cotangent: floating arrays do, integers and booleans do not."""
     dtype = array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
@@ -135,28 +177,28 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
     return np.asarray(tree, dtype) if is_differentiable(tree) else tree
 
 
-def call_by_name(f: Callable[..., Any], primals: Mapping[str, Any]) -> Any:
-    """Call a reference by the names of the primals, or in their order where it has no such parameters (torch.sin).
+def call_by_name(f: Function, primals: Mapping[str, Any]) -> Any:
+    """Call a function by the names of the primals, or in their order if it shows no such parameters (torch.sin).
 
     Raises:
-        InvalidInput: if its parameters are others than the primals.
+        InvalidInput: if its parameters are not the primals.
     """
     return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
 
 
 @lru_cache(maxsize=4096)
-def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
+def _takes(f: Function, names: tuple[str, ...]) -> bool:
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
-        return False  # builtins show no signature; most take no names
+        return False  # builtins have no signature; most accept no names
     required = [p for p in signature.parameters.values() if p.default is p.empty]
     positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
     try:
         signature.bind(**dict.fromkeys(names))
     except TypeError:
         if positional and len(required) == len(names) == 1:
-            return False  # one primal can only be meant for one parameter
+            return False  # the one primal can only be the one parameter
         raise InvalidInput(
             f"{getattr(f, '__qualname__', f)} takes {signature}, but the primals are {', '.join(names)}.\n"
             f"Fix: name its parameters like the primals:\n    def {_plain_name(f)}({', '.join(names)}): ..."
@@ -164,12 +206,12 @@ def _takes(f: Callable[..., Any], names: tuple[str, ...]) -> bool:
     return True
 
 
-def _plain_name(f: Any) -> str:
+def _plain_name(f: object) -> str:
     name = str(getattr(f, "__name__", "reference"))
     return name if name.isidentifier() else "reference"
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """Describe a value for an error message."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}, dtype {value.dtype}"
@@ -178,6 +220,7 @@ def describe(value: Any) -> str:
     if value is None:
         return "nothing (None)"
     if hasattr(value, "requires_grad"):
-        with_grad = ", requires grad" if value.requires_grad else ""
-        return f"a torch tensor of shape {tuple(value.shape)} ({str(value.dtype).removeprefix('torch.')}{with_grad})"
+        tensor: Any = value
+        with_grad = ", requires grad" if tensor.requires_grad else ""
+        return f"a torch tensor of shape {tuple(tensor.shape)} ({str(tensor.dtype).removeprefix('torch.')}{with_grad})"
     return f"{value!r:.60} ({type(value).__name__})"

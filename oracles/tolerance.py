@@ -218,10 +218,10 @@ def tolerance_at(
         known: results of oracles at the point by their names, so that they are not evaluated again.
     """
     # The order is one of preference: a reference's rounding is independent of the subject's formulas.
-    own = [] if fallback.framework else [perturb_own_code(fallback)]
+    own = [perturb_own_code(fallback)] if fallback.runs_on_object_arrays else []
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
-    read_error = fallback.read_error(wide, unit_roundoff(precision)) if fallback.read_error else {}
+    read_error = fallback.convention.read_error(wide, unit_roundoff(precision))
     return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error)
 
 

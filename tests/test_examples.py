@@ -162,7 +162,7 @@ def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):
     assert bool(refused) == (bug is not None)
 
 
-BROUGHT = {
+ADAPTERS = {
     "bring_a_pair": [
         "forward: agrees", "without a reference: agrees", "no gradient claimed, nothing judged: b",
         "a mean for a sum: WRONG in the cotangent of b", "sigmoid: agrees", "squares: agrees",
@@ -186,17 +186,17 @@ BROUGHT = {
 }  # fmt: skip
 
 
-def test_every_example_of_a_lift_is_tested():
-    assert {path.stem for pattern in ("bring_*.py", "run_*.py") for path in DIGITS.parent.glob(pattern)} == {*BROUGHT}
+def test_every_example_of_an_adapter_is_tested():
+    assert {path.stem for pattern in ("bring_*.py", "run_*.py") for path in DIGITS.parent.glob(pattern)} == {*ADAPTERS}
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("name", BROUGHT)
-def test_what_is_brought_is_judged_and_the_planted_bug_found(name, tmp_path):
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_agrees_and_its_planted_bug_is_refused(name, tmp_path):
     done = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))
     assert done.returncode == 0, done.stdout + done.stderr
     rest = done.stdout
-    for said in BROUGHT[name]:
+    for said in ADAPTERS[name]:
         assert said in rest, f"{said!r} is not in, or not after what comes before it in\n{done.stdout}"
         rest = rest.split(said, 1)[1]
     assert list(tmp_path.iterdir()) == []

@@ -1,1 +1,1 @@
-"""Lifts: what makes a Rule of hand-written code, whatever it is written in."""
+"""Adapters: make a `oracles.Rule` of hand-written code, whatever it is written in."""

@@ -1,64 +1,78 @@
-"""Run a subject in a process of its own: what crashes, exits or never returns is a finding, and the run goes on."""
+"""Run a subject in a process of its own, so that a crash, an exit or an endless loop is a finding of the judge."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import Connection, Pipe
-from typing import Any, Literal
+from multiprocessing.connection import Client, Connection, Listener, Pipe
+from typing import Any, Literal, NamedTuple, NoReturn
 from weakref import finalize
 
+import cloudpickle
 import numpy as np
+import numpy.typing as npt
 
-from oracles.rule import Array, Cotangents, Evaluate, InvalidInput, Pullback, Rule, as_tuple
+from oracles.adapters.jax_functions import rebuild_from
+from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
 
 Start = Literal["fork", "spawn"]
+# What pickling an object, or importing its class in another process, raises.
+PICKLING_ERRORS = (
+    pickle.PickleError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 STARTING = 60.0  # seconds that a spawned process may take to import what the subject needs
+POLL = 0.05  # seconds between two looks at whether a spawned process lives
 
 
 class Crashed(RuntimeError):
-    """The subject's process died, exited or ran out of time; what the subject raises comes back as it is."""
+    """The subject's process crashed, exited or ran out of time. An exception of the subject is raised as it is."""
 
 
 def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -> Rule:
     """Return a rule that evaluates another in a child process, one for each evaluation and its pullbacks.
 
-    A segmentation fault, `sys.exit` and a loop without end raise `Crashed`, which the judge reports as a finding.
-    Arrays keep their strides on the way, and what the subject writes into them is brought back.
+    A segmentation fault, `sys.exit` and an endless loop raise `Crashed`, which the judge reports as a finding. Arrays
+    keep their strides on the way, and what the subject writes into them is written into the caller's arrays.
 
     Args:
         rule: the subject.
-        seconds: how long one forward, or one pullback, may take.
+        seconds: the time limit of one forward, or of one pullback.
         start: "fork" copies this process, so the subject may be anything; "spawn" starts a new one, for which the
-            subject must be picklable. By default what JAX or a GPU computes is spawned, and all else forked where the
-            system can.
+            subject must be picklable. By default subjects that JAX or a GPU computes are spawned, and all others
+            forked if the system can fork.
+
+    Returns:
+        The isolated Rule.
 
     Raises:
-        InvalidInput: if seconds is not positive, or the subject cannot be sent to a new process.
+        InvalidInput: if ``seconds`` is not positive or ``start`` unknown; when evaluated, if the subject cannot be
+            sent to a new process.
     """
     if not seconds > 0:
         raise InvalidInput(f"isolated: seconds: expected a positive number, got {seconds!r}")
-    way: Start = start or ("spawn" if rule.framework == "jax" or not hasattr(os, "fork") or _cuda_in_use() else "fork")
-    if way not in ("fork", "spawn"):
+    # A forked child of a process that uses JAX's threads, or a GPU, hangs.
+    spawn = rule.runtime is Runtime.JAX or not hasattr(os, "fork") or _cuda_in_use()
+    method: Start = start or ("spawn" if spawn else "fork")
+    if method not in ("fork", "spawn"):
         raise InvalidInput(f"isolated: start: expected 'fork' or 'spawn', got {start!r}")
-
-    def guarded(evaluate: Evaluate) -> Evaluate:
-        return partial(_evaluate, _forked if way == "fork" else _spawned, evaluate, seconds)
-
+    begin = _forked if method == "fork" else _spawned
     return replace(
         rule,
-        evaluate=guarded(rule.evaluate),
+        evaluate=partial(_evaluate, begin, rule.evaluate, seconds),
         evaluate_perturbed=None,
-        framework=rule.framework or "isolated",  # no balls cross a pipe
-        call_patterns={name: guarded(evaluate) for name, evaluate in rule.call_patterns.items()},
+        # Arrays of objects cannot be sent to another process.
+        runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,
+        call_patterns={n: partial(_evaluate, begin, evaluate, seconds) for n, evaluate in rule.call_patterns.items()},
     )
 
 
@@ -72,23 +86,23 @@ class _Child:
     wait: Callable[[], int]
     done: bool = False
 
-    def ask(self, question: Any, what: str) -> Any:
-        """Send a question and return the answer.
+    def ask(self, question: object, operation: str) -> Any:
+        """Send a question and return the answer; ``operation`` names it in messages.
 
         Raises:
-            Crashed: if there is none.
+            Crashed: if there is no answer.
         """
         if self.done:
-            raise Crashed(f"{what}: the process is gone")
+            raise Crashed(f"{operation}: the process has ended")
         try:
             self.pipe.send_bytes(pickle.dumps(question))
             if not self.pipe.poll(self.seconds):
                 self.kill()
-                raise Crashed(f"{what} did not return within {self.seconds:g} s")
+                raise Crashed(f"{operation} did not return within {self.seconds:g} s")
             kind, answer = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionError, BrokenPipeError):
             self.done = True
-            raise Crashed(f"{what} ended the process: {_ending(self.wait())}") from None
+            raise Crashed(f"{operation} ended the process: {_ending(self.wait())}") from None
         if kind == "raised":
             raise answer
         return answer
@@ -104,110 +118,116 @@ class _Child:
 
 
 def _evaluate(
-    begin: Callable[[Evaluate, float], _Child], evaluate: Evaluate, seconds: float, **primals: Array
-) -> tuple[Any, Pullback]:
+    begin: Callable[[Evaluate, float], _Child], evaluate: Evaluate, seconds: float, /, **primals: Array
+) -> tuple[Output, Pullback]:
     child = begin(evaluate, seconds)
-    y = _asked(child, primals, "the forward")
+    y: Output = _ask_with_arrays(child, primals, "the forward")
 
-    def pullback(delta: Any) -> Cotangents:
-        parts = as_tuple(delta)
-        named = {str(i): part for i, part in enumerate(parts)}
-        found: Cotangents = _asked(child, named, "the pullback", isinstance(delta, tuple))
-        return found
+    def pullback(delta: Delta) -> Cotangents:
+        parts = {str(i): part for i, part in enumerate(as_tuple(delta))}
+        cotangents: Cotangents = _ask_with_arrays(child, parts, "the pullback", isinstance(delta, tuple))
+        return cotangents
 
     finalize(pullback, child.kill)
     return y, pullback
 
 
-def _asked(child: _Child, arrays: Mapping[str, Array], what: str, many: bool = True) -> Any:
-    """Ask with arrays, and write into them what the subject wrote into its own."""
-    answer, written = child.ask(({n: _packed(n, np.asarray(a)) for n, a in arrays.items()}, many), what)
+def _ask_with_arrays(child: _Child, arrays: Mapping[str, Array], operation: str, is_tuple: bool = True) -> Any:
+    """Ask with arrays, and write into them what the subject wrote into its copies."""
+    answer, written = child.ask(({n: _packed(n, np.asarray(a)) for n, a in arrays.items()}, is_tuple), operation)
     for n, values in written.items():
         arrays[n][...] = values
     return answer
 
 
-def _packed(name: str, array: Array) -> tuple[Any, ...]:
-    """Return what `np.ndarray` makes the same array of, strides included."""
+class _Packed(NamedTuple):
+    """The arguments from which `np.ndarray` makes the same array, strides included."""
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    memory: bytearray
+    offset: int
+    strides: tuple[int, ...]
+    writeable: bool
+
+    def array(self) -> Array:
+        result: Array = np.ndarray(*self[:5])
+        result.flags.writeable = self.writeable
+        return result
+
+
+def _packed(name: str, array: Array) -> _Packed:
     if array.dtype.kind == "O":
-        raise InvalidInput(f"isolated: {name}: numbers that are objects cannot be sent to another process")
+        raise InvalidInput(f"isolated: {name}: expected numbers, got objects, which no other process can take")
+    # The memory reaches from the entry of the lowest address, offset bytes before the first one, to the highest.
     reach = [stride * max(n - 1, 0) for stride, n in zip(array.strides, array.shape, strict=True)]
     offset = -sum(r for r in reach if r < 0)
-    room = bytearray(offset + sum(r for r in reach if r > 0) + array.itemsize)
-    packed = array.shape, array.dtype, room, offset, array.strides
-    np.ndarray(*packed)[...] = array
-    return (*packed, array.flags.writeable)
-
-
-def _unpacked(shape: Any, dtype: Any, room: bytearray, offset: int, strides: Any, writeable: bool) -> Array:
-    array: Array = np.ndarray(shape, dtype, room, offset, strides)
-    array.flags.writeable = writeable
-    return array
+    memory = bytearray(offset + sum(r for r in reach if r > 0) + array.itemsize)
+    packed = _Packed(array.shape, array.dtype, memory, offset, array.strides, True)
+    packed.array()[...] = array
+    return packed._replace(writeable=array.flags.writeable)
 
 
 def _serve(pipe: Connection, evaluate: Evaluate) -> None:
-    """Answer one forward, then pullbacks until the pipe closes; with each answer, what was written into its arrays."""
-    pull: Any = None
+    """Answer one forward, then pullbacks until the pipe closes; each answer includes what the subject wrote."""
+    pullback: Pullback | None = None
+    answer: Output | Cotangents
     while True:
         try:
-            packed, many = pickle.loads(pipe.recv_bytes())
+            packed, is_tuple = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
-        arrays = {n: _unpacked(*parts) for n, parts in packed.items()}
+        arrays = {n: parts.array() for n, parts in packed.items()}
         before = {n: a.tobytes() for n, a in arrays.items()}
         try:
-            if pull is None:
-                answer, pull = evaluate(**arrays)
+            if pullback is None:
+                answer, pullback = evaluate(**arrays)
             else:
-                answer = dict(pull(tuple(arrays.values()) if many else arrays["0"]))
+                answer = dict(pullback(tuple(arrays.values()) if is_tuple else arrays["0"]))
             written = {n: a for n, a in arrays.items() if a.tobytes() != before[n]}
             message = pickle.dumps(("value", (answer, written)))
-        except Exception as error:
+        except Exception as error:  # whatever the user's code raises is sent to the parent, which raises it
             message = pickle.dumps(("raised", _sendable(error)))
         pipe.send_bytes(message)
 
 
 def _sendable(error: Exception) -> Exception:
-    """Return an exception that survives the pipe: one of the same kind and words, or a plain one that names it."""
-    with suppress(Exception):
+    """Return an exception that survives pickling: the same, or a RuntimeError that names it."""
+    with suppress(*PICKLING_ERRORS):
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _forked(evaluate: Evaluate, seconds: float) -> _Child:
-    ours, theirs = Pipe()
+    parent_end, child_end = Pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that JAX keeps: the child runs none of their code
+        warnings.simplefilter("ignore")  # JAX warns of its threads, but the child runs none of their code
         pid = os.fork()
     if pid == 0:  # pragma: no cover: the child
         status = 1
         try:
-            ours.close()
+            parent_end.close()
             if "torch" in sys.modules:
-                sys.modules["torch"].set_num_threads(1)
-            _serve(theirs, evaluate)
+                sys.modules["torch"].set_num_threads(1)  # a fork has none of torch's threads, and waits for them
+            _serve(child_end, evaluate)
             status = 0
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
         finally:
             os._exit(status & 0xFF)
-    theirs.close()
-    return _Child(ours, pid, seconds, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    child_end.close()
+    return _Child(parent_end, pid, seconds, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _spawned(evaluate: Evaluate, seconds: float) -> _Child:
-    """Start a new interpreter that serves the subject, sent by cloudpickle."""
+    """Start a new interpreter that serves the subject, which cloudpickle sends."""
     try:
-        import cloudpickle
-
-        message = cloudpickle.dumps(evaluate)
-    except Exception as error:
-        _not_sent(f"{type(error).__name__}: {error}")
-    from multiprocessing.connection import Listener
-
+        message = _pickled(evaluate)
+    except PICKLING_ERRORS as error:
+        _raise_not_picklable(f"{type(error).__name__}: {error}")
     listener = Listener(family="AF_PIPE" if os.name == "nt" else "AF_UNIX")
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; from oracles.adapters.child_process import serve_alone; serve_alone()"
@@ -215,42 +235,56 @@ def _spawned(evaluate: Evaluate, seconds: float) -> _Child:
     child = subprocess.Popen([sys.executable, "-c", code, listener.address], stdin=subprocess.DEVNULL)
     pipe = _accepted(listener, child)
     pipe.send_bytes(message)
-    return _Child(pipe, child.pid, seconds, lambda: child.wait())
+    return _Child(pipe, child.pid, seconds, child.wait)
 
 
-def _accepted(listener: Any, child: subprocess.Popen[bytes]) -> Connection:
-    """Wait for the child to connect, or to die."""
-    import threading
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, and a `jax.custom_vjp` wherever the subject refers to one."""
 
-    found: list[Connection] = []
-    thread = threading.Thread(target=lambda: found.append(listener.accept()), daemon=True)
+    def reducer_override(self, obj: Any) -> Any:
+        jax = sys.modules.get("jax")
+        if jax is not None and type(obj) is jax.custom_vjp:
+            return rebuild_from(obj)
+        return super().reducer_override(obj)
+
+
+def _pickled(evaluate: Evaluate) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(evaluate)
+    return buffer.getvalue()
+
+
+def _accepted(listener: Listener, child: subprocess.Popen[bytes]) -> Connection:
+    """Wait for the child to connect.
+
+    Raises:
+        Crashed: if it ends before that, or takes longer than `STARTING`.
+    """
+    connections: list[Connection] = []
+    thread = threading.Thread(target=lambda: connections.append(listener.accept()), daemon=True)
     thread.start()
     waited = 0.0
-    while not found and child.poll() is None and waited < STARTING:
-        thread.join(0.05)
-        waited += 0.05
+    while not connections and child.poll() is None and waited < STARTING:
+        thread.join(POLL)
+        waited += POLL
     listener.close()
-    if not found:
+    if not connections:
         child.kill()
         raise Crashed(f"the subject's process did not start: {_ending(child.wait())}")
-    return found[0]
+    return connections[0]
 
 
 def serve_alone() -> None:
-    """Serve the subject that is sent first: the main function of a spawned process."""
-    from multiprocessing.connection import Client
-
-    import cloudpickle
-
+    """Receive a subject and serve it; the main function of a spawned process."""
     pipe = Client(sys.argv[1])
     try:
-        evaluate = cloudpickle.loads(pipe.recv_bytes())
-    except Exception as error:
-        evaluate = partial(_not_sent, f"{type(error).__name__}: {error}")
+        evaluate: Evaluate = cloudpickle.loads(pipe.recv_bytes())
+    except PICKLING_ERRORS as error:
+        evaluate = partial(_raise_not_picklable, f"{type(error).__name__}: {error}")
     _serve(pipe, evaluate)
 
 
-def _not_sent(error: str, **primals: Array) -> Any:
+def _raise_not_picklable(error: str, /, **primals: Array) -> NoReturn:
     raise InvalidInput(
         f"isolated: the subject cannot be sent to a new process: {error}.\n"
         "Fix: put it into a module that can be imported, or fork:\n"
@@ -259,7 +293,7 @@ def _not_sent(error: str, **primals: Array) -> Any:
 
 
 def _ending(status: int) -> str:
-    """Say how a process ended: "killed by SIGSEGV", "exit status 3"."""
+    """Describe how a process ended: "killed by SIGSEGV", "exit status 3"."""
     if status >= 0:
         return f"exit status {status}"
     try:

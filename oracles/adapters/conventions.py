@@ -1,20 +1,29 @@
-"""Conventions that a subject declares, so that a convention is no bug: and declared means checked."""
+"""Conventions that a subject declares, such as a gradient averaged over the rows, so that they count as no bugs.
+
+A declared convention is checked: the subject must follow it, and the report names the declaration that would fit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import permutations
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.adapters.layouts import Layout, others, turn
 from oracles.rule import (
+    Answer,
     Array,
+    Convention,
+    Cotangent,
     Cotangents,
+    Delta,
     Enclosure,
     Evaluate,
     InvalidInput,
+    Output,
     Primals,
     Pullback,
     Rule,
@@ -24,84 +33,14 @@ from oracles.rule import (
 from oracles.tolerance import unit_roundoff
 
 Scale: TypeAlias = float | Callable[..., float]
+# "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
+# functions, from the reference's array to the subject's and back.
+Layout: TypeAlias = str | tuple[Callable[[Array], Array], Callable[[Array], Array]]
+Fused: TypeAlias = Callable[[Array], Array]
 
-
-@dataclass(frozen=True)
-class Declaration:
-    """What `declared` was told, and the rule that it was told of."""
-
-    rule: Rule
-    scale: Mapping[str, Scale] = field(default_factory=dict)
-    layout: Mapping[str, Layout] = field(default_factory=dict)
-    fused: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
-    kinks: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
-
-    def alternatives(self, factors: Mapping[str, float], slopes: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
-        """Yield declarations that differ in one point, each with what it says.
-
-        Args:
-            factors: what each cotangent is times the oracle's, where that is one number; slopes: the derivative that
-                the subject takes at its declared kinks.
-        """
-        for name, layout in self.layout.items():
-            for other in others(layout):
-                yield f"layout={{{name!r}: {other!r}}}", self._but(layout={**self.layout, name: other})
-        for name, factor in factors.items():
-            scale = self.scale.get(name, 1.0)
-            words = f"{factor:.6g} times that" if callable(scale) else f"{scale * factor:.6g}"
-            better = _times(scale, factor) if callable(scale) else scale * factor
-            yield f"scale={{{name!r}: {words}}}", self._but(scale={**self.scale, name: better})
-        for name, slope in slopes.items():
-            kinks = dict.fromkeys(self.kinks[name], slope)
-            yield f"kinks={{{name!r}: {kinks}}}", self._but(kinks={**self.kinks, name: kinks})
-
-    def unfused(self, name: str, primals: Primals) -> tuple[Rule, dict[str, Array]]:
-        """Return the rule without one fused function, and the point at which it then stands."""
-        rest = {n: f for n, f in self.fused.items() if n != name}
-        return self._but(fused=rest), {**primals, name: np.asarray(self.fused[name](primals[name]))}
-
-    def _but(self, **changed: Any) -> Rule:
-        other = replace(self, **changed)
-        return declared(self.rule, scale=other.scale, layout=other.layout, fused=other.fused, kinks=other.kinks)
-
-    def at_kinks(self, name: str, primals: Primals) -> tuple[Array, Array]:
-        """Return where a primal stands at a declared kink, and the derivative declared there."""
-        at, slope = np.zeros(primals[name].shape, bool), np.zeros(primals[name].shape)
-        for kink, derivative in self.kinks[name].items():
-            here = np.asarray(primals[name] == kink)
-            at, slope = at | here, np.where(here, derivative, slope)
-        return at, slope
-
-    def misses(self, primals: Primals, delta: Any, cotangents: Cotangents, precision: str) -> dict[str, str]:
-        """Say for each primal with declared kinks where the subject takes another derivative; nothing where none."""
-        found = {}
-        for name in self.kinks:
-            if name not in cotangents or np.shape(cotangents[name]) != np.shape(delta):
-                continue
-            at, slope = self.at_kinks(name, primals)
-            d, got = np.asarray(delta, np.float64), np.asarray(cotangents[name], np.float64)
-            off = at & ~(np.abs(got - slope * d) <= 4 * unit_roundoff(precision) * np.abs(slope * d))
-            if np.any(off):
-                where = tuple(int(i) for i in np.argwhere(off)[0])
-                found[name] = (
-                    f"at {name}{list(where)} = {float(primals[name][where]):g} the derivative {slope[where]:g} is "
-                    f"declared, and {got[where] / d[where] if d[where] else got[where]:g} came"
-                )
-        return found
-
-    def excused(
-        self, primals: Primals, got: Mapping[str, Any], answers: Mapping[str, Any]
-    ) -> dict[str, dict[str, Any]]:
-        """Return the oracles' answers with the subject's own where a declared kink, already checked, stands."""
-        found = {oracle: dict(said) for oracle, said in answers.items()}
-        for name in self.kinks:
-            if name in got and np.shape(got[name]) == np.shape(primals[name]):
-                at, _ = self.at_kinks(name, primals)
-                mine = np.asarray(got[name], np.float64)
-                for said in found.values():
-                    if name in said:
-                        said[name] = _with(said[name], at, mine)
-        return found
+REST = "..."  # any further axes of a layout
+MOST_AXES = 4  # of a layout whose other orders are tried: 4! = 24 evaluations of the subject
+KINK_ROUNDINGS = 4  # unit roundoffs by which a derivative at a kink may differ: delta, slope, product, and one to spare
 
 
 def declared(
@@ -109,59 +48,252 @@ def declared(
     *,
     scale: Mapping[str, Scale] | None = None,
     layout: Mapping[str, Layout] | None = None,
-    fused: Mapping[str, Callable[[Array], Array]] | None = None,
+    fused: Mapping[str, Fused] | None = None,
     kinks: Mapping[str, Mapping[float, float]] | None = None,
 ) -> Rule:
-    """Declare the conventions in which a subject differs from its references; it is held to them.
+    """Declare the conventions in which a subject differs from its references.
 
-    Points and cotangents are those of the references; the subject is fed and read in its own convention. A
-    declaration that does not fit is refused, and the report says which would.
+    Points and cotangents are those of the references; they are converted to the subject's convention and back. A
+    declaration that does not fit is refused, and the report names one that does.
 
     Args:
         rule: the subject.
         scale: ``{primal: factor}``: its cotangent is the gradient times the factor, a number or a function
             ``f(**primals)``: ``{"W": lambda z, **_: 1 / len(z)}`` for a dW averaged over the rows.
-        layout: ``{primal or "output": "NCHW->NHWC"}``: how the reference's axes stand in the subject's array, 1 for an
-            axis of length one ("n->1n"), ... for any others; or a pair of functions, there and back.
-        fused: ``{primal: f}``: the subject takes f of the primal, yet returns the gradient of the primal itself, as a
-            loss on probabilities that returns the gradient of the logits: ``{"a": softmax}``.
+        layout: ``{primal or "output": "NCHW->NHWC"}``: the order of the axes in the reference's array and in the
+            subject's. 1 is an axis of length one ("n->1n"), ... stands for any others. Or two functions, from the
+            reference's array to the subject's and back.
+        fused: ``{primal: f}``: the subject takes f of the primal, but returns the gradient of the primal itself, as a
+            loss of probabilities that returns the gradient of the logits: ``{"a": softmax}``.
         kinks: ``{primal: {kink: derivative}}`` of a function entry by entry: ``{"z": {0.0: 0.5}}``.
 
+    Returns:
+        The Rule in the references' convention.
+
     Raises:
-        InvalidInput: for names that are no primals, when evaluated; for what is no layout, at once.
+        InvalidInput: for an invalid layout; when evaluated, for names that are no primals.
     """
-    told = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
-    turns = {name: turn(name, how) for name, how in told.layout.items()}
+    convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
+    conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
     def in_convention(evaluate: Evaluate) -> Evaluate:
-        def converted(**primals: Array) -> tuple[Any, Pullback]:
-            _require_names(told, primals)
-            fed = {n: told.fused[n](a) if n in told.fused else a for n, a in primals.items()}
-            fed = {n: turns[n].to(a) if n in turns else a for n, a in fed.items()}
-            y, pull = evaluate(**fed)
+        return partial(_evaluate, evaluate, convention, conversions)
 
-            def pullback(delta: Any) -> Cotangents:
-                came = pull(_each_output(delta, lambda turned: turned.to, turns))
-                return {n: _restored(n, g, told, turns, primals) for n, g in came.items()}
-
-            return _each_output(y, lambda turned: turned.back, turns), pullback
-
-        return converted
-
-    ways = {way: in_convention(evaluate) for way, evaluate in rule.call_patterns.items()}
     return replace(
-        rule, evaluate=in_convention(rule.evaluate), evaluate_perturbed=None, call_patterns=ways, declared=told
+        rule,
+        evaluate=in_convention(rule.evaluate),
+        evaluate_perturbed=None,
+        call_patterns={name: in_convention(evaluate) for name, evaluate in rule.call_patterns.items()},
+        convention=convention,
     )
 
 
-def _restored(name: str, cotangent: Any, told: Declaration, turns: Mapping[str, Any], primals: Primals) -> Any:
-    """Return a cotangent of the subject's as the reference would give it; what is no array is left to the judge."""
+@dataclass(frozen=True)
+class Declaration(Convention):
+    """The arguments of `declared`, and what follows from them for the judge."""
+
+    rule: Rule
+    scale: Mapping[str, Scale] = field(default_factory=dict)
+    layout: Mapping[str, Layout] = field(default_factory=dict)
+    fused: Mapping[str, Fused] = field(default_factory=dict)
+    kinks: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+        """Return the bound that the rule itself gives."""
+        return self.rule.convention.read_error(primals, u)
+
+    def violations(self, primals: Primals, delta: Delta, cotangents: Cotangents, precision: str) -> Mapping[str, str]:
+        """Say, by primal, at which declared kink the subject takes another derivative."""
+        result = {}
+        for name in self.kinks:
+            if name not in cotangents or np.shape(cotangents[name]) != np.shape(delta):
+                continue
+            at, slope = self.at_kinks(name, primals)
+            d, actual = np.asarray(delta, np.float64), np.asarray(cotangents[name], np.float64)
+            tolerance = KINK_ROUNDINGS * unit_roundoff(precision) * np.abs(slope * d)
+            wrong = at & ~(np.abs(actual - slope * d) <= tolerance)  # not ">": a NaN is wrong too
+            if np.any(wrong):
+                index = tuple(int(i) for i in np.argwhere(wrong)[0])
+                derivative = actual[index] / d[index] if d[index] else actual[index]
+                result[name] = (
+                    f"at {name}{list(index)} = {float(primals[name][index]):g} the declared derivative is "
+                    f"{slope[index]:g}, the subject's is {derivative:g}"
+                )
+        return result
+
+    def adjusted(
+        self, primals: Primals, cotangents: Mapping[str, Cotangent], answers: Mapping[str, Mapping[str, Answer]]
+    ) -> Mapping[str, Mapping[str, Answer]]:
+        """Return the oracles' cotangents with the subject's own at declared kinks, which `violations` has checked."""
+        result = {oracle: dict(answer) for oracle, answer in answers.items()}
+        for name in self.kinks:
+            if name in cotangents and np.shape(cotangents[name]) == np.shape(primals[name]):
+                at, _ = self.at_kinks(name, primals)
+                own = np.asarray(cotangents[name], np.float64)
+                for answer in result.values():
+                    if name in answer:
+                        answer[name] = _replaced(answer[name], at, own)
+        return result
+
+    def at_kinks(self, name: str, primals: Primals) -> tuple[Array, Array]:
+        """Return where a primal is at a declared kink, and the derivative declared there."""
+        at, slope = np.zeros(primals[name].shape, bool), np.zeros(primals[name].shape)
+        for kink, derivative in self.kinks[name].items():
+            here = np.asarray(primals[name] == kink)
+            at, slope = at | here, np.where(here, derivative, slope)
+        return at, slope
+
+    def alternatives(self, factors: Mapping[str, float], slopes: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
+        """Yield the rules of declarations that differ in one entry, each with that entry as text.
+
+        Args:
+            factors: the ratio of each cotangent to the oracle's, where it is one number.
+            slopes: the derivative that the subject takes at its declared kinks.
+        """
+        for name, layout in self.layout.items():
+            for other in other_layouts(layout):
+                yield f"layout={{{name!r}: {other!r}}}", self._but(layout={**self.layout, name: other})
+        for name, factor in factors.items():
+            scale = self.scale.get(name, 1.0)
+            text = f"{factor:.6g} times that" if callable(scale) else f"{scale * factor:.6g}"
+            better = partial(_scaled, scale, factor) if callable(scale) else scale * factor
+            yield f"scale={{{name!r}: {text}}}", self._but(scale={**self.scale, name: better})
+        for name, slope in slopes.items():
+            kinks = dict.fromkeys(self.kinks[name], slope)
+            yield f"kinks={{{name!r}: {kinks}}}", self._but(kinks={**self.kinks, name: kinks})
+
+    def unfused(self, name: str, primals: Primals) -> tuple[Rule, dict[str, Array]]:
+        """Return the rule without one fused function, and the point at which to evaluate it then."""
+        others = {n: f for n, f in self.fused.items() if n != name}
+        return self._but(fused=others), {**primals, name: np.asarray(self.fused[name](primals[name]))}
+
+    def require_primals(self, primals: Primals) -> None:
+        """Check the names in the declaration.
+
+        Raises:
+            InvalidInput: if one is no primal, or has a scale or kinks but no cotangent.
+        """
+        for keyword in ("scale", "layout", "fused", "kinks"):
+            outputs = keyword == "layout"
+            names: Mapping[str, object] = getattr(self, keyword)
+            unknown = [n for n in names if n not in primals and not (outputs and n.split("[")[0] == "output")]
+            if unknown:
+                raise InvalidInput(
+                    f"declared: {keyword}: expected names of the primals {', '.join(primals)}, got {', '.join(unknown)}"
+                )
+        integer = [n for n in (*self.scale, *self.kinks) if not is_differentiable(primals[n])]
+        if integer:
+            raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
+
+    def _but(self, **changes: Any) -> Rule:
+        other = replace(self, **changes)
+        return declared(self.rule, scale=other.scale, layout=other.layout, fused=other.fused, kinks=other.kinks)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How an array is converted from the reference's layout to the subject's, and back."""
+
+    to: Callable[[Array], Array]
+    back: Callable[[Array], Array]
+
+
+def conversion(name: str, layout: object) -> Conversion:
+    """Return the conversion that a layout describes.
+
+    Args:
+        name: the primal or output, for the messages.
+        layout: a `Layout`.
+
+    Raises:
+        InvalidInput: if it is neither a pair of functions nor two orders of the same axes.
+    """
+    if isinstance(layout, tuple) and len(layout) == 2 and all(map(callable, layout)):
+        return Conversion(*layout)
+    if not isinstance(layout, str) or layout.count("->") != 1:
+        raise InvalidInput(
+            f"layout of {name}: expected two orders of the same axes, as 'ij->ji', or two functions, got {layout!r}"
+        )
+    reference, subject = (_axes(side.strip()) for side in layout.split("->"))
+    letters = [a for a in reference if a != "1"]
+    if sorted(letters) != sorted(a for a in subject if a != "1") or len(set(letters)) != len(letters):
+        raise InvalidInput(
+            f"layout of {name}: expected each letter once on either side, as 'NCHW->NHWC', got {layout!r}"
+        )
+    return Conversion(
+        partial(_reordered, before=reference, after=subject, name=name),
+        partial(_reordered, before=subject, after=reference, name=name),
+    )
+
+
+def _axes(side: str) -> tuple[str, ...]:
+    """Split one side of a layout into its letters, 1s and "..."."""
+    first, dots, last = side.partition(REST)
+    return (*first, *([REST] if dots else []), *last)
+
+
+def _reordered(array: Array, before: tuple[str, ...], after: tuple[str, ...], name: str) -> Array:
+    array = np.asanyarray(array)
+    further = array.ndim - len([a for a in before if a != REST])
+    if further < 0 or (further and REST not in before):
+        raise ValueError(f"layout of {name}: expected axes {''.join(before)}, got an array of shape {array.shape}")
+    labels = _labels(before, further)
+    if any(a == "1" and n != 1 for a, n in zip(labels, array.shape, strict=True)):
+        raise ValueError(f"layout of {name}: expected axes of length one at 1 in {''.join(before)}, got {array.shape}")
+    extents = {label: n for label, n in zip(labels, array.shape, strict=True) if label != "1"}
+    positions = {label: i for i, label in enumerate(extents)}
+    order = _labels(after, further)
+    transposed = array.reshape(tuple(extents.values())).transpose([positions[a] for a in order if a != "1"])
+    return transposed.reshape([extents.get(label, 1) for label in order])
+
+
+def _labels(axes: tuple[str, ...], further: int) -> list[str]:
+    """Replace "..." by one label for each further axis."""
+    return [label for a in axes for label in ([f"{REST}{i}" for i in range(further)] if a == REST else [a])]
+
+
+def other_layouts(layout: Layout) -> Iterator[str]:
+    """Yield the other orders of the same axes, the reference's own order first."""
+    if not isinstance(layout, str) or REST in layout:
+        return
+    reference, subject = (side.strip() for side in layout.split("->"))
+    letters = [a for a in subject if a != "1"]
+    if len(letters) > MOST_AXES:
+        return
+    unchanged = tuple(a for a in reference if a != "1")
+    for order in dict.fromkeys([unchanged, *permutations(letters)]):
+        rest = iter(order)
+        other = "".join(a if a == "1" else next(rest) for a in subject)
+        if other != subject:
+            yield f"{reference}->{other}"
+
+
+def _evaluate(
+    evaluate: Evaluate, convention: Declaration, conversions: Mapping[str, Conversion], /, **primals: Array
+) -> tuple[Output, Pullback]:
+    """Evaluate a subject in its own convention, at a point and with results in the reference's."""
+    convention.require_primals(primals)
+    point = {n: convention.fused[n](a) if n in convention.fused else a for n, a in primals.items()}
+    point = {n: conversions[n].to(a) if n in conversions else a for n, a in point.items()}
+    y, pull = evaluate(**point)
+
+    def pullback(delta: Delta) -> Cotangents:
+        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}))
+        return {n: _converted_cotangent(n, g, convention, conversions, primals) for n, g in cotangents.items()}
+
+    return _converted_output(y, {n: c.back for n, c in conversions.items()}), pullback
+
+
+def _converted_cotangent(
+    name: str, cotangent: Cotangent, convention: Declaration, conversions: Mapping[str, Conversion], primals: Primals
+) -> Cotangent:
+    """Return a cotangent of the subject as the reference would give it; leave what is no array to the judge."""
     if not isinstance(cotangent, np.ndarray):
         return cotangent
-    if name in turns:
-        cotangent = turns[name].back(cotangent)
-    if name in told.scale:
-        scale = told.scale[name]
+    if name in conversions:
+        cotangent = conversions[name].back(cotangent)
+    if name in convention.scale:
+        scale = convention.scale[name]
         factor = float(scale(**primals) if callable(scale) else scale)
         if not np.isfinite(factor) or not factor:
             raise InvalidInput(f"declared: scale of {name}: expected a finite number other than 0, got {factor}")
@@ -169,30 +301,20 @@ def _restored(name: str, cotangent: Any, told: Declaration, turns: Mapping[str, 
     return cotangent
 
 
-def _each_output(y: Any, way: Callable[[Any], Callable[[Array], Array]], turns: Mapping[str, Any]) -> Any:
-    """Turn an output, or its cotangent: "output", or "output[0]" and so on of several."""
+def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]]) -> Output:
+    """Convert an output or its cotangent: "output", or "output[0]" and so on if there are several."""
     parts = as_tuple(y)
     names = ["output"] if not isinstance(y, tuple | list) else [f"output[{i}]" for i in range(len(parts))]
-    turned = tuple(way(turns[n])(p) if n in turns else p for n, p in zip(names, parts, strict=True))
-    return turned if isinstance(y, tuple | list) else turned[0]
+    converted = tuple(functions[n](p) if n in functions else p for n, p in zip(names, parts, strict=True))
+    return converted if isinstance(y, tuple | list) else converted[0]
 
 
-def _require_names(told: Declaration, primals: Primals) -> None:
-    for what, names in (("scale", told.scale), ("layout", told.layout), ("fused", told.fused), ("kinks", told.kinks)):
-        unknown = [n for n in names if n not in primals and not (what == "layout" and n.split("[")[0] == "output")]
-        if unknown:
-            raise InvalidInput(f"declared: {what}: {', '.join(unknown)} unknown; the primals are {', '.join(primals)}")
-    integer = [n for n in (*told.scale, *told.kinks) if not is_differentiable(primals[n])]
-    if integer:
-        raise InvalidInput(f"declared: {', '.join(integer)} has no cotangent: it is no floating primal")
-
-
-def _with(answer: Any, at: Array, mine: Array) -> Any:
+def _replaced(answer: Answer, at: Array, own: Array) -> Answer:
     if isinstance(answer, Enclosure):
         rounding = None if answer.rounding is None else np.where(at, 0.0, answer.rounding)
-        return Enclosure(np.where(at, mine, answer.mid), np.where(at, 0.0, answer.radius), rounding)
-    return np.where(at, mine, answer)
+        return Enclosure(np.where(at, own, answer.mid), np.where(at, 0.0, answer.radius), rounding)
+    return np.where(at, own, answer)
 
 
-def _times(scale: Callable[..., float], factor: float) -> Callable[..., float]:
-    return lambda **primals: factor * scale(**primals)
+def _scaled(scale: Callable[..., float], factor: float, /, **primals: Array) -> float:
+    return factor * scale(**primals)

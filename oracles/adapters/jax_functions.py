@@ -1,119 +1,149 @@
-"""Lift a `jax.custom_vjp`, JAX's hand-written backward: its own fwd and bwd, and what JAX makes of them."""
+"""Adapter of `jax.custom_vjp`, JAX's form of a hand-written backward: its own fwd and bwd, and JAX's use of them."""
 
 from __future__ import annotations
 
-import copyreg
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
 
-from oracles.adapters.functions import given, taken
-from oracles.backends.arrays import backend_for
-from oracles.rule import Array, Cotangents, InvalidInput, Primals, Pullback, Rule, is_differentiable
+from oracles.backends.arrays import ForeignArray, backend_for
+from oracles.backends.lazy import jax
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    Function,
+    InvalidInput,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    Runtime,
+    is_differentiable,
+)
+
+CustomVjp: TypeAlias = Any  # a jax.custom_vjp, or another function of JAX arrays
 
 _BACKEND = backend_for("jax")
 
 
-def jax_function(f: Callable[..., Any], *, options: Mapping[str, Any] | None = None, name: str | None = None) -> Rule:
-    """Lift a `jax.custom_vjp` into a Rule: what bwd returns is judged before JAX fills in zeros for ``None``.
+def jax_function(f: Function, *, options: Mapping[str, object] | None = None, name: str | None = None) -> Rule:
+    """Make a Rule of a `jax.custom_vjp`; what bwd returns is judged before JAX replaces ``None`` by zeros.
 
-    Beside that, `jax.vjp` is checked, with and without `jax.jit`, and the function without a derivative against fwd.
-    A function that has no custom rule is differentiated by JAX.
+    Call patterns check `jax.vjp` too, with and without `jax.jit`, and so the function without a derivative against fwd.
+    A function without a custom rule is differentiated by JAX.
 
     Args:
         f: the function, ``f(**primals, **options)``.
-        options: its other arguments by name, those of ``nondiff_argnums`` among them.
-        name: what reports call it.
+        options: its other arguments by name, those of ``nondiff_argnums`` included.
+        name: what reports call the rule.
+
+    Returns:
+        The Rule.
 
     Raises:
-        InvalidInput: if this is no function, or its parameters are others than the primals and options.
+        InvalidInput: if this is no function; when evaluated, if its parameters are not the primals and options.
     """
     if not callable(f):
         raise InvalidInput(f"jax_function: expected a function or a jax.custom_vjp, got {f!r:.60}")
-    rest = dict(options or {})
     plain = getattr(f, "fun", f)
     label = name or str(getattr(plain, "__name__", "jax_function"))
-    static = tuple(getattr(f, "nondiff_argnums", ()))
+    subject = _Function(f, plain, dict(options or {}), tuple(getattr(f, "nondiff_argnums", ())), label)
+    eager, jitted = partial(subject.by_jax, False), partial(subject.by_jax, True)
+    # With symbolic zeros, fwd and bwd take other arguments than arrays, which JAX alone can make.
+    is_custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
+    return Rule(
+        subject.own_backward if is_custom else eager,
+        label,
+        runtime=Runtime.JAX,
+        implementation=f,
+        call_patterns={"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if is_custom else {"jax.jit": jitted},
+    )
 
-    def order(primals: Primals) -> list[str]:
-        parameters = inspect.signature(plain).parameters
-        names = [p for p in parameters if p in primals or p in rest]
+
+@dataclass(frozen=True)
+class _Function:
+    """The arguments of `jax_function`, and the ways to evaluate it."""
+
+    f: CustomVjp
+    plain: Function
+    options: Mapping[str, object]
+    nondiff_argnums: tuple[int, ...]
+    label: str
+
+    def own_backward(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate the function's own fwd and bwd."""
+        names, arguments = self._argument_order(primals), {**_BACKEND.primals_from_numpy(primals), **self.options}
+        with _BACKEND.context():
+            y, residuals = self.f.fwd(*(arguments[n] for n in names))
+
+        def pullback(delta: Delta) -> Cotangents:
+            nondiff = [arguments[names[i]] for i in self.nondiff_argnums]
+            with _BACKEND.context():
+                result = self.f.bwd(*nondiff, residuals, _BACKEND.delta_from_numpy(delta))
+            arrays = [n for i, n in enumerate(names) if i not in self.nondiff_argnums]
+            parts = tuple(result) if isinstance(result, tuple | list) else (result,)
+            if len(parts) != len(arrays):
+                raise TypeError(
+                    f"bwd returned {len(parts)} cotangents for the {len(arrays)} arguments {', '.join(arrays)}"
+                )
+            return _cotangents(primals, zip(arrays, parts, strict=True))
+
+        return _BACKEND.tree_to_numpy(y), pullback
+
+    def by_jax(self, compiled: bool, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate the function and its `jax.vjp`, compiled by `jax.jit` or not."""
+        names = self._argument_order(primals)
+        floating = [n for n in names if n in primals and is_differentiable(primals[n])]
+        rest = _BACKEND.primals_from_numpy({n: a for n, a in primals.items() if n not in floating})
+
+        def of_floating(*arrays: ForeignArray) -> ForeignArray:
+            arguments = {**rest, **self.options, **dict(zip(floating, arrays, strict=True))}
+            return self.f(*(arguments[n] for n in names))
+
+        def pulled_back(arrays: Sequence[ForeignArray], delta: ForeignArray) -> ForeignArray:
+            return jax.vjp(of_floating, *arrays)[1](delta)
+
+        arrays = [_BACKEND.from_numpy(primals[n]) for n in floating]
+        with _BACKEND.context():
+            y = (jax.jit(of_floating) if compiled else of_floating)(*arrays)
+
+        def pullback(delta: Delta) -> Cotangents:
+            with _BACKEND.context():
+                function = jax.jit(pulled_back) if compiled else pulled_back
+                gradients = function(arrays, _BACKEND.delta_from_numpy(delta))
+            return _cotangents(primals, zip(floating, gradients, strict=True))
+
+        return _BACKEND.tree_to_numpy(y), pullback
+
+    def _argument_order(self, primals: Primals) -> list[str]:
+        """Return the order in which the function takes primals and options: by name, else as the primals stand."""
+        signature = inspect.signature(self.plain)
+        parameters = signature.parameters
+        names = [p for p in parameters if p in primals or p in self.options]
         if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             names += [n for n in primals if n not in names]
-        if not names and not rest and len(primals) <= len(parameters):
-            return list(primals)  # none of the names is a parameter's: in their order, as jnp.tanh(x) of a primal z
-        if {*names} != {*primals, *rest}:
+        if not names and not self.options and len(primals) <= len(parameters):
+            return list(primals)  # no primal has a parameter's name, as with jnp.tanh(x) of a primal z
+        if {*names} != {*primals, *self.options}:
+            options = f" and the options {', '.join(self.options)}" if self.options else ""
             raise InvalidInput(
-                f"{label}: takes {inspect.signature(plain)}, but the primals are {', '.join(primals)}"
-                + (f", the options {', '.join(rest)}" if rest else "")
-                + f".\nFix: name the primals like its parameters, or\n    def {label}({', '.join(primals)}): ..."
+                f"{self.label}: primals: expected the parameters {signature}, got {', '.join(primals)}{options}.\n"
+                f"Fix: name the primals like its parameters, or\n    def {self.label}({', '.join(primals)}): ..."
             )
         return names
 
-    def own(**primals: Array) -> tuple[Any, Pullback]:
-        names, taken_ = order(primals), {**_BACKEND.from_numpy_all(primals), **rest}
-        with _BACKEND.context():
-            y, residuals = f.fwd(*(taken_[n] for n in names))  # type: ignore[attr-defined]
 
-        def pullback(delta: Any) -> Cotangents:
-            with _BACKEND.context():
-                came = f.bwd(*(taken_[names[i]] for i in static), residuals, taken(delta, _BACKEND))  # type: ignore[attr-defined]
-            rules = [n for i, n in enumerate(names) if i not in static]
-            parts = tuple(came) if isinstance(came, tuple | list) else (came,)
-            if len(parts) != len(rules):
-                raise TypeError(
-                    f"bwd returned {len(parts)} cotangents for the {len(rules)} arguments {', '.join(rules)}"
-                )
-            return _floating(primals, zip(rules, parts, strict=True))
-
-        return given(y, _BACKEND), pullback
-
-    def by_jax(compiled: bool, **primals: Array) -> tuple[Any, Pullback]:
-        import jax
-
-        names = order(primals)
-        judged = [n for n in names if n in primals and is_differentiable(primals[n])]
-        fixed = {**_BACKEND.from_numpy_all({n: a for n, a in primals.items() if n not in judged}), **rest}
-
-        def of_judged(*arrays: Any) -> Any:
-            at = {**fixed, **dict(zip(judged, arrays, strict=True))}
-            return f(*(at[n] for n in names))
-
-        def pulled(arrays: Sequence[Any], delta: Any) -> Any:
-            return jax.vjp(of_judged, *arrays)[1](delta)
-
-        arrays = [_BACKEND.from_numpy(primals[n]) for n in judged]
-        with _BACKEND.context():
-            y = (jax.jit(of_judged) if compiled else of_judged)(*arrays)
-
-        def pullback(delta: Any) -> Cotangents:
-            with _BACKEND.context():
-                came = (jax.jit(pulled) if compiled else pulled)(arrays, taken(delta, _BACKEND))
-            return _floating(primals, zip(judged, came, strict=True))
-
-        return given(y, _BACKEND), pullback
-
-    def eager(**primals: Array) -> tuple[Any, Pullback]:
-        return by_jax(False, **primals)
-
-    def jitted(**primals: Array) -> tuple[Any, Pullback]:
-        return by_jax(True, **primals)
-
-    custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
-    if custom:
-        copyreg.pickle(type(f), _taken_apart)
-    ways = {"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if custom else {"jax.jit": jitted}
-    return Rule(own if custom else eager, label, framework="jax", implementation=f, call_patterns=ways)
-
-
-def _taken_apart(f: Any) -> tuple[Any, ...]:
-    """Return how a custom_vjp is put together in another process: pickle alone does not know, see `isolated`."""
+def rebuild_from(f: CustomVjp) -> tuple[Any, ...]:
+    """Return how to rebuild a `jax.custom_vjp` in another process, as ``__reduce__`` does: pickle alone cannot."""
     return type(f), (f.fun, f.nondiff_argnums), dict(vars(f))
 
 
-def _floating(primals: Primals, cotangents: Any) -> Cotangents:
+def _cotangents(primals: Primals, gradients: Iterable[tuple[str, ForeignArray]]) -> Cotangents:
     return {
         n: _BACKEND.to_numpy(g)
-        for n, g in cotangents
+        for n, g in gradients
         if g is not None and n in primals and is_differentiable(primals[n])
     }

@@ -1,4 +1,4 @@
-"""Places inside an object, as ``"W"``, ``"params['W']"``, ``"layers[0].weights"``: read, written, and hinted at."""
+"""Locations inside an object, such as ``"W"``, ``"params['W']"`` or ``"layers[0].weights"``: read, write, search."""
 
 from __future__ import annotations
 
@@ -6,128 +6,147 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from oracles.rule import Array, InvalidInput
 
-Step: TypeAlias = tuple[bool, Any]  # (whether an item, its key or the attribute's name)
-
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(-?\d+)\]|\[['\"]?([^\]'\"]+)['\"]?\]")
-DEEPEST = 6  # levels of attributes, dicts and lists that are searched for an array's other places
+MOST_LEVELS = 6  # of attributes, dicts and lists in which other references to an array are searched
+HINT_LEVELS = 3  # the same for a hint in a message, where a deep location helps nobody
+MOST_NAMES = 12  # that a message lists
+
+
+Object: TypeAlias = Any  # an instance of the user's class, or what it holds
+
+
+class Step(NamedTuple):
+    """One step from an object to what it holds: an item of a dict or list, or an attribute."""
+
+    is_item: bool
+    key: Any
+
+    def of(self, owner: Object) -> Object:
+        """Return what the owner holds there."""
+        return owner[self.key] if self.is_item else getattr(owner, self.key)
+
+    def set(self, owner: Object, value: object) -> None:
+        """Make the owner hold a value there."""
+        if self.is_item:
+            owner[self.key] = value
+        else:
+            setattr(owner, self.key, value)
 
 
 class Absent(LookupError):
-    """There is nothing at a place: not created yet, or misspelt."""
+    """There is nothing at a location: it is misspelt, or not created yet."""
 
 
 @lru_cache(maxsize=1024)
-def steps(place: str) -> tuple[Step, ...]:
-    """Parse a place.
+def steps(location: str) -> tuple[Step, ...]:
+    """Parse a location.
 
     Raises:
-        InvalidInput: if it is none.
+        InvalidInput: if the text is no location.
     """
-    found, end = [], 0
-    while end < len(place):
-        match = _STEP.match(place, end)
+    result, end = [], 0
+    while end < len(location):
+        match = _STEP.match(location, end)
         if match is None:
             raise InvalidInput(
-                f"place {place!r}: expected one like W, params['W'] or layers[0].W; lost at {place[end:]!r}"
+                f"location {location!r}: expected W, params['W'] or layers[0].W, for example, got {location[end:]!r}"
             )
         attribute, index, key = match.groups()
-        found.append((False, attribute) if attribute else (True, int(index) if index else key))
+        result.append(Step(False, attribute) if attribute else Step(True, int(index) if index else key))
         end = match.end()
-    if not found:
-        raise InvalidInput("place '': expected something like W, params['W'] or layers[0].W")
-    return tuple(found)
+    if not result:
+        raise InvalidInput("location '': expected W, params['W'] or layers[0].W, for example")
+    return tuple(result)
 
 
-def read(owner: Any, place: str) -> Any:
-    """Return what is at a place.
+def read(owner: object, location: str) -> Object:
+    """Return what is at a location.
 
     Raises:
-        Absent: if there is nothing; says what there is.
+        Absent: if there is nothing; the message lists what there is.
     """
     value = owner
-    for is_item, key in steps(place):
+    for step in steps(location):
         try:
-            value = value[key] if is_item else getattr(value, key)
+            value = step.of(value)
         except (AttributeError, LookupError, TypeError):
-            raise Absent(f"{place}: {_there(value)}") from None
+            raise Absent(f"{location}: {_contents_in_words(value)}") from None
     return value
 
 
-def write(owner: Any, place: str, value: Any) -> None:
-    """Put a value at a place, and wherever else the object holds what was there: in a list of its parameters, say.
+def write(owner: object, location: str, value: object) -> None:
+    """Replace what is at a location, and wherever else the object refers to it: in a list of its parameters, say.
 
     Raises:
-        Absent: if there is nothing at the place.
+        Absent: if there is nothing at the location.
         InvalidInput: if it cannot be set.
     """
-    before = read(owner, place)
-    *path, (is_item, key) = steps(place)
-    at = owner
-    for through_item, name in path:
-        at = at[name] if through_item else getattr(at, name)
-    for holder, by_item, name in [(at, is_item, key), *_holders(owner, before, set(), DEEPEST)]:
+    before = read(owner, location)
+    *path, last = steps(location)
+    direct = owner
+    for step in path:
+        direct = step.of(direct)
+    for holder, step in [(direct, last), *_references(owner, before, set(), MOST_LEVELS)]:
         try:
-            if by_item:
-                holder[name] = value
-            else:
-                setattr(holder, name, value)
+            step.set(holder, value)
         except (AttributeError, TypeError) as error:
             raise InvalidInput(
-                f"{place}: cannot be set in {type(holder).__name__}: {error}.\n"
-                f"Fix: say how:    params={{...: lambda obj, value: obj.set_weights(value)}}"
+                f"{location}: cannot be set in {type(holder).__name__}: {error}.\n"
+                f"Fix: give a function that sets it:    params={{...: lambda obj, value: obj.set_weights(value)}}"
             ) from None
 
 
-def _holders(owner: Any, sought: Any, seen: set[int], depth: int) -> Iterator[tuple[Any, bool, Any]]:
-    if id(owner) in seen or not depth or isinstance(owner, np.ndarray | str | bytes | type | ModuleType):
+def _references(owner: object, target: object, visited: set[int], levels: int) -> Iterator[tuple[object, Step]]:
+    """Yield every object inside that refers to the target, and the step to it."""
+    if id(owner) in visited or not levels or isinstance(owner, np.ndarray | str | bytes | type | ModuleType):
         return
-    seen.add(id(owner))
-    for is_item, key, value in _contents(owner):
-        if value is sought:
-            yield owner, is_item, key
+    visited.add(id(owner))
+    for step, value in _contents(owner):
+        if value is target:
+            yield owner, step
         else:
-            yield from _holders(value, sought, seen, depth - 1)
+            yield from _references(value, target, visited, levels - 1)
 
 
-def _contents(owner: Any) -> list[tuple[bool, Any, Any]]:
+def _contents(owner: object) -> list[tuple[Step, object]]:
     if isinstance(owner, dict):
-        return [(True, k, v) for k, v in owner.items()]
+        return [(Step(True, k), v) for k, v in owner.items()]
     if isinstance(owner, list | tuple):
-        return [(True, i, v) for i, v in enumerate(owner)]
-    return [(False, k, v) for k, v in getattr(owner, "__dict__", {}).items()]
+        return [(Step(True, i), v) for i, v in enumerate(owner)]
+    return [(Step(False, k), v) for k, v in getattr(owner, "__dict__", {}).items()]
 
 
-def arrays_in(owner: Any, shape: tuple[int, ...]) -> list[str]:
-    """Return the places of the arrays of a shape inside an object, as a hint of what may have been meant."""
-    found: list[str] = []
-
-    def search(value: Any, place: str, depth: int) -> None:
-        if np.shape(value) == shape and isinstance(value, np.ndarray):
-            found.append(place)
-        elif depth and not isinstance(value, np.ndarray | str | bytes | type):
-            for is_item, key, inner in _contents(value):
-                search(inner, f"{place}[{key!r}]" if is_item else f"{place}.{key}".lstrip("."), depth - 1)
-
-    search(owner, "", 3)
-    return found
+def arrays_in(owner: object, shape: tuple[int, ...]) -> list[str]:
+    """Return the locations of the arrays of a shape inside an object."""
+    return list(_arrays_in(owner, shape, "", HINT_LEVELS))
 
 
-def _there(owner: Any) -> str:
-    names = [str(key) for _, key, _ in _contents(owner)]
-    has = f"it has {', '.join(names[:12])}" if names else "it has nothing inside"
+def _arrays_in(value: object, shape: tuple[int, ...], location: str, levels: int) -> Iterator[str]:
+    if isinstance(value, np.ndarray):
+        if value.shape == shape:
+            yield location
+    elif levels and not isinstance(value, str | bytes | type):
+        for step, inner in _contents(value):
+            inside = f"{location}[{step.key!r}]" if step.is_item else f"{location}.{step.key}".lstrip(".")
+            yield from _arrays_in(inner, shape, inside, levels - 1)
+
+
+def _contents_in_words(owner: object) -> str:
+    names = [str(step.key) for step, _ in _contents(owner)]
+    has = f"it has {', '.join(names[:MOST_NAMES])}" if names else "it has nothing inside"
     return f"there is nothing in {type(owner).__name__}: {has}"
 
 
-def converted(value: Any, like: Any, take: Callable[[Array], Any]) -> Any:
-    """Return an array as what is at its place now: the subject's own array, nested lists, or a number."""
+def converted(value: Array, like: object, from_numpy: Callable[[Array], Object]) -> Object:
+    """Return an array in the form of what is at its location now: the framework's array, nested lists or a number."""
     if isinstance(like, list):
         return np.asarray(value).tolist()
     if isinstance(like, float | int):
         return float(np.asarray(value).reshape(()))
-    return take(value)
+    return from_numpy(value)

@@ -1,33 +1,56 @@
-"""An object under test: how it is made, fed its parameters, run forwards and backwards, and read."""
+"""Adapter of objects that keep parameters, caches and gradients in themselves, as most hand-written networks do.
+
+`Subject` says how one object is made, given its parameters, run and read. The call patterns below it run such objects
+in the orders in which a user may: each is a `Rule`'s ``evaluate``, and must give what a fresh object gives.
+"""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from oracles.adapters.functions import given, named_cotangents, taken
-from oracles.adapters.locations import Absent, arrays_in, converted, read, write
-from oracles.backends.arrays import Backend
-from oracles.rule import Array, Cotangents, InvalidInput, Primals, is_differentiable
+from oracles.adapters.functions import named_cotangents
+from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
+from oracles.backends.arrays import ArrayKind, Backend, Device, ForeignArray, backend_for
+from oracles.rule import (
+    Array,
+    Convention,
+    Cotangents,
+    Delta,
+    Evaluate,
+    Function,
+    InvalidInput,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
+from oracles.self_consistency import elsewhere
 
-Method: TypeAlias = str | Callable[..., Any]
-Where: TypeAlias = str | Callable[..., Any]
+Method: TypeAlias = str | Function  # a method's name, or a function of the object
+Location: TypeAlias = str | Function  # see `oracles.adapters.locations`, or a function of the object
+
+# The size of the delta of an earlier step, as a fraction of its output: large enough that a gradient left over from it
+# exceeds the tolerance, and small enough that the rounding of that gradient does not.
+FAINT = 2.0**-12
 
 
 @dataclass(frozen=True)
 class Update:
-    """A gradient that shows in an optimizer's step alone: W ← W − rate · dW, so dW = (W − W') / rate.
+    """A gradient that is read off an optimizer's step: W' = W − rate · dW, so dW = (W − W') / rate.
 
     Attributes:
-        step: the method that updates the parameters, or a function of the object; "" where backward does it.
-        rate: what the gradient is multiplied by. A large power of two loses nothing: from a small rate the rounding
-            of the parameter, u|W|/rate, remains in the gradient, and is allowed.
+        step: the method that updates the parameters, or a function of the object; "" if backward updates them.
+        rate: the factor of the gradient in the step. A large power of two loses nothing; with a small rate, the
+            rounding of the parameter, u|W|/rate, remains in the gradient, and the tolerance includes it.
     """
 
     step: Method
@@ -39,167 +62,358 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What `oracles.stateful` was told, and each single thing that is done with an object."""
+class _ReadOffAnUpdate(Convention):
+    """The error in gradients that are read off W − rate · dW: the rounding of W itself remains in them."""
 
-    make: Callable[[], Any]
+    names: tuple[str, ...]
+    rate: float
+
+    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+        return {
+            n: np.asarray(2 * u * np.abs(primals[n]) / abs(self.rate), np.float64) for n in self.names if n in primals
+        }
+
+
+def stateful(
+    make: Object,
+    *,
+    forward: Method = "forward",
+    backward: Method = "backward",
+    params: Sequence[str] | Mapping[str, Location] = (),
+    grads: str | Mapping[str, Location] | Update | None = None,
+    flush: Method | None = None,
+    accumulates: bool | None = None,
+    reusable: bool = True,
+    arrays: ArrayKind = "numpy",
+    device: Device = None,
+    dtypes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Rule:
+    """Make a Rule of a stateful class, over its inputs and parameters.
+
+    Every evaluation makes a fresh object, sets its parameters, runs forward, and runs backward for each delta. Other
+    call patterns must give the same: forward twice before backward, backward twice, a whole step on other data first.
+
+    Args:
+        make: makes the object: the class, a function without arguments, or an instance, which is copied.
+        forward: the method's name, or a function ``f(obj, *inputs)``. The primals that are no parameters are its
+            inputs, by name if it has such parameters, else in their order.
+        backward: the method's name, or a function ``f(obj, delta)``.
+        params: the locations of the parameters: names of attributes, or ``{primal: location}`` with locations such as
+            "params['W']" and "layers[0].W", or with a function ``f(obj, array)`` that sets the parameter. Parameters
+            that the first forward creates are set after it.
+        grads: the locations of the gradients after backward: a pattern for each parameter ("d{}", "grads['{}']"), or
+            ``{primal: location}``. The locations "return" and "return[1]" are in what backward returned; a function
+            ``f(obj)`` returns the gradient; an `Update` reads it off an optimizer's step. By default, what backward
+            returns is the cotangents of the inputs, or of all primals in their order, and the gradients of
+            parameters that it leaves out are at "d{}".
+        flush: clears gradients and caches; a method's name or ``f(obj)``.
+        accumulates: whether a second backward adds to the gradients; by default it may or may not.
+        reusable: whether the object may serve more than one forward and backward.
+        arrays, device, dtypes: as in `oracles.manual`.
+        name: what reports call the rule; the class's name by default.
+
+    Returns:
+        The Rule.
+
+    Raises:
+        InvalidInput: if ``make`` makes no objects; when evaluated, if a location does not exist or a shape differs.
+    """
+    locations: Mapping[str, Location] = dict(params) if isinstance(params, Mapping) else {n: n for n in params}
+    subject = Subject(
+        make=maker(make, forward),
+        forward=forward,
+        backward=backward,
+        params=locations,
+        grads=_gradient_locations(grads, locations),
+        grads_are_guessed=grads is None,
+        update=grads if isinstance(grads, Update) else None,
+        flush=flush,
+        accumulates=accumulates,
+        backend=backend_for(arrays, device, dtypes),
+        label=name or str(getattr(make, "__qualname__", type(make).__name__)),
+    )
+    return _rule(subject, make, _call_patterns(subject) if reusable else {})
+
+
+def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate]) -> Rule:
+    update = subject.update
+    return Rule(
+        partial(fresh, subject),
+        subject.label,
+        runtime=subject.backend.runtime,
+        implementation=make,
+        call_patterns=call_patterns,
+        convention=Convention() if update is None else _ReadOffAnUpdate(tuple(subject.params), update.rate),
+    )
+
+
+def _gradient_locations(
+    grads: str | Mapping[str, Location] | Update | None, params: Mapping[str, Location]
+) -> Mapping[str, Location]:
+    if isinstance(grads, Update):
+        return {}
+    return {n: (grads or "d{}").format(n) for n in params} if grads is None or isinstance(grads, str) else grads
+
+
+def maker(make: Object, forward: Method) -> Callable[[], Object]:
+    """Return a function that makes a fresh object: a class or function as it is, of an instance a copy.
+
+    Raises:
+        InvalidInput: for anything else.
+    """
+    if not isinstance(make, type) and isinstance(forward, str) and hasattr(make, forward):
+        return partial(copy.deepcopy, make)
+    if not callable(make):
+        raise InvalidInput(
+            f"make: expected a class, an instance or a function without arguments, got {make!r:.60}.\n"
+            "Fix:    oracles.stateful(lambda: Dense(3, 2), ...)"
+        )
+    function: Callable[[], Object] = make
+    return function
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The arguments of `oracles.stateful`, and each single thing that is done with an object."""
+
+    make: Callable[[], Object]
     forward: Method
     backward: Method
-    params: Mapping[str, Where]
-    grads: Mapping[str, Where]
-    guessed: bool
+    params: Mapping[str, Location]
+    grads: Mapping[str, Location]
+    grads_are_guessed: bool  # the user named no locations of gradients: "d{}" is a guess, and what is returned wins
     update: Update | None
     flush: Method | None
     accumulates: bool | None
     backend: Backend
     label: str
 
-    def run(self, primals: Primals) -> tuple[Any, Any]:
+    def run(self, primals: Primals) -> tuple[Object, Output]:
         """Return a fresh object with these parameters, and its output."""
-        obj = self.made(primals)
+        obj = self.new(primals)
         return obj, self.call_forward(obj, primals)
 
-    def made(self, primals: Primals) -> Any:
-        """Return an object with these parameters; those that it creates lazily are awaited for one forward."""
+    def new(self, primals: Primals) -> Object:
+        """Return a fresh object with these parameters; if they do not exist yet, one forward creates them."""
         missing = [n for n in self.params if n not in primals]
         if missing:
             raise InvalidInput(
-                f"{self.label}: params names {', '.join(missing)}, but the primals are {', '.join(primals)}"
+                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(missing)}"
             )
         obj = self.make()
         try:
-            self._put(obj, primals)
+            self._set_params(obj, primals)
         except Absent:
             self.call_forward(obj, primals)
             self.clear(obj)
             try:
-                self._put(obj, primals)
+                self._set_params(obj, primals)
             except Absent as absent:
                 raise InvalidInput(f"{self.label}: params: {absent}") from None
         return obj
 
-    def call_forward(self, obj: Any, primals: Primals) -> Any:
-        """Return the output of the inputs among the primals, as NumPy arrays."""
+    def call_forward(self, obj: Object, primals: Primals) -> Output:
+        """Return the output at the inputs among the primals, as NumPy arrays."""
         inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
         with self.backend.context():
-            y = given(_by_name_or_in_order(self._bound(obj, self.forward), inputs), self.backend)
+            y: Output | None = self.backend.tree_to_numpy(
+                _call_by_name_or_in_order(self._method(obj, self.forward), inputs)
+            )
         if y is None:
-            raise InvalidInput(f"{self.label}: forward returned nothing (None).\nFix:    return y")
+            raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
         return y
 
-    def pull(self, obj: Any, delta: Any, primals: Primals) -> Cotangents:
-        """Run backward, and collect cotangents from what it returns, what it leaves behind, or what a step changes."""
+    def pull(self, obj: Object, delta: Delta, primals: Primals) -> Cotangents:
+        """Run backward and return all cotangents: those returned, those left in the object, those that a step shows."""
         before = {n: np.array(primals[n], np.float64) for n in self.params} if self.update else {}
         with self.backend.context():
-            came = given(self._bound(obj, self.backward)(taken(delta, self.backend)), self.backend)
+            result = self._method(obj, self.backward)(self.backend.delta_from_numpy(delta))
+            returned = self.backend.tree_to_numpy(result)
             if self.update and self.update.step:
-                self._bound(obj, self.update.step)()
-        found = self._returned(came, primals)
-        for n, place in self.grads.items():
-            if not (self.guessed and n in found):
-                found[n] = self._gradient(n, place, obj, came, primals)
+                self._method(obj, self.update.step)()
+        cotangents = self._returned_cotangents(returned, primals)
+        for n, location in self.grads.items():
+            if not (self.grads_are_guessed and n in cotangents):
+                cotangents[n] = self._gradient(n, location, obj, returned, primals)
         for n, old in before.items():
-            found[n] = self._of_update(n, old, obj, primals)
-        return {n: g for n, g in found.items() if g is not None and is_differentiable(primals[n])}
+            cotangents[n] = self._gradient_of_update(n, old, obj, primals)
+        return {n: g for n, g in cotangents.items() if g is not None and is_differentiable(primals[n])}
 
-    def clear(self, obj: Any) -> None:
-        """Flush the object, where it can be."""
+    def clear(self, obj: Object) -> None:
+        """Clear gradients and caches, if the user said how."""
         if self.flush is not None:
-            self._bound(obj, self.flush)()
+            self._method(obj, self.flush)()
 
-    def _put(self, obj: Any, primals: Primals) -> None:
-        for n, place in self.params.items():
-            value = primals[n].copy() if self.update else primals[n]
-            if callable(place):
-                place(obj, self.backend.from_numpy(value))
+    def _set_params(self, obj: Object, primals: Primals) -> None:
+        for n, location in self.params.items():
+            value = primals[n].copy() if self.update else primals[n]  # a step may write into the parameter itself
+            if callable(location):
+                location(obj, self.backend.from_numpy(value))
                 continue
-            there = read(obj, place)
-            if there is None:
-                raise Absent(f"{place}: it is None")
-            if np.shape(there) != value.shape:
+            current = read(obj, location)
+            if current is None:
+                raise Absent(f"{location}: it is None")
+            if np.shape(current) != value.shape:
                 raise InvalidInput(
-                    f"{self.label}: params: {place} has shape {tuple(np.shape(there))}, the primal {n} {value.shape}.\n"
-                    f"Fix: draw {n} in the object's shape, or declare how it is turned:\n"
+                    f"{self.label}: params: {location}: expected shape {value.shape} of the primal {n}, "
+                    f"got {tuple(np.shape(current))}.\n"
+                    f"Fix: draw {n} in the object's shape, or declare its layout:\n"
                     f"    oracles.declared(subject, layout={{{n!r}: 'ij->ji'}})"
                 )
-            write(obj, place, converted(value, there, self.backend.from_numpy))
+            write(obj, location, converted(value, current, self.backend.from_numpy))
 
-    def _returned(self, came: Any, primals: Primals) -> Cotangents:
-        """Return what backward returned as cotangents of the inputs, or of all primals; nothing claims nothing."""
+    def _returned_cotangents(self, returned: Object, primals: Primals) -> Cotangents:
+        """Return what backward returned as cotangents of the inputs, or of all primals; ``None`` claims none."""
         inputs = {n: a for n, a in primals.items() if n not in self.params}
-        kept = all(n in self.grads for n, a in inputs.items() if is_differentiable(a))
-        if came is None or (kept and not self.guessed):
+        located = all(n in self.grads for n, a in inputs.items() if is_differentiable(a))
+        if returned is None or (located and not self.grads_are_guessed):
             return {}
-        came = tuple(came) if isinstance(came, list) else came
-        every = isinstance(came, tuple) and len(came) == len(primals) != len(inputs)
-        return named_cotangents(came, primals if every or isinstance(came, Mapping) else inputs, self.label)
+        returned = tuple(returned) if isinstance(returned, list) else returned
+        one_each = isinstance(returned, tuple) and len(returned) == len(primals) != len(inputs)
+        return named_cotangents(returned, primals if one_each or isinstance(returned, Mapping) else inputs, self.label)
 
-    def _gradient(self, name: str, place: Where, obj: Any, came: Any, primals: Primals) -> Any:
-        """Return a copy of the gradient at a place; ``None`` there claims no gradient."""
+    def _gradient(self, name: str, location: Location, obj: Object, returned: Object, primals: Primals) -> Object:
+        """Return a copy of the gradient at a location; ``None`` there claims no gradient."""
         if name not in primals:
-            raise InvalidInput(f"{self.label}: grads names {name!r}, but the primals are {', '.join(primals)}")
+            raise InvalidInput(f"{self.label}: grads: expected names of the primals {', '.join(primals)}, got {name!r}")
         try:
-            if callable(place):
-                found = place(obj)
-            elif place.startswith("return"):
-                found = read(came, place.removeprefix("return")) if place != "return" else came
+            if callable(location):
+                gradient = location(obj)
+            elif location.startswith("return"):
+                gradient = read(returned, location.removeprefix("return")) if location != "return" else returned
             else:
-                found = read(obj, place)
+                gradient = read(obj, location)
         except Absent as absent:
-            there = [p for p in arrays_in(obj, primals[name].shape) if p not in self.params.values()]
-            hint = (
-                f"Fix: arrays of its shape are at {', '.join(there)}:\n    grads={{{name!r}: {there[0]!r}}}"
-                if there
-                else ""
-            )
-            raise InvalidInput(f"{self.label}: grads: the gradient of {name} at {absent}.\n{hint}".strip()) from None
-        found = self.backend.to_numpy(found)
-        if isinstance(found, list | float | int):
-            return np.array(found, primals[name].dtype)
-        return np.array(found) if isinstance(found, np.ndarray) else found
+            others = [p for p in arrays_in(obj, primals[name].shape) if p not in self.params.values()]
+            fix = f"\nFix: arrays of its shape are at {', '.join(others)}:\n    grads={{{name!r}: {others[0]!r}}}"
+            raise InvalidInput(
+                f"{self.label}: grads: the gradient of {name} at {absent}.{fix if others else ''}"
+            ) from None
+        gradient = self.backend.to_numpy(gradient)
+        if isinstance(gradient, list | float | int):
+            return np.array(gradient, primals[name].dtype)
+        return np.array(gradient) if isinstance(gradient, np.ndarray) else gradient
 
-    def _of_update(self, name: str, old: Array, obj: Any, primals: Primals) -> Array:
-        place, update = self.params[name], self.update
-        if callable(place) or update is None:
-            raise InvalidInput(f"{self.label}: params: an Update reads {name} back, so params must name its place")
-        new = np.asarray(self.backend.to_numpy(read(obj, place)), np.float64)
+    def _gradient_of_update(self, name: str, old: Array, obj: Object, primals: Primals) -> Array:
+        location, update = self.params[name], self.update
+        if callable(location) or update is None:
+            raise InvalidInput(
+                f"{self.label}: params: expected a location of {name}, which an Update reads back, got a function"
+            )
+        new = np.asarray(self.backend.to_numpy(read(obj, location)), np.float64)
         return np.asarray((old - new) / update.rate).astype(primals[name].dtype)
 
-    def _bound(self, obj: Any, method: Method) -> Callable[..., Any]:
-        """Return a method by name, or a function of the object with the object filled in."""
+    def _method(self, obj: Object, method: Method) -> Function:
+        """Return a method by its name, or a function of the object with the object filled in."""
         if not isinstance(method, str):
             return partial(method, obj)
-        found: Any = getattr(obj, method, None)
-        if not callable(found):
-            there = [n for n in dir(obj) if not n.startswith("_") and callable(getattr(obj, n, None))]
+        bound: Function | None = getattr(obj, method, None)
+        if not callable(bound):
+            methods = [n for n in dir(obj) if not n.startswith("_") and callable(getattr(obj, n, None))]
             raise InvalidInput(
-                f"{self.label}: {type(obj).__name__} has no method {method!r}; it has {', '.join(there) or 'none'}.\n"
+                f"{self.label}: {type(obj).__name__} has no method {method!r}; it has {', '.join(methods) or 'none'}.\n"
                 "Fix: name it:    oracles.stateful(..., forward='fprop', backward='bprop')"
             )
-        return partial(found)
+        return bound
 
 
-def maker(make: Any, forward: Method) -> Callable[[], Any]:
-    """Return what makes a fresh object: a class or function as it is, of an instance a copy.
-
-    Raises:
-        InvalidInput: for anything else.
-    """
-    if not isinstance(make, type) and isinstance(forward, str) and hasattr(make, forward):
-        return lambda: copy.deepcopy(make)
-    if not callable(make):
-        raise InvalidInput(
-            f"make: expected a class, an instance or a function without arguments, got {make!r:.60}.\n"
-            "Fix:    oracles.stateful(lambda: Dense(3, 2), ...)"
-        )
-    made: Callable[[], Any] = make
-    return made
-
-
-def _by_name_or_in_order(f: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-    """Call a method by the inputs' names where it has such parameters, else in the inputs' order."""
+def _call_by_name_or_in_order(f: Function, inputs: Mapping[str, ForeignArray]) -> ForeignArray:
+    """Call a method by the names of the inputs if it has such parameters, else in their order."""
     try:
         inspect.signature(f).bind(**inputs)
     except (TypeError, ValueError):
         return f(*inputs.values())
     return f(**inputs)
+
+
+def _call_patterns(subject: Subject) -> dict[str, Evaluate]:
+    patterns: dict[str, Evaluate] = {"forward twice, then backward": partial(forward_twice, subject)}
+    if subject.update is None:  # a step changes the parameters, so nothing after it is at the same point
+        patterns["backward twice"] = partial(backward_twice, subject)
+        patterns["a second step on the object"] = partial(second_step, subject)
+    return patterns
+
+
+def fresh(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
+    """Run forward and backward on a fresh object; each further pullback runs on another one."""
+    unused = [subject.run(primals)]
+    y = unused[0][1]
+
+    def pullback(delta: Delta) -> Cotangents:
+        obj, _ = unused.pop() if unused else subject.run(primals)
+        return subject.pull(obj, delta, primals)
+
+    return y, pullback
+
+
+def forward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
+    """Run forward at another point, then here: the cache must be that of the last forward."""
+    obj = subject.new(primals)
+    subject.call_forward(obj, _other_inputs(subject, primals))
+    subject.clear(obj)
+    y = subject.call_forward(obj, primals)
+    return y, lambda delta: subject.pull(obj, delta, primals)
+
+
+def backward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
+    """Run backward twice: the second gives the same, or adds it; an object may refuse it by an error, as torch does."""
+    obj, y = subject.run(primals)
+
+    def pullback(delta: Delta) -> Cotangents:
+        first = _copies(subject.pull(obj, delta, primals))
+        try:
+            second = subject.pull(obj, delta, primals)
+        except Exception:  # the user's object may refuse a second backward by any error
+            return first
+        return _without_accumulation(subject, first, second, first)
+
+    return y, pullback
+
+
+def second_step(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
+    """Run a step on other data first: the gradients must be those of this step, or be added to the former ones."""
+    obj = subject.new(primals)
+    other = _other_inputs(subject, primals)
+    y = subject.call_forward(obj, other)
+    parts = tuple(np.asarray(FAINT * np.asarray(part)).astype(np.asarray(part).dtype) for part in as_tuple(y))
+    first = _copies(subject.pull(obj, parts if isinstance(y, tuple | list) else parts[0], other))
+    subject.clear(obj)
+    y = subject.call_forward(obj, primals)
+
+    def pullback(delta: Delta) -> Cotangents:
+        second = subject.pull(obj, delta, primals)
+        if subject.flush is not None:
+            return second
+        return _without_accumulation(subject, first, second, fresh(subject, **primals)[1](delta))
+
+    return y, pullback
+
+
+def _other_inputs(subject: Subject, primals: Primals) -> dict[str, Array]:
+    """Return other inputs with the same parameters; the same inputs if the subject cannot be run at others."""
+    inputs = elsewhere({n: a for n, a in primals.items() if n not in subject.params})
+    other = {n: inputs.get(n, a) for n, a in primals.items()}
+    try:
+        subject.run(other)
+    except Exception:  # the user's code may raise anything outside its domain
+        return dict(primals)
+    return other
+
+
+def _without_accumulation(subject: Subject, first: Cotangents, second: Cotangents, expected: Cotangents) -> Cotangents:
+    """Return the gradients of the second backward alone, if the object adds them to those of the first."""
+    result = dict(second)
+    for n in subject.grads:
+        if not all(isinstance(g.get(n), np.ndarray) for g in (first, second, expected)):
+            continue
+        difference = np.asarray(second[n] - first[n])
+        # If the user did not say whether the object accumulates, take what is nearer to the expected gradient.
+        nearer = np.linalg.norm(np.ravel(difference - expected[n])) < np.linalg.norm(np.ravel(second[n] - expected[n]))
+        if subject.accumulates or (subject.accumulates is None and nearer):
+            result[n] = difference
+    return result
+
+
+def _copies(cotangents: Cotangents) -> Cotangents:
+    return {n: np.array(g) if isinstance(g, np.ndarray) else g for n, g in cotangents.items()}

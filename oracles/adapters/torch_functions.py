@@ -1,38 +1,56 @@
-"""Lift a `torch.autograd.Function`, torch's hand-written backward.
+"""Adapter of `torch.autograd.Function`, torch's form of a hand-written backward.
 
-Autograd's engine repairs what a Function returns: a gradient too large is summed to its input's shape, another dtype
-is cast. So the Function's own return is judged, and the engine's answer held against it.
+Autograd's engine repairs what a Function returns: it sums a gradient that is too large to the shape of its input, and
+casts one of another dtype. So the return of the Function itself is judged, and the engine's result is a call pattern.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from oracles.adapters.functions import given, taken
-from oracles.backends.arrays import Backend, backend_for
-from oracles.rule import Array, Cotangents, InvalidInput, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.backends.arrays import Backend, Device, backend_for
+from oracles.backends.lazy import Tensor, torch
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    InvalidInput,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    Runtime,
+    as_tuple,
+    is_differentiable,
+)
+
+TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
 
 def torch_function(
-    function: Any,
+    function: TorchFunction,
     *,
-    options: Mapping[str, Any] | None = None,
-    device: Any = None,
+    options: Mapping[str, object] | None = None,
+    device: Device = None,
     dtypes: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Rule:
-    """Lift a `torch.autograd.Function` into a Rule; what its backward returns is judged before the engine repairs it.
+    """Make a Rule of a `torch.autograd.Function`; what its backward returns is judged before the engine repairs it.
 
-    Beside that, the engine's own answer is checked, each gradient asked for alone, and each output's cotangent alone.
+    Call patterns check the engine's result too, each gradient requested alone, and each output's cotangent alone.
 
     Args:
-        function: the Function, old style (``ctx`` first) or with ``setup_context``.
+        function: the Function, with ``ctx`` as forward's first argument or with ``setup_context``.
         options: the arguments of forward that are no arrays, by name.
-        device: where the tensors live, "cuda" for example; by default the CPU.
-        dtypes: the only floating dtypes that it may be fed; by default all, bfloat16 and float16 too.
-        name: what reports call it.
+        device: the device of the tensors, "cuda" for example; the CPU by default.
+        dtypes: the only floating dtypes that it accepts; by default all, bfloat16 and float16 too.
+        name: what reports call the rule.
+
+    Returns:
+        The Rule.
 
     Raises:
         InvalidInput: if this is no Function; when evaluated, if primals and options are not forward's parameters.
@@ -40,71 +58,112 @@ def torch_function(
     if not (isinstance(function, type) and hasattr(function, "apply") and hasattr(function, "backward")):
         raise InvalidInput(
             f"torch_function: expected a torch.autograd.Function, got {function!r:.60}.\n"
-            "Fix: hand in the class, not what apply returned:    oracles.torch_function(MyFunction)"
+            "Fix: pass the class, not the result of its apply:    oracles.torch_function(MyFunction)"
         )
     label = name or str(getattr(function, "__name__", "torch_function"))
-    backend = backend_for("torch", device, None if dtypes is None else tuple(dtypes))
-    rest = dict(options or {})
+    subject = _Function(function, dict(options or {}), backend_for("torch", device, dtypes), label)
+    call_patterns = {
+        "autograd's engine": subject.through_the_engine,
+        "one gradient asked for alone": subject.one_gradient_alone,
+        "one output's cotangent at a time": subject.one_output_at_a_time,
+    }
+    return Rule(
+        subject.own_backward, label, runtime=Runtime.TORCH, implementation=function, call_patterns=call_patterns
+    )
 
-    def applied(primals: Primals, judged: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Any], Any]:
-        import torch
 
-        tensors = leaves(primals, judged, backend)
-        order = _parameters(function, tuple(primals), rest, label)
-        with torch.enable_grad():
-            y = function.apply(*(tensors[n] if n in tensors else rest.get(n) for n in order))
-        return order, tensors, y
+@dataclass(frozen=True)
+class _Function:
+    """The arguments of `torch_function`, and the ways to evaluate it."""
 
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        order, _, y = applied(primals, floating(primals))
+    function: TorchFunction
+    options: Mapping[str, object]
+    backend: Backend
+    label: str
+
+    def own_backward(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate forward, and the Function's own backward without the engine."""
+        order, _, y = self._apply(primals, floating(primals))
         node = next((part.grad_fn for part in as_tuple(y) if getattr(part, "grad_fn", None) is not None), None)
 
-        def pullback(delta: Any) -> Cotangents:
+        def pullback(delta: Delta) -> Cotangents:
             if node is None:
                 return {}
-            came = node.apply(*as_tuple(taken(delta, backend)))
-            raw = came if isinstance(came, tuple) else (came,)
-            if len(raw) < len(order) or any(g is not None for g in raw[len(order) :]):
-                raise TypeError(f"backward returned {len(raw)} gradients for the {len(order)} arguments of forward")
-            found = dict(zip(order, raw, strict=False))
-            return {n: backend.to_numpy(found[n]) for n in floating(primals) if found.get(n) is not None}
+            gradients = as_gradients(node.apply(*as_tuple(self.backend.delta_from_numpy(delta))))
+            if len(gradients) < len(order) or any(g is not None for g in gradients[len(order) :]):
+                raise TypeError(
+                    f"backward returned {len(gradients)} gradients for the {len(order)} arguments of forward"
+                )
+            named = dict(zip(order, gradients, strict=False))
+            return {n: self.backend.to_numpy(named[n]) for n in floating(primals) if named.get(n) is not None}
 
-        return given(y, backend), pullback
+        return self.backend.tree_to_numpy(y), pullback
 
-    def through_the_engine(**primals: Array) -> tuple[Any, Pullback]:
-        _, tensors, y = applied(primals, floating(primals))
-        return given(y, backend), lambda delta: engine(tensors, y, as_tuple(taken(delta, backend)), backend)
+    def through_the_engine(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate forward, and backward by autograd's engine."""
+        _, tensors, y = self._apply(primals, floating(primals))
+        return self.backend.tree_to_numpy(y), lambda delta: self._by_engine(tensors, y, delta)
 
-    def one_gradient_alone(**primals: Array) -> tuple[Any, Pullback]:
-        runs = {n: applied(primals, [n])[1:] for n in floating(primals)}
-        y = next(iter(runs.values()))[1]
+    def one_gradient_alone(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate once for each floating primal, which alone requires grad: ``ctx.needs_input_grad`` differs."""
+        runs = [self._apply(primals, [n])[1:] for n in floating(primals)]
+        y = runs[0][1]
 
-        def pullback(delta: Any) -> Cotangents:
-            found: Cotangents = {}
-            for tensors, own in runs.values():
-                found |= engine(tensors, own, as_tuple(taken(delta, backend)), backend)
-            return found
+        def pullback(delta: Delta) -> Cotangents:
+            cotangents: Cotangents = {}
+            for tensors, own_y in runs:
+                cotangents |= self._by_engine(tensors, own_y, delta)
+            return cotangents
 
-        return given(y, backend), pullback
+        return self.backend.tree_to_numpy(y), pullback
 
-    def one_output_at_a_time(**primals: Array) -> tuple[Any, Pullback]:
-        _, tensors, y = applied(primals, floating(primals))
+    def one_output_at_a_time(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Pull back each output's cotangent alone, and add: the engine passes zeros or ``None`` for the others."""
+        _, tensors, y = self._apply(primals, floating(primals))
 
-        def pullback(delta: Any) -> Cotangents:
-            found: Cotangents = {}
-            for part, seed in zip(as_tuple(y), as_tuple(taken(delta, backend)), strict=True):
-                for n, g in engine(tensors, part, (seed,), backend).items():
-                    found[n] = found[n] + g if n in found else g
-            return found
+        def pullback(delta: Delta) -> Cotangents:
+            total: Cotangents = {}
+            for part, d in zip(as_tuple(y), as_tuple(delta), strict=True):
+                for n, g in self._by_engine(tensors, part, d).items():
+                    total[n] = total[n] + g if n in total else g
+            return total
 
-        return given(y, backend), pullback
+        return self.backend.tree_to_numpy(y), pullback
 
-    ways = {
-        "autograd's engine": through_the_engine,
-        "one gradient asked for alone": one_gradient_alone,
-        "one output's cotangent at a time": one_output_at_a_time,
-    }
-    return Rule(evaluate, label, framework="torch", implementation=function, call_patterns=ways)
+    def _apply(
+        self, primals: Primals, requiring_grad: Sequence[str]
+    ) -> tuple[tuple[str, ...], dict[str, Tensor], Tensor]:
+        """Return the order of forward's arguments, the tensors of the primals, and the output."""
+        tensors = leaves(primals, requiring_grad, self.backend)
+        order = self._argument_order(tuple(primals))
+        with torch.enable_grad():
+            y = self.function.apply(*(tensors[n] if n in tensors else self.options.get(n) for n in order))
+        return order, tensors, y
+
+    def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
+        return engine(tensors, y, as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
+
+    def _argument_order(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the order in which forward takes primals and options: by name, else as the primals stand."""
+        parameters = list(inspect.signature(self.function.forward).parameters.values())
+        if self.function.setup_context is torch.autograd.Function.setup_context:
+            parameters = parameters[1:]  # without setup_context, the first parameter is ctx
+        known, given = [p.name for p in parameters], {*names, *self.options}
+        if given <= {*known}:
+            last = max(known.index(n) for n in given) if names else 0
+            return tuple(known[: last + 1])
+        if not self.options and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            named = [n for n in known if n in names]
+            return (*named, *(n for n in names if n not in named))
+        if not self.options and len(names) <= len(known) and not {*names} & {*known}:
+            return names
+        options = f" and the options {', '.join(self.options)}" if self.options else ""
+        raise InvalidInput(
+            f"{self.label}: primals: expected forward's parameters {', '.join(known)}, "
+            f"got {', '.join(names)}{options}.\n"
+            "Fix: name the primals like forward's parameters:\n"
+            f"    oracles.check(subject, {{{', '.join(f'{n!r}: ...' for n in known[:3])}}}, ...)"
+        )
 
 
 def floating(primals: Primals) -> list[str]:
@@ -112,43 +171,22 @@ def floating(primals: Primals) -> list[str]:
     return [n for n, a in primals.items() if is_differentiable(a)]
 
 
-def engine(tensors: Mapping[str, Any], y: Any, seeds: Sequence[Any], backend: Backend) -> Cotangents:
-    """Return the gradients of the leaves by autograd's engine; of those that the output depends on."""
-    import torch
+def as_gradients(returned: Tensor | tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Return what a Function's backward returned as a tuple."""
+    return returned if isinstance(returned, tuple) else (returned,)
 
-    pairs = [(p, s) for p, s in zip(as_tuple(y), seeds, strict=True) if p.requires_grad]
-    judged = {n: t for n, t in tensors.items() if t.requires_grad}
-    if not pairs or not judged:
+
+def leaves(primals: Primals, requiring_grad: Sequence[str], backend: Backend) -> dict[str, Tensor]:
+    """Return tensors of the primals, of which the named ones require grad."""
+    return {n: backend.from_numpy(a).requires_grad_(n in requiring_grad) for n, a in primals.items()}
+
+
+def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], backend: Backend) -> Cotangents:
+    """Return the gradients by autograd's engine of the leaves that the output depends on."""
+    pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
+    inputs = {n: t for n, t in tensors.items() if t.requires_grad}
+    if not pairs or not inputs:
         return {}
-    heads, cotangents = [p for p, _ in pairs], [s for _, s in pairs]
-    found = torch.autograd.grad(heads, list(judged.values()), cotangents, retain_graph=True, allow_unused=True)
-    return {n: backend.to_numpy(g) for n, g in zip(judged, found, strict=True) if g is not None}
-
-
-def leaves(primals: Primals, judged: Sequence[str], backend: Backend) -> dict[str, Any]:
-    """Return tensors of the primals; those that are judged require grad."""
-    return {n: backend.from_numpy(a).requires_grad_(n in judged) for n, a in primals.items()}
-
-
-def _parameters(function: Any, names: Sequence[str], options: Mapping[str, Any], label: str) -> tuple[str, ...]:
-    """Return the order in which forward takes primals and options: by name, or as the primals stand."""
-    import torch
-
-    parameters = list(inspect.signature(function.forward).parameters.values())
-    if function.setup_context is torch.autograd.Function.setup_context:
-        parameters = parameters[1:]
-    taken_names = [p.name for p in parameters]
-    if {*names, *options} <= {*taken_names}:
-        last = max(taken_names.index(n) for n in (*names, *options)) if names else 0
-        return tuple(taken_names[: last + 1])
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not options:
-        named = [n for n in taken_names if n in names]
-        return (*named, *(n for n in names if n not in named))
-    if not options and len(names) <= len(taken_names) and not {*names} & {*taken_names}:
-        return tuple(names)
-    raise InvalidInput(
-        f"{label}: forward takes {', '.join(taken_names)}; the primals are {', '.join(names)}"
-        + (f", the options {', '.join(options)}" if options else "")
-        + ".\nFix: name the primals like forward's parameters:\n"
-        + f"    oracles.check(subject, {{{', '.join(f'{n!r}: ...' for n in taken_names[:3])}}}, ...)"
-    )
+    outputs, cotangents = [part for part, _ in pairs], [seed for _, seed in pairs]
+    gradients = torch.autograd.grad(outputs, list(inputs.values()), cotangents, retain_graph=True, allow_unused=True)
+    return {n: backend.to_numpy(g) for n, g in zip(inputs, gradients, strict=True) if g is not None}

@@ -1,22 +1,26 @@
-"""Where a subject's arrays live: NumPy, torch on any device, or JAX; and the way there and back.
+"""Backends: conversion between the judge's NumPy arrays and the arrays that a subject takes.
 
-The judge speaks NumPy. A torch tensor on the CPU shares the memory of the array that it is made from, strides
-included, so that what a subject writes into its arguments is seen, and so is a kernel that takes one array's strides
-for another's.
+A torch tensor on the CPU shares the memory and the strides of the array that it is made from. So the judge sees what a
+subject writes into its arguments, and catches a kernel that assumes contiguous arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
+import ml_dtypes
 import numpy as np
 
-from oracles.rule import Array, InvalidInput
+from oracles.backends.lazy import Tensor, jax, jnp, torch
+from oracles.rule import Array, Delta, InvalidInput, Runtime
 
-Framework: TypeAlias = Literal["numpy", "torch", "jax"]
+ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]
+ForeignArray: TypeAlias = Any  # an array of the subject's own framework, for which no types are known
+Device: TypeAlias = Any  # as torch names it: "cuda", "cuda:1", a torch.device; None is the CPU
 
 
 @dataclass(frozen=True)
@@ -27,130 +31,139 @@ class Backend:
         from_numpy: converts a NumPy array to an array of the framework.
         to_numpy: converts back; returns anything that is no array of the framework as it is.
         context: the context in which code on the framework's arrays runs.
-        framework: as in `Rule.framework`: "" for NumPy.
+        runtime: what executes that code.
     """
 
-    from_numpy: Callable[[Array], Any]
-    to_numpy: Callable[[Any], Any]
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
-    framework: str = ""
+    from_numpy: Callable[[Array], ForeignArray]
+    to_numpy: Callable[[ForeignArray], ForeignArray]
+    context: Callable[[], AbstractContextManager[object]] = nullcontext
+    runtime: Runtime = Runtime.NUMPY
 
-    def from_numpy_all(self, primals: Mapping[str, Array]) -> dict[str, Any]:
-        """Convert every array of a mapping from NumPy."""
+    def primals_from_numpy(self, primals: Mapping[str, Array]) -> dict[str, ForeignArray]:
+        """Convert every array of a mapping."""
         return {name: self.from_numpy(array) for name, array in primals.items()}
 
+    def delta_from_numpy(self, delta: Delta) -> ForeignArray:
+        """Convert a cotangent, or each of a tuple of them."""
+        return tuple(map(self.from_numpy, delta)) if isinstance(delta, tuple) else self.from_numpy(delta)
 
-def backend_for(arrays: Framework, device: Any = None, dtypes: tuple[str, ...] | None = None) -> Backend:
-    """Return where a subject's arrays live.
+    def tree_to_numpy(self, tree: ForeignArray) -> ForeignArray:
+        """Convert an output, or cotangents, in a tuple, a list or a mapping; leave what is no array as it is."""
+        if isinstance(tree, Mapping):
+            return {name: self.to_numpy(array) for name, array in tree.items()}
+        return type(tree)(map(self.to_numpy, tree)) if type(tree) in (tuple, list) else self.to_numpy(tree)
+
+
+def backend_for(arrays: ArrayKind, device: Device = None, dtypes: Sequence[str] | None = None) -> Backend:
+    """Return the backend of a kind of arrays.
 
     Args:
         arrays: "numpy", "torch" or "jax".
-        device: of torch tensors, as torch names it ("cuda", "cuda:1"); the CPU by default.
-        dtypes: the only floating dtypes that the subject may be fed, as for compiled code; all by default.
+        device: the device of torch tensors, as torch names it ("cuda", "cuda:1"); the CPU by default.
+        dtypes: the only floating dtypes that the subject accepts, as compiled code does; all by default.
 
     Raises:
-        InvalidInput: for another framework, or a device without torch.
+        InvalidInput: for another kind, or a device without torch.
     """
     if device is not None and arrays != "torch":
-        raise InvalidInput(f"device: expected arrays='torch' beside device={device!r}, got arrays={arrays!r}")
+        raise InvalidInput(f"device: expected arrays='torch' with device={device!r}, got arrays={arrays!r}")
     if arrays == "numpy":
-        found = Backend(_same, _same)
+        backend = Backend(_unchanged, _unchanged)
     elif arrays == "torch":
-        found = Backend(lambda a: tensor(a, device), array_of, framework="torch")
+        backend = Backend(partial(tensor, device=device), array_of, runtime=Runtime.TORCH)
     elif arrays == "jax":
-        found = Backend(_jax_array, lambda a: np.asarray(a) if hasattr(a, "addressable_shards") else a, _x64, "jax")
+        backend = Backend(_jax_from_numpy, _jax_to_numpy, _x64, Runtime.JAX)
     else:
         raise InvalidInput(f"arrays: expected 'numpy', 'torch' or 'jax', got {arrays!r}")
-    return found if dtypes is None else _only(found, dtypes)
+    return backend if dtypes is None else _restricted_to(tuple(dtypes), backend)
 
 
-def _same(array: Any) -> Any:
+def _unchanged(array: ForeignArray) -> ForeignArray:
     return array
 
 
-def _only(free: Backend, dtypes: tuple[str, ...]) -> Backend:
-    """Feed a subject nothing but these floating dtypes: another layout of bits would be read as garbage."""
-
-    def from_numpy(array: Array) -> Any:
-        if array.dtype.kind not in "iub" and array.dtype.name not in dtypes:
-            raise InvalidInput(f"dtypes: the subject takes {', '.join(dtypes)}, got {array.dtype.name}")
-        return free.from_numpy(np.require(array, requirements="A"))
-
-    return Backend(from_numpy, free.to_numpy, free.context, free.framework or "compiled")
+def _restricted_to(dtypes: tuple[str, ...], backend: Backend) -> Backend:
+    """Return a backend that refuses other floating dtypes: compiled code would read their bits as garbage."""
+    # Code that accepts some dtypes only is compiled code, so it accepts no arrays of objects either.
+    runtime = Runtime.OPAQUE if backend.runtime is Runtime.NUMPY else backend.runtime
+    return replace(backend, from_numpy=partial(_from_numpy_of, dtypes, backend), runtime=runtime)
 
 
-def tensor(array: Array, device: Any = None) -> Any:
-    """Return a torch tensor of an array's memory and strides; a copy where torch cannot share it.
+def _from_numpy_of(dtypes: tuple[str, ...], backend: Backend, array: Array) -> ForeignArray:
+    if array.dtype.kind not in "iub" and array.dtype.name not in dtypes:
+        raise InvalidInput(f"dtypes: the subject accepts {', '.join(dtypes)}, got {array.dtype.name}")
+    return backend.from_numpy(np.require(array, requirements="A"))
 
-    Torch takes no negative strides and no read-only memory: those are copied, stride 0 kept as it is.
+
+def tensor(array: Array, device: Device = None) -> Tensor:
+    """Return a torch tensor of an array's memory and strides, or of a copy where torch cannot share the memory.
+
+    Torch accepts neither negative strides nor read-only memory, so such arrays are copied; an axis of stride 0 keeps
+    its stride.
     """
-    import torch
-
     array = np.asarray(array)
     if array.dtype.kind == "O":
         raise InvalidInput("torch tensors hold no objects")
-    kept = array.flags.writeable and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
-    source = array if kept else copied(array)
-    if array.dtype.name == "bfloat16":
-        found = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
+    shareable = array.flags.writeable and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
+    source = array if shareable else copied(array)
+    if array.dtype.name == "bfloat16":  # torch.from_numpy knows no bfloat16: pass its bits
+        result = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
     else:
-        found = torch.from_numpy(source)
-    if not kept and 0 in array.strides and array.size:
+        result = torch.from_numpy(source)
+    if not shareable and 0 in array.strides and array.size:
         repeated = tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)
-        found = found[repeated].expand(array.shape)
+        result = result[repeated].expand(array.shape)
     if device is None or torch.device(device).type == "cpu":
-        return found
-    moved = torch.empty_strided(found.shape, found.stride(), dtype=found.dtype, device=device)
-    return found.to(device) if 0 in found.stride() else moved.copy_(found)
+        return result
+    if 0 in result.stride():
+        return result.to(device)
+    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=device).copy_(result)
 
 
 def copied(array: Array) -> Array:
-    """Copy an array into writeable memory of its own, with its strides where those are of a plain slice."""
-    if type(array) is not np.ndarray or array.dtype.kind == "O":  # balls, shaken numbers: they stay what they are
+    """Copy an array into writeable memory of its own, with its strides if those are of a plain slice."""
+    if type(array) is not np.ndarray or array.dtype.kind == "O":  # balls, perturbed arrays: a subclass copies itself
         return array.copy(order="K")
     steps = [s // array.itemsize for s in array.strides]
     if array.size and all(s > 0 for s in steps) and not array.flags.c_contiguous:
-        room = np.zeros(1 + sum(s * (n - 1) for s, n in zip(steps, array.shape, strict=True)), array.dtype)
-        like = np.lib.stride_tricks.as_strided(room, array.shape, array.strides)
-        like[...] = array
-        return like
+        memory = np.zeros(1 + sum(s * (n - 1) for s, n in zip(steps, array.shape, strict=True)), array.dtype)
+        strided = np.lib.stride_tricks.as_strided(memory, array.shape, array.strides)
+        strided[...] = array
+        return strided
     return np.array(array, order="C", copy=True)
 
 
-def array_of(value: Any) -> Any:
+def array_of(value: ForeignArray) -> ForeignArray:
     """Return a torch tensor as the NumPy array of its memory (a copy from another device); anything else as it is."""
     if not hasattr(value, "requires_grad"):
         return value
-    import torch
-
     value = value.detach().cpu().resolve_conj().resolve_neg()
     if value.dtype is torch.bfloat16:
-        import ml_dtypes
-
         return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return value.numpy()
 
 
-def _jax_array(array: Array) -> Any:
-    import jax.numpy as jnp
-
+def _jax_from_numpy(array: Array) -> ForeignArray:
     with _x64():
         return jnp.asarray(array)
 
 
+def _jax_to_numpy(value: ForeignArray) -> ForeignArray:
+    return np.asarray(value) if hasattr(value, "addressable_shards") else value
+
+
 @contextmanager
 def _x64() -> Iterator[None]:
-    import jax
-
+    # Without it JAX turns float64 into float32 in silence.
     with jax.enable_x64(True):
         yield
 
 
-def numpy_array(name: str, value: Any) -> Array:
-    """Return what a user handed in as a NumPy array of floating, integer or boolean dtype.
+def numpy_array(name: str, value: object) -> Array:
+    """Return a user's array as a NumPy array of floating, integer or boolean dtype.
 
     Raises:
-        InvalidInput: for anything else; says what came.
+        InvalidInput: if it has another dtype.
     """
     array = np.asarray(array_of(value))
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":

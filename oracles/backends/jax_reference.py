@@ -26,6 +26,7 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    Runtime,
     as_tuple,
     call_by_name,
     is_differentiable,
@@ -75,7 +76,7 @@ def jax_family(f: Reference) -> Callable[[Options], Rule]:
 def _rule(traces: _Traces, options: Options, name: str, through_xla: bool) -> Rule:
     oracle = _Oracle(traces, options, name, through_xla)
     evaluate_perturbed = None if through_xla else oracle.evaluate_perturbed
-    return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), "jax")
+    return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), Runtime.JAX)
 
 
 def _configured(f: Reference, options: Mapping[str, object]) -> Reference:

@@ -21,6 +21,9 @@ class LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
 
+    def __reduce__(self) -> tuple[type[LazyModule], tuple[str]]:
+        return LazyModule, (self.__name__,)  # a subject that is sent to another process may refer to it
+
 
 torch = LazyModule("torch")
 F = LazyModule("torch.nn.functional")

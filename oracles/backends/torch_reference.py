@@ -2,112 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from oracles.backends.lazy import Tensor, torch
+from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import (
     Array,
     Cotangents,
+    Delta,
+    Function,
     InvalidInput,
+    Output,
     Perturbation,
     Primals,
     Pullback,
     Rule,
+    Runtime,
     as_tuple,
     call_by_name,
     is_differentiable,
 )
 
 
-def torch_autograd(f: Callable[..., Any], *, name: str = "torch") -> Rule:
-    """Lift ``f(**tensors) -> tensor or tuple``, written in torch's own idiom, into a Rule by ``torch.autograd.grad``.
+def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
+    """Return the Rule of a torch function, differentiated by ``torch.autograd.grad``.
 
-    NumPy arrays go in and come out; computation is in the dtype of the primals. Primals that the output does not
-    depend on get a zero cotangent; integer and boolean primals get none.
+    The Rule takes and returns NumPy arrays and computes in the dtype of the primals. A primal that the output does not
+    depend on has a zero cotangent; integer and boolean primals have none.
+
+    Args:
+        f: ``f(**tensors) -> tensor or tuple of tensors``, written in torch's own idiom.
+        name: what reports call it.
+
+    Returns:
+        The Rule, which can be perturbed.
 
     Raises:
-        TypeError: if ``f`` does not return a tensor or a tuple of tensors.
+        InvalidInput: when evaluated, if ``f`` does not return a tensor or a tuple of tensors.
     """
-
-    def evaluate(**primals: Array) -> tuple[Any, Pullback]:
-        import torch
-
-        tensors, y = _forward(f, primals, name)
-
-        def pullback(delta: Any) -> Cotangents:
-            seeds = [_tensor(d) for d in as_tuple(delta)]
-            return _gradients(tensors, y, seeds, retain=True)
-
-        with torch.no_grad():
-            arrays = tuple(_array(t) for t in as_tuple(y))
-        return (arrays if isinstance(y, tuple | list) else arrays[0]), pullback
-
-    def evaluate_perturbed(
-        primals: Primals, delta: Any, perturbation: Perturbation
-    ) -> tuple[tuple[Array, ...], Cotangents]:
-        from oracles.perturbation.torch_operations import perturbed_operands
-
-        plain = None if perturbation.forward else _forward(f, primals, name)
-        with perturbed_operands(perturbation):
-            tensors, y = plain or _forward(f, primals, name)
-            gradients = _gradients(tensors, y, [_tensor(d) for d in as_tuple(delta)], retain=False)
-        return tuple(_array(t) for t in as_tuple(y)), gradients
-
-    return Rule(evaluate, name, evaluate_perturbed, f, "torch")
+    oracle = _TorchOracle(f, name)
+    return Rule(oracle.evaluate, name, oracle.evaluate_perturbed, f, Runtime.TORCH)
 
 
-def torch_family(f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
-    """Return the function of options that lifts ``f(**tensors, **options)`` by `torch_autograd`."""
+def torch_family(f: Function) -> Callable[[Mapping[str, object]], Rule]:
+    """Return the function of options that makes the Rule of ``f(**tensors, **options)``."""
     return lambda options: torch_autograd(partial(f, **options) if options else f)
 
 
-def _forward(f: Callable[..., Any], primals: Primals, name: str) -> tuple[dict[str, Any], Any]:
-    import torch
+@dataclass(frozen=True)
+class _TorchOracle:
+    """A torch function that is differentiated by autograd."""
 
-    tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
-    with torch.enable_grad():
-        y = call_by_name(f, tensors)
-    for part in as_tuple(y):
-        if not isinstance(part, torch.Tensor):
-            raise InvalidInput(
-                f"{name}: the reference must return a torch tensor (or a tuple of them), got {type(part).__name__}"
-            )
-    return tensors, y
+    f: Function
+    name: str
+
+    def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
+        tensors, y = self._forward(primals)
+
+        def pullback(delta: Delta) -> Cotangents:
+            return _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=True)
+
+        arrays = tuple(map(_array, as_tuple(y)))
+        return (arrays if isinstance(y, tuple | list) else arrays[0]), pullback
+
+    def evaluate_perturbed(
+        self, primals: Primals, delta: Delta, perturbation: Perturbation
+    ) -> tuple[tuple[Array, ...], Cotangents]:
+        unperturbed = None if perturbation.forward else self._forward(primals)
+        with perturbed_operands(perturbation):
+            tensors, y = unperturbed or self._forward(primals)
+            gradients = _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=False)
+        return tuple(map(_array, as_tuple(y))), gradients
+
+    def _forward(self, primals: Primals) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, ...]]:
+        tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
+        with torch.enable_grad():
+            y = call_by_name(self.f, tensors)
+        for part in as_tuple(y):
+            if not isinstance(part, torch.Tensor):
+                raise InvalidInput(
+                    f"{self.name}: the reference must return a torch tensor (or a tuple of them), "
+                    f"got {type(part).__name__}"
+                )
+        return tensors, y
 
 
-def _gradients(tensors: dict[str, Any], y: Any, seeds: list[Any], *, retain: bool) -> Cotangents:
-    import torch
-
+def _gradients(
+    tensors: Mapping[str, Tensor], y: Tensor | tuple[Tensor, ...], seeds: Sequence[Tensor], *, retain: bool
+) -> Cotangents:
     leaves = {n: t for n, t in tensors.items() if t.requires_grad}
     pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
     if not pairs:
         return {n: np.zeros(tuple(t.shape), _array(t).dtype) for n, t in leaves.items()}
-    heads, seeds = [p for p, _ in pairs], [s for _, s in pairs]
-    found = torch.autograd.grad(
-        heads, list(leaves.values()), seeds, retain_graph=retain, allow_unused=True, materialize_grads=True
+    outputs, seeds = [part for part, _ in pairs], [seed for _, seed in pairs]
+    gradients = torch.autograd.grad(
+        outputs, list(leaves.values()), seeds, retain_graph=retain, allow_unused=True, materialize_grads=True
     )
-    return {n: _array(g) for n, g in zip(leaves, found, strict=True)}
+    return {n: _array(g) for n, g in zip(leaves, gradients, strict=True)}
 
 
-def _tensor(array: Any) -> Any:
-    """Copy an array of any layout into a tensor: torch takes neither negative strides nor read-only memory."""
-    import torch
-
+def _tensor(array: Array) -> Tensor:
+    """Copy an array of any layout into a tensor: torch accepts neither negative strides nor read-only memory."""
     array = np.asarray(array)
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array, order="C", copy=True))
 
 
-def _array(tensor: Any) -> Array:
-    import torch
-
+def _array(tensor: Tensor) -> Array:
     tensor = tensor.detach().cpu()
     if tensor.dtype is torch.bfloat16:
-        import ml_dtypes
-
         return np.asarray(tensor.float().numpy().astype(ml_dtypes.bfloat16))
     return np.asarray(tensor.numpy())

@@ -115,7 +115,7 @@ def _search(
         raise Unusable(
             f"{option}: {name} is judged where its cases are drawn.\nFix:    say where: --shapes, or --primals"
         )
-    changed: dict[str, Any] = {each.rule.framework: each.f for each in against}
+    changed: dict[str, Any] = {each.rule.runtime.value: each.f for each in against}
     changed |= {"kinks": args.kinks} if args.kinks else {}
     if changed:
         cases = cases.map(lambda case: replace(case, **changed))
@@ -126,7 +126,7 @@ def _search(
             try:
                 with remembered() as interrupted_meanwhile:
                     search(
-                        cases, which, dtype, against=[each.rule.framework for each in against] or FRAMEWORK_NAMES,
+                        cases, which, dtype, against=[each.rule.runtime.value for each in against] or FRAMEWORK_NAMES,
                         label=name, max_examples=args.examples or 100, seed=args.seed, tally=tallies[-1],
                         tick=interrupted_meanwhile,
                     )  # fmt: skip

@@ -249,7 +249,7 @@ def certified_enclosures(subject: Rule, primals: Primals, delta: Output, precisi
 
     Empty where ball arithmetic cannot run: a framework's tensors hold no balls, python-flint may be missing.
     """
-    if subject.framework:
+    if not subject.runs_on_object_arrays:
         return {}
 
     from oracles.exact import ball_arithmetic

@@ -99,9 +99,8 @@ def judge(
     if only is not None:
         actual = {n: a for n, a in actual.items() if n in names}
     errors = type_errors(actual, forward.expected, working)
-    if subject.declared is not None:
-        misses = subject.declared.misses(primals, delta, cotangents, working)
-        errors += tuple(refuse(n, reason) for n, reason in misses.items() if n in actual)
+    violations = subject.convention.violations(primals, delta, cotangents, working)
+    errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
     findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks)
     return Result(subject.name, check, (*errors, *findings), not_claimed, setting)
 
@@ -219,8 +218,7 @@ def _compare(
         answers = {**answers, EXACT: certified} if certified else answers
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers)
     # After the estimator: its tolerance is that of the oracles' own values.
-    if subject.declared is not None:
-        answers = subject.declared.excused(setting.primals, actual, answers)
+    answers = dict(subject.convention.adjusted(setting.primals, actual, answers))
     arrays: dict[str, Array] = {n: a for n, a in actual.items() if n not in erroneous}
     # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
     if all(a.dtype == expected[n].dtype for n, a in arrays.items()):

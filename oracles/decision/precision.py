@@ -17,7 +17,7 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, enclosure_at, rounding_bound
 from oracles.exact.formula import in_exact_arithmetic
-from oracles.rule import Array, Enclosure, NotPerturbable, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
 from oracles.tolerance import named_outputs, precision_of, unit_roundoff
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
@@ -48,7 +48,7 @@ def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
     if not np.any(lost):
         return None
     index = tuple(int(i) for i in np.argwhere(lost)[0])
-    frameworks = [o for o in setting.oracles if o.framework]
+    frameworks = [o for o in setting.oracles if o.runtime is not Runtime.NUMPY]
     words, all_lose = frameworks_lose(name, error, exact.mid, frameworks, setting)
     minor = not frameworks and not np.any(error > half * np.max(size))
     evidence = Evidence(

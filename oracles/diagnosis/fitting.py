@@ -18,9 +18,9 @@ from oracles.verdict import Result, Setting
 def fitting_declaration(result: Result) -> str:
     """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
     setting = result.setting
-    if setting is None or setting.subject.declared is None or not setting.oracles:
+    if setting is None or not isinstance(setting.subject.convention, Declaration) or not setting.oracles:
         return ""
-    declaration: Declaration = setting.subject.declared
+    declaration = setting.subject.convention
     factors, slopes = _measure(declaration, result, setting)
     for words, rule in declaration.alternatives(factors, slopes):
         if _is_accepted(rule, setting.primals, setting.oracles, setting):

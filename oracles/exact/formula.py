@@ -22,7 +22,7 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Output) -> dict[str
         NotPerturbable: if forward or backward does not run on object arrays, if there are more than `FORMULA_INPUTS`
             inputs, or if python-flint is missing.
     """
-    if rule.framework or sum(np.size(a) for a in primals.values()) > FORMULA_INPUTS:
+    if not rule.runs_on_object_arrays or sum(np.size(a) for a in primals.values()) > FORMULA_INPUTS:
         raise NotPerturbable(f"{rule.name} is a framework's, or too large for exact arithmetic")
     try:
         from oracles.exact.balls import Tape

@@ -1,24 +1,35 @@
 """Perturb NumPy code: evaluate a subject's own forward and backward on arrays that perturb the operands of ufuncs.
 
-Without a reference, this shows how far rounding can move the subject's own formulas.
+Without a reference, this shows how far rounding can move the results of the subject's own formulas.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.rule import Array, Cotangents, NotPerturbable, Perturbation, Primals, Rule, as_tuple, is_differentiable
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    NotPerturbable,
+    Perturbation,
+    Primals,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
 
-# Ufuncs whose result is exact, or no number that rounds.
+# Ufuncs whose result is exact, or is no floating number.
 _EXACT_NAMES = """
 negative positive absolute fabs maximum minimum fmax fmin sign signbit copysign floor ceil rint trunc
 conjugate equal not_equal less less_equal greater greater_equal logical_and logical_or logical_not logical_xor
 isnan isinf isfinite heaviside ldexp frexp modf nextafter spacing bitwise_and bitwise_or bitwise_xor invert
 """
-# Functions that only move, select or allocate. The others compute, many of them in C or on bare arrays, past the
-# ufuncs: what they are fed is perturbed once more.
+# Functions that only move, select or allocate. All others compute, many of them in C or on plain arrays, without the
+# ufuncs, so their arguments are perturbed before the call.
 _MOVING_NAMES = """
 where concatenate stack vstack hstack dstack column_stack block split array_split hsplit vsplit take
 take_along_axis put_along_axis pad roll flip fliplr flipud rot90 repeat tile reshape ravel transpose moveaxis
@@ -28,55 +39,61 @@ diag diagonal diagflat tril triu atleast_1d atleast_2d atleast_3d nonzero flatno
 insert delete choose select compress extract place searchsorted array_equal shape ndim size may_share_memory
 shares_memory result_type can_cast iscomplexobj isrealobj real imag nan_to_num sliding_window_view as_strided
 """
+Value: TypeAlias = Any  # an argument or a result of a NumPy function: an array, a number, an axis, a tuple of those
 _EXACT, _MOVING = frozenset(_EXACT_NAMES.split()), frozenset(_MOVING_NAMES.split())
 
 
 class PerturbedArray(np.ndarray[Any, Any]):
-    """Floats of which every operand of every rounding operation is perturbed: x (1 ± h) ± floor."""
+    """An array of floats; every operand of every rounding operation on it is perturbed: x (1 ± relative) ± absolute."""
 
     perturbation: Perturbation
 
-    def __array_finalize__(self, parent: Any) -> None:
+    def __array_finalize__(self, parent: object) -> None:
         if isinstance(parent, PerturbedArray):
             self.perturbation = parent.perturbation
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value
+    ) -> Value:
         exact = ufunc.__name__ in _EXACT
-        fed = [_plain(x) if exact else self._moved(x) for x in inputs]
-        if method == "at":  # its first operand is the one that is written into
-            fed[0] = _plain(inputs[0])
+        operands = [_plain(x) if exact else self._perturbed(x) for x in inputs]
+        if method == "at":  # its first operand is written into, so it must be the array itself
+            operands[0] = _plain(inputs[0])
         options = {name: _plain(value) for name, value in options.items()}
         if out is not None:
-            getattr(ufunc, method)(*fed, out=tuple(map(_plain, out)), **options)
+            getattr(ufunc, method)(*operands, out=tuple(map(_plain, out)), **options)
             return out[0] if len(out) == 1 else out
-        return self._wrapped(getattr(ufunc, method)(*fed, **options))
+        return self._wrapped(getattr(ufunc, method)(*operands, **options))
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
         if function.__name__ not in _MOVING:
-            args = tuple(map(self._everywhere, args))
+            args = tuple(map(self._perturbed_inside, args))
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 
-    def dot(self, other: Any, out: Any = None) -> Any:
+    def dot(self, other: Value, out: Value = None) -> Value:
         """Return the product, of perturbed operands."""
         return np.dot(self, other, out)
 
-    def cumsum(self, *args: Any, **kwargs: Any) -> Any:
+    def cumsum(self, *args: Value, **kwargs: Value) -> Value:
         """Return the running sums, of perturbed terms."""
-        return self._wrapped(np.ndarray.cumsum(self._moved(self), *args, **kwargs))
+        return self._wrapped(np.ndarray.cumsum(self._perturbed(self), *args, **kwargs))
 
-    def _everywhere(self, value: Any) -> Any:
+    def _perturbed_inside(self, value: Value) -> Value:
+        """Return an array, or each of a list, as a perturbed array that goes on perturbing."""
         if isinstance(value, tuple | list):
-            return type(value)(map(self._everywhere, value))
-        return perturbed_array(self._moved(value), self.perturbation) if isinstance(value, PerturbedArray) else value
+            return type(value)(map(self._perturbed_inside, value))
+        return (
+            perturbed_array(self._perturbed(value), self.perturbation) if isinstance(value, PerturbedArray) else value
+        )
 
-    def _moved(self, x: Any) -> Any:
+    def _perturbed(self, x: Value) -> Value:
         if not isinstance(x, PerturbedArray) or x.dtype.kind != "f":
             return x
         signs = self.perturbation.rng.integers(0, 2, x.shape, dtype=np.int8) * 2.0 - 1.0
-        moved = _plain(x) * (1.0 + self.perturbation.relative * signs)
-        return moved + self.perturbation.absolute * signs if self.perturbation.absolute else moved
+        values = _plain(x) * (1.0 + self.perturbation.relative * signs)
+        return values + self.perturbation.absolute * signs if self.perturbation.absolute else values
 
-    def _wrapped(self, result: Any) -> Any:
+    def _wrapped(self, result: Value) -> Value:
         if isinstance(result, tuple | list):
             return type(result)(map(self._wrapped, result))
         if isinstance(result, np.ndarray | np.floating) and result.dtype.kind == "f":
@@ -84,44 +101,41 @@ class PerturbedArray(np.ndarray[Any, Any]):
         return _plain(result)
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: Value) -> Value:
     return x.view(np.ndarray) if isinstance(x, PerturbedArray) else x
 
 
 def perturbed_array(array: Array, perturbation: Perturbation) -> Array:
-    """Return an array that perturbs what it is fed to; integers as they are."""
+    """Return a floating array as a `PerturbedArray` in float64; integers as they are."""
     if not is_differentiable(array):
         return array
-    found = np.array(array, np.float64).view(PerturbedArray)
-    found.perturbation = perturbation
-    return found
+    result = np.array(array, np.float64).view(PerturbedArray)
+    result.perturbation = perturbation
+    return result
 
 
 def perturb_own_code(rule: Rule) -> Rule:
-    """Return a rule whose ``evaluate_perturbed`` runs its own NumPy code on perturbing arrays.
+    """Return a rule whose ``evaluate_perturbed`` runs its own NumPy code on perturbed arrays.
 
     It raises `NotPerturbable` if the code does not run on them.
     """
-
-    def evaluate_perturbed(
-        primals: Primals, delta: Any, perturbation: Perturbation
-    ) -> tuple[tuple[Array, ...], Cotangents]:
-        try:
-            with np.errstate(all="ignore"):
-                given = (
-                    {n: perturbed_array(a, perturbation) for n, a in primals.items()}
-                    if perturbation.forward
-                    else primals
-                )
-                y, pullback = rule(**given)
-                seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
-                cotangents = dict(pullback(seeds if isinstance(delta, tuple) else seeds[0]))
-            return tuple(_value(part) for part in as_tuple(y)), {n: _value(g) for n, g in cotangents.items()}
-        except Exception as error:
-            raise NotPerturbable(f"{rule.name} does not run on perturbed arrays: {error}") from error
-
-    return Rule(rule.evaluate, rule.name, evaluate_perturbed)
+    return Rule(rule.evaluate, rule.name, partial(_evaluate_perturbed, rule))
 
 
-def _value(array: Any) -> Array:
+def _evaluate_perturbed(
+    rule: Rule, primals: Primals, delta: Delta, perturbation: Perturbation
+) -> tuple[tuple[Array, ...], Cotangents]:
+    try:
+        with np.errstate(all="ignore"):
+            if perturbation.forward:
+                primals = {n: perturbed_array(a, perturbation) for n, a in primals.items()}
+            y, pullback = rule(**primals)
+            seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
+            cotangents = dict(pullback(seeds if isinstance(delta, tuple) else seeds[0]))
+        return tuple(_value(part) for part in as_tuple(y)), {n: _value(g) for n, g in cotangents.items()}
+    except Exception as error:  # the user's code may raise anything on a subclass of np.ndarray
+        raise NotPerturbable(f"{rule.name} does not run on perturbed arrays: {error}") from error
+
+
+def _value(array: Value) -> Array:
     return np.asarray(_plain(np.asarray(array)), np.float64)

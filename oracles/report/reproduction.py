@@ -12,7 +12,7 @@ import numpy as np
 
 from oracles.constants import MORE_SAMPLES
 from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
-from oracles.rule import Array, Rule, as_tuple, with_dtype
+from oracles.rule import Array, Rule, Runtime, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
 from oracles.verdict import Finding, Result, Setting
 
@@ -159,7 +159,7 @@ def _comparison(worst: Finding, setting: Setting) -> str:
 def _oracle_code(oracle: Rule, name: str, expected: Array) -> str:
     """Return the code that computes the oracle's array from its reference, or that holds its values."""
     source = _source(oracle.reference) if oracle.reference is not None else None
-    template = {"torch": _TORCH, "jax": _JAX}.get(oracle.framework)
+    template = {Runtime.TORCH: _TORCH, Runtime.JAX: _JAX}.get(oracle.runtime)
     if source is None or template is None:
         return _RECORDED.format(oracle=oracle.name, values=_literal(expected))
     position = int(name[7:-1]) if name.startswith("output[") else 0

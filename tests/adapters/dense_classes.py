@@ -1,4 +1,4 @@
-"""Dense layers with tanh as people write them: where parameters, caches and gradients live differs, nothing else."""
+"""Dense layers with tanh, as people write them. They differ in where parameters, caches and gradients are."""
 
 import numpy as np
 
@@ -178,9 +178,9 @@ class Freeing(Attributes):
     def backward(self, delta):
         if self.z is None:
             raise RuntimeError("backward through a freed graph")
-        found = super().backward(delta)
+        gradients = super().backward(delta)
         self.z = self.y = None
-        return found
+        return gradients
 
 
 class Returning(Attributes):
@@ -199,7 +199,7 @@ class Fprop(Attributes):
 
 
 class Stepping(Attributes):
-    """Gradients are never kept: they are seen in what an update changes alone."""
+    """An object that keeps no gradients: only its update shows them."""
 
     def backward(self, delta):
         dz, *self.pending = self.pulled(delta)

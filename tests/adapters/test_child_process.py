@@ -1,4 +1,4 @@
-"""A subject in a process of its own: what crashes, exits or never returns is a finding, and the run goes on."""
+"""A subject in a process of its own: a crash, an exit or an endless loop is a finding, and the run continues."""
 
 import ctypes
 import os
@@ -7,14 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from kinds import KINDS
+from pairs import PAIRS
 
 import oracles
 from oracles import Crashed, Disagreement, InvalidInput, ReferenceFailed, Verdict
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="what is written in a test can only be forked")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a subject defined in a test can only be forked")
 
-DENSE = KINDS["dense"]
+DENSE = PAIRS["dense"]
 AT = DENSE.at(6)
 
 
@@ -28,7 +28,7 @@ def endless():
 
 
 def raises():
-    raise ZeroDivisionError("of mine")
+    raise ZeroDivisionError("of the subject")
 
 
 ENDINGS = [
@@ -38,7 +38,7 @@ ENDINGS = [
     (lambda: os._exit(7), "ended the process: exit status 7"),
     (os.abort, "ended the process: killed by SIGABRT"),
     (endless, "did not return within 0.5 s"),
-    (raises, "raised ZeroDivisionError: of mine"),
+    (raises, "raised ZeroDivisionError: of the subject"),
 ]
 
 
@@ -57,21 +57,23 @@ def ending_in(where, ending):
 
 @pytest.mark.parametrize("where", ["the forward", "the pullback"])
 @pytest.mark.parametrize(
-    ("ending", "said"),
+    ("ending", "message"),
     [
-        pytest.param(f, said, id=said.split(": ")[-1], marks=[pytest.mark.slow] if f is endless else [])
-        for f, said in ENDINGS
+        pytest.param(f, message, id=message.split(": ")[-1], marks=[pytest.mark.slow] if f is endless else [])
+        for f, message in ENDINGS
     ],
 )
-def test_whatever_ends_a_subject_is_a_finding(where, ending, said, capfd):
+def test_the_end_of_the_process_is_a_finding(where, ending, message, capfd):
     with pytest.raises(Disagreement) as refused:
         oracles.check(ending_in(where, ending), AT, against=[DENSE.torch], isolate=True, seconds=0.5)
     assert refused.value.verdict is Verdict.WRONG
     assert refused.value.result.worst.quantity == "the call"
-    assert f"{where} {said}" in " ".join(str(refused.value).split()).replace(f"{where} raised Crashed: {where}", where)
+    assert f"{where} {message}" in " ".join(str(refused.value).split()).replace(
+        f"{where} raised Crashed: {where}", where
+    )
 
 
-def test_the_run_goes_on_after_a_crash():
+def test_the_run_continues_after_a_crash():
     subjects = [ending_in("the pullback", segfault), oracles.manual(DENSE.forward, DENSE.backward)]
     verdicts = []
     for subject in [*subjects, *subjects]:
@@ -90,18 +92,18 @@ def test_isolated_by_itself_raises_crashed():
     assert y.shape == (3, 2)
     with pytest.raises(Crashed, match="the pullback ended the process"):
         pullback(y)
-    with pytest.raises(Crashed, match="the process is gone"):
+    with pytest.raises(Crashed, match="the pullback: the process has ended"):
         pullback(y)
 
 
-def test_a_loop_without_end_costs_what_was_granted():
+def test_an_endless_loop_ends_at_the_time_limit():
     began = time.perf_counter()
     with pytest.raises(Disagreement, match="did not return within 0.2 s"):  # noqa: RUF043
         oracles.check(ending_in("the forward", endless), AT, against=[DENSE.torch], isolate=True, seconds=0.2)
     assert time.perf_counter() - began < 10
 
 
-def test_the_subjects_exception_comes_back_as_it_is():
+def test_the_subjects_exception_is_raised_as_it_is():
     class Mine(Exception):
         """Of a class that no other process can import."""
 
@@ -110,32 +112,35 @@ def test_the_subjects_exception_comes_back_as_it_is():
 
     with pytest.raises(RuntimeError, match="Mine: local"):
         oracles.isolated(oracles.manual(forward, lambda c, d: d))(z=AT["z"])
-    with pytest.raises(ZeroDivisionError, match="of mine"):
+    with pytest.raises(ZeroDivisionError, match="of the subject"):
         oracles.isolated(ending_in("the forward", raises))(**AT)
 
 
 @pytest.mark.parametrize("name", ["dense", "softmax", "embedding", "two outputs"])
 def test_right_subjects_agree(name):
-    kind = KINDS[name]
-    subject = oracles.manual(kind.forward, kind.backward)
-    assert oracles.check(subject, kind.at(2), [kind.torch], isolate=True).verdict is Verdict.AGREES
+    pair = PAIRS[name]
+    subject = oracles.manual(pair.forward, pair.backward)
+    assert oracles.check(subject, pair.at(2), [pair.torch], isolate=True).verdict is Verdict.AGREES
 
 
-def test_what_is_written_into_is_seen_through_the_pipe():
+def test_writes_are_reported_from_another_process():
     def forward(z, W, b):
         y = DENSE.forward(z, W, b)
         z *= 2
         return y
 
     def backward(cache, d):
-        found = DENSE.backward(cache, d.copy())
+        gradients = DENSE.backward(cache, d.copy())
         d += 1
-        return found
+        return gradients
 
-    for pair, said in (((forward, DENSE.backward), "z was written into"), ((DENSE.forward, backward), "delta[0] was")):
+    for pair, message in (
+        ((forward, DENSE.backward), "z was written into"),
+        ((DENSE.forward, backward), "delta[0] was"),
+    ):
         with pytest.raises(Disagreement) as refused:
             oracles.check(oracles.manual(*pair), AT, against=[DENSE.torch], isolate=True)
-        assert said in str(refused.value)
+        assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ def test_strides_and_flags_are_kept(lay):
 
 @pytest.mark.slow
 def test_stateful_and_torch_subjects_are_isolated_too():
-    from ways import as_class, as_function
+    from forms import as_class, as_function
 
     for subject in (
         oracles.stateful(as_class(DENSE), params=DENSE.params),
@@ -182,12 +187,12 @@ def test_a_reference_that_fails_is_not_the_subjects_fault():
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_no_time_is_refused(seconds):
+def test_a_time_limit_of_zero_is_invalid(seconds):
     with pytest.raises(InvalidInput, match="seconds: expected a positive number"):
         oracles.check(oracles.manual(DENSE.forward, DENSE.backward), AT, isolate=True, seconds=seconds)
 
 
-def test_what_cannot_be_sent_to_a_new_process_says_how():
+def test_a_subject_that_cannot_be_pickled():
     import threading
 
     lock = threading.Lock()
@@ -200,8 +205,8 @@ def test_what_cannot_be_sent_to_a_new_process_says_how():
 
 
 @pytest.mark.slow
-def test_jax_is_started_anew():
-    """A process that computes with JAX cannot be forked; a custom_vjp is sent to a new one."""
+def test_jax_is_spawned():
+    """A process that computes with JAX cannot be forked, so a custom_vjp is sent to a new one."""
     import jax
     import jax.numpy as jnp
 
@@ -221,7 +226,7 @@ def test_jax_is_started_anew():
 
 
 @pytest.mark.slow
-def test_a_new_process_that_dies_is_a_finding():
+def test_a_spawned_process_that_ends_is_a_finding():
     def forward(z):
         os._exit(9)
 

@@ -1,12 +1,12 @@
-"""Classes that keep parameters, caches and gradients on themselves, wherever that is."""
+"""Classes that keep parameters, caches and gradients in their objects, at any location."""
 
 import dense_classes as classes
 import numpy as np
 import pytest
 from dense_classes import AT, TORCH
-from kinds import DTYPES, KINDS, slow_but
-from planted import BUGS, QUICK
-from ways import as_class
+from forms import as_class
+from pairs import DTYPES, PAIRS, slow_except
+from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Sequential, SoftmaxCrossEntropy, Tanh
@@ -14,7 +14,7 @@ from oracles import Disagreement, Update, Verdict, stateful
 
 WB = ("W", "b")
 IN_DICTS = {"params": {"W": "params['W']", "b": 'params["b"]'}, "grads": "grads['{}']"}
-PLACES = {
+LOCATIONS = {
     "attributes": lambda: stateful(classes.Attributes, params=WB),
     "an instance": lambda: stateful(classes.Attributes(), params=WB),
     "a factory": lambda: stateful(lambda: classes.Attributes(), params=WB),
@@ -68,16 +68,16 @@ PLACES = {
 OFTEN = ("attributes", "dicts in lists", "lists of lists", "a lazy dict", "accumulated", "a small step")
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_wherever_things_live_right_agrees(where):
-    result = oracles.check(PLACES[where](), AT, against=[TORCH])
+@pytest.mark.parametrize("where", LOCATIONS)
+def test_right_classes_agree_at_every_location(where):
+    result = oracles.check(LOCATIONS[where](), AT, against=[TORCH])
     assert result.verdict is Verdict.AGREES
     assert {f.quantity for f in result.findings} == {"output", "z", "W", "b"}
 
 
-@pytest.mark.parametrize("where", slow_but(OFTEN, [w for w in PLACES if w != "slots"]))
-def test_wherever_things_live_a_wrong_gradient_is_refused(where, monkeypatch):
-    """tanh' = 1 − y for 1 − y²: the same defect behind every door."""
+@pytest.mark.parametrize("where", slow_except(OFTEN, [w for w in LOCATIONS if w != "slots"]))
+def test_a_wrong_gradient_is_refused_at_every_location(where, monkeypatch):
+    """tanh' = 1 − y for 1 − y²: the same defect at every location."""
 
     def wrong(self, delta):
         e = delta * (1 - self.y)
@@ -85,40 +85,40 @@ def test_wherever_things_live_a_wrong_gradient_is_refused(where, monkeypatch):
 
     monkeypatch.setattr(classes.Attributes, "pulled", wrong)
     with pytest.raises(Disagreement) as refused:
-        oracles.check(PLACES[where](), AT, against=[TORCH])
+        oracles.check(LOCATIONS[where](), AT, against=[TORCH])
     assert refused.value.verdict is Verdict.WRONG
     assert {f.quantity for f in refused.value.result.findings if f.refuses} == {"z", "W", "b"}
 
 
-@pytest.mark.parametrize("where", slow_but(("a step",), [w for w in PLACES if "step" in w]))
+@pytest.mark.parametrize("where", slow_except(("a step",), [w for w in LOCATIONS if "step" in w]))
 def test_a_step_of_another_rate_than_declared_is_refused(where):
     grads = Update(lambda obj: obj.step(0.25), 0.5)
     with pytest.raises(Disagreement, match=r"every entry is 0\.5 times the oracle's"):
         oracles.check(stateful(classes.Stepping, params=WB, grads=grads), AT, against=[TORCH])
 
 
-def adapt(kind, backward=None):
-    return stateful(as_class(kind, backward), params=kind.params)
+def adapt(pair, backward=None):
+    return stateful(as_class(pair, backward), params=pair.params)
 
 
-@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", slow_except(("float64",), DTYPES))
+@pytest.mark.parametrize("name", PAIRS)
 def test_right_classes_agree(name, dtype):
-    kind = KINDS[name]
-    kind.agrees(adapt(kind), dtype, seeds=2 if dtype == "float64" else 6)
+    pair = PAIRS[name]
+    pair.assert_agrees(adapt(pair), dtype, seeds=2 if dtype == "float64" else 6)
 
 
-@pytest.mark.parametrize("bug", slow_but(QUICK, BUGS))
+@pytest.mark.parametrize("bug", slow_except(QUICK, BUGS))
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
-    kind = KINDS[planted.kind]
+    pair = PAIRS[planted.pair]
     with pytest.raises(Disagreement) as refused:
-        oracles.check(adapt(kind, planted.backward), planted.at(), against=[kind.torch])
-    planted.require(refused.value)
+        oracles.check(adapt(pair, planted.backward), planted.at(), against=[pair.torch])
+    planted.assert_explains(refused.value)
 
 
 class OurLinear:
-    """manual_bp's Linear, wrapped as a class with state."""
+    """Linear of manual_bp as a class with state."""
 
     layer = Linear(4, 2)
 
@@ -149,7 +149,7 @@ class OurLoss:
         return SoftmaxCrossEntropy().backward(self.cache)
 
 
-@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "float32")))
+@pytest.mark.parametrize("dtype", slow_except(("float64",), ("float64", "float32")))
 def test_our_own_layers_agree_as_classes(dtype):
     for seed, make in enumerate((OurLinear, OurNetwork)):
         at = {"z": AT["z"].astype(dtype), **make.layer.init(np.random.default_rng(seed), dtype)}
@@ -161,7 +161,7 @@ def test_our_own_layers_agree_as_classes(dtype):
     assert oracles.check(loss, at).verdict is Verdict.AGREES
 
 
-def test_what_is_none_is_not_claimed():
+def test_none_is_not_claimed():
     class Frozen(classes.Attributes):
         def backward(self, delta):
             dz = super().backward(delta)
@@ -185,16 +185,16 @@ def test_several_inputs_by_name_and_in_order():
             self.U, self.V = np.zeros((3, 2)), np.zeros((2, 2))
 
         def forward(self, x, h):
-            y, self.cache = KINDS["cell"].forward(x, h, self.U, self.V)
+            y, self.cache = PAIRS["cell"].forward(x, h, self.U, self.V)
             return y
 
         def backward(self, delta):
-            found = KINDS["cell"].backward(self.cache, delta)
-            self.dU, self.dV = found["U"], found["V"]
-            return found["x"], found["h"]
+            gradients = PAIRS["cell"].backward(self.cache, delta)
+            self.dU, self.dV = gradients["U"], gradients["V"]
+            return gradients["x"], gradients["h"]
 
-    subject, kind = stateful(Cell, params=["U", "V"]), KINDS["cell"]
-    at = kind.at(4)
-    assert oracles.check(subject, at, against=[kind.torch]).verdict is Verdict.AGREES
+    subject, pair = stateful(Cell, params=["U", "V"]), PAIRS["cell"]
+    at = pair.at(4)
+    assert oracles.check(subject, at, against=[pair.torch]).verdict is Verdict.AGREES
     with pytest.raises(Disagreement, match="names or positions are mixed up"):  # a tuple is in the primals' order
-        oracles.check(subject, dict(reversed(at.items())), against=[kind.torch])
+        oracles.check(subject, dict(reversed(at.items())), against=[pair.torch])

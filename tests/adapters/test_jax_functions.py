@@ -1,12 +1,12 @@
-"""jax.custom_vjp: its own fwd and bwd, and what JAX makes of them, with and without jit."""
+"""jax.custom_vjp: its own fwd and bwd, and `jax.vjp` of it, with and without `jax.jit`."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kinds import DTYPES, KINDS
-from planted import BUGS
-from ways import as_custom_vjp
+from forms import as_custom_vjp
+from pairs import DTYPES, PAIRS
+from planted_bugs import BUGS
 
 import oracles
 from manual_bp import Linear
@@ -17,16 +17,16 @@ Z = {"z": RNG.standard_normal((2, 3))}
 
 
 def custom(f, fwd, bwd, **options):
-    found = jax.custom_vjp(f, **options)
-    found.defvjp(fwd, bwd)
-    return found
+    result = jax.custom_vjp(f, **options)
+    result.defvjp(fwd, bwd)
+    return result
 
 
 def tanh_but(bwd):
     return custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), bwd)
 
 
-TANH = KINDS["tanh"].torch
+TANH = PAIRS["tanh"].torch
 
 
 def test_a_right_custom_vjp_agrees():
@@ -37,7 +37,7 @@ def test_a_right_custom_vjp_agrees():
 
 
 @pytest.mark.parametrize(
-    ("bwd", "said"),
+    ("bwd", "message"),
     [
         pytest.param(lambda y, d: (d * (1 - y),), None, marks=pytest.mark.slow),
         (lambda y, d: (1 - y * y,), "ones"),
@@ -49,16 +49,16 @@ def test_a_right_custom_vjp_agrees():
         (lambda y, d: (d * (1 - y * y), None), "bwd returned 2 cotangents for the 1 arguments z"),
     ],
 )
-def test_planted_bugs_are_refused(bwd, said):
+def test_planted_bugs_are_refused(bwd, message):
     with pytest.raises(Disagreement) as refused:
         oracles.check(oracles.jax_function(tanh_but(bwd), name="tanh"), Z, [TANH])
     assert refused.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
     assert refused.value.result.worst.quantity in ("z", "the call")
-    assert said is None or said in " ".join(str(refused.value).split())
+    assert message is None or message in " ".join(str(refused.value).split())
 
 
 def test_fwd_that_differs_from_the_function_is_refused():
-    """What runs without a derivative is another function than what runs with one."""
+    """The function that runs without a derivative differs from the one that runs with it."""
     two = custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
     assert oracles.check(oracles.jax_function(two), Z, [TANH]).verdict is Verdict.AGREES
     off = custom(lambda z: 1.001 * jnp.tanh(z), lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
@@ -71,8 +71,8 @@ def test_none_claims_nothing_and_integers_have_no_gradient():
     def scaled_rows(E, s, i):
         return s * E[i]
 
-    def bwd(kept, d):
-        E, s, i = kept
+    def bwd(saved, d):
+        E, s, i = saved
         return jnp.zeros_like(E).at[i].add(s * d), None, None
 
     f = custom(scaled_rows, lambda E, s, i: (s * E[i], (E, s, i)), bwd)
@@ -82,8 +82,8 @@ def test_none_claims_nothing_and_integers_have_no_gradient():
     assert result.verdict is Verdict.AGREES
 
 
-def test_a_function_that_jit_takes_otherwise_is_refused():
-    """A state kept in Python is traced once."""
+def test_a_function_that_differs_under_jit_is_refused():
+    """State in Python is read once, when jit traces."""
     count = []
 
     def fwd(z):
@@ -96,25 +96,25 @@ def test_a_function_that_jit_takes_otherwise_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("f", "at", "said", "fix"),
+    ("f", "at", "message", "fix"),
     [
         (3, Z, "expected a function or a jax.custom_vjp, got 3", ""),
-        (tanh_but(lambda y, d: (d,)), {"z": Z["z"], "W": Z["z"]}, "but the primals are z, W", "def tanh(z, W): ..."),
+        (tanh_but(lambda y, d: (d,)), {"z": Z["z"], "W": Z["z"]}, "got z, W", "def tanh(z, W): ..."),
     ],
 )
-def test_what_does_not_fit_says_how(f, at, said, fix):
+def test_invalid_input(f, at, message, fix):
     with pytest.raises(InvalidInput) as refused:
         oracles.check(oracles.jax_function(f, name="tanh"), at)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert fix in str(refused.value)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", PAIRS)
 def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
-    kind = KINDS[name]
-    result = oracles.check(oracles.jax_function(as_custom_vjp(kind)), kind.at(1, dtype), [kind.torch])
+    pair = PAIRS[name]
+    result = oracles.check(oracles.jax_function(as_custom_vjp(pair)), pair.at(1, dtype), [pair.torch])
     assert result.verdict is Verdict.AGREES
     assert not result.not_claimed
 
@@ -123,10 +123,10 @@ def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_inside_a_custom_vjp_are_refused(bug):
     planted = BUGS[bug]
-    kind = KINDS[planted.kind]
-    subject = oracles.jax_function(as_custom_vjp(kind, planted.backward))
+    pair = PAIRS[planted.pair]
+    subject = oracles.jax_function(as_custom_vjp(pair, planted.backward))
     with pytest.raises(Disagreement) as refused:
-        oracles.check(subject, planted.at(), against=[kind.torch])
+        oracles.check(subject, planted.at(), against=[pair.torch])
     assert refused.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
 
 
@@ -165,7 +165,7 @@ def test_static_arguments_and_options():
     f = custom(
         scaled,
         lambda n, z, low: (scaled(n, z, low), (z, low)),
-        lambda n, kept, d: (d * n * jnp.maximum(kept[0], kept[1]) ** (n - 1) * (kept[0] > kept[1]), None),
+        lambda n, saved, d: (d * n * jnp.maximum(saved[0], saved[1]) ** (n - 1) * (saved[0] > saved[1]), None),
         nondiff_argnums=(0,),
     )
     subject = oracles.jax_function(f, options={"n": 3, "low": 0.25})
@@ -176,20 +176,20 @@ def test_static_arguments_and_options():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_our_own_linear_agrees_as_a_custom_vjp(dtype):
-    layer, kind = Linear(4, 2), KINDS["dense"]
+    layer, pair = Linear(4, 2), PAIRS["dense"]
 
     def ours(z, W, b):
         like = jax.ShapeDtypeStruct((z.shape[0], 2), z.dtype)
         run = lambda z, W, b: layer.forward({"W": np.asarray(W), "b": np.asarray(b)}, np.asarray(z))[0]  # noqa: E731
         return jax.pure_callback(run, like, z, W, b)
 
-    def bwd(kept, d):
+    def bwd(saved, d):
         def run(z, W, b, d):
             _, cache = layer.forward({"W": np.asarray(W), "b": np.asarray(b)}, np.asarray(z))
             dz, grads = layer.backward(cache, np.asarray(d))
             return dz, grads["W"], grads["b"]
 
-        return jax.pure_callback(run, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), kept), *kept, d)
+        return jax.pure_callback(run, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), saved), *saved, d)
 
-    f = custom(ours, lambda *kept: (ours(*kept), kept), bwd)
-    assert oracles.check(oracles.jax_function(f), kind.at(2, dtype), [kind.torch]).verdict is Verdict.AGREES
+    f = custom(ours, lambda *saved: (ours(*saved), saved), bwd)
+    assert oracles.check(oracles.jax_function(f), pair.at(2, dtype), [pair.torch]).verdict is Verdict.AGREES

@@ -1,4 +1,4 @@
-"""What the pages promise: eight lines or fewer beside the function itself, and lifts that exist."""
+"""The pages on hand-written code: the stated numbers of lines, and the table of adapters."""
 
 import re
 from pathlib import Path
@@ -24,15 +24,16 @@ def test_lines_are_as_many_as_stated_and_few(stated, code):
     assert not any(";" in line for line in lines)
 
 
-def test_each_way_is_counted():
-    lifts = ("manual", "stateful", "scalar_graph", "torch_function", "jax_function")
+def test_every_form_is_counted():
+    adapters = ("manual", "stateful", "scalar_graph", "torch_function", "jax_function")
     counted = " ".join(param.values[1] for param in COUNTED)
-    assert all(f"oracles.{lift}(" in counted for lift in lifts)
+    assert all(f"oracles.{adapter}(" in counted for adapter in adapters)
 
 
-def test_the_table_names_every_lift():
-    table = PAGES["bring_your_own"].split("<!-- lifts -->\n", 1)[1].split("\n\n", 1)[0]
+def test_the_table_names_every_adapter():
+    table = PAGES["bring_your_own"].split("<!-- adapters -->\n", 1)[1].split("\n\n", 1)[0]
     named = set(re.findall(r"oracles\.(\w+)\(", table))
     assert all(callable(getattr(oracles, name)) for name in named)
-    here = {name for name, home in oracles._MODULES.items() if home.startswith("adapters.") and "manual_" not in name}
-    assert named >= here - {"isolated", "Crashed"}
+    modules = oracles._MODULES.items()
+    adapters = {name for name, module in modules if module.startswith("adapters.") and "manual_" not in name}
+    assert named >= adapters - {"isolated", "Crashed"}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from kinds import DTYPES, KINDS, slow_but
-from planted import BUGS, QUICK
-from ways import as_function
+from forms import as_function
+from pairs import DTYPES, PAIRS, slow_except
+from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Softmax
@@ -16,24 +16,24 @@ RNG = np.random.default_rng(8)
 ROWS = {"z": RNG.standard_normal((3, 4))}
 
 
-@pytest.mark.parametrize("dtype", slow_but(("float64",), DTYPES))
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", slow_except(("float64",), DTYPES))
+@pytest.mark.parametrize("name", PAIRS)
 def test_numpy_inside_a_function_agrees(name, dtype):
-    kind = KINDS[name]
-    kind.agrees(oracles.torch_function(as_function(kind)), dtype, seeds=1 if dtype == "float64" else 5)
+    pair = PAIRS[name]
+    pair.assert_agrees(oracles.torch_function(as_function(pair)), dtype, seeds=1 if dtype == "float64" else 5)
 
 
-@pytest.mark.parametrize("bug", slow_but(QUICK[:4], BUGS))
+@pytest.mark.parametrize("bug", slow_except(QUICK[:4], BUGS))
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
-    kind = KINDS[planted.kind]
+    pair = PAIRS[planted.pair]
     with pytest.raises(Disagreement) as refused:
-        oracles.check(oracles.torch_function(as_function(kind, planted.backward)), planted.at(), against=[kind.torch])
+        oracles.check(oracles.torch_function(as_function(pair, planted.backward)), planted.at(), against=[pair.torch])
     if bug == "float16 inside a float64 path":  # no balls run on tensors, to prove that digits alone are lost
         assert refused.value.verdict is Verdict.UNSTABLE
-        assert planted.said in str(refused.value)
+        assert planted.message in str(refused.value)
     else:
-        planted.require(refused.value)
+        planted.assert_explains(refused.value)
 
 
 def by_torch(f):
@@ -49,9 +49,9 @@ def by_torch(f):
 
         @staticmethod
         def backward(ctx, delta):
-            judged = [x for x in ctx.inputs if x.requires_grad]
-            found = iter(torch.autograd.grad(ctx.y, judged, delta, retain_graph=True))
-            return tuple(next(found) if x.requires_grad else None for x in ctx.inputs)
+            floating = [x for x in ctx.inputs if x.requires_grad]
+            gradients = iter(torch.autograd.grad(ctx.y, floating, delta, retain_graph=True))
+            return tuple(next(gradients) if x.requires_grad else None for x in ctx.inputs)
 
     Own.__name__ = f.__name__
     return Own
@@ -69,8 +69,8 @@ def on_rows(f):
     return apply
 
 
-@pytest.mark.parametrize("dtype", slow_but(("float32",), DTYPES))
-@pytest.mark.parametrize("f", slow_but(OWN[::3], OWN), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dtype", slow_except(("float32",), DTYPES))
+@pytest.mark.parametrize("f", slow_except(OWN[::3], OWN), ids=lambda f: f.__name__)
 def test_torchs_own_functions_agree(f, dtype):
     for seed, shape in enumerate([(3, 4), (1, 2), (0, 4), (2, 3, 6)]):
         at = {"z": np.random.default_rng(seed).standard_normal(shape).astype(DTYPES[dtype])}
@@ -141,12 +141,12 @@ class OurSoftmax(torch.autograd.Function):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_our_own_layers_agree_as_functions(dtype):
-    kind = KINDS["dense"]
-    at = kind.at(1, dtype)
+    pair = PAIRS["dense"]
+    at = pair.at(1, dtype)
     for order in (at, dict(reversed(at.items()))):  # forward's parameters decide, not the order of the primals
-        assert oracles.check(oracles.torch_function(OurLinear), order, [kind.torch]).verdict is Verdict.AGREES
+        assert oracles.check(oracles.torch_function(OurLinear), order, [pair.torch]).verdict is Verdict.AGREES
     z = {"z": at["z"]}
-    assert oracles.check(oracles.torch_function(OurSoftmax), z, [KINDS["softmax"].torch]).verdict is Verdict.AGREES
+    assert oracles.check(oracles.torch_function(OurSoftmax), z, [PAIRS["softmax"].torch]).verdict is Verdict.AGREES
 
 
 class Clamped(torch.autograd.Function):
@@ -194,17 +194,17 @@ def right(ctx, d, z, W):
 
 def only_what_is_needed(ctx, d, z, W):
     needed = ctx.needs_input_grad
-    return tuple(g if wanted else None for g, wanted in zip(right(ctx, d, z, W), needed, strict=True))
+    return tuple(g if need else None for g, need in zip(right(ctx, d, z, W), needed, strict=True))
 
 
 def needs_all_or_nothing(ctx, d, z, W):
-    """W's gradient is computed where z's is asked for."""
+    """W's gradient is computed only if z's is requested."""
     needed = ctx.needs_input_grad
     return d @ W.T if needed[0] else None, z.T @ d if needed[0] else torch.zeros_like(W), d.sum(0, keepdim=True)
 
 
 @pytest.mark.parametrize(
-    ("backward", "quantity", "said"),
+    ("backward", "quantity", "message"),
     [
         (lambda c, d, z, W: (d @ W.T, z.T @ d, d.clone()), "b", "shape (3, 2), expected (1, 2)"),
         (lambda c, d, z, W: (d @ W.T, z.T @ d, d.sum(0)), "b", "shape (2,), expected (1, 2)"),
@@ -218,26 +218,26 @@ def needs_all_or_nothing(ctx, d, z, W):
         (lambda c, d, z, W: (d @ W.T, (z.view(-1).view(4, 3)) @ d, d.sum(0, keepdim=True)), "W", None),
     ],
 )
-def test_what_the_engine_would_repair_is_refused(backward, quantity, said):
+def test_gradients_that_the_engine_repairs_are_refused(backward, quantity, message):
     with pytest.raises(Disagreement) as refused:
-        oracles.check(oracles.torch_function(dense_but(backward)), KINDS["dense"].at(5), [KINDS["dense"].torch])
+        oracles.check(oracles.torch_function(dense_but(backward)), PAIRS["dense"].at(5), [PAIRS["dense"].torch])
     assert refused.value.result.worst.quantity == quantity
-    assert said is None or said in " ".join(str(refused.value).split())
+    assert message is None or message in " ".join(str(refused.value).split())
 
 
-def test_what_is_needed_alone_is_right():
+def test_gradients_that_are_not_needed_may_be_none():
     subject = oracles.torch_function(dense_but(only_what_is_needed))
-    assert oracles.check(subject, KINDS["dense"].at(5), [KINDS["dense"].torch]).verdict is Verdict.AGREES
+    assert oracles.check(subject, PAIRS["dense"].at(5), [PAIRS["dense"].torch]).verdict is Verdict.AGREES
 
 
 def test_none_is_not_claimed():
     subject = oracles.torch_function(dense_but(lambda c, d, z, W: (d @ W.T, None, None)))
-    result = oracles.check(subject, KINDS["dense"].at(5), [KINDS["dense"].torch])
+    result = oracles.check(subject, PAIRS["dense"].at(5), [PAIRS["dense"].torch])
     assert result.not_claimed == ("W", "b")
 
 
 def test_outputs_pulled_back_one_at_a_time():
-    """A backward that takes the second output's delta for granted: the engine hands it zeros, or None."""
+    """A backward that takes the second output's delta for granted: the engine passes zeros, or None."""
 
     class Polar(torch.autograd.Function):
         @staticmethod
@@ -251,22 +251,22 @@ def test_outputs_pulled_back_one_at_a_time():
             e = e if bool((e != 0).any()) else d
             return d * b.cos() + e * b.sin(), a * (e * b.cos() - d * b.sin())
 
-    kind = KINDS["two outputs"]
+    pair = PAIRS["two outputs"]
     with pytest.raises(Disagreement, match="one output's cotangent at a time gives another answer"):
-        oracles.check(oracles.torch_function(Polar), kind.at(), [kind.torch])
+        oracles.check(oracles.torch_function(Polar), pair.at(), [pair.torch])
 
 
 @pytest.mark.parametrize(
-    ("function", "at", "said", "fix"),
+    ("function", "at", "message", "fix"),
     [
         (OurLinear.apply, ROWS, "expected a torch.autograd.Function", "oracles.torch_function(MyFunction)"),
         (torch.tanh, ROWS, "expected a torch.autograd.Function", "oracles.torch_function(MyFunction)"),
-        (OurLinear, {"z": ROWS["z"], "weight": ROWS["z"]}, "forward takes z, W, b; the primals are z, weight",
+        (OurLinear, {"z": ROWS["z"], "weight": ROWS["z"]}, "expected forward's parameters z, W, b, got z, weight",
          "oracles.check(subject, {'z': ..., 'W': ..., 'b': ...}, ...)"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_says_how(function, at, said, fix):
+def test_invalid_input(function, at, message, fix):
     with pytest.raises(InvalidInput) as refused:
         oracles.check(oracles.torch_function(function), at)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert fix in str(refused.value)

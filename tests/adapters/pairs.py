@@ -1,4 +1,4 @@
-"""Right layers as people write them: a NumPy pair, the torch reference of its primal, and how its points are drawn."""
+"""Correct layers: a forward and backward in NumPy, the torch reference of the primal, and how points are drawn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import oracles
 from oracles import Verdict
 
 
-def slow_but(quick, values):
-    """The values to parametrize with, those that every run looks at unmarked."""
+def slow_except(quick, values):
+    """The values to parametrize with; all but the quick ones are marked slow."""
     return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
@@ -21,8 +21,8 @@ DTYPES = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A right pair, its torch reference, a point of n rows, and which primals are a layer's parameters."""
+class Pair:
+    """A correct pair, its torch reference, how to draw a point of n rows, and the names of a layer's parameters."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -38,8 +38,8 @@ class Kind:
         point = self.draw(np.random.default_rng(seed), rows)
         return {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
 
-    def agrees(self, subject, dtype, seeds):
-        """Assert that a lift of the pair agrees with torch at so many points, and claims every gradient."""
+    def assert_agrees(self, subject, dtype, seeds):
+        """Assert that an adapter of the pair agrees with torch at several points, and claims every gradient."""
         for seed in range(seeds):
             result = oracles.check(subject, self.at(seed, dtype), [self.torch], seed=seed)
             assert result.verdict is Verdict.AGREES
@@ -55,7 +55,7 @@ def dense(z, W, b):
     return like(z, z @ W + b)[0], (z, W)
 
 
-def dense_back(cache, d):
+def dense_backward(cache, d):
     z, W = cache
     return dict(zip("zWb", like(z, d @ W.T, z.T @ d, d.sum(0, keepdims=True)), strict=True))
 
@@ -65,7 +65,7 @@ def tanh(z):
     return y, y
 
 
-def tanh_back(y, d):
+def tanh_backward(y, d):
     return {"z": d * (1 - y * y)}
 
 
@@ -79,7 +79,7 @@ def softmax(z):
     return y, y
 
 
-def softmax_back(y, d):
+def softmax_backward(y, d):
     return {"z": like(y, y * (d - (d * y).sum(-1, keepdims=True)))[0]}
 
 
@@ -91,7 +91,7 @@ def cross_entropy(z, target):
     return like(z, value.mean())[0], (z, softmax_of(wide), target)
 
 
-def cross_entropy_back(cache, d):
+def cross_entropy_backward(cache, d):
     z, a, target = cache
     error = a.copy()
     error[np.arange(len(a)), target] -= 1
@@ -105,7 +105,7 @@ def layer_norm(z, g):
     return like(z, x * g)[0], (z, x, s, g)
 
 
-def layer_norm_back(cache, d):
+def layer_norm_backward(cache, d):
     z, x, s, g = cache
     dx = np.float64(d) * g
     dz = (dx - dx.mean(-1, keepdims=True) - x * (dx * x).mean(-1, keepdims=True)) / s
@@ -116,7 +116,7 @@ def embedding(E, i):
     return E[i], (E, i)
 
 
-def embedding_back(cache, d):
+def embedding_backward(cache, d):
     E, i = cache
     dE = np.zeros_like(E)
     np.add.at(dE, i, d)
@@ -128,7 +128,7 @@ def conv(x, w):
     return like(x, np.einsum("nclk,ock->nol", np.float64(windows), np.float64(w)))[0], (x, w, windows)
 
 
-def conv_back(cache, d):
+def conv_backward(cache, d):
     x, w, windows = cache
     dx = np.zeros(x.shape)
     for j in range(d.shape[2]):
@@ -142,7 +142,7 @@ def polar(a, b):
     return (a * np.cos(b), a * np.sin(b)), (a, np.cos(b), np.sin(b))
 
 
-def polar_back(cache, d):
+def polar_backward(cache, d):
     a, c, s = cache
     return {"a": d[0] * c + d[1] * s, "b": a * (d[1] * c - d[0] * s)}
 
@@ -153,7 +153,7 @@ def cell(x, h, U, V):
     return y, (x, h, U, V, y)
 
 
-def cell_back(cache, d):
+def cell_backward(cache, d):
     x, h, U, V, y = cache
     e = d * (1 - y * y)
     return dict(zip("xhUV", like(x, e @ U.T, e @ V.T, x.T @ e, h.T @ e), strict=True))
@@ -193,31 +193,31 @@ def _with(draw, **more):
     return lambda rng, rows: draw(rng, rows) | {n: f(rng, rows) for n, f in more.items()}
 
 
-KINDS = {
-    "dense": Kind(dense, dense_back, lambda z, W, b: z @ W + b, _draws(z=("n", 4), W=(4, 2), b=(1, 2)), ("W", "b")),
-    "tanh": Kind(tanh, tanh_back, lambda z: z.tanh(), _draws(z=("n", 3))),
-    "softmax": Kind(softmax, softmax_back, _torch_softmax, _draws(z=("n", 4))),
-    "cross-entropy": Kind(
+PAIRS = {
+    "dense": Pair(dense, dense_backward, lambda z, W, b: z @ W + b, _draws(z=("n", 4), W=(4, 2), b=(1, 2)), ("W", "b")),
+    "tanh": Pair(tanh, tanh_backward, lambda z: z.tanh(), _draws(z=("n", 3))),
+    "softmax": Pair(softmax, softmax_backward, _torch_softmax, _draws(z=("n", 4))),
+    "cross-entropy": Pair(
         cross_entropy,
-        cross_entropy_back,
+        cross_entropy_backward,
         _torch_cross_entropy,
         _with(_draws(z=("n", 4)), target=lambda rng, rows: rng.integers(4, size=rows)),
     ),
-    "layer norm": Kind(layer_norm, layer_norm_back, _torch_norm, _draws(z=("n", 5), g=(5,)), ("g",)),
-    "embedding": Kind(
+    "layer norm": Pair(layer_norm, layer_norm_backward, _torch_norm, _draws(z=("n", 5), g=(5,)), ("g",)),
+    "embedding": Pair(
         embedding,
-        embedding_back,
+        embedding_backward,
         lambda E, i: E[i],
         _with(_draws(E=(4, 3)), i=lambda rng, rows: rng.integers(4, size=rows)),
         ("E",),
     ),
-    "conv": Kind(conv, conv_back, _torch_conv, _draws(x=("n", 2, 7), w=(3, 2, 3)), ("w",)),
-    "two outputs": Kind(
-        polar, polar_back, lambda a, b: (a * b.cos(), a * b.sin()), _draws(a=("n", 2), b=("n", 2))
+    "conv": Pair(conv, conv_backward, _torch_conv, _draws(x=("n", 2, 7), w=(3, 2, 3)), ("w",)),
+    "two outputs": Pair(
+        polar, polar_backward, lambda a, b: (a * b.cos(), a * b.sin()), _draws(a=("n", 2), b=("n", 2))
     ),
-    "cell": Kind(
+    "cell": Pair(
         cell,
-        cell_back,
+        cell_backward,
         lambda x, h, U, V: (x @ U + h @ V).tanh(),
         _draws(x=("n", 3), h=("n", 2), U=(3, 2), V=(2, 2)),
         ("U", "V"),

@@ -1,4 +1,4 @@
-"""Objects called otherwise than once forwards and once backwards: what they keep must not show."""
+"""Call patterns of objects: what an object keeps from earlier calls must not change its results."""
 
 import dense_classes as classes
 import numpy as np
@@ -85,7 +85,7 @@ class KeepsState(classes.Attributes):
 
 
 class MutatesOutput(classes.Attributes):
-    """The array that forward returned is overwritten by the next one."""
+    """The next forward overwrites the array that forward returned."""
 
     def forward(self, z):
         y = super().forward(z)
@@ -96,14 +96,14 @@ class MutatesOutput(classes.Attributes):
 
 
 class DeltaKept(classes.Attributes):
-    """Backward adds this delta to the last one, which it kept."""
+    """Backward adds this delta to the last one, which it saved."""
 
     last = 0.0
 
     def backward(self, delta):
-        found = super().backward(delta + self.last)
+        gradients = super().backward(delta + self.last)
         self.last = 0.25 * delta
-        return found
+        return gradients
 
 
 class WritesDelta(classes.Attributes):
@@ -114,7 +114,7 @@ class WritesDelta(classes.Attributes):
 
 
 class MaskOfTheFirst(classes.Attributes):
-    """A scale is worked out once and kept for whatever comes."""
+    """A scale is computed once and used for all later inputs."""
 
     def forward(self, z):
         self.scale = getattr(self, "scale", np.abs(z).max())
@@ -125,7 +125,7 @@ class MaskOfTheFirst(classes.Attributes):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (FirstCacheKept, "forward twice, then backward gives another answer"),
         (SlopeInPlace, "backward twice gives another answer"),
@@ -139,12 +139,12 @@ class MaskOfTheFirst(classes.Attributes):
     ],
 )
 @pytest.mark.parametrize("against", [[TORCH], pytest.param([], marks=pytest.mark.slow)], ids=["torch", "no reference"])
-def test_what_shows_is_refused(make, said, against):
+def test_state_of_earlier_calls_is_refused(make, message, against):
     CachesOfAClass.caches.clear()
     with pytest.raises(Disagreement) as refused:
         oracles.check(stateful(make, params=WB), AT, against)
     assert refused.value.verdict is Verdict.WRONG
-    assert said is None or said in " ".join(f.evidence.reason for f in refused.value.result.findings)
+    assert message is None or message in " ".join(f.evidence.reason for f in refused.value.result.findings)
 
 
 def test_a_flush_that_forgets_is_refused():
@@ -160,18 +160,18 @@ def test_accumulation_declared_wrongly_is_refused(make, accumulates):
         oracles.check(stateful(make, params=WB, accumulates=accumulates), AT, against=[TORCH])
 
 
-def test_objects_for_one_use_say_so():
-    """A state that only a fresh object has is no bug where the object is made for one use."""
+def test_objects_for_one_use():
+    """State that only a fresh object has is no bug if the object serves one forward and backward."""
     subject = stateful(FirstCacheKept, params=WB, reusable=False)
     assert oracles.check(subject, AT, against=[TORCH]).verdict is Verdict.AGREES
     assert not subject.call_patterns
 
 
-def test_an_output_buffer_that_the_object_reuses_is_its_own_affair():
+def test_an_output_buffer_may_be_reused():
     assert oracles.check(stateful(MutatesOutput, params=WB), AT, against=[TORCH]).verdict is Verdict.AGREES
 
 
-def test_an_array_that_is_shared_is_a_note():
+def test_a_shared_array_is_a_note():
     class Identity:
         def forward(self, z):
             return z

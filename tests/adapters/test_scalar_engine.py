@@ -1,4 +1,4 @@
-"""A small engine of scalar nodes in the manner of many: right functions agree, wrong engines are refused."""
+"""A small engine of scalar nodes: right functions agree, wrong engines are refused."""
 
 import math
 
@@ -12,7 +12,7 @@ RNG = np.random.default_rng(5)
 
 
 class Node:
-    """A number that remembers how it was made."""
+    """A number that remembers how it was computed."""
 
     def __init__(self, data, parents=(), pulls=()):
         self.data, self.parents, self.pulls, self.grad = data, parents, pulls, 0.0
@@ -58,11 +58,11 @@ class Node:
         return self * self.of(other) ** -1
 
     def backward(self):
-        order, seen = [], set()
+        order, visited = [], set()
 
         def visit(node):
-            if node not in seen:
-                seen.add(node)
+            if node not in visited:
+                visited.add(node)
                 for parent in node.parents:
                     visit(parent)
                 order.append(node)
@@ -104,7 +104,7 @@ def two(z, W, b):
 
 
 def reused(z, W, b):
-    """One node in several places: its gradients must add up."""
+    """One node used several times: its gradients must add up."""
     s = z.sum()
     return W * (s * s + s) + b.sum()
 
@@ -146,7 +146,7 @@ def test_other_names_integers_and_rows():
 
 
 class OverwritesGradients(Node):
-    """= where += belongs: a node in two places keeps the last gradient alone."""
+    """= instead of +=: a node that is used twice keeps the last gradient only."""
 
     def passed_on(self):
         for parent, pull in zip(self.parents, self.pulls, strict=True):
@@ -192,7 +192,7 @@ class DeltaOfOne(Node):
 
 
 class NotInOrder(Node):
-    """Depth first without an order: a node is passed on before all of its gradient has come."""
+    """Depth first without an order: a node passes its gradient on before it is complete."""
 
     def backward(self):
         self.grad = 1.0
@@ -205,7 +205,7 @@ class NotInOrder(Node):
 
 
 @pytest.mark.parametrize(
-    ("engine", "f", "quantity", "said"),
+    ("engine", "f", "quantity", "message"),
     [
         (OverwritesGradients, reused, "z", None),
         (TanhOfInput, squashed, "b", None),
@@ -218,28 +218,28 @@ class NotInOrder(Node):
     ],
 )
 @pytest.mark.parametrize("with_torch", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_planted_bugs_are_refused(engine, f, quantity, said, with_torch):
+def test_planted_bugs_are_refused(engine, f, quantity, message, with_torch):
     against = [oracles.torch_autograd(REFERENCES[f])] if with_torch else []
     with pytest.raises(Disagreement) as refused:
         oracles.check(oracles.scalar_graph(f, engine), AT, against)
     assert refused.value.verdict is Verdict.WRONG
     assert quantity is None or quantity in {q.quantity for q in refused.value.result.findings if q.refuses}
-    assert said is None or not with_torch or said in str(refused.value)
+    assert message is None or not with_torch or message in str(refused.value)
 
 
-def test_what_is_no_node_says_how():
+def test_a_value_that_is_no_node():
     with pytest.raises(InvalidInput, match=r"expected nodes with a number in \.value") as refused:
         oracles.check(oracles.scalar_graph(dense, Node, data="value"), AT)
     assert "data='value'" in str(refused.value)
 
 
-def test_a_node_before_an_array_says_how():
+def test_a_node_times_an_array():
     with pytest.raises(InvalidInput, match="got an array of shape") as refused:
         oracles.check(oracles.scalar_graph(lambda z, W, b: z[0, 0] * W, Node), AT)
     assert "W * s, not s * W" in str(refused.value)
 
 
-def test_no_method_backward_is_seen():
-    """An engine without a backward gives zeros: refused, and never agreed to."""
+def test_a_missing_method_backward():
+    """An engine without a backward gives zeros: refused, and never accepted."""
     with pytest.raises((Disagreement, InvalidInput)):
         oracles.check(oracles.scalar_graph(dense, Node, backward="backprop"), AT)

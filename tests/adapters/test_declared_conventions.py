@@ -1,30 +1,30 @@
-"""Declared conventions: the right one agrees, a wrong one is refused and the one that would fit is named."""
+"""Declared conventions: the right one agrees, a wrong one is refused, and the report names the one that fits."""
 
 import dense_classes as classes
 import numpy as np
 import pytest
 import torch
 from dense_classes import AT, TORCH
-from kinds import KINDS, slow_but, softmax_of
+from pairs import PAIRS, slow_except, softmax_of
 
 import oracles
 from oracles import Disagreement, InvalidInput, Verdict, declared
 
 RNG = np.random.default_rng(13)
-DENSE = KINDS["dense"]
+DENSE = PAIRS["dense"]
 POINT = DENSE.at(1)
 
 
-def dense(scale=1.0, turned=False):
-    """A dense layer whose dW is multiplied by a number, or whose W is stored the other way round."""
+def dense(scale=1.0, transposed=False):
+    """A dense layer whose dW is multiplied by a number, or whose W is stored transposed."""
 
     def forward(z, W, b):
-        return DENSE.forward(z, W.T if turned else W, b)
+        return DENSE.forward(z, W.T if transposed else W, b)
 
     def backward(cache, d):
-        found = DENSE.backward(cache, d)
-        dW = found["W"] * (scale(len(d)) if callable(scale) else scale)
-        return found | {"W": dW.T.copy() if turned else dW}
+        gradients = DENSE.backward(cache, d)
+        dW = gradients["W"] * (scale(len(d)) if callable(scale) else scale)
+        return gradients | {"W": dW.T.copy() if transposed else dW}
 
     return oracles.manual(forward, backward)
 
@@ -45,20 +45,20 @@ def columns():
 COLUMNS = {"z": "nk->kn", "W": "km->mk", "b": "1m->m", "output": "nm->mn"}
 
 
-@pytest.mark.parametrize("dtype", slow_but(("float64",), ("float64", "float32", "float16")))
+@pytest.mark.parametrize("dtype", slow_except(("float64",), ("float64", "float32", "float16")))
 @pytest.mark.parametrize(
     "subject",
     [
         declared(dense(0.5), scale={"W": 0.5}),
         declared(dense(lambda n: 1 / n), scale={"W": lambda z, **_: 1 / len(z)}),
         declared(dense(-1.0), scale={"W": -1}),
-        declared(dense(turned=True), layout={"W": "ij->ji"}),
-        declared(dense(turned=True), layout={"W": (np.transpose, np.transpose)}),
-        declared(dense(2.0, turned=True), layout={"W": "ij->ji"}, scale={"W": 2}),
+        declared(dense(transposed=True), layout={"W": "ij->ji"}),
+        declared(dense(transposed=True), layout={"W": (np.transpose, np.transpose)}),
+        declared(dense(2.0, transposed=True), layout={"W": "ij->ji"}, scale={"W": 2}),
         declared(columns(), layout=COLUMNS),
         declared(dense()),
     ],
-    ids=["half", "mean", "minus", "turned", "functions", "turned and doubled", "columns", "nothing"],
+    ids=["half", "mean", "minus", "transposed", "functions", "transposed and doubled", "columns", "nothing"],
 )
 def test_the_right_declaration_agrees(subject, dtype):
     result = oracles.check(subject, DENSE.at(1, dtype), [DENSE.torch])
@@ -152,12 +152,12 @@ def test_kinks():
         assert not oracles.check(right, at, against).refuses
     with pytest.raises(Disagreement) as refused:
         oracles.check(declared(relu(0.5), kinks={"z": {0.0: 1.0}}), at, against)
-    said = " ".join(str(refused.value).split())
-    assert "at z[0] = 0 the derivative 1 is declared, and 0.5 came" in said
-    assert "kinks={'z': {0.0: 0.5}} would" in said
+    message = " ".join(str(refused.value).split())
+    assert "at z[0] = 0 the declared derivative is 1, the subject's is 0.5" in message
+    assert "kinks={'z': {0.0: 0.5}} would" in message
 
 
-def test_a_bug_beside_a_declaration_is_still_refused():
+def test_another_bug_with_a_right_declaration_is_refused():
     wrong = oracles.manual(DENSE.forward, lambda c, d: DENSE.backward(c, d) | {"W": 0.5 * c[0].T @ np.abs(d)})
     with pytest.raises(Disagreement) as refused:
         oracles.check(declared(wrong, scale={"W": 0.5}), POINT, [DENSE.torch])
@@ -165,7 +165,7 @@ def test_a_bug_beside_a_declaration_is_still_refused():
     assert "declaration" not in str(refused.value)
 
 
-def test_other_lifts_declare_too():
+def test_other_adapters_declare_too():
     class Halved(classes.Attributes):
         def pulled(self, delta):
             dz, dW, db = super().pulled(delta)
@@ -174,29 +174,34 @@ def test_other_lifts_declare_too():
     mean = {n: lambda z, **_: 1 / len(z) for n in ("W", "b")}
     subject = declared(oracles.stateful(Halved, params=["W", "b"]), scale=mean)
     assert oracles.check(subject, AT, [TORCH]).verdict is Verdict.AGREES
-    isolated = oracles.check(declared(dense(turned=True), layout={"W": "ij->ji"}), POINT, [DENSE.torch], isolate=True)
+    isolated = oracles.check(
+        declared(dense(transposed=True), layout={"W": "ij->ji"}), POINT, [DENSE.torch], isolate=True
+    )
     assert isolated.verdict is Verdict.AGREES
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ({"scale": {"V": 2.0}}, "declared: scale: V unknown; the primals are z, W, b"),
-        ({"layout": {"outputs": "ij->ji"}}, "declared: layout: outputs unknown"),
+        ({"scale": {"V": 2.0}}, "declared: scale: expected names of the primals z, W, b, got V"),
+        ({"layout": {"outputs": "ij->ji"}}, "declared: layout: expected names of the primals z, W, b, got outputs"),
         ({"scale": {"W": 0.0}}, "scale of W: expected a finite number other than 0, got 0.0"),
         ({"layout": {"W": "ij->jk"}}, "expected each letter once on either side, as 'NCHW->NHWC', got 'ij->jk'"),
-        ({"layout": {"W": "ji"}}, "expected two sides of the same letters"),
+        (
+            {"layout": {"W": "ji"}},
+            "layout of W: expected two orders of the same axes, as 'ij->ji', or two functions, got 'ji'",
+        ),
         ({"layout": {"W": "ijk->kji"}}, "expected axes ijk, got an array of shape (4, 2)"),
     ],
 )
-def test_what_cannot_be_declared_says_why(options, said):
+def test_invalid_declarations(options, message):
     with pytest.raises((InvalidInput, ValueError, Disagreement)) as refused:
         oracles.check(declared(dense(), **options), POINT, [DENSE.torch])
-    assert said in " ".join(str(refused.value).split())
+    assert message in " ".join(str(refused.value).split())
 
 
-def test_integers_have_no_factor():
-    kind = KINDS["embedding"]
-    subject = declared(oracles.manual(kind.forward, kind.backward), scale={"i": 2.0})
-    with pytest.raises(InvalidInput, match="declared: i has no cotangent: it is no floating primal"):
-        oracles.check(subject, kind.at(), [kind.torch])
+def test_integers_have_no_scale():
+    pair = PAIRS["embedding"]
+    subject = declared(oracles.manual(pair.forward, pair.backward), scale={"i": 2.0})
+    with pytest.raises(InvalidInput, match="declared: expected floating primals, got i"):
+        oracles.check(subject, pair.at(), [pair.torch])
