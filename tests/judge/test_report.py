@@ -131,7 +131,7 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
                 search(
-                    bug.planted(), bug.check, "float64", label="stored", tally=tally,
+                    bug.planted(), bug.refused_by, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
             counts.append(len(points))
