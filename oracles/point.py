@@ -68,7 +68,7 @@ def check(
     deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
     results = [failed] if failed else []
     for d in deltas:
-        results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
+        results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check"))
     if deltas and not any(f.quantity == CALL for result in results for f in result.findings):
         results.append(_laws(itself, arrays, deltas[0], oracles, precision))
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))

@@ -30,7 +30,9 @@ Check = Callable[[Case, Point, Sequence[Rule]], Result | None]
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """The output is the one that every oracle computes."""
     names = named_outputs(as_tuple(point.delta), {})
-    return judge(case.subject, point.primals, point.delta, oracles, kinks=case.kinks, only=names, check="primal_agrees")
+    return judge(
+        case.subject, point.primals, point.delta, oracles, kinks=case.kinks, only=names, property_name="primal_agrees"
+    )
 
 
 def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -42,7 +44,7 @@ def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Resul
         oracles,
         kinks=case.kinks,
         only=point.primals,
-        check="cotangents_agree",
+        property_name="cotangents_agree",
     )
 
 

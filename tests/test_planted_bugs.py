@@ -45,7 +45,7 @@ def judged(case, dtype, seed, *, by=""):
 def test_it_is_refused(bug, dtype):
     with pytest.raises(Disagreement) as refused:
         search(bug.planted(), bug.refused_by, dtype, max_examples=EXAMPLES, seed=0)
-    assert refused.value.result.check == bug.refused_by
+    assert refused.value.result.property_name == bug.refused_by
     assert refused.value.verdict == bug.verdict
     assert refused.value.diagnosis
     assert len(str(refused.value).splitlines()) <= 25

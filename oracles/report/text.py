@@ -26,7 +26,9 @@ def text(result: Result, diagnosis: str) -> str:
     worst = result.worst
     if worst is None:
         return f"{result.subject}: nothing was judged"
-    lines = [f"{_cut(result.subject, 60)}: {worst.verdict.upper()} in {_what(worst.quantity)}  [{result.check}]"]
+    lines = [
+        f"{_cut(result.subject, 60)}: {worst.verdict.upper()} in {_what(worst.quantity)}  [{result.property_name}]"
+    ]
     lines += _entry(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
     if worst.oracle != "self-consistency" or diagnosis != NOTHING:
@@ -103,7 +105,7 @@ def document(result: Result, diagnosis: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "schema": 1,
         "subject": result.subject,
-        "check": result.check,
+        "property": result.property_name,
         "verdict": str(worst.verdict if worst else result.verdict),
         "diagnosis": diagnosis,
         "not_claimed": list(result.not_claimed),
