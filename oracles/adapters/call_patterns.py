@@ -11,7 +11,7 @@ import numpy as np
 
 from oracles.adapters.objects import Subject
 from oracles.rule import Array, Cotangents, Primals, Pullback, as_tuple
-from oracles.self_consistency import elsewhere
+from oracles.self_consistency import move_point
 
 FAINT = 2.0**-12  # of an earlier step's delta: what that leaves behind shows, and its own rounding does not
 
@@ -73,7 +73,7 @@ def second_step(subject: Subject, **primals: Array) -> tuple[Any, Pullback]:
 
 def _elsewhere(subject: Subject, primals: Primals) -> dict[str, Array]:
     """Return other inputs beside the same parameters; the same ones where the domain has no such."""
-    moved = elsewhere({n: a for n, a in primals.items() if n not in subject.params})
+    moved = move_point({n: a for n, a in primals.items() if n not in subject.params})
     other = {n: moved.get(n, a) for n, a in primals.items()}
     try:
         subject.run(other)

@@ -11,7 +11,7 @@ from oracles.adapters.functions import given, taken
 from oracles.adapters.torch_functions import engine, floating, leaves
 from oracles.backends.arrays import backend_for
 from oracles.rule import Array, Cotangents, InvalidInput, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.self_consistency import elsewhere
+from oracles.self_consistency import move_point
 
 
 def torch_module(
@@ -76,7 +76,7 @@ def torch_module(
 
     def twice(**primals: Array) -> tuple[Any, Pullback]:
         module = fresh(primals)
-        run(elsewhere(primals), module)
+        run(move_point(primals), module)
         return run(primals, module)
 
     return Rule(
