@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -32,7 +32,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, as_tuple  # noqa: E402

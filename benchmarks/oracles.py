@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be this very file
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -28,8 +28,7 @@ from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
-from oracles.references.network import sequential_jax, sequential_options, sequential_parameters, sequential_torch  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -31,10 +31,10 @@ from benchmarks.hard_inputs import drawn_cases  # noqa: E402
 from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
 from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
 from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
 from oracles.rule import with_dtype  # noqa: E402
-from oracles.strategies import LAYOUTS, MAGNITUDES, SPECIALS, Point, point_at  # noqa: E402
+from oracles.strategies import LAYOUTS, MAGNITUDES, POSITIONS, SPECIALS, Point, point_at  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\
@@ -69,7 +69,7 @@ def drawn_point(case: Case, dtype: str, regime: str, rng: np.random.Generator) -
     seed = int(rng.integers(1, 2**32))
     if regime == "normal":
         return point_at(case.subject, case.primals, dtype, seed=seed)
-    overrides = rng.integers(SPECIALS * 2**16, size=rng.integers(0, 5)).tolist()
+    overrides = rng.integers(SPECIALS * POSITIONS, size=rng.integers(0, 5)).tolist()
     layout, magnitude = str(rng.choice(LAYOUTS)), float(rng.choice(MAGNITUDES))
     return point_at(
         case.subject, case.primals, dtype, seed=seed, magnitude=magnitude, overrides=overrides, layout=layout

@@ -1,9 +1,11 @@
-"""Measure the derivative that each framework takes at kinks, where there is none."""
+"""Measure what each framework takes for the derivative at points that have none."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,10 +15,13 @@ from oracles.backends.torch_reference import torch_autograd
 from oracles.registry import entries
 from oracles.rule import Primals, Rule
 
+# A function in a framework's own idiom, on its own arrays.
+Reference: TypeAlias = Callable[..., Any]
+
 
 @dataclass(frozen=True)
 class Convention:
-    """The derivative that a layer declares at a kink, and those that manual_bp, torch and JAX compute there."""
+    """The derivative that a layer declares at a kink, and what manual_bp, torch and JAX give there."""
 
     layer: str
     kink: float
@@ -26,36 +31,37 @@ class Convention:
     jax: float
 
 
-def conventions() -> list[Convention]:
-    """Measure every layer that declares a ``kink_convention``: a mapping from the kink to the derivative there.
+def measure_conventions() -> list[Convention]:
+    """Measure the derivatives of every layer that declares a ``kink_convention``: {kink: derivative there}.
 
-    The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
-    them, else its references.
+    A reference case whose references are written to give the declared derivative may name the frameworks' own
+    functions, which are measured, as ``native_torch`` and ``native_jax``.
     """
-    table = []
+    rows = []
     for entry in entries():
-        reference, layer = entry.reference, _default(entry.layer_type)
-        if reference is None or layer is None:
-            continue
-        options = dict(reference.options(layer))
+        layer = _default_instance(entry.speaks_for)
+        case = import_module(entry.module)
+        if not hasattr(case, "torch_reference") or not hasattr(case, "jax_reference"):
+            continue  # cases of another package need not have these names
+        options = dict(case.options(layer)) if hasattr(case, "options") and layer is not None else {}
         for kink, declared in getattr(layer, "kink_convention", {}).items():
-            native_torch = torch_autograd(_with(reference.native_torch or reference.torch, options))
-            native_jax = jax_vjp(_with(reference.native_jax or reference.jax, options))
+            torch = torch_autograd(_with_options(getattr(case, "native_torch", case.torch_reference), options))
+            jax = jax_vjp(_with_options(getattr(case, "native_jax", case.jax_reference), options))
             primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
-            slopes = (_slope(rule, primals) for rule in (manual_layer(layer), native_torch, native_jax))
-            table.append(Convention(entry.name, float(kink), float(declared), *slopes))
-    return table
+            slopes = [_slope(rule, primals) for rule in (manual_layer(layer), torch, jax)]
+            rows.append(Convention(entry.name, float(kink), float(declared), *slopes))
+    return rows
 
 
-def _default(kind: type) -> Any:
-    """Return an instance with default fields, or ``None`` if the type needs arguments."""
+def _default_instance(kind: type) -> Any:
+    """Return an instance made without arguments; ``None`` if it needs some: such a layer declares no kinks."""
     try:
         return kind()
     except (TypeError, ValueError):
         return None
 
 
-def _with(f: Any, options: Any) -> Any:
+def _with_options(f: Reference, options: Mapping[str, Any]) -> Reference:
     return lambda **primals: f(**primals, **options)
 
 

@@ -12,7 +12,7 @@ from oracles.diagnosis import naming
 from oracles.properties import PROPERTIES
 from oracles.registry import entries
 from oracles.report.text import diagnosis_of
-from oracles.search import search
+from oracles.search import run_search
 from oracles.strategies import point_at
 
 EXAMPLES = 240
@@ -44,7 +44,7 @@ def judged(case, dtype, seed, *, by=""):
 @pytest.mark.parametrize(("bug", "dtype"), SEARCHES, ids=name)
 def test_it_is_refused(bug, dtype):
     with pytest.raises(Disagreement) as refused:
-        search(bug.planted(), bug.refused_by, dtype, max_examples=EXAMPLES, seed=0)
+        run_search(bug.planted(), bug.refused_by, dtype, max_examples=EXAMPLES, seed=0)
     assert refused.value.result.property_name == bug.refused_by
     assert refused.value.verdict == bug.verdict
     assert refused.value.diagnosis
@@ -98,5 +98,5 @@ def test_every_property_has_one_in_every_run():
 def test_a_failing_example_shrinks_to_the_smallest():
     bug = next(bug for bug in BUGS if bug.name == "bias_gradient_not_summed_over_the_batch")
     with pytest.raises(Disagreement) as refused:
-        search(bug.planted(), bug.refused_by, "float64", max_examples=EXAMPLES, seed=0)
+        run_search(bug.planted(), bug.refused_by, "float64", max_examples=EXAMPLES, seed=0)
     assert refused.value.evidence.reason in ("shape (2, 1), expected (1, 1)", "shape (0, 1), expected (1, 1)")

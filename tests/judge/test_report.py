@@ -14,7 +14,7 @@ from planted_bugs.planting import BUGS
 
 import oracles
 from oracles import Disagreement
-from oracles.search import Tally, search
+from oracles.search import Tally, run_search
 from oracles.strategies import real
 
 RNG = np.random.default_rng(6)
@@ -130,7 +130,7 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
         for _ in range(2):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
-                search(
+                run_search(
                     bug.planted(), bug.refused_by, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_broken_law_names_its_point_as_it_was_drawn(backward, law):
     subject = oracles.manual(lambda z: (2 * z, None), backward)
     cases = st.just(oracles.Case(subject, {"z": real(1, 2)}, torch=lambda z: 2 * z))
     with pytest.raises(oracles.Disagreement) as refused:
-        search(cases, law, "float64", max_examples=4, seed=0)
+        run_search(cases, law, "float64", max_examples=4, seed=0)
     assert "at: z float64[1, 2]; judged in float64" in str(refused.value)
     assert "delta = [array('float64', (1, 2), ['0x1.0000000000000p+0', '-0x1.0000000000000p+0'])]" in (
         refused.value.script()

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("folder")
         (["silu.py:forward,", "--shapes", "z=2"], "forward, is ("),
         (["silu.py:forward", *AT], "forward is the function forward(z) alone, which cannot be judged as it is."),
         (["silu.py:1 +", *AT], "expected a name, or an expression such as Dense(3, 2), got '1 +'"),
+        (["silu.py:[f for f in (forward, backward)]", *AT], "Fix:    define it in silu.py, and give its name"),
         (["manual_bp:Linear(3)", *AT], "Linear(3) in manual_bp: TypeError: "),
         (["manual_bp:Linear", *AT], "Fix:    give an instance, Linear(n_in=..., n_out=..., bias=...)"),
         ([RIGHT], 'Fix:    --shapes "z=4,3 W=3,2", or --primals FILE.npz, or primals = {"z": ...} in the file'),
@@ -52,7 +53,7 @@ pytestmark = pytest.mark.usefixtures("folder")
         ([RIGHT, *AT, "--examples", "0"], "expected a whole number of at least 1, got '0'"),
         ([RIGHT, *AT, "--script", "no/where.py"], "--script: the folder of no/where.py does not exist"),
         ([RIGHT, *AT, "--json", "no/where.json"], "--json: the folder of no/where.json does not exist"),
-        (["manual_bp:Tanh", "--delta", "one.npy"], "--delta: Tanh is judged where its cases are drawn"),
+        (["manual_bp:Tanh", "--delta", "one.npy"], "--delta: the points of Tanh are drawn from its cases"),
         (["bad.py:forward,backward"], "primals in bad.py: expected a dict of arrays by name"),
     ],
 )

@@ -11,6 +11,7 @@ from oracles.__main__ import main
 from oracles.cli import verify_command as verify
 
 GROUP = "oracles.cases"
+FEW = ("--max-examples", "4", "--against", "torch", "--dtype", "float64")
 QUICK = ("--max-examples", "20", "--against", "torch", "--dtype", "float64")
 
 
@@ -49,10 +50,10 @@ def test_verify_judges_what_an_entry_point_brings(bug, status, project):
 def test_what_cannot_be_imported_is_no_green_run_of_everything(project, monkeypatch, capsys):
     (tanh,) = registry.entries(["Tanh"])
     monkeypatch.setattr(registry, "_discover", lambda: ("entry point gone = gone.cases: ModuleNotFoundError: gone",))
-    monkeypatch.setattr(verify, "searches", lambda entries, dtypes: [(tanh, "primal_agrees", "float64")])
-    assert main(["verify", "--max-examples", "4", "--against", "torch"]) == 1
+    monkeypatch.setattr(verify, "entries", lambda names: [tanh])
+    assert main(["verify", *FEW]) == 1
     assert "cannot be judged: entry point gone = gone.cases" in capsys.readouterr().out
-    assert main(["verify", "Tanh", "--max-examples", "4", "--against", "torch"]) == 0
+    assert main(["verify", "Tanh", *FEW]) == 0
 
 
 @pytest.mark.slow
