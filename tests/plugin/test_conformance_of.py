@@ -166,40 +166,27 @@ class Unknown:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "parts"),
     [
-        (
-            {"like": Unknown},
-            ValueError,
-            r"like=Unknown: no cases are registered for it; there are some for .*Linear.*\nFix: ",
-        ),
-        ({"like": manual_bp.Linear(2, 3)}, TypeError, r"like: expected a type, got Linear.*\nFix: +like=Linear"),
-        (
-            {"subject": Mine(1, 2)},
-            TypeError,
-            r"expected a class, .* got <.*Mine object.*\nFix: +conformance_of\(Mine, ",
-        ),
-        (
-            {"subject": lambda units: None},
-            TypeError,
-            r"it needs units, which Linear does not have\.\nFix: +pass adapt=",
-        ),
-        ({"subject": lambda n_in: None}, TypeError, r"it takes no n_out\.\nFix: +pass adapt=lambda linear: "),
-        ({"subject": NoBackward}, TypeError, r"NoBackward has no forward\(params, z\) and backward\(cache, delta\)"),
-        ({"subject": Raises}, TypeError, r"Raises\(n_in=\d, n_out=\d\) raised ZeroDivisionError: in the constructor"),
-        (
-            {"adapt": lambda linear: linear},
-            TypeError,
-            r"adapt returned Linear\(.*, expected a Rule\.\nFix: +adapt=lambda",
-        ),
-        ({"dtypes": "float64"}, ValueError, r"dtypes: expected some of float64, float32, got 'float64'"),
-        ({"against": ("numpy",)}, ValueError, r"against: expected some of jax, torch, got \('numpy',\)"),
-        ({"max_examples": 0}, ValueError, r"max_examples: expected a whole number of at least 1, got 0"),
+        ({"like": Unknown}, ValueError, ["like=Unknown", "Linear", "@oracles.oracle_for(Unknown)"]),
+        ({"like": manual_bp.Linear(2, 3)}, TypeError, ["like:", "like=Linear"]),
+        ({"subject": Mine(1, 2)}, TypeError, ["Mine object", "conformance_of(Mine, "]),
+        ({"subject": lambda units: None}, TypeError, ["units", "Linear", "adapt=lambda linear: "]),
+        ({"subject": lambda n_in: None}, TypeError, ["n_out", "adapt=lambda linear: "]),
+        ({"subject": NoBackward}, TypeError, ["NoBackward", "backward(cache, delta)"]),
+        ({"subject": Raises}, TypeError, ["Raises(n_in=", "ZeroDivisionError: in the constructor"]),
+        ({"adapt": lambda linear: linear}, TypeError, ["adapt returned Linear(", "Rule", "adapt=lambda linear: "]),
+        ({"dtypes": "float64"}, ValueError, ["dtypes:", "float64, float32", "'float64'"]),
+        ({"against": ("numpy",)}, ValueError, ["against:", "jax, torch", "('numpy',)"]),
+        ({"max_examples": 0}, ValueError, ["max_examples:", "at least 1", "0"]),
     ],
 )
-def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, said):
-    with pytest.raises(error, match=rf"^conformance_of: (?s:.*){said}"):
+def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, parts):
+    with pytest.raises(error) as refused:
         conformance_of(**{"subject": Mine, "like": manual_bp.Linear, **arguments})
+    message = str(refused.value)
+    assert message.startswith("conformance_of: ")
+    assert [part for part in parts if part not in message] == []
 
 
 def test_a_type_whose_cases_do_not_say_what_they_adapted(monkeypatch):

@@ -62,11 +62,13 @@ def test_refusals_are_counted():
 
 def test_too_many_inconclusive_points_are_a_warning_where_oracles_judge():
     verdicts = [Verdict.VACUOUS] + 8 * [Verdict.AGREES]
-    assert "more than 10% of the points were inconclusive for Mine" in summary([properties(*verdicts)])
-    assert not any("inconclusive for" in line for line in summary([properties(*verdicts, Verdict.AGREES)]))
-    assert not any(
-        "inconclusive for" in line for line in summary([properties(*verdicts, property_name="adjoint_of_own_primal")])
-    )
+
+    def warned(test):
+        return any("inconclusive for Mine" in line for line in summary([test]))
+
+    assert warned(properties(*verdicts))
+    assert not warned(properties(*verdicts, Verdict.AGREES))
+    assert not warned(properties(*verdicts, property_name="adjoint_of_own_primal"))
 
 
 def test_nothing_is_said_where_nothing_was_judged():
