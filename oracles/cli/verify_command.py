@@ -27,11 +27,11 @@ from oracles.report.text import number
 from oracles.search import VACUOUS_LIMIT, Search, searches_of
 from oracles.verdict import Verdict
 
-# The width of a table in a file or a pipe; a terminal has its own.
-WIDTH = 100
+# The width of a table in a file or a pipe, which the longest name of a layer fits; a terminal has its own.
+WIDTH = 110
 
 LEGEND = """
-error / tolerance  the worst error at its input, as a multiple of the tolerance there: up to 1 is rounding
+error / tolerance  the worst error in units of the tolerance at its input: up to 1 is rounding
 detects above      the relative error in one entry that would have been refused: median, worst point
 inconclusive       points at which rounding could move the gradient by its own size"""
 
@@ -40,8 +40,8 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("oracle", "left"),
     ("dtype", "left"),
     ("examples", "right"),
-    ("error / tolerance", "right"),
-    ("detects above", "right"),
+    ("error /\ntolerance", "right"),
+    ("detects\nabove", "right"),
     ("worst", "right"),
     ("inconclusive", "right"),
     ("verdict", "left"),
@@ -196,8 +196,7 @@ def _table(rows: Sequence[Row]) -> Table:
     """Return the table: one line for each layer, oracle and dtype."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for title, justify in _COLUMNS:
-        # Only the titles of numbers may wrap: an id that is cut off cannot be searched for.
-        table.add_column(title, justify=justify, no_wrap=justify == "left")
+        table.add_column(title, justify=justify, no_wrap=True)
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.layer, row.oracle, row.dtype), []).append(row)
