@@ -1,4 +1,4 @@
-"""Hard inputs: examples of every layer whose values, cotangents and layouts are known to break judges of gradients."""
+"""Hard inputs: examples of every layer whose values, cotangents and layouts have broken gradient checkers."""
 
 from __future__ import annotations
 

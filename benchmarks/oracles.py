@@ -109,7 +109,7 @@ def verdict(case: Case, network: Sequential, point: Point) -> None:
 
 
 class HandWritten(torch.autograd.Function):
-    """What one writes around a hand-written backward to have gradcheck judge it."""
+    """The autograd.Function that lets gradcheck judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, network: Sequential, names: tuple[str, ...], z: Any, *params: Any) -> Any:
@@ -161,7 +161,7 @@ def compare_rates(most: int, seconds: float) -> dict[str, Any]:
 
 
 def naive(case: Case, point: Point) -> None:
-    """Hold the subject against each framework once, with NumPy's own comparison and its tolerance."""
+    """Compare the subject with each framework once, by NumPy's own comparison and its tolerance."""
     y, pullback = case.subject(**point.primals)
     got = {"y": y, **pullback(point.delta)}
     for oracle in case.oracles():
@@ -182,7 +182,7 @@ def evaluated(rule: Rule, point: Point) -> None:
     rule(**point.primals)[1](point.delta)
 
 
-def allowed(case: Case, point: Point) -> None:
+def estimate_tolerance(case: Case, point: Point) -> None:
     tolerance_at(case.oracles(), point.primals, point.delta, "float64", fallback=case.subject).estimate()
 
 
@@ -192,7 +192,7 @@ PARTS: Mapping[str, Callable[[Case, Point], object]] = {
     "subject": lambda case, point: evaluated(case.subject, point),
     "jax": lambda case, point: evaluated(case.oracles(["jax"])[0], point),
     "torch": lambda case, point: evaluated(case.oracles(["torch"])[0], point),
-    "rounding": allowed,
+    "rounding": estimate_tolerance,
 }
 
 

@@ -108,15 +108,15 @@ def smallest(refuses: Refuses) -> float:
 
 
 def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> dict[str, Any]:
-    """Ask every tool for the smallest error that it refuses, at points of one layer."""
+    """Find the smallest error that each tool refuses, at points of one layer."""
     _, pool = layers(seed)[layer]
     found: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
     asked, refused_right = dict.fromkeys((OURS, *PEERS), 0), dict.fromkeys((OURS, *PEERS), 0)
     spent = dict.fromkeys((OURS, *PEERS), 0.0)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seen = number = 0
-        while seen < examples and number < 4 * examples and spent[OURS] < seconds:
+        count = number = 0
+        while count < examples and number < 4 * examples and spent[OURS] < seconds:
             rng = np.random.default_rng((seed, number, sorted(REGIMES).index(regime)))
             number += 1
             case = pool[int(rng.integers(len(pool)))]
@@ -125,7 +125,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
             if entry is None:
                 continue
             for tool in (OURS, *PEERS):
-                if seen % EVERY[tool] or spent[tool] > seconds:
+                if count % EVERY[tool] or spent[tool] > seconds:
                     continue
                 started = time.perf_counter()
                 if tool == OURS:
@@ -143,7 +143,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
                     if tool == OURS:
                         found["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
                 spent[tool] += time.perf_counter() - started
-            seen += 1
+            count += 1
     jax.clear_caches()  # what was compiled for one layer serves no other
     return {
         "layer": layer,

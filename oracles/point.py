@@ -85,12 +85,21 @@ def check(
     if not any(f.quantity == CALL for result in results for f in result.findings):
         setting = Setting(subject, oracles, arrays, deltas[0], working)
         results.append(_attempt(lambda: _self_consistency(setting), "a second call", setting))
+    return require(_merge(results))
+
+
+def _merge(results: Sequence[Result]) -> Result:
+    """Return one result with the findings of all; its setting is that of the gravest finding."""
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
-    causes = [result.cause for result in results if result.cause]
-    findings = tuple(finding for result in results for finding in result.findings)
-    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    not_claimed = tuple(dict.fromkeys(name for result in results for name in result.not_claimed))
-    return require(Result(subject.name, "check", findings, not_claimed, worst.setting, notes, next(iter(causes), None)))
+    return Result(
+        worst.subject,
+        "check",
+        tuple(finding for result in results for finding in result.findings),
+        not_claimed=tuple(dict.fromkeys(name for result in results for name in result.not_claimed)),
+        setting=worst.setting,
+        notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+        cause=next((result.cause for result in results if result.cause), None),
+    )
 
 
 def _uniquely_named(oracles: Sequence[Rule]) -> tuple[Rule, ...]:

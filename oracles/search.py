@@ -122,15 +122,7 @@ def run_search(
 
     # Hypothesis keys its database by the test's name.
     conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
-    profile = settings()
-    test = settings(
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, *([HealthCheck.filter_too_much] if sparse else [])],
-        phases=[phase for phase in profile.phases if phase is not Phase.explain],
-        report_multiple_bugs=False,
-        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
-        database=profile.database if seed is None else None,
-    )(given(draw_case_and_points(cases, dtype))(conforms))
+    test = _settings(max_examples, seed, sparse)(given(draw_case_and_points(cases, dtype))(conforms))
     started = time.perf_counter()
     try:
         (test if seed is None else hypothesis_seed(seed)(test))()
@@ -141,6 +133,21 @@ def run_search(
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
+
+
+def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> settings:
+    """Return the loaded Hypothesis profile, changed to fit a search."""
+    profile = settings()
+    return settings(
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, *([HealthCheck.filter_too_much] if sparse else [])],
+        # The explain phase would search for lines of the judge that a failure has in common: no news, and slow.
+        phases=[phase for phase in profile.phases if phase is not Phase.explain],
+        report_multiple_bugs=False,
+        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
+        # A stored example would make two runs of one seed differ.
+        database=profile.database if seed is None else None,
+    )
 
 
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:

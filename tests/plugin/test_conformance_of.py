@@ -1,4 +1,4 @@
-"""Somebody's own Linear, judged by every case that we have for ours."""
+"""Another implementation of a layer, judged by the cases of the layer of manual_bp."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Layers of other packages: announced by an entry point, or named on the command line; a broken one is told."""
+"""Layers of other packages: announced by an entry point, or named on the command line; broken ones are reported."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def _listed(done):
     return {row[0]: " ".join(row) for line in done.stdout.splitlines() if (row := re.findall(r"[^\s│]+", line))}
 
 
-def test_an_entry_point_makes_a_layer_known_and_a_broken_one_is_told(project):
+def test_an_entry_point_makes_a_layer_known_and_a_broken_one_is_reported(project):
     project.write("mine.py", LAYER)
     project.write("failing.py", "1 / 0\n")
     project.install("good-layers", **{GROUP: {"mine": "mine"}})
