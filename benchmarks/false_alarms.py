@@ -124,7 +124,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
                 try:
                     result = judged(example, subject)
                     verdict = str(result.verdict)
-                except Exception:
+                except Exception:  # whatever the judge raises on a right gradient is counted
                     verdict = "error"
                 counts[(*key, verdict)] += 1
                 refused = result is None or result.refuses
@@ -140,7 +140,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
 def _report(result: Result) -> str:
     try:
         return str(Disagreement(result))
-    except Exception:
+    except Exception:  # a report that raises must not hide the alarm
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
