@@ -1,4 +1,4 @@
-"""Time the JAX oracle and the torch oracle on examples whose shapes and options are all different."""
+"""What the JAX oracle costs next to torch's: on a shape that it has not traced yet, and on one that it has."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def rows(count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
 
 
 def warm_up() -> None:
-    """Make both frameworks run their late imports, by negating a number, and exclude those from garbage collection."""
+    """Have both frameworks import what they import late, by negating a number; leave that out of the garbage."""
     for rule in (torch_autograd(lambda z: -z), jax_vjp(lambda z: -z)):
         rule(z=np.ones(1))[1](np.ones(1))
     gc.collect()

@@ -29,6 +29,12 @@ from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.references.network import (  # noqa: E402
+    sequential_jax,
+    sequential_options,
+    sequential_parameters,
+    sequential_torch,
+)
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402

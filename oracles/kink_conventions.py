@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,19 +33,18 @@ class Convention:
 def measure_conventions() -> list[Convention]:
     """Measure the derivatives of every layer that declares a ``kink_convention``: {kink: derivative there}.
 
-    A reference case whose references are written to give the declared derivative may name the frameworks' own
-    functions, which are measured, as ``native_torch`` and ``native_jax``.
+    The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
+    them, else its references.
     """
     rows = []
     for entry in entries():
-        layer = _default_instance(entry.speaks_for)
-        case = import_module(entry.module)
-        if not hasattr(case, "torch_reference") or not hasattr(case, "jax_reference"):
-            continue  # cases of another package need not have these names
-        options = dict(case.options(layer)) if hasattr(case, "options") and layer is not None else {}
+        reference, layer = entry.reference, _default_instance(entry.layer_type)
+        if reference is None or layer is None:
+            continue
+        options = dict(reference.options(layer))
         for kink, declared in getattr(layer, "kink_convention", {}).items():
-            torch = torch_autograd(_with_options(getattr(case, "native_torch", case.torch_reference), options))
-            jax = jax_vjp(_with_options(getattr(case, "native_jax", case.jax_reference), options))
+            torch = torch_autograd(_with_options(reference.native_torch or reference.torch, options))
+            jax = jax_vjp(_with_options(reference.native_jax or reference.jax, options))
             primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
             slopes = [_slope(rule, primals) for rule in (manual_layer(layer), torch, jax)]
             rows.append(Convention(entry.name, float(kink), float(declared), *slopes))
@@ -54,7 +52,7 @@ def measure_conventions() -> list[Convention]:
 
 
 def _default_instance(kind: type) -> Any:
-    """Return an instance made without arguments; ``None`` if it needs some: such a layer declares no kinks."""
+    """Return an instance with default fields, or ``None`` if the type needs arguments."""
     try:
         return kind()
     except (TypeError, ValueError):

@@ -121,7 +121,7 @@ def _attempt(
     except reraise:
         raise
     except Exception as error:  # a subject may raise anything: that is a finding, not a failure of the judge
-        return Result(setting.subject.name, "check", (raised(what, error),), setting=setting, cause=error)
+        return Result(setting.subject.name, "check", (refuse_exception(what, error),), setting=setting, cause=error)
 
 
 def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Output]:

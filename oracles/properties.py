@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
 from oracles.registry import Case, Entry

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from oracles.constants import VACUOUS_LIMIT
 from oracles.discovery import Unusable
 from oracles.environment import versions_line
 from oracles.options import PREFIX
@@ -17,7 +18,7 @@ from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, entries_of
 from oracles.report.disagreement import Disagreement
 from oracles.report.text import REPRODUCE
-from oracles.search import VACUOUS_LIMIT, Search, Tally, searches_of
+from oracles.search import Search, Tally, searches_of
 from oracles.verdict import Verdict
 
 # The user_properties of one test, by name.

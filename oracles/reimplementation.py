@@ -14,7 +14,7 @@ from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 from oracles.options import DTYPE_NAMES
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
-from oracles.registry import FRAMEWORKS, Case, Entry, known_types, speaking_for
+from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, Output, Pullback, Rule
 from oracles.search import Search, Test, parametrize
 
@@ -87,7 +87,7 @@ def _entries_of(like: object) -> list[Entry]:
             f"conformance_of: like: expected a type, got {like!r:.80} ({type(like).__name__}).\n"
             f"Fix:    like={type(like).__name__}"
         )
-    entries = speaking_for(like)
+    entries = entries_for(like)
     if not entries:
         raise ValueError(
             f"conformance_of: like={like.__name__}: no cases are registered for it; there are some for "

@@ -26,8 +26,6 @@ from oracles.verdict import Finding, Result, Setting, Verdict
 
 # Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
 POINTS_PER_CASE = 4
-# The largest share of a search's points that may be inconclusive. With more, "all agree" would prove too little.
-VACUOUS_LIMIT = 0.1
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]

@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import copied
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.tolerance import FIRST_SAMPLES, MORE_SAMPLES, named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at
 from oracles.verdict import Evidence, Finding, Verdict
 
 # (name, samples) -> tolerance. Called only where bits differ; with more samples where a few do not explain it.

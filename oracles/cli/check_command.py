@@ -21,7 +21,7 @@ from oracles.long_runs import deferred_interrupts, describe_error, write_atomica
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
-from oracles.registry import Case, speaking_for
+from oracles.registry import Case, entries_for
 from oracles.report.disagreement import Disagreement
 from oracles.report.text import REPRODUCE, document
 from oracles.rule import ReferenceFailed, Rule, with_dtype
@@ -109,7 +109,7 @@ def _cases_of(subject: object) -> st.SearchStrategy[Case] | None:
     """Return the strategy that a subject is, or the one of the cases that are registered for its type."""
     if isinstance(subject, st.SearchStrategy):
         return subject
-    entries = speaking_for(subject) if isinstance(subject, type) else []
+    entries = entries_for(subject) if isinstance(subject, type) else []
     return st.one_of([entry.cases for entry in entries]) if entries else None
 
 

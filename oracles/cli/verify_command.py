@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from oracles.constants import VACUOUS_LIMIT
 from oracles.environment import installed_versions
 from oracles.kink_conventions import measure_conventions
 from oracles.long_runs import deferred_interrupts, describe_error, write_atomically
@@ -24,7 +25,7 @@ from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement
 from oracles.report.text import number
-from oracles.search import VACUOUS_LIMIT, Search, searches_of
+from oracles.search import Search, searches_of
 from oracles.verdict import Verdict
 
 # The width of a table in a file or a pipe, which the longest name of a layer fits; a terminal has its own.
@@ -248,7 +249,7 @@ def list_layers(cases: Sequence[str]) -> int:
     table = Table("layer", "implemented in", "its cases are from", "properties")
     for entry in entries():
         source = entry.source or entry.module
-        table.add_row(entry.name, entry.speaks_for.__module__, source, str(len(properties_of(entry))))
+        table.add_row(entry.name, entry.layer_type.__module__, source, str(len(properties_of(entry))))
     _console().print(table)
     for complaint in complaints():
         print(f"cannot be judged: {complaint}", file=sys.stderr)

@@ -84,7 +84,7 @@ KINDS = sorted({entry.layer_type for entry in registry.entries()}, key=lambda ki
 def test_every_layer_loss_and_optimizer_that_has_cases_can_be_asked_for(ours):
     theirs = type("Theirs", (ours,), {})
     searches = decorated(theirs, like=ours, dtypes=("float64",))
-    names = PROPERTIES if all(entry.pullback for entry in registry.speaking_for(ours)) else FORWARD_PROPERTIES
+    names = PROPERTIES if all(entry.pullback for entry in registry.entries_for(ours)) else FORWARD_PROPERTIES
     assert [name.removesuffix("-float64") for name in searches] == list(names)
     assert judged(searches, "primal_agrees-float64", SearchOptions(max_examples=4, seed=0)).points == 4
 
