@@ -2,7 +2,7 @@
 
 import os
 
-from oracles.threads import pin_threads
+from oracles.environment import pin_threads
 
 pin_threads()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -32,7 +32,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple  # noqa: E402
@@ -66,7 +66,7 @@ TITLES = {"verdicts": "judged", "oracles_conflict": "conflict"}
 
 @dataclass(frozen=True)
 class Alarm:
-    """A verdict that is not an agreement, and how to see it again."""
+    """A verdict that is not an agreement, and the numbers that reproduce it."""
 
     example: int
     subject: str
@@ -83,7 +83,7 @@ def _compiled(reference: Callable[..., Any]) -> Rule:
 
 
 def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
-    """Yield what is judged at an example: our layer, and each framework's own backward in that dtype."""
+    """Yield the subjects of an example: the layer of manual_bp, and each framework's own backward in that dtype."""
     yield "manual", example.case.subject
     for oracle in example.case.oracles():
         yield oracle.name, _own(oracle, example)
@@ -92,7 +92,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
 
 
 def _own(framework: Rule, example: Example) -> Rule:
-    """Return a framework as a subject, which says at once that it takes no balls: to let it find out takes long."""
+    """Return a framework as a subject, marked as not evaluable on balls, since finding that out takes long."""
 
     def evaluate(**primals: Array) -> tuple[Any, Any]:
         if any(a.dtype == object for a in primals.values()):
@@ -103,7 +103,7 @@ def _own(framework: Rule, example: Example) -> Rule:
 
 
 def judged(example: Example, subject: Rule) -> Result:
-    """Judge one subject at an example; of what has no pullback, the output alone."""
+    """Judge one subject at an example; only its output if it has no pullback."""
     only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
     case, point = example.case, example.point
     return judge(subject, point.primals, point.delta, case.oracles(), kinks=case.kinks, only=only)
@@ -124,7 +124,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
                 try:
                     result = judged(example, subject)
                     verdict = str(result.verdict)
-                except Exception:
+                except Exception:  # whatever the judge raises on a right gradient is counted
                     verdict = "error"
                 counts[(*key, verdict)] += 1
                 refused = result is None or result.refuses
@@ -140,7 +140,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
 def _report(result: Result) -> str:
     try:
         return str(Disagreement(result))
-    except Exception:
+    except Exception:  # a report that raises must not hide the alarm
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
@@ -225,7 +225,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def reproduce(seed: int, numbers: Sequence[int], console: Console) -> int:
-    """Judge some examples again and print what came out; return 1 if any is wrong."""
+    """Judge some examples again and print the results; return 1 if any is wrong."""
     pools(seed)
     _, alarms = judge_chunk(seed, numbers)
     for number in numbers:
@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rate = found["verdicts"] / found["seconds"]
     console.print(
         f"\n{found['verdicts']} verdicts in {found['seconds']:.0f} s, {rate:.0f} a second: {wrong} false alarms"
-        + (" (interrupted: this is what was seen until then)" if found["interrupted"] else ""),
+        + (" (interrupted: these are the results until then)" if found["interrupted"] else ""),
         highlight=False,
     )
     return 130 if found["interrupted"] else int(wrong > 0)

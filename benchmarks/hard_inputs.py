@@ -1,4 +1,4 @@
-"""Hard inputs: examples of every layer whose values, cotangents and layouts are known to break judges of gradients."""
+"""Hard inputs: examples of every layer whose values, cotangents and layouts have broken gradient checkers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from oracles.registry import Case, Entry, entries
 from oracles.rule import Array, as_tuple
-from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
+from oracles.strategies import LAYOUTS, POSITIONS, SPECIALS, Point, laid_out, point_at
 
 DTYPES = ("float64", "float32", "float16")
 # Powers of ten between which the magnitudes of primals and of cotangents lie.
@@ -124,7 +124,7 @@ def drawn_example(seed: int, number: int) -> Example:
         else drawn
         for name, drawn in case.primals.items()
     }
-    overrides = rng.integers(SPECIALS * 2**16, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
+    overrides = rng.integers(SPECIALS * POSITIONS, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
     layout = str(rng.choice(LAYOUTS))
     point = point_at(case.subject, primals, dtype, seed=int(rng.integers(1, 2**32)), overrides=overrides, layout=layout)
     scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])

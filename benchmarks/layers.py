@@ -23,7 +23,7 @@ import manual_bp  # noqa: E402
 from benchmarks.layers_table import TABLE, Bench  # noqa: E402
 from benchmarks.shared import Call, measure, positive_count  # noqa: E402
 from manual_bp.protocol import as_tuple, inputs_of  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each layer runs forward, and backward by a cotangent drawn beforehand, through the public API, validation on; torch
@@ -50,11 +50,11 @@ def calls(bench: Bench, dtype: str) -> dict[str, Call]:
     deltas = [rng.standard_normal(tuple(part.shape)).astype(dtype) for part in y]
     seeds = [torch.tensor(d) for d in deltas]
 
-    def theirs() -> Any:
+    def torch_call() -> Any:
         y = as_tuple(bench.torch(leaves, *tensors))
         return y, torch.autograd.grad(y, moving, seeds, allow_unused=True)
 
-    return {"ours": manual_call(layer, params, inputs, deltas), "torch": theirs}
+    return {"ours": manual_call(layer, params, inputs, deltas), "torch": torch_call}
 
 
 def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -> Call:
@@ -77,10 +77,12 @@ def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -
 
 
 def agree(contestants: dict[str, Call], dtype: str) -> None:
-    """Refuse to time what does not compute the same outputs."""
-    for ours, theirs in zip(*(contestants[name]()[0] for name in ("ours", "torch")), strict=False):
-        theirs = theirs.detach().numpy()
-        assert np.linalg.norm(ours - theirs) <= np.sqrt(np.finfo(dtype).eps) * np.linalg.norm(theirs), "not the same"
+    """Require that both compute the same outputs."""
+    for ours, expected in zip(*(contestants[name]()[0] for name in ("ours", "torch")), strict=False):
+        reference = expected.detach().numpy()
+        assert np.linalg.norm(ours - reference) <= np.sqrt(np.finfo(dtype).eps) * np.linalg.norm(reference), (
+            "not the same"
+        )
 
 
 def rows(names: list[str], rounds: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What `benchmarks/layers.py` times: each layer and loss at a small size and a large one, and torch's own."""
+"""The operations that `benchmarks/layers.py` times: each layer and loss at two sizes, and torch's equivalent."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def avg_pool(*shape: int) -> Bench:
 def batch_norm(*shape: int) -> Bench:
     n = shape[1]
 
-    def twin(p: Any, z: Any, mean: Any, var: Any) -> Any:
+    def reference(p: Any, z: Any, mean: Any, var: Any) -> Any:
         return F.batch_norm(z, mean.detach().clone(), var.detach().clone(), p["gamma"], p["beta"], training=True)
 
-    return Bench(lambda m: m.BatchNorm(n), (shape, np.zeros(n), np.ones(n)), twin)
+    return Bench(lambda m: m.BatchNorm(n), (shape, np.zeros(n), np.ones(n)), reference)
 
 
 def layer_norm(*shape: int) -> Bench:
@@ -89,7 +89,7 @@ def recurrent(name: str, n: int, steps: int, n_in: int, hidden: int) -> Bench:
     states = (n, 1, hidden)
     several = name == "LSTM"
 
-    def twin(p: Any, z: Any, *first: Any) -> Any:
+    def reference(p: Any, z: Any, *first: Any) -> Any:
         b, d = p["0.b"][0], p["0.d"][0] if "0.d" in p else torch.zeros_like(p["0.b"][0])
         before = tuple(s.transpose(0, 1) for s in first)
         flat = [p["0.W"].T.contiguous(), p["0.U"].T.contiguous(), b, d]
@@ -97,11 +97,11 @@ def recurrent(name: str, n: int, steps: int, n_in: int, hidden: int) -> Bench:
         y, *last = function(z, before if several else before[0], flat, True, 1, 0.0, False, False, True)
         return (y, *(s.transpose(0, 1) for s in last))
 
-    return Bench(lambda m: getattr(m, name)(n_in, hidden), ((n, steps, n_in), *[states] * (1 + several)), twin)
+    return Bench(lambda m: getattr(m, name)(n_in, hidden), ((n, steps, n_in), *[states] * (1 + several)), reference)
 
 
-def activation(name: str, twin: Callable[[Any], Any], *shape: int) -> Bench:
-    return Bench(lambda m: getattr(m, name)(), (shape,), lambda p, z: twin(z))
+def activation(name: str, reference: Callable[[Any], Any], *shape: int) -> Bench:
+    return Bench(lambda m: getattr(m, name)(), (shape,), lambda p, z: reference(z))
 
 
 def prelu(*shape: int) -> Bench:
@@ -114,29 +114,29 @@ def swiglu(z: Any) -> Any:
 
 
 def attention(n: int, steps: int, width: int, heads: int) -> Bench:
-    def twin(p: Any, z: Any) -> Any:
+    def reference(p: Any, z: Any) -> Any:
         q, k, v = (z @ p[f"W_{c}"] + p.get(f"b_{c}", 0) for c in "qkv")
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return y @ p["W_o"] + p.get("b_o", 0)
 
-    return Bench(lambda m: m.MultiHeadAttention(width, heads), ((n, steps, width),), twin)
+    return Bench(lambda m: m.MultiHeadAttention(width, heads), ((n, steps, width),), reference)
 
 
 def cross_entropy(name: str, n: int, classes: int) -> Bench:
-    twin = lambda p, y, t: F.cross_entropy(y, t)  # noqa: E731
-    return Bench(lambda m: getattr(m, name)(), ((n, classes), below(classes, n)), twin)
+    reference = lambda p, y, t: F.cross_entropy(y, t)  # noqa: E731
+    return Bench(lambda m: getattr(m, name)(), ((n, classes), below(classes, n)), reference)
 
 
 def with_logits(n: int, k: int) -> Bench:
-    twin = lambda p, y, t: F.binary_cross_entropy_with_logits(y, t, reduction="sum") / n  # noqa: E731
+    reference = lambda p, y, t: F.binary_cross_entropy_with_logits(y, t, reduction="sum") / n  # noqa: E731
     target = np.random.default_rng(0).random((n, k))
-    return Bench(lambda m: m.BinaryCrossEntropyWithLogits(), ((n, k), target), twin)
+    return Bench(lambda m: m.BinaryCrossEntropyWithLogits(), ((n, k), target), reference)
 
 
 def huber(n: int, k: int) -> Bench:
-    twin = lambda p, y, t: F.huber_loss(y, t, reduction="sum") / n  # noqa: E731
-    return Bench(lambda m: m.Huber(), ((n, k), np.random.default_rng(0).standard_normal((n, k))), twin)
+    reference = lambda p, y, t: F.huber_loss(y, t, reduction="sum") / n  # noqa: E731
+    return Bench(lambda m: m.Huber(), ((n, k), np.random.default_rng(0).standard_normal((n, k))), reference)
 
 
 SMALL, LARGE = (32, 64), (512, 1024)

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be this very file
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -28,8 +28,13 @@ from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
-from oracles.references.network import sequential_jax, sequential_options, sequential_parameters, sequential_torch  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.references.network import (  # noqa: E402
+    sequential_jax,
+    sequential_options,
+    sequential_parameters,
+    sequential_torch,
+)
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402
@@ -110,7 +115,7 @@ def verdict(case: Case, network: Sequential, point: Point) -> None:
 
 
 class HandWritten(torch.autograd.Function):
-    """What one writes around a hand-written backward to have gradcheck judge it."""
+    """The autograd.Function that lets gradcheck judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, network: Sequential, names: tuple[str, ...], z: Any, *params: Any) -> Any:
@@ -162,7 +167,7 @@ def compare_rates(most: int, seconds: float) -> dict[str, Any]:
 
 
 def naive(case: Case, point: Point) -> None:
-    """Hold the subject against each framework once, with NumPy's own comparison and its tolerance."""
+    """Compare the subject with each framework once, by NumPy's own comparison and its tolerance."""
     y, pullback = case.subject(**point.primals)
     got = {"y": y, **pullback(point.delta)}
     for oracle in case.oracles():
@@ -183,7 +188,7 @@ def evaluated(rule: Rule, point: Point) -> None:
     rule(**point.primals)[1](point.delta)
 
 
-def allowed(case: Case, point: Point) -> None:
+def estimate_tolerance(case: Case, point: Point) -> None:
     tolerance_at(case.oracles(), point.primals, point.delta, "float64", fallback=case.subject).estimate()
 
 
@@ -193,7 +198,7 @@ PARTS: Mapping[str, Callable[[Case, Point], object]] = {
     "subject": lambda case, point: evaluated(case.subject, point),
     "jax": lambda case, point: evaluated(case.oracles(["jax"])[0], point),
     "torch": lambda case, point: evaluated(case.oracles(["torch"])[0], point),
-    "rounding": allowed,
+    "rounding": estimate_tolerance,
 }
 
 

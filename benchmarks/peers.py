@@ -1,4 +1,4 @@
-"""The contestants of the sensitivity benchmark: what each tool says of a gradient with one planted error."""
+"""The tools that the sensitivity benchmark compares: whether each refuses a gradient with one planted error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def planted(rule: Rule, name: str, index: tuple[int, ...], error: float) -> Rule
 
 
 def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Callable[[float], Result]:
-    """Return what this project says of an error."""
+    """Return whether this project refuses an error, at all and as wrong."""
     oracles = case.oracles()
 
     @cache
@@ -52,7 +52,7 @@ def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Cal
 
 
 class HandWritten(torch.autograd.Function):
-    """What one writes around a hand-written backward to have gradcheck judge it."""
+    """The autograd.Function that lets gradcheck judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, names: tuple[str, ...], fixed: Mapping[str, Array], *leaves: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
 
-from oracles.threads import pin_threads  # noqa: E402
+from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
@@ -31,10 +31,10 @@ from benchmarks.hard_inputs import drawn_cases  # noqa: E402
 from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
 from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
 from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
-from oracles.files import write_atomically  # noqa: E402
+from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
 from oracles.rule import with_dtype  # noqa: E402
-from oracles.strategies import LAYOUTS, MAGNITUDES, SPECIALS, Point, point_at  # noqa: E402
+from oracles.strategies import LAYOUTS, MAGNITUDES, POSITIONS, SPECIALS, Point, point_at  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\
@@ -69,7 +69,7 @@ def drawn_point(case: Case, dtype: str, regime: str, rng: np.random.Generator) -
     seed = int(rng.integers(1, 2**32))
     if regime == "normal":
         return point_at(case.subject, case.primals, dtype, seed=seed)
-    overrides = rng.integers(SPECIALS * 2**16, size=rng.integers(0, 5)).tolist()
+    overrides = rng.integers(SPECIALS * POSITIONS, size=rng.integers(0, 5)).tolist()
     layout, magnitude = str(rng.choice(LAYOUTS)), float(rng.choice(MAGNITUDES))
     return point_at(
         case.subject, case.primals, dtype, seed=seed, magnitude=magnitude, overrides=overrides, layout=layout
@@ -108,15 +108,15 @@ def smallest(refuses: Refuses) -> float:
 
 
 def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> dict[str, Any]:
-    """Ask every tool for the smallest error that it refuses, at points of one layer."""
+    """Find the smallest error that each tool refuses, at points of one layer."""
     _, pool = layers(seed)[layer]
     found: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
     asked, refused_right = dict.fromkeys((OURS, *PEERS), 0), dict.fromkeys((OURS, *PEERS), 0)
     spent = dict.fromkeys((OURS, *PEERS), 0.0)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seen = number = 0
-        while seen < examples and number < 4 * examples and spent[OURS] < seconds:
+        count = number = 0
+        while count < examples and number < 4 * examples and spent[OURS] < seconds:
             rng = np.random.default_rng((seed, number, sorted(REGIMES).index(regime)))
             number += 1
             case = pool[int(rng.integers(len(pool)))]
@@ -125,7 +125,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
             if entry is None:
                 continue
             for tool in (OURS, *PEERS):
-                if seen % EVERY[tool] or spent[tool] > seconds:
+                if count % EVERY[tool] or spent[tool] > seconds:
                     continue
                 started = time.perf_counter()
                 if tool == OURS:
@@ -143,7 +143,7 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
                     if tool == OURS:
                         found["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
                 spent[tool] += time.perf_counter() - started
-            seen += 1
+            count += 1
     jax.clear_caches()  # what was compiled for one layer serves no other
     return {
         "layer": layer,

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, how a process is prepared, how contestants are timed."""
+"""Shared parts of the benchmarks: options, preparation of a process, and timing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ whole_number, positive_count = at_least(0), at_least(1)
 
 
 def prepare_process() -> None:
-    """Prepare a process: Ctrl-C is for the parent, and torch runs on one thread."""
+    """Prepare a worker process: it ignores Ctrl-C, which the parent handles, and torch runs on one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 

@@ -55,8 +55,8 @@ Arrays = dict[str, np.ndarray]
 
 def forward(params: Arrays, state: Arrays, rng: np.random.Generator, x: np.ndarray, target: np.ndarray) -> Any:
     """Return the loss and the next running statistics, and what `backward` needs to know."""
-    beside = [rng if name.endswith(".rng") else state[name] for name in NETWORK.inputs[1:]]
-    (y, *moved), cache = NETWORK.forward(params, (x, *beside))
+    side_inputs = [rng if name.endswith(".rng") else state[name] for name in NETWORK.inputs[1:]]
+    (y, *moved), cache = NETWORK.forward(params, (x, *side_inputs))
     value, loss_cache = LOSS.forward(y, target)
     return (value, *moved), (cache, loss_cache)
 

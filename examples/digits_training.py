@@ -1,4 +1,4 @@
-"""What the trainings on digits share beside their networks: the images, what epochs leave, the plot, the options."""
+"""Shared parts of the trainings on digits: the images, the record of the epochs, the plot and the options."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def digits(rng: np.random.Generator) -> tuple[Images, Images]:
 
     x, target = load_digits(return_X_y=True)
     order = rng.permutation(len(x))
-    seen, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
-    return (x[seen] / 16, target[seen]), (x[held_out] / 16, target[held_out])
+    train, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
+    return (x[train] / 16, target[train]), (x[held_out] / 16, target[held_out])
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Record:
     def status(self, enough: float, judged: str) -> int:
         """Say how it ended, and return the exit status."""
         if self.stopped == "interrupted":
-            self.say("interrupted: this is what was seen until then")
+            self.say("interrupted: these are the results until then")
             return 130
         if self.stopped in ("refused", "diverged"):
             self.say(f"FAILED: {'an oracle refuses a gradient' if self.stopped == 'refused' else 'training diverged'}")

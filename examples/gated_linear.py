@@ -1,11 +1,11 @@
-"""A layer of your own in the whole kit: this one file, seen through every face.
+"""A layer of your own, registered: this one file works with every command, and with pytest.
 
-    oracles verify --cases examples/gated_linear.py          every check, a table
-    pytest --oracles-cases=examples/gated_linear.py          the same as tests, one for each check
+    oracles verify --cases examples/gated_linear.py          every property, a table
+    pytest --oracles-cases=examples/gated_linear.py          the same as tests, one for each property
     oracles check examples/gated_linear.py:GatedLinear       output and gradients alone
     python examples/gated_linear.py                          one point, by hand
 
-A package announces such a file instead, and then `oracles verify` knows its layers wherever it is installed:
+An installed package announces its module as an entry point; `oracles verify` then knows its layers:
 
     [project.entry-points."oracles.cases"]
     my_layers = "my_package.gated_linear"

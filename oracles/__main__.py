@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from oracles.cli.parser import parser
-from oracles.threads import pin_threads
+from oracles.cli.parser import make_parser
+from oracles.environment import pin_threads
 
 pin_threads()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status. What a command needs is imported when it runs."""
-    args = parser().parse_args(argv)
+    """Run the command line and return its exit status."""
+    args = make_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
             return _run(args)
@@ -32,30 +32,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(args: argparse.Namespace, complaint: str) -> NoReturn:
-    """Stop for wrong usage, with the usage of the command that was asked for."""
+    """Exit with status 2, after the usage of the command that was given and the complaint."""
     command: argparse.ArgumentParser = args.parser
     command.error(complaint)
 
 
 def _run(args: argparse.Namespace) -> int:
+    """Run a command. Its modules are imported here, so that ``--help`` loads neither NumPy nor Hypothesis."""
     from oracles.discovery import BrokenCases
 
-    warnings.simplefilter("ignore", BrokenCases)  # the commands tell it in their own words
-    if args.command == "list":
-        from oracles.cli.listing import list_layers
-
-        return list_layers(args.cases)
-    if args.command == "conventions":
-        from oracles.cli.listing import list_conventions
-
-        return list_conventions()
+    warnings.simplefilter("ignore", BrokenCases)  # the commands print these complaints themselves
     if args.command == "check":
         from oracles.cli.check_command import check
 
         return check(args)
-    from oracles.cli.verify_command import verify
+    from oracles.cli import verify_command
 
-    return verify(
+    if args.command == "list":
+        return verify_command.list_layers(args.cases)
+    if args.command == "conventions":
+        return verify_command.list_conventions()
+    return verify_command.verify(
         args.layers,
         against=args.against,
         dtypes=args.dtype,

@@ -1,9 +1,10 @@
-"""Measure the derivative that each framework takes at kinks, where there is none."""
+"""Measure what each framework takes for the derivative at points that have none."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from oracles.backends.torch_reference import torch_autograd
 from oracles.registry import entries
 from oracles.rule import Primals, Rule
 
+# A function in a framework's own idiom, on its own arrays.
+Reference: TypeAlias = Callable[..., Any]
+
 
 @dataclass(frozen=True)
 class Convention:
-    """The derivative that a layer declares at a kink, and those that manual_bp, torch and JAX compute there."""
+    """The derivative that a layer declares at a kink, and what manual_bp, torch and JAX give there."""
 
     layer: str
     kink: float
@@ -26,28 +30,28 @@ class Convention:
     jax: float
 
 
-def conventions() -> list[Convention]:
-    """Measure every layer that declares a ``kink_convention``: a mapping from the kink to the derivative there.
+def measure_conventions() -> list[Convention]:
+    """Measure the derivatives of every layer that declares a ``kink_convention``: {kink: derivative there}.
 
     The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
     them, else its references.
     """
-    table = []
+    rows = []
     for entry in entries():
-        reference, layer = entry.reference, _default(entry.layer_type)
+        reference, layer = entry.reference, _default_instance(entry.layer_type)
         if reference is None or layer is None:
             continue
         options = dict(reference.options(layer))
         for kink, declared in getattr(layer, "kink_convention", {}).items():
-            native_torch = torch_autograd(_with(reference.native_torch or reference.torch, options))
-            native_jax = jax_vjp(_with(reference.native_jax or reference.jax, options))
+            torch = torch_autograd(_with_options(reference.native_torch or reference.torch, options))
+            jax = jax_vjp(_with_options(reference.native_jax or reference.jax, options))
             primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
-            slopes = (_slope(rule, primals) for rule in (manual_layer(layer), native_torch, native_jax))
-            table.append(Convention(entry.name, float(kink), float(declared), *slopes))
-    return table
+            slopes = [_slope(rule, primals) for rule in (manual_layer(layer), torch, jax)]
+            rows.append(Convention(entry.name, float(kink), float(declared), *slopes))
+    return rows
 
 
-def _default(kind: type) -> Any:
+def _default_instance(kind: type) -> Any:
     """Return an instance with default fields, or ``None`` if the type needs arguments."""
     try:
         return kind()
@@ -55,7 +59,7 @@ def _default(kind: type) -> Any:
         return None
 
 
-def _with(f: Any, options: Any) -> Any:
+def _with_options(f: Reference, options: Mapping[str, Any]) -> Reference:
     return lambda **primals: f(**primals, **options)
 
 

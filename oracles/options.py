@@ -1,4 +1,4 @@
-"""What a command line asks of the searches: named in the same words by pytest's options and by ``oracles``."""
+"""The options that pytest and the ``oracles`` command share: their names, their defaults and their parsers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
-# Before the names of our user_properties, which other plugins may write too.
+# Precedes the names of our user_properties, since other plugins write some too.
 PREFIX = "oracles."
-# Points for each check and dtype.
+# Points for each property and dtype: a look in passing, an ordinary run, a run over night.
 PROFILES: Mapping[str, int] = {"quick": 20, "default": 100, "thorough": 2000}
 
 
 @dataclass(frozen=True)
-class Options:
-    """What was asked for; ``None`` where nothing was.
+class SearchOptions:
+    """The options of a search on a command line; ``None`` where one is not given.
 
-    What is named here wins over a decorator's own argument, which wins over the profile; without any of them the
-    loaded Hypothesis profile decides how many points there are.
+    An option overrides the argument of a decorator, and that overrides the profile. Without any of them the loaded
+    Hypothesis profile decides the number of points.
     """
 
     against: tuple[str, ...] | None = None
@@ -27,12 +27,12 @@ class Options:
     seed: int | None = None
     profile: str | None = None
 
-    def points(self, own: int | None = None) -> int | None:
-        """Return how many points a search has, given its own number; ``None`` leaves it to Hypothesis."""
-        return self.max_examples or own or (PROFILES[self.profile] if self.profile else None)
+    def points(self, of_decorator: int | None = None) -> int | None:
+        """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""
+        return self.max_examples or of_decorator or (PROFILES[self.profile] if self.profile else None)
 
 
-NOTHING_ASKED = Options()
+NO_OPTIONS = SearchOptions()
 
 
 def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -67,7 +67,7 @@ def one_of(known: Mapping[str, int]) -> Callable[[str], str]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers."""
+    """Return a parser of whole numbers that are not less than ``least``."""
 
     def parse(text: str) -> int:
         try:

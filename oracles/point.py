@@ -1,22 +1,30 @@
-"""One point, whole: a subject against its oracles under several cotangents, and against itself."""
+"""Judge a subject at one point: against its oracles, under several cotangents, and against itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from oracles import self_consistency
 from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
 from oracles.report.disagreement import require
-from oracles.rule import InvalidInput, Primals, Rule, as_tuple
+from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
+from oracles.self_consistency import (
+    check_aliasing,
+    check_mutation,
+    check_repeatability,
+    on_copies,
+    self_tolerance_at,
+)
 from oracles.tolerance import precision_name, precision_of
 from oracles.verdict import Result, Setting
+
+T = TypeVar("T")
 
 
 def check(
@@ -31,105 +39,120 @@ def check(
     seconds: float = 60.0,
     seed: int = 0,
 ) -> Result:
-    """Judge the subject's output and pullback at one point; return the result where nothing refuses it.
+    """Judge the subject's output and pullback at one point; return the result if nothing refuses the subject.
 
-    Beside the values, the subject must write into nothing that it is given, and give the same every time and in every
-    way that it can be called.
+    The values are compared with every oracle. The subject must also write into none of its arguments, and give the
+    same results every time and in every way that it can be called.
 
     Args:
         subject: the Rule under test, see `oracles.manual`.
-        primals: its inputs by name, as NumPy arrays, torch tensors or JAX arrays. Floating ones are judged; integers
-            and booleans have no cotangent.
-        against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball
-            arithmetic where python-flint is installed and the primal is NumPy.
-        delta: the cotangent of the output; by default three signed ones are drawn from ``seed``.
-        precision: what the subject computes in where it is less than it is fed: ``"float32"``.
-        kinks: where there is no derivative, accept "any" subgradient, or only the one that the oracles' references
-            are written to give: the convention that the subject has "declared".
+        primals: its inputs by name: NumPy arrays, torch tensors or JAX arrays. Cotangents of floating ones are judged;
+            integers and booleans have none.
+        against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball arithmetic
+            too where python-flint is installed and the primal is written in NumPy.
+        delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``.
+        precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
+        kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
+            references give.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
-        seconds: how long one call of an isolated subject may take.
-        seed: of the drawn cotangents.
+        seconds: the time limit of one call of an isolated subject.
+        seed: the seed of the drawn cotangents.
+
+    Returns:
+        The `Result`, with a finding for every array and oracle.
 
     Raises:
         Disagreement: (an AssertionError) if the subject is refused; it carries the verdict and its evidence.
         InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected and
             what was given.
-        ReferenceFailed: if a reference raises: then nothing is known of the subject.
+        ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
-    if precision is not None:
-        precision_name(precision)
+    working = precision_name(precision) if precision is not None else precision_of(arrays)
     if isolate:
-        from oracles.adapters.child_process import isolated
+        from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
-    itself, subject = subject, self_consistency.on_copies(subject)
-    oracles = _distinct(against) or (finite_difference(subject),)
-    deltas, failed = _deltas(subject, arrays, delta, oracles, seed)
-    results = [failed] if failed else []
-    for d in deltas:
-        results.append(judge(subject, arrays, d, oracles, precision=precision, kinks=kinks, check="check"))
-    if deltas and not any(f.quantity == CALL for result in results for f in result.findings):
-        results.append(_laws(itself, arrays, deltas[0], oracles, precision))
+    guarded = on_copies(subject)
+    oracles = _uniquely_named(against) or (finite_difference(guarded),)
+    setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
+    deltas = _attempt(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, reraise=(InvalidInput,))
+    if isinstance(deltas, Result):
+        return require(deltas)
+    results = [
+        judge(guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check") for d in deltas
+    ]
+    if not any(f.quantity == CALL for result in results for f in result.findings):
+        setting = Setting(subject, oracles, arrays, deltas[0], working)
+        results.append(_attempt(lambda: _self_consistency(setting), "a second call", setting))
+    return require(_merge(results))
+
+
+def _merge(results: Sequence[Result]) -> Result:
+    """Return one result with the findings of all; its setting is that of the gravest finding."""
     worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
-    causes = [result.cause for result in results if result.cause]
-    findings = tuple(finding for result in results for finding in result.findings)
-    notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-    not_claimed = tuple(dict.fromkeys(name for result in results for name in result.not_claimed))
-    return require(Result(subject.name, "check", findings, not_claimed, worst.setting, notes, next(iter(causes), None)))
+    return Result(
+        worst.subject,
+        "check",
+        tuple(finding for result in results for finding in result.findings),
+        not_claimed=tuple(dict.fromkeys(name for result in results for name in result.not_claimed)),
+        setting=worst.setting,
+        notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+        cause=next((result.cause for result in results if result.cause), None),
+    )
 
 
-def _distinct(oracles: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Give every oracle a name of its own: two references may both be called "torch"."""
-    names: dict[str, int] = {}
-    found = []
+def _uniquely_named(oracles: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Number the oracles whose names repeat: two references may both be called "torch"."""
+    counts: dict[str, int] = {}
+    renamed = []
     for oracle in oracles:
-        names[oracle.name] = count = names.get(oracle.name, 0) + 1
-        found.append(oracle if count == 1 else replace(oracle, name=f"{oracle.name} {count}"))
-    return tuple(found)
+        counts[oracle.name] = count = counts.get(oracle.name, 0) + 1
+        renamed.append(oracle if count == 1 else replace(oracle, name=f"{oracle.name} {count}"))
+    return tuple(renamed)
 
 
-def _deltas(
-    subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], seed: int
-) -> tuple[list[Any], Result | None]:
-    """Return the cotangents to judge with, or the result that says why there are none: the forward raised."""
+def _attempt(
+    call: Callable[[], T], what: str, setting: Setting, reraise: tuple[type[Exception], ...] = ()
+) -> T | Result:
+    """Return the result of a call of the subject, or the `Result` that refuses the subject for raising."""
     try:
-        y, _ = subject(**primals)
-    except InvalidInput:
+        return call()
+    except reraise:
         raise
-    except Exception as error:
-        setting = Setting(subject, tuple(oracles), primals, (), precision_of(primals))
-        return [], Result(
-            subject.name, "check", (refuse_exception("the forward", error),), setting=setting, cause=error
-        )
+    except Exception as error:  # a subject may raise anything: that is a finding, not a failure of the judge
+        return Result(setting.subject.name, "check", (refuse_exception(what, error),), setting=setting, cause=error)
+
+
+def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Output]:
+    """Return the given cotangent, or three drawn ones, in the structure of the subject's output.
+
+    Raises:
+        InvalidInput: if the given cotangent has other shapes than the output.
+    """
+    y, _ = subject(**primals)
     if delta is None:
-        return cotangents_like(y, np.random.default_rng(seed)), None
-    given = tuple(numpy_array("delta", d) for d in as_tuple(delta))
-    wanted, came = [np.shape(part) for part in as_tuple(y)], [d.shape for d in given]
-    if wanted != came:
-        like = ", ".join(f"rng.standard_normal({shape})" for shape in wanted)
+        return cotangents_like(y, np.random.default_rng(seed))
+    parts = tuple(numpy_array("delta", d) for d in as_tuple(delta))
+    expected, actual = [np.shape(part) for part in as_tuple(y)], [d.shape for d in parts]
+    if expected != actual:
+        like = ", ".join(f"rng.standard_normal({shape})" for shape in expected)
         raise InvalidInput(
-            f"delta: expected shape {', '.join(map(str, wanted))} like the output, got {', '.join(map(str, came))}.\n"
-            f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(wanted) == 1 else f'({like})'}"
+            f"delta: expected shape {', '.join(map(str, expected))} like the output, got "
+            f"{', '.join(map(str, actual))}.\n"
+            f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(expected) == 1 else f'({like})'}"
         )
-    return [given if isinstance(delta, tuple | list) else given[0]], None
+    return [parts if isinstance(delta, tuple | list) else parts[0]]
 
 
-def _laws(subject: Rule, primals: Primals, delta: Any, oracles: Sequence[Rule], precision: str | None) -> Result:
-    """Hold the subject against itself: what no comparison of values shows."""
-    working = precision_name(precision) if precision else precision_of(primals)
-    setting = Setting(subject, tuple(oracles), primals, delta, working)
-    try:
-        findings, arrays = self_consistency.nothing_mutated(subject, primals, delta)
-        shared = [f for f in self_consistency.nothing_aliased(arrays) if f.refuses]
-        findings += self_consistency.same_every_time(
-            self_consistency.on_copies(subject),
-            primals,
-            delta,
-            self_consistency.self_tolerance_at(subject, oracles, primals, delta, working),
-        )
-    except Exception as error:
-        return Result(subject.name, "check", (refuse_exception("a second call", error),), setting=setting, cause=error)
+def _self_consistency(setting: Setting) -> Result:
+    """Judge what no comparison of values with an oracle shows: writes into arguments, and results that change."""
+    subject, primals, delta = setting.subject, setting.primals, setting.delta
+    findings, arrays = check_mutation(subject, primals, delta)
+    shared = [f for f in check_aliasing(arrays) if f.refuses]
+    tolerance = self_tolerance_at(subject, setting.oracles, primals, delta, setting.precision)
+    findings += check_repeatability(on_copies(subject), primals, delta, tolerance)
+    # Shared memory is a note and no refusal: many correct libraries return views.
     notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
     refused = tuple(f for f in findings if f.refuses)
     return Result(subject.name, "check", refused, setting=setting, notes=notes)

@@ -1,36 +1,60 @@
-"""Each check is a property of one case at one point; none knows which layer it looks at.
+"""The properties that a search tests: what a subject must keep, against oracles and against itself.
 
-A check returns what it found as a `Result`, or ``None`` where it does not apply to the case. Some hold the subject
-against oracles, others hold it against itself: those need a bound on rounding, or none at all.
+    property(case, point, oracles) -> Result, or None where it does not apply to the case
+
+Each property looks at one case at one point and knows nothing of the layer behind it. `primal_agrees` and
+`cotangents_agree` compare the subject with the oracles; `adjoint_of_own_primal` compares its pullback with finite
+differences of its own primal; the others compare the subject with itself, exactly or within rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles import self_consistency
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
-from oracles.registry import Case
-from oracles.rule import Array, Rule, as_tuple, is_differentiable, with_dtype
-from oracles.self_consistency import Room, finding, nothing_aliased, nothing_mutated, within
+from oracles.registry import Case, Entry
+from oracles.rule import Array, Cotangents, Output, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.self_consistency import (
+    Tolerance,
+    check_aliasing,
+    check_mutation,
+    check_repeatability,
+    compare_values,
+    exact_finding,
+    self_tolerance_at,
+    values_of,
+)
 from oracles.strategies import Point, laid_out
 from oracles.tolerance import named_outputs, precision_of, tolerance_at
 from oracles.verdict import Evidence, Finding, Result, Verdict
 
-ALONG = "⟨cotangents, v⟩"
+Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]
 
-Check = Callable[[Case, Point, Sequence[Rule]], Result | None]
+# The quantity that `adjoint_of_own_primal` reports on.
+ALONG = "⟨cotangents, v⟩"
+# The smallest subnormal number of float64: what underflows in one product is at most this.
+UNDERFLOW = 2.0**-1074
+# The memory layouts, besides the contiguous one, in which `layout_blind` evaluates.
+OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only")
 
 
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """The output is the one that every oracle computes."""
-    names = named_outputs(as_tuple(point.delta), {})
-    return judge(case.subject, point.primals, point.delta, oracles, kinks=case.kinks, only=names, check="primal_agrees")
+    outputs = named_outputs(as_tuple(point.delta), {})
+    return judge(
+        case.subject,
+        point.primals,
+        point.delta,
+        oracles,
+        kinks=case.kinks,
+        only=outputs,
+        property_name="primal_agrees",
+    )
 
 
 def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -42,7 +66,7 @@ def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Resul
         oracles,
         kinks=case.kinks,
         only=point.primals,
-        check="cotangents_agree",
+        property_name="cotangents_agree",
     )
 
 
@@ -51,28 +75,19 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
     wide = with_dtype(dict(point.primals), np.float64)
     delta = with_dtype(point.delta, np.float64)
     cotangents = case.subject(**wide)[1](delta)
-    rounding = tolerance_at(oracles, wide, delta, "float64", fallback=case.subject)
+    estimator = tolerance_at(oracles, wide, delta, "float64", fallback=case.subject)
     findings = []
     for v in _directions({n: wide[n] for n in cotangents}):
         slope, radius = directional_derivative(case.subject, wide, delta, v)
         terms = [float(t) for n, g in cotangents.items() for t in np.ravel(g * v[n])]
         for samples in (FIRST_SAMPLES, MORE_SAMPLES):
-            allowed = rounding.estimate(samples)
-            room = radius + sum(float(np.sum(allowed[n][d != 0] * np.abs(d[d != 0]))) for n, d in v.items())
-            room += len(terms) * 2.0**-1074  # what underflows in a product
-            ratio = _relative(abs(sum(terms) - slope), room)
+            tolerances = estimator.estimate(samples)
+            bound = radius + sum(float(np.sum(tolerances[n][d != 0] * np.abs(d[d != 0]))) for n, d in v.items())
+            bound += len(terms) * UNDERFLOW
+            ratio = _ratio(abs(sum(terms) - slope), bound)
             if ratio <= 1:
                 break
-        if ratio > 1:
-            evidence = Evidence((), sum(terms), {"finite difference": slope}, room, refused=(1, 1))
-            finding = Finding(ALONG, "finite difference", Verdict.WRONG, True, ratio, evidence=evidence)
-        else:
-            size = sum(map(abs, terms))
-            verdict = Verdict.VACUOUS if size and room >= size else Verdict.AGREES
-            finding = Finding(
-                ALONG, "finite difference", verdict, ratio=ratio, detects_above=room / size if size else 0.0
-            )
-        findings.append(finding)
+        findings.append(_finding_along(terms, slope, bound, ratio))
     return Result(case.subject.name, "adjoint_of_own_primal", tuple(findings))
 
 
@@ -87,43 +102,54 @@ def _directions(primals: Mapping[str, Array]) -> list[dict[str, Array]]:
     return [v for v in (relative, zeros) if any(np.any(d) for d in v.values())]
 
 
+def _finding_along(terms: Sequence[float], slope: float, bound: float, ratio: float) -> Finding:
+    if ratio > 1:
+        evidence = Evidence((), sum(terms), {"finite difference": slope}, bound, refused=(1, 1))
+        return Finding(ALONG, "finite difference", Verdict.WRONG, True, ratio, evidence=evidence)
+    size = sum(map(abs, terms))
+    verdict = Verdict.VACUOUS if size and bound >= size else Verdict.AGREES
+    return Finding(ALONG, "finite difference", verdict, ratio=ratio, detects_above=bound / size if size else 0.0)
+
+
 def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """A cotangent has exactly the shape and dtype of its primal, the output the dtype of the primals; in half too."""
+    """A cotangent has the shape and dtype of its primal, the output the dtype of the primals; in float16 too."""
     findings = []
     for dtype in (point.dtype, "float16"):
         with np.errstate(all="ignore"):
             primals = {n: a.astype(dtype) if is_differentiable(a) else a for n, a in point.primals.items()}
             y, pullback = case.subject(**primals)
-            got = pullback(with_dtype(point.delta, dtype))
+            cotangents = pullback(with_dtype(point.delta, dtype))
         for name, part in named_outputs(as_tuple(y), {}).items():
-            came = np.asarray(part).dtype.name
-            findings.append(finding(name, came == dtype, f"dtype {came} where the primals are {dtype}"))
-        for name, g in got.items():
+            actual = np.asarray(part).dtype.name
+            findings.append(exact_finding(name, actual == dtype, f"dtype {actual} where the primals are {dtype}"))
+        for name, g in cotangents.items():
             fits = isinstance(g, np.ndarray) and g.shape == primals[name].shape and g.dtype == dtype
-            came = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
-            findings.append(finding(name, fits, f"{came}, expected {dtype}{primals[name].shape}"))
+            actual = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
+            findings.append(exact_finding(name, fits, f"{actual}, expected {dtype}{primals[name].shape}"))
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
 
 
 def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """pullback(a δ + b ε) = a pullback(δ) + b pullback(ε) within rounding, and exactly zero at zero."""
+    """pullback(2δ − ε) = 2 pullback(δ) − pullback(ε) within rounding, and a zero δ gives exact zeros."""
     rng = np.random.default_rng(1)
-    other = _map(lambda d: np.asarray(rng.standard_normal(d.shape)).astype(d.dtype), point.delta)
-    mixed = _map(lambda d, e: (2 * d - e).astype(d.dtype), point.delta, other)
+    delta = point.delta
+    other = _map(lambda d: np.asarray(rng.standard_normal(d.shape)).astype(d.dtype), delta)
+    mixed = _map(lambda d, e: (2 * d - e).astype(d.dtype), delta, other)
     _, pullback = case.subject(**point.primals)
-    at, beside, sum_ = (dict(pullback(d)) for d in (point.delta, other, mixed))
-    rooms = [_allowance(case, point, oracles, d) for d in (point.delta, other, mixed)]
+    of_delta, of_other, of_mixed = (dict(pullback(d)) for d in (delta, other, mixed))
+    tolerances = [_self_tolerance(case, point, oracles, d) for d in (delta, other, mixed)]
 
-    def room(n: str, samples: int) -> Array:
-        at_delta, at_other, at_mixed = (each(n, samples) for each in rooms)
+    def tolerance(n: str, samples: int) -> Array:
+        at_delta, at_other, at_mixed = (each(n, samples) for each in tolerances)
         return np.asarray(2 * at_delta + at_other + at_mixed)
 
-    zero = pullback(_map(lambda d: np.zeros_like(d, order="C"), point.delta))
+    of_zero = pullback(_map(lambda d: np.zeros_like(d, order="C"), delta))
     findings = []
-    for n in at:
-        combined = 2 * np.asarray(at[n], np.float64) - np.asarray(beside[n], np.float64)
-        findings.append(within(n, sum_[n], combined, room, "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"))
-        findings.append(finding(n, not np.any(zero[n]), "a cotangent of zeros does not pull back to zeros"))
+    for n in of_delta:
+        combined = 2 * np.asarray(of_delta[n], np.float64) - np.asarray(of_other[n], np.float64)
+        reason = "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"
+        findings.append(compare_values(n, of_mixed[n], combined, tolerance, reason))
+        findings.append(exact_finding(n, not np.any(of_zero[n]), "a cotangent of zeros does not pull back to zeros"))
     return Result(case.subject.name, "pullback_is_linear", tuple(findings))
 
 
@@ -131,28 +157,27 @@ def layout_blind(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | 
     """Fortran order, strides, stride 0 and read-only memory, of primals and of delta, give the same values."""
     plain = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in point.primals.items()}
     delta = _map(lambda d: np.ascontiguousarray(d).reshape(d.shape), point.delta)
-    y, pullback = case.subject(**plain)
-    want = named_outputs(as_tuple(y), pullback(delta))
-    room = _allowance(case, point, oracles, point.delta)
+    expected = values_of(case.subject, plain, delta)
+    tolerance = _self_tolerance(case, point, oracles, point.delta)
     findings = []
-    for layout in ("F", "strided", "reversed", "read-only"):
-        y, pullback = case.subject(**{n: laid_out(a, layout) for n, a in plain.items()})
-        laid = _map(lambda d, layout=layout: laid_out(d, layout), delta)
-        got = named_outputs(as_tuple(y), pullback(laid))
-        findings += [within(n, got[n], want[n], room, f"{layout} memory against contiguous") for n in want]
+    for layout in OTHER_LAYOUTS:
+        laid_delta = _map(lambda d, layout=layout: laid_out(d, layout), delta)
+        actual = values_of(case.subject, {n: laid_out(a, layout) for n, a in plain.items()}, laid_delta)
+        reason = f"{layout} memory against contiguous"
+        findings += [compare_values(n, actual[n], expected[n], tolerance, reason) for n in expected]
     return Result(case.subject.name, "layout_blind", tuple(findings))
 
 
 def nothing_mutated_or_aliased(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """Neither forward nor backward writes into what it is given, and no returned array shares memory with another."""
-    findings, arrays = nothing_mutated(case.subject, point.primals, point.delta)
-    return Result(case.subject.name, "nothing_mutated_or_aliased", (*findings, *nothing_aliased(arrays)))
+    """Neither forward nor backward writes into an argument, and no returned array shares memory with another."""
+    findings, arrays = check_mutation(case.subject, point.primals, point.delta)
+    return Result(case.subject.name, "nothing_mutated_or_aliased", (*findings, *check_aliasing(arrays)))
 
 
 def same_every_time(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """Evaluated twice, and its pullback called twice, with another forward and backward between: the same bits."""
-    room = _allowance(case, point, oracles, point.delta)
-    findings = self_consistency.same_every_time(case.subject, point.primals, point.delta, room)
+    tolerance = _self_tolerance(case, point, oracles, point.delta)
+    findings = check_repeatability(case.subject, point.primals, point.delta, tolerance)
     return Result(case.subject.name, "same_every_time", tuple(findings))
 
 
@@ -160,30 +185,31 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
     """Rows are independent: two halves give the rows of the whole and sum to its other cotangents; no rows, zeros."""
     if not case.batched:
         return None
-    n_rows = len(point.primals[case.batched[0]])
-    room = _allowance(case, point, oracles, point.delta)
-    whole_y, pullback = case.subject(**point.primals)
-    whole = named_outputs(as_tuple(whole_y), dict(pullback(point.delta)))
-    cut = n_rows // 2
-    per_row = (
-        {*case.batched, *named_outputs(as_tuple(whole_y), {})} if np.ndim(as_tuple(whole_y)[0]) else {*case.batched}
-    )
-    total: dict[str, Any] = {}
-    for rows in (slice(0, cut), slice(cut, n_rows), slice(0, 0)):
-        part = {n: a[rows] if n in case.batched else a for n, a in point.primals.items()}
-        y, pullback = case.subject(**part)
+    outputs, pullback = case.subject(**point.primals)
+    whole = named_outputs(as_tuple(outputs), dict(pullback(point.delta)))
+    per_row = {*case.batched}
+    if np.ndim(as_tuple(outputs)[0]):
+        per_row |= {*named_outputs(as_tuple(outputs), {})}
+    middle = len(point.primals[case.batched[0]]) // 2
+    parts: Cotangents = {}
+    for rows in (slice(0, middle), slice(middle, None), slice(0, 0)):
+        primals = {n: a[rows] if n in case.batched else a for n, a in point.primals.items()}
         delta = _map(lambda d, rows=rows: d[rows] if d.ndim else d, point.delta)
-        for n, a in named_outputs(as_tuple(y), dict(pullback(delta))).items():
-            a = np.asarray(a, np.float64)
-            total[n] = a if n not in total else np.concatenate([total[n], a]) if n in per_row else total[n] + a
-    why = f"the whole batch against rows [:{cut}] and [{cut}:] and none"
-    findings = tuple(within(n, whole[n], total[n], room, why) for n in whole)
+        for n, a in values_of(case.subject, primals, delta).items():
+            part = np.asarray(a, np.float64)
+            if n not in parts:
+                parts[n] = part
+            else:
+                parts[n] = np.concatenate([parts[n], part]) if n in per_row else parts[n] + part
+    tolerance = _self_tolerance(case, point, oracles, point.delta)
+    reason = f"the whole batch against rows [:{middle}] and [{middle}:] and none"
+    findings = tuple(compare_values(n, whole[n], parts[n], tolerance, reason) for n in whole)
     return Result(case.subject.name, "batch_is_a_sum", findings)
 
 
-PROPERTIES: Mapping[str, Check] = {
-    check.__name__: check
-    for check in (
+PROPERTIES: Mapping[str, Property] = {
+    each.__name__: each
+    for each in (
         primal_agrees,
         cotangents_agree,
         adjoint_of_own_primal,
@@ -195,6 +221,9 @@ PROPERTIES: Mapping[str, Check] = {
         batch_is_a_sum,
     )
 }
+# The properties that compare the subject with oracles, in the share of inconclusive points.
+ORACLE_PROPERTIES = ("primal_agrees", "cotangents_agree")
+# The properties of a subject without a pullback, such as an optimizer's step.
 FORWARD_PROPERTIES = (
     "primal_agrees",
     "shapes_and_dtypes_exact",
@@ -204,18 +233,23 @@ FORWARD_PROPERTIES = (
 )
 
 
-def _allowance(case: Case, point: Point, oracles: Sequence[Rule], delta: Any) -> Room:
-    """Return the room of `self_consistency.self_tolerance_at` for a case, at a point and for another delta."""
-    return self_consistency.self_tolerance_at(case.subject, oracles, point.primals, delta, precision_of(point.primals))
+def properties_of(entry: Entry) -> tuple[str, ...]:
+    """Return the names of the properties that apply to a registered layer."""
+    return tuple(PROPERTIES) if entry.pullback else FORWARD_PROPERTIES
 
 
-def _relative(error: float, room: float) -> float:
+def _self_tolerance(case: Case, point: Point, oracles: Sequence[Rule], delta: Output) -> Tolerance:
+    return self_tolerance_at(case.subject, oracles, point.primals, delta, precision_of(point.primals))
+
+
+def _ratio(error: float, bound: float) -> float:
     if np.isnan(error):
         return float("inf")
-    return error / room if room > 0 else (0.0 if error == 0 else float("inf"))
+    return error / bound if bound > 0 else (0.0 if error == 0 else float("inf"))
 
 
-def _map(f: Callable[..., Array], *trees: Any) -> Any:
-    if isinstance(trees[0], tuple):
-        return tuple(f(*parts) for parts in zip(*trees, strict=True))
-    return f(*(np.asarray(tree) for tree in trees))
+def _map(f: Callable[..., Array], *deltas: Output) -> Any:
+    """Apply a function to the arrays of outputs that have the same structure."""
+    if isinstance(deltas[0], tuple):
+        return tuple(f(*parts) for parts in zip(*deltas, strict=True))
+    return f(*(np.asarray(delta) for delta in deltas))

@@ -1,21 +1,21 @@
-"""The kit: run every check on a strategy of cases, searched by Hypothesis, as one pytest id for each check."""
+"""Search for a point at which a property fails: Hypothesis draws cases and points, one pytest id for each property."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from oracles.finite_differences import finite_difference
-from oracles.options import DTYPE_NAMES, NOTHING_ASKED, Options
-from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
+from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.properties import PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import Rule
@@ -24,13 +24,26 @@ from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
 
+# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
 POINTS_PER_CASE = 4
-DTYPES = DTYPE_NAMES
+
+# A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
+Test: TypeAlias = Callable[..., Any]
 
 
 @dataclass
 class Tally:
-    """What one search has seen, oracle by oracle; kept current while it runs, so that an interrupted one keeps it."""
+    """The results of one search by oracle, updated at every point, so that an interrupted search keeps them.
+
+    Attributes:
+        examples: the number of points that the oracle judged.
+        worst_ratio: the largest error / tolerance.
+        verdicts: the verdict on the last refused point, else "agrees".
+        vacuous: the number of inconclusive points.
+        detects_above: the smallest relative errors that would have been refused, at conclusive points.
+        points: the number of points, whichever oracles judged.
+        seconds: the wall-clock time.
+    """
 
     examples: dict[str, int] = field(default_factory=dict)
     worst_ratio: dict[str, float] = field(default_factory=dict)
@@ -59,9 +72,9 @@ class Tally:
             )
 
 
-def search(
+def run_search(
     cases: st.SearchStrategy[Case],
-    check: str,
+    property_name: str,
     dtype: str,
     *,
     against: Sequence[str] = tuple(FRAMEWORKS),
@@ -69,61 +82,70 @@ def search(
     max_examples: int | None = None,
     seed: int | None = None,
     tally: Tally | None = None,
-    tick: Callable[[], Any] | None = None,
+    tick: Callable[[], object] | None = None,
     sparse: bool = False,
 ) -> Tally:
-    """Search a strategy of cases for a point at which a check fails.
+    """Search a strategy of cases for a point at which a property fails, and return what was counted.
 
     Args:
         cases: draws the cases.
-        check: the name of a check in `oracles.properties.PROPERTIES`.
+        property_name: the name of a property in `oracles.properties.PROPERTIES`.
         dtype: of the floating primals: "float64", "float32".
         against: the frameworks that judge; where a case has no reference in any of them, finite differences do.
-        label: names the search in Hypothesis's database, so that a failing example is found again first.
+        label: names the search in Hypothesis's database, so that a failing example is replayed first.
         max_examples: how many points; by default the loaded Hypothesis profile's number.
         seed: fixes the search; by default the profile decides.
-        tally: where to count, so that the caller keeps what an interrupted search has seen.
+        tally: where to count, so that the caller keeps the results of an interrupted search.
         tick: called before every point; what it raises ends the search.
-        sparse: the strategy rejects most of what it draws, and that is meant.
+        sparse: the strategy rejects most of what it draws, on purpose.
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
+        Exception: whatever the subject raises.
     """
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
-    run, counted = PROPERTIES[check], tally if tally is not None else Tally()
+    judge, counted = PROPERTIES[property_name], tally if tally is not None else Tally()
 
     def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
-        case, at = drawn
+        case, case_points = drawn
         oracles = case.oracles(against) or [finite_difference(case.subject)]
-        for point in at:
+        for point in case_points:
             if tick:
                 tick()
-            result = run(case, point, oracles)
+            result = judge(case, point, oracles)
             if result is not None:
                 counted.add(result)
                 refused = result.refuses and not result.setting
                 require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
 
-    conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{check}_{dtype}")
-    profile = settings()
-    test = settings(
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, *([HealthCheck.filter_too_much] if sparse else [])],
-        phases=[phase for phase in profile.phases if phase is not Phase.explain],
-        report_multiple_bugs=False,
-        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
-        database=profile.database if seed is None else None,
-    )(given(judged_points(cases, dtype))(conforms))
+    # Hypothesis keys its database by the test's name.
+    conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
+    test = _settings(max_examples, seed, sparse)(given(draw_case_and_points(cases, dtype))(conforms))
     started = time.perf_counter()
     try:
         (test if seed is None else hypothesis_seed(seed)(test))()
-    except Disagreement as found:
-        # The report names the point: of what Hypothesis adds only the way to replay it is news, of its frames nothing.
-        found.__notes__ = [note for note in getattr(found, "__notes__", ()) if "reproduce_failure" in note]
-        raise found.with_traceback(None) from None
+    except Disagreement as refusal:
+        # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
+        refusal.__notes__ = [note for note in getattr(refusal, "__notes__", ()) if "reproduce_failure" in note]
+        raise refusal.with_traceback(None) from None
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
+
+
+def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> settings:
+    """Return the loaded Hypothesis profile, changed to fit a search."""
+    profile = settings()
+    return settings(
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, *([HealthCheck.filter_too_much] if sparse else [])],
+        # The explain phase would search for lines of the judge that a failure has in common: no news, and slow.
+        phases=[phase for phase in profile.phases if phase is not Phase.explain],
+        report_multiple_bugs=False,
+        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
+        # A stored example would make two runs of one seed differ.
+        database=profile.database if seed is None else None,
+    )
 
 
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
@@ -131,8 +153,12 @@ def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
 
 
 @st.composite
-def judged_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -> tuple[Case, tuple[Point, ...]]:
-    """Draw a case, then points of it."""
+def draw_case_and_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -> tuple[Case, tuple[Point, ...]]:
+    """Draw a case, then points of it.
+
+    Raises:
+        TypeError: if the strategy draws anything but a `Case`.
+    """
     case = draw(cases)
     if not isinstance(case, Case):
         raise TypeError(
@@ -142,137 +168,163 @@ def judged_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -
     return case, draw(points(case.subject, case.primals, dtype, POINTS_PER_CASE))
 
 
-def searches(names: Sequence[Entry], dtypes: Sequence[str] = DTYPES) -> Iterator[tuple[Entry, str, str]]:
-    """Yield every (entry, check, dtype) that applies."""
-    for entry in names:
-        for check in PROPERTIES if entry.pullback else FORWARD_PROPERTIES:
-            for dtype in dtypes:
-                yield entry, check, dtype
-
-
 @dataclass(frozen=True, repr=False)
-class Run:
-    """One check on a strategy in one dtype, ready to be called: the ``check`` of a decorated test.
+class Search:
+    """One property on a strategy of cases in one dtype, ready to be called: the ``search`` of a decorated test.
 
     Attributes:
-        cases, check, dtype, against, max_examples, sparse: as in `search`.
+        cases, property_name, dtype, against, max_examples, sparse: as in `run_search`.
         label: what reports and summaries call the subject.
-        note: what is left out, and why, for the summary.
-        options: what the command line asks for; the plugin fills them in.
-        tally: what has been seen.
+        note: which cases are left out, and why, for the summary.
+        options: the options of the command line; the plugin fills them in.
+        tally: the results.
     """
 
     cases: st.SearchStrategy[Case]
-    check: str
+    property_name: str
     dtype: str
     label: str
     against: Sequence[str] = tuple(FRAMEWORKS)
     max_examples: int | None = None
     sparse: bool = False
     note: str = ""
-    options: Options = NOTHING_ASKED
+    options: SearchOptions = NO_OPTIONS
     tally: Tally = field(default_factory=Tally, compare=False)
 
     def __repr__(self) -> str:
-        return f"<{self.check} in {self.dtype} on {self.label}>"
+        return f"<{self.property_name} in {self.dtype} on {self.label}>"
 
-    def __call__(self) -> Tally:
-        """Search, and return what was seen; raise a Disagreement at the smallest failing point."""
+    def __call__(self, tick: Callable[[], object] | None = None) -> Tally:
+        """Search, and return the tally.
+
+        Args:
+            tick: called before every point; what it raises ends the search.
+
+        Raises:
+            Disagreement: at the smallest failing point.
+            Exception: whatever the subject raises.
+        """
+        __tracebackhide__ = True
+        error = self.attempt(tick)
+        if error is not None:
+            raise error
+        return self.tally
+
+    def attempt(self, tick: Callable[[], object] | None = None) -> Exception | None:
+        """Search, and return the exception that ended the search, `Disagreement` or another, if any did."""
         __tracebackhide__ = True
         try:
-            return search(
+            run_search(
                 self.cases,
-                self.check,
+                self.property_name,
                 self.dtype,
                 against=self.options.against or self.against,
                 label=self.label,
                 max_examples=self.options.points(self.max_examples),
                 seed=self.options.seed,
                 tally=self.tally,
+                tick=tick,
                 sparse=self.sparse,
             )
-        except Exception as error:
-            if not isinstance(error, Disagreement):
-                self.tally.verdicts["self-consistency"] = Verdict.WRONG
-            raise
+        except Disagreement as refusal:
+            return refusal
+        except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
+            self.tally.verdicts["self-consistency"] = Verdict.WRONG
+            return error
+        return None
 
 
-def runs_of(entry: Entry, dtypes: Sequence[str] = DTYPES) -> dict[str, Run]:
-    """Return every run that applies to a registered family, by "check-dtype"."""
+def searches_of(
+    entry: Entry, dtypes: Sequence[str] = DTYPE_NAMES, options: SearchOptions = NO_OPTIONS
+) -> dict[str, Search]:
+    """Return every search that applies to a registered layer, by "property-dtype"."""
     return {
-        f"{check}-{dtype}": Run(entry.cases, check, dtype, entry.name) for _, check, dtype in searches([entry], dtypes)
+        f"{name}-{dtype}": Search(entry.cases, name, dtype, entry.name, options=options)
+        for name in properties_of(entry)
+        for dtype in dtypes
     }
 
 
 def conformance(
     cases: st.SearchStrategy[Case],
     *,
-    dtypes: Sequence[str] = DTYPES,
+    dtypes: Sequence[str] = DTYPE_NAMES,
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
-) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a test so that every check runs on a strategy of cases, one pytest id for each check and dtype.
+) -> Callable[[Test], Test]:
+    """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
-    @oracles.conformance(my_cases())
-    def test_my_layer(check):
-        check()
+        @oracles.conformance(my_cases())
+        def test_my_layer(search):
+            search()
 
-    pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` win over the arguments here, and
-    these over ``--oracles-profile``.
+    pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` override these arguments, and
+    these override ``--oracles-profile``.
+
+    Args:
+        cases: draws the cases.
+        dtypes: the dtypes of the floating primals.
+        against: the frameworks that judge.
+        max_examples: how many points for each property and dtype.
 
     Raises:
-        TypeError, ValueError: at once, if an argument cannot be used; says what came and what to write.
+        TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
-    return decorator("conformance", Run(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
+    return parametrize("conformance", Search(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
 
 
-def decorator(
-    face: str, shared: Run, checks: Iterable[str], dtypes: Sequence[str]
-) -> Callable[[Callable[..., Any]], Any]:
-    """Return what decorates a test ``(check)`` with a run for every check and dtype, given what these share.
+def parametrize(
+    decorator: str, template: Search, properties: Iterable[str], dtypes: Sequence[str]
+) -> Callable[[Test], Test]:
+    """Return a decorator that passes a test ``(search)`` a search for every property and dtype.
+
+    Args:
+        decorator: the name of the public decorator, for error messages.
+        template: the search, without its property and dtype.
+        properties, dtypes: what to combine.
 
     Raises:
-        TypeError, ValueError: at once, for a framework, a dtype or a number of examples that cannot be.
+        TypeError, ValueError: at once, for an unknown framework or dtype, or an impossible number of examples.
     """
-    import pytest
+    import pytest  # only tests need it
 
-    _require_some(face, "dtypes", dtypes, DTYPES)
-    _require_some(face, "against", shared.against, tuple(FRAMEWORKS))
-    if shared.max_examples is not None and not (isinstance(shared.max_examples, int) and shared.max_examples >= 1):
-        raise ValueError(f"{face}: max_examples: expected a whole number of at least 1, got {shared.max_examples!r}")
+    _require_some(decorator, "dtypes", dtypes, DTYPE_NAMES)
+    _require_some(decorator, "against", template.against, tuple(FRAMEWORKS))
+    number = template.max_examples
+    if number is not None and not (isinstance(number, int) and number >= 1):
+        raise ValueError(f"{decorator}: max_examples: expected a whole number of at least 1, got {number!r}")
 
-    def decorate(test: Callable[..., Any]) -> Any:
-        if "check" not in inspect.signature(test).parameters:
+    def decorate(test: Test) -> Test:
+        if "search" not in inspect.signature(test).parameters:
             raise TypeError(
-                f"{face}: {test.__qualname__} takes no argument named check.\n"
-                f"Fix:    def {test.__name__}(check):\n            check()"
+                f"{decorator}: {test.__qualname__} takes no argument named search.\n"
+                f"Fix:    def {test.__name__}(search):\n            search()"
             )
-        label = shared.label or test.__qualname__
-        each = {
-            f"{check}-{dtype}": replace(shared, check=check, dtype=dtype, label=label, tally=Tally())
-            for check in checks
+        label = template.label or test.__qualname__
+        searches = {
+            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally())
+            for name in properties
             for dtype in dtypes
         }
-        return pytest.mark.parametrize("check", list(each.values()), ids=list(each))(test)
+        return pytest.mark.parametrize("search", list(searches.values()), ids=list(searches))(test)
 
     return decorate
 
 
 def _require_strategy(cases: object) -> None:
-    if isinstance(cases, st.SearchStrategy):
-        return
-    name = getattr(cases, "__name__", "cases")
-    raise TypeError(
-        f"conformance: expected a Hypothesis strategy of oracles.Case, got {cases!r:.80}.\n"
-        f"Fix:    @st.composite\n        def {name}(draw):\n            return oracles.Case(...)\n\n"
-        f"        @oracles.conformance({name}())"
-    )
+    if not isinstance(cases, st.SearchStrategy):
+        name = getattr(cases, "__name__", "cases")
+        raise TypeError(
+            f"conformance: expected a Hypothesis strategy of oracles.Case, got {cases!r:.80}.\n"
+            f"Fix:    @st.composite\n        def {name}(draw):\n            return oracles.Case(...)\n\n"
+            f"        @oracles.conformance({name}())"
+        )
 
 
-def _require_some(face: str, argument: str, came: Sequence[str], known: Sequence[str]) -> None:
-    if isinstance(came, str) or not came or set(came) - set(known):
+def _require_some(decorator: str, argument: str, names: Sequence[str], known: Sequence[str]) -> None:
+    if isinstance(names, str) or not names or set(names) - set(known):
         raise ValueError(
-            f"{face}: {argument}: expected some of {', '.join(known)}, got {came!r}.\n"
+            f"{decorator}: {argument}: expected some of {', '.join(known)}, got {names!r}.\n"
             f"Fix:    {argument}=({known[0]!r},)"
         )

@@ -1,26 +1,40 @@
-"""What Hypothesis draws: dims first, then a seed, then at most four entries of special value, then a layout.
+"""Strategies of Hypothesis for points: shapes, values, special entries, memory layouts and cotangents.
 
-Arrays are not drawn entry by entry (slow, and mostly equal entries): a seed fills them, a few entries are
-overridden with values that break things, and seed 0 stands for the tidy 1, −1, 2, −2, … so that a failing example
-shrinks to small dims and small values.
+Arrays are not drawn entry by entry, which is slow and gives mostly equal entries. A drawn seed fills them, and at most
+four entries are then set to values that break things. Seed 0 gives the tidy values 1, −1, 2, −2, …, so that a failing
+example shrinks to small shapes and small values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from oracles.rule import Array, Rule, as_tuple
+from oracles.rule import Array, Output, Rule, as_tuple
 
+# The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
 MAX_EXTENT = 8
-SPECIALS = 10  # how many special values there are in every dtype
+# The number of special values of every dtype, see `_special_values`.
+SPECIALS = 10
+# At most so many entries of a point are special: more hide one another's effect.
+MAX_OVERRIDES = 4
+# The position of a special entry is drawn below this number, and reduced modulo the sizes of the arrays.
+POSITIONS = 2**16
+# Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
+# ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "repeated")
+# The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
+LEAST_POSITIVE = 0.1
+# The share of `nonnegative` that is not zero.
+NONZERO_SHARE = 0.7
+# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype.
+LARGE, SMALL = 1e4, 1e-3
 
 
 def widths(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
@@ -29,22 +43,32 @@ def widths(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
 
 
 def rows(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
-    """Draw a number of rows, shrinking to 1 and reaching the empty batch: 1 … ``most``, now and then 0."""
+    """Draw a number of rows: 1 … ``most``, in a sixth of the draws 0, the empty batch; shrinks to 1."""
     return st.one_of(st.integers(1, most), st.integers(1, most), st.sampled_from((1, 0)))
 
 
-# Hoisted, and few: a draw costs Hypothesis about 0.1 ms. Each shrinks to its first value.
+# Strategies are made once, and few: a draw costs Hypothesis about 0.1 ms. Each shrinks to its first value.
 _SEEDS = st.integers(0, 2**32 - 1)
 _REGIMES = st.sampled_from([(layout, magnitude) for layout in LAYOUTS for magnitude in MAGNITUDES])
-_OVERRIDES = st.lists(st.integers(0, SPECIALS * 2**16 - 1), max_size=4)
+_OVERRIDES = st.lists(st.integers(0, SPECIALS * POSITIONS - 1), max_size=MAX_OVERRIDES)
+
+
+# (rng, shape, magnitude) -> array
+Fill: TypeAlias = Callable[[np.random.Generator, tuple[int, ...], float], Array]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """How to fill one primal: `real`, `probabilities` and `indices` make them."""
+    """How to fill one primal; `real`, `probabilities`, `indices` and others make them.
+
+    Attributes:
+        shape: the shape of the array.
+        fill: makes the array, in float64 or with integers or booleans.
+        special: whether entries may be set to special values.
+    """
 
     shape: tuple[int, ...]
-    fill: Callable[[np.random.Generator, tuple[int, ...], float], Array]
+    fill: Fill
     special: bool = True
 
     def sample(self, rng: np.random.Generator, dtype: npt.DTypeLike, magnitude: float) -> Array:
@@ -75,12 +99,14 @@ def probabilities(*shape: int) -> Drawn:
 
 def nonnegative(*shape: int) -> Drawn:
     """Weights ≥ 0 that need not sum to one."""
-    return Drawn(shape, lambda rng, shape, _: rng.exponential(size=shape) * (rng.random(shape) < 0.7), special=False)
+    return Drawn(
+        shape, lambda rng, shape, _: rng.exponential(size=shape) * (rng.random(shape) < NONZERO_SHARE), special=False
+    )
 
 
 def positive(*shape: int) -> Drawn:
     """Numbers of 0.1 and more: variances."""
-    return Drawn(shape, lambda rng, shape, _: 0.1 + rng.exponential(size=shape), special=False)
+    return Drawn(shape, lambda rng, shape, _: LEAST_POSITIVE + rng.exponential(size=shape), special=False)
 
 
 def indices(*shape: int, below: int) -> Drawn:
@@ -89,7 +115,7 @@ def indices(*shape: int, below: int) -> Drawn:
 
 
 def booleans(*shape: int, true: float = 0.5) -> Drawn:
-    """Truth values, of which about this share is true: a mask."""
+    """Truth values, of which about this share is true, for a mask."""
     return Drawn(shape, lambda rng, shape, _: np.asarray(rng.random(shape) < true), special=False)
 
 
@@ -101,10 +127,17 @@ def constant(values: npt.ArrayLike) -> Drawn:
 
 @dataclass(frozen=True)
 class Point:
-    """Concrete primals and a cotangent for the output, ready for a subject."""
+    """Concrete primals and a cotangent of the output, as a subject takes them.
+
+    Attributes:
+        primals: the arrays by name.
+        delta: the cotangent, an array or a tuple like the output.
+        dtype: of the floating primals.
+        layout: the memory layout of all arrays, one of `LAYOUTS`.
+    """
 
     primals: Mapping[str, Array]
-    delta: Any
+    delta: Output
     dtype: str
     layout: str = "C"
 
@@ -115,7 +148,7 @@ def points(
 ) -> tuple[Point, ...]:
     """Draw points for a subject: values, special entries and layouts of its primals and of its cotangent.
 
-    Drawing costs as much as judging, so ``count`` neighbouring seeds share one draw.
+    Drawing costs as much as judging, so ``count`` consecutive seeds share one draw.
     """
     seed, overrides = draw(_SEEDS), draw(_OVERRIDES)
     layout, magnitude = draw(_REGIMES)
@@ -135,12 +168,22 @@ def point_at(
     overrides: Sequence[int] = (),
     layout: str = "C",
 ) -> Point:
-    """Return the point that these few numbers determine."""
-    rng: Any = _Tidy() if seed == 0 else np.random.default_rng(seed)
+    """Return the point that is determined by a few numbers.
+
+    Args:
+        subject: gives the shapes of the output, and so of the cotangent.
+        primals: how to fill each primal.
+        dtype: of the floating primals.
+        seed: fills the arrays; 0 gives 1, −1, 2, −2, …
+        magnitude: the factor of normal numbers.
+        overrides: each sets one entry to a special value; the first one an entry of the cotangent too.
+        layout: the memory layout of all arrays.
+    """
+    rng: Any = _TidyGenerator() if seed == 0 else np.random.default_rng(seed)
     arrays = {name: drawn.sample(rng, dtype, magnitude) for name, drawn in primals.items()}
-    open_to_special = [arrays[name] for name, drawn in primals.items() if drawn.special]
+    overridable = [arrays[name] for name, drawn in primals.items() if drawn.special]
     for override in overrides:
-        _override(open_to_special, override, dtype)
+        _override(overridable, override, dtype)
     arrays = {name: laid_out(a, layout) for name, a in arrays.items()}
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
@@ -168,8 +211,8 @@ def laid_out(array: Array, layout: str) -> Array:
     return array
 
 
-class _Tidy:
-    """Stands for a generator at seed 0: the smallest values that are distinct, signed and non-zero."""
+class _TidyGenerator:
+    """Replaces the random generator at seed 0: small values that are distinct, signed and non-zero."""
 
     def standard_normal(self, shape: tuple[int, ...]) -> Array:
         k = np.arange(int(np.prod(shape))).reshape(shape)
@@ -185,8 +228,8 @@ class _Tidy:
         return np.asarray(low + np.arange(int(np.prod(shape))).reshape(shape) % (high - low))
 
 
-def _specials(dtype: str) -> tuple[float, ...]:
-    """Values that break things; ``nan`` stands for "the value of a neighbour": a tie."""
+def _special_values(dtype: str) -> tuple[float, ...]:
+    """Return the values that break things. NaN means the value of a neighbour, which makes a tie."""
     info = np.finfo(dtype)
     return (
         0.0,
@@ -194,24 +237,24 @@ def _specials(dtype: str) -> tuple[float, ...]:
         1.0,
         -1.0,
         np.nan,
-        1e-3,
-        1e4,
-        -1e4,
+        SMALL,
+        LARGE,
+        -LARGE,
         float(info.eps),
         2 * float(info.smallest_subnormal),
     )
 
 
 def _override(arrays: list[Array], override: int, dtype: str) -> None:
-    """Set one entry of one array to a special value; one number picks all three.
+    """Set one entry of one array to a special value; the number ``override`` determines all three.
 
-    An array that is one subnormal number and nothing else blinds its whole point, and is not drawn.
+    An array of one entry is not made subnormal, the last special value: its whole point would be inconclusive.
     """
     where, which = divmod(override, SPECIALS)
-    filled = [a for a in arrays if a.size]
-    if not filled:
+    nonempty = [a for a in arrays if a.size]
+    if not nonempty:
         return
-    array = filled[where % len(filled)]
-    position = where // len(filled) % array.size
-    value = _specials(dtype)[which % (SPECIALS - 1) if array.size == 1 else which]
+    array = nonempty[where % len(nonempty)]
+    position = where // len(nonempty) % array.size
+    value = _special_values(dtype)[which % (SPECIALS - 1) if array.size == 1 else which]
     array.flat[position] = array.flat[position - 1] if np.isnan(value) else value

@@ -115,7 +115,7 @@ class Result:
 
     Attributes:
         subject: the subject's name.
-        check: the property that was checked.
+        property_name: the judged property of `oracles.properties`, or "check" for a result of `oracles.check`.
         findings: one for every array and oracle.
         not_claimed: primals for which the subject returns no gradient; nothing was judged there.
         setting: the point, the subject and the oracles.
@@ -124,7 +124,7 @@ class Result:
     """
 
     subject: str
-    check: str
+    property_name: str
     findings: tuple[Finding, ...]
     not_claimed: tuple[str, ...] = ()
     setting: Setting | None = field(default=None, repr=False, compare=False)
@@ -138,7 +138,7 @@ class Result:
             if not f.refuses and f.quantity not in by_oracle.setdefault(f.oracle, []):
                 by_oracle[f.oracle].append(f.quantity)
         accepted = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
-        lines = [f"{self.subject}: {self.verdict}  [{self.check}]", f"  judged: {accepted or 'nothing'}"]
+        lines = [f"{self.subject}: {self.verdict}  [{self.property_name}]", f"  judged: {accepted or 'nothing'}"]
         if self.detects_above:
             lines.append(
                 f"  error {self.ratio:.2g} of what rounding allows; an error of {self.detects_above:.0e} is refused"

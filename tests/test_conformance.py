@@ -1,11 +1,11 @@
-"""All layers, losses, networks and optimizers of manual_bp, under every check, in both precisions."""
+"""All layers, losses, networks and optimizers of manual_bp, under every property, in both precisions."""
 
 import pytest
 
 from oracles.registry import entries
-from oracles.search import runs_of
+from oracles.search import searches_of
 
-# More than a second of searching each.
+# Each takes more than a second.
 LONG = {
     *("SequenceNetwork", "StatefulNetwork", "LSTM", "GRU", "MultiHeadAttention", "AdamW"),
     *("Conv2d", "ConvTranspose2d", "MaxPool2d", "CrossEntropy", "LogSoftmax", "LayerNorm", "BatchNorm"),
@@ -13,18 +13,18 @@ LONG = {
 }
 
 
-def marks(entry, run):
-    """In half a minute, all that is short, in one precision."""
-    return [pytest.mark.slow] if run.dtype == "float32" or entry.name in LONG else []
+def marks(entry, search):
+    """Return the marks that leave half a minute of short searches in one dtype."""
+    return [pytest.mark.slow] if search.dtype == "float32" or entry.name in LONG else []
 
 
-RUNS = [
-    pytest.param(run, id=f"{entry.name}-{name}", marks=marks(entry, run))
+SEARCHES = [
+    pytest.param(search, id=f"{entry.name}-{name}", marks=marks(entry, search))
     for entry in entries()
-    for name, run in runs_of(entry).items()
+    for name, search in searches_of(entry).items()
 ]
 
 
-@pytest.mark.parametrize("check", RUNS)
-def test_conforms(check):
-    assert check().points > 0
+@pytest.mark.parametrize("search", SEARCHES)
+def test_conforms(search):
+    assert search().points > 0

@@ -1,4 +1,4 @@
-"""Every planted bug is refused by its check and diagnosed as it says, and the right operation in its place is not."""
+"""Every planted bug is refused by its property and diagnosed as declared; the right operation is not refused."""
 
 from collections import Counter
 from inspect import signature
@@ -11,7 +11,7 @@ from oracles.decision.judge import judge
 from oracles.diagnosis.refusals import diagnosis_of
 from oracles.properties import PROPERTIES
 from oracles.registry import entries
-from oracles.search import search
+from oracles.search import run_search
 from oracles.strategies import point_at
 
 EXAMPLES = 240
@@ -31,7 +31,7 @@ def of_each(bugs):
 
 
 def judged(case, dtype, seed, *, by=""):
-    """What the judge finds at one point, in the output alone where that is all that a check looks at, or the check."""
+    """Return the result of the judge at one point, or of the property ``by`` where the judge refuses nothing."""
     point, oracles = point_at(case.subject, case.primals, dtype, seed=seed), case.oracles()
     if by != "primal_agrees":
         result = judge(case.subject, point.primals, point.delta, oracles, kinks="declared")
@@ -43,8 +43,8 @@ def judged(case, dtype, seed, *, by=""):
 @pytest.mark.parametrize(("bug", "dtype"), SEARCHES, ids=name)
 def test_it_is_refused(bug, dtype):
     with pytest.raises(Disagreement) as refused:
-        search(bug.planted(), bug.check, dtype, max_examples=EXAMPLES, seed=0)
-    assert refused.value.result.check == bug.check
+        run_search(bug.planted(), bug.refused_by, dtype, max_examples=EXAMPLES, seed=0)
+    assert refused.value.result.property_name == bug.refused_by
     assert refused.value.verdict == bug.verdict
     assert refused.value.diagnosis
     assert len(str(refused.value).splitlines()) <= 25
@@ -53,7 +53,7 @@ def test_it_is_refused(bug, dtype):
 @pytest.mark.slow
 @of_each(BUGS)
 def test_it_is_diagnosed(bug):
-    wrong = judged(bug.spoilt(bug.shown), bug.dtypes[0], 5, by=bug.check)
+    wrong = judged(bug.spoilt(bug.shown), bug.dtypes[0], 5, by=bug.refused_by)
     assert wrong.refuses
     assert diagnosis_of(wrong).pattern == bug.pattern
     assert not judged(bug.shown, bug.dtypes[0], 5).refuses
@@ -87,12 +87,12 @@ def test_every_operation_has_three_and_one_that_is_silent_as_it_comes():
     assert {kind for kind in kinds if options(kind)} <= silent
 
 
-def test_every_check_has_one_in_every_run():
-    assert {bug.check for bug in BUGS if bug.quick} == set(PROPERTIES)
+def test_every_property_has_one_in_every_run():
+    assert {bug.refused_by for bug in BUGS if bug.quick} == set(PROPERTIES)
 
 
 def test_a_failing_example_shrinks_to_the_smallest():
     bug = next(bug for bug in BUGS if bug.name == "bias_gradient_not_summed_over_the_batch")
     with pytest.raises(Disagreement) as refused:
-        search(bug.planted(), bug.check, "float64", max_examples=EXAMPLES, seed=0)
+        run_search(bug.planted(), bug.refused_by, "float64", max_examples=EXAMPLES, seed=0)
     assert refused.value.evidence.reason in ("shape (2, 1), expected (1, 1)", "shape (0, 1), expected (1, 1)")

@@ -33,7 +33,7 @@ from oracles.rule import (
     as_tuple,
     is_differentiable,
 )
-from oracles.self_consistency import elsewhere
+from oracles.self_consistency import move_point
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
 Location: TypeAlias = str | Function  # see `oracles.adapters.locations`, or a function of the object
@@ -392,7 +392,7 @@ def second_step(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
 
 def _other_inputs(subject: Subject, primals: Primals) -> dict[str, Array]:
     """Return other inputs with the same parameters; the same inputs if the subject cannot be run at others."""
-    inputs = elsewhere({n: a for n, a in primals.items() if n not in subject.params})
+    inputs = move_point({n: a for n, a in primals.items() if n not in subject.params})
     other = {n: inputs.get(n, a) for n, a in primals.items()}
     try:
         subject.run(other)

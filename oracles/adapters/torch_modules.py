@@ -31,7 +31,7 @@ from oracles.rule import (
     as_tuple,
     is_differentiable,
 )
-from oracles.self_consistency import elsewhere
+from oracles.self_consistency import move_point
 
 Module: TypeAlias = Any  # a torch.nn.Module
 Node: TypeAlias = Any  # a torch.autograd.graph.Node
@@ -92,7 +92,7 @@ class _Subject:
     def forward_twice(self, **primals: Array) -> tuple[Output, Pullback]:
         """Run forward at another point, then here: the cache must be that of the last forward."""
         module = self._fresh(primals)
-        self._run(elsewhere(primals), module)
+        self._run(move_point(primals), module)
         return self._run(primals, module)
 
     def _run(self, primals: Primals, module: Module) -> tuple[Output, Pullback]:

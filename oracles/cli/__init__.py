@@ -1,1 +1,1 @@
-"""What stands behind ``oracles``: its options, and the commands that are no search over every layer."""
+"""The commands of ``oracles``, imported when they run."""

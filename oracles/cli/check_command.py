@@ -1,4 +1,4 @@
-"""``oracles check``: one subject at a few points, told as a report, a script and JSON."""
+"""``oracles check``: judge one subject at a few points, and print a report; write a script and JSON on request."""
 
 from __future__ import annotations
 
@@ -6,44 +6,51 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from oracles.cli.names import Reference, reference, target
 from oracles.cli.points import Source, arrays_of, source
-from oracles.cli.subjects import adapt
-from oracles.cli.summaries import agreement, nothing_seen, searched
+from oracles.cli.subjects import Reference, adapt, find_reference, find_target
 from oracles.discovery import Unusable
-from oracles.files import write_atomically
-from oracles.interrupts import remembered
-from oracles.options import FRAMEWORK_NAMES
-from oracles.origin import raised_at
-from oracles.point import check as judged
+from oracles.environment import installed_versions
+from oracles.long_runs import deferred_interrupts, describe_error, write_atomically
+from oracles.options import FRAMEWORK_NAMES, SearchOptions
+from oracles.point import check as check_point
+from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, entries_for
 from oracles.report.disagreement import Disagreement
 from oracles.report.document import document
 from oracles.report.text import REPRODUCE
 from oracles.rule import ReferenceFailed, Rule, with_dtype
-from oracles.search import Tally, search
+from oracles.search import Search, Tally
 from oracles.tolerance import precision_of
-from oracles.verdict import Result
-from oracles.versions import versions
+from oracles.verdict import Finding, Result, Verdict
+
+# What `json.dumps` writes as an object.
+Json: TypeAlias = Mapping[str, Any]
+
+# The points of a search where --examples names no number.
+DEFAULT_EXAMPLES = 100
+
+_LEGEND = "  error / tolerance: the worst one, up to 1 is rounding; detects above: the relative error that is refused"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has to say: its exit status, its text, what JSON holds, and the refusal if there is one."""
+    """The outcome of a command: its exit status, its text, the results for JSON, and the refusal if there is one."""
 
     status: int
     text: str
-    results: Sequence[Mapping[str, Any]] = ()
+    results: Sequence[Json] = ()
     refusal: Disagreement | None = None
 
 
 def check(args: argparse.Namespace) -> int:
-    """Judge what the command line names; return 0 if nothing is refused, 1 if something is or nothing could be seen.
+    """Judge the target; return 0 if nothing refuses it, 1 if something does or if every point is inconclusive.
 
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
@@ -51,98 +58,184 @@ def check(args: argparse.Namespace) -> int:
     for option, path in (("--script", args.script), ("--json", args.json)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"{option}: the folder of {path} does not exist")
-    subject, name, module = target(args.target)
-    against = [reference(text, module) for text in args.against]
-    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases(subject)
+    subject, name, module = find_target(args.target)
+    against = [find_reference(text, module) for text in args.against]
+    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases_of(subject)
     if cases is not None:
         outcome = _search(cases, name, against, args)
     else:
         rule = adapt(subject, name=name)
-        outcome = _at_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
-    said = _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
-    print(outcome.text.replace(REPRODUCE, said))
+        outcome = _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
+    last_line = (
+        _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
+    )
+    print(outcome.text.replace(REPRODUCE, last_line))
     if args.script and REPRODUCE not in outcome.text:
-        print(said)
+        print(last_line)
     if args.json:
-        asked = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
-        whole = {"schema": 1, "versions": versions(), **asked, "results": outcome.results}
+        request = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
+        whole = {"schema": 1, "versions": installed_versions(), **request, "results": outcome.results}
         write_atomically(args.json, json.dumps(whole, indent=2) + "\n")
     return outcome.status
 
 
-def _at_points(rule: Rule, name: str, against: Sequence[Reference], at: Source, args: argparse.Namespace) -> Outcome:
-    given = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
+def _check_points(
+    rule: Rule, name: str, against: Sequence[Reference], primals_at: Source, args: argparse.Namespace
+) -> Outcome:
+    """Judge a subject at the points of one or more seeds, in each dtype, until one is refused."""
+    parts = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
     results: list[Result] = []
     for dtype in args.dtype or (None,):
         for seed in range(args.seed, args.seed + (args.examples or 1)):
-            primals = at(seed, dtype)
-            delta = None if given is None else with_dtype(given if len(given) > 1 else given[0], precision_of(primals))
+            primals = primals_at(seed, dtype)
+            delta = None if parts is None else with_dtype(parts if len(parts) > 1 else parts[0], precision_of(primals))
             try:
-                result = judged(
+                result = check_point(
                     rule, primals, [each.rule for each in against], delta,
                     precision=args.precision, kinks=args.kinks or "any", isolate=args.isolate, seed=seed,
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:
-                found = [*map(_told, results), json.loads(refusal.to_json())]
-                return Outcome(1, str(refusal), found, refusal)
+                documents = [*(document(each, "") for each in results), json.loads(refusal.to_json())]
+                return Outcome(1, str(refusal), documents, refusal)
             except ReferenceFailed as error:
                 fix = f"def reference({', '.join(primals)}): return y      # the primal only"
                 raise Unusable(f"--against: {error}\nFix:    {fix}") from error
-    complaint = nothing_seen(results)
-    text = agreement(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
-    return Outcome(int(bool(complaint)), text, [*map(_told, results)])
+    complaint = _inconclusive(results)
+    text = _report_points(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
+    return Outcome(int(bool(complaint)), text, [document(result, "") for result in results])
 
 
-def _told(result: Result) -> dict[str, Any]:
-    return document(result, "")
-
-
-def _cases(subject: Any) -> st.SearchStrategy[Case] | None:
-    """Return the cases that a subject is, or that are registered for its type."""
+def _cases_of(subject: object) -> st.SearchStrategy[Case] | None:
+    """Return the strategy that a subject is, or the one of the cases that are registered for its type."""
     if isinstance(subject, st.SearchStrategy):
         return subject
-    matches = entries_for(subject) if isinstance(subject, type) else []
-    return st.one_of([entry.cases for entry in matches]) if matches else None
+    entries = entries_for(subject) if isinstance(subject, type) else []
+    return st.one_of([entry.cases for entry in entries]) if entries else None
 
 
 def _search(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[Reference], args: argparse.Namespace
 ) -> Outcome:
-    """Search drawn cases for a point at which output or cotangents are refused."""
+    """Search drawn cases for a point at which the output or a cotangent is refused."""
     if args.delta or args.precision or args.isolate:
         option = "--delta" if args.delta else "--precision" if args.precision else "--isolate"
         raise Unusable(
-            f"{option}: {name} is judged where its cases are drawn.\nFix:    say where: --shapes, or --primals"
+            f"{option}: the points of {name} are drawn from its cases.\nFix:    name the point: --shapes, or --primals"
         )
-    changed: dict[str, Any] = {each.rule.runtime.value: each.f for each in against}
-    changed |= {"kinks": args.kinks} if args.kinks else {}
-    if changed:
-        cases = cases.map(lambda case: replace(case, **changed))
+    changes: dict[str, Any] = {each.framework: each.f for each in against}
+    changes |= {"kinks": args.kinks} if args.kinks else {}
+    if changes:
+        cases = cases.map(lambda case: replace(case, **changes))
+    frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
+    options = SearchOptions(frameworks, args.examples or DEFAULT_EXAMPLES, args.seed)
     tallies = []
     for dtype in args.dtype or ("float64",):
-        for which in ("primal_agrees", "cotangents_agree"):
-            tallies.append(Tally())
-            try:
-                with remembered() as interrupted_meanwhile:
-                    search(
-                        cases, which, dtype, against=[each.rule.runtime.value for each in against] or FRAMEWORK_NAMES,
-                        label=name, max_examples=args.examples or 100, seed=args.seed, tally=tallies[-1],
-                        tick=interrupted_meanwhile,
-                    )  # fmt: skip
-            except Disagreement as refusal:
-                return Outcome(1, str(refusal), [json.loads(refusal.to_json())], refusal)
-            except Exception as error:
-                return Outcome(1, f"{name}: {raised_at(error)}", [{"verdict": "wrong", "reason": raised_at(error)}])
-    text, rows = searched(name, tallies)
-    return Outcome(0, text, rows)
+        for property_name in ORACLE_PROPERTIES:
+            search = Search(cases, property_name, dtype, name, options=options)
+            with deferred_interrupts() as raise_if_interrupted:
+                error = search.attempt(tick=raise_if_interrupted)
+            if isinstance(error, Disagreement):
+                return Outcome(1, str(error), [json.loads(error.to_json())], error)
+            if error is not None:
+                reason = describe_error(error)
+                return Outcome(1, f"{name}: {reason}", [{"verdict": "wrong", "reason": reason}])
+            tallies.append(search.tally)
+    rows = _rows_of_search(tallies)
+    return Outcome(0, _report_search(name, rows), rows)
 
 
 def _write_script(refusal: Disagreement | None, path: str) -> str:
+    """Write the script that reproduces a refusal, and return the last line of the report."""
     if refusal is None:
         return f"  there is no refusal to reproduce: {path} is not written"
     try:
         write_atomically(path, refusal.script())
-    except Exception as error:
-        return f"  {path} is not written: {raised_at(error)}"
+    except (OSError, TypeError, ValueError) as error:
+        return f"  {path} is not written: {describe_error(error)}"
     return f"  reproduce: python {path}"
+
+
+def _report_points(name: str, results: Sequence[Result]) -> str:
+    """Return the report of results that refuse nothing, at one or several points."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for result in results:
+        precision = result.setting.precision if result.setting else ""
+        for finding in result.findings:
+            groups.setdefault((finding.quantity, finding.oracle, precision), []).append(finding)
+    rows = [("", "judged by", "in", "verdict", "error / tolerance", "detects above")]
+    rows += [(*group, *_summarize(findings)) for group, findings in groups.items()]
+    lines = [f"{name}: {max((r for r in results), key=_gravity).verdict}", *_align(rows), _LEGEND]
+    unclaimed = sorted({n for result in results for n in result.not_claimed})
+    if unclaimed:
+        lines.append(f"  no gradient claimed, nothing judged: {', '.join(unclaimed)}")
+    lines += [f"  note: {note}" for note in dict.fromkeys(note for result in results for note in result.notes)]
+    setting = results[0].setting
+    if setting is not None:
+        shapes = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in setting.primals.items())
+        points = f"{len(results)} points, the first " if len(results) > 1 else ""
+        lines.append(f"  at: {points}{shapes}")
+    return "\n".join(lines)
+
+
+def _inconclusive(results: Sequence[Result]) -> str:
+    """Return the reason why results that refuse nothing are still no pass; "" if they are one."""
+    gradients = [f for result in results for f in result.findings if f.is_cotangent]
+    if not gradients and any(result.not_claimed for result in results):
+        return "the backward returned no gradient at all, so nothing of it was judged"
+    if all(result.verdict is Verdict.VACUOUS for result in results):
+        return "every point is inconclusive: rounding may move every entry by its own size; judge at other points"
+    return ""
+
+
+def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
+    """Return the results of searches that refused nothing, oracle by oracle, for JSON."""
+    rows: list[Json] = []
+    for oracle in sorted({name for tally in tallies for name in tally.examples}):
+        own = [tally for tally in tallies if oracle in tally.examples]
+        detectable = [error for tally in own for error in tally.detects_above.get(oracle, ())]
+        worst = float(max(tally.worst_ratio[oracle] for tally in own))
+        rows.append(
+            {
+                "oracle": oracle,
+                "verdict": str(Verdict.AGREES),
+                "examples": sum(tally.examples[oracle] for tally in own),
+                "worst_ratio": worst if isfinite(worst) else str(worst),  # infinite at a kink that is accepted
+                "detects_above": float(median(detectable)) if detectable else 0.0,
+                "vacuous": sum(tally.vacuous.get(oracle, 0) for tally in own),
+            }
+        )
+    return rows
+
+
+def _report_search(name: str, rows: Sequence[Json]) -> str:
+    table = [("judged by", "points", "error / tolerance", "detects above", "inconclusive")]
+    table += [
+        (
+            row["oracle"],
+            str(row["examples"]),
+            f"{float(row['worst_ratio']):.2g}",
+            f"{row['detects_above']:.0e}" if row["detects_above"] else "exact",
+            f"{row['vacuous'] / row['examples']:.1%}",
+        )
+        for row in rows
+    ]
+    return "\n".join([f"{name}: agrees wherever its cases were drawn", *_align(table), _LEGEND])
+
+
+def _gravity(result: Result) -> tuple[bool, int, float]:
+    return result.worst.gravity if result.worst else (False, 0, 0.0)
+
+
+def _summarize(findings: Sequence[Finding]) -> tuple[str, str, str]:
+    detectable = [f.detects_above for f in findings if f.detects_above]
+    return (
+        str(max(findings, key=lambda f: f.gravity).verdict),
+        f"{max(f.ratio for f in findings):.2g}",
+        f"{median(detectable):.0e}" if detectable else "exact",
+    )
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""Where a subject is judged: primals from a file, from shapes, or from what the subject's own file says."""
+"""The points of ``oracles check``: primals from a file, from shapes, or from the subject's own file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from oracles.discovery import Unusable, shown
 from oracles.rule import Array, Primals, Rule, is_differentiable
-from oracles.strategies import Drawn, indices, probabilities, real
+from oracles.strategies import LEAST_POSITIVE, Drawn, indices, probabilities, real
 
-# (seed, dtype or None for "as it is") -> primals
-Source = Callable[[int, str | None], dict[str, Array]]
+# (seed, dtype, or None to keep the dtypes) -> primals
+Source: TypeAlias = Callable[[int, str | None], dict[str, Array]]
 
 _SHAPE = re.compile(r"(?P<name>[^\s=:]+)=(?P<dims>\d*(?:,\d+)*),?(?::(?P<kind>\w+)(?:<(?P<below>\d+))?)?")
 _SHAPES_HELP = (
@@ -29,21 +29,21 @@ _SHAPES_HELP = (
 
 
 def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> Source:
-    """Return what gives the primals for a seed and a dtype, from the first place that says something.
+    """Return the function that gives the primals for a seed and a dtype, by the first source that is given.
 
     Raises:
-        Unusable: (a ValueError) if nothing says where to judge, or what says it cannot be read; shows the ways.
+        Unusable: (a ValueError) if there is no source, or it cannot be read; lists the possible ones.
     """
     if primals is not None:
         stored = arrays_of(primals, "--primals")
         return lambda seed, dtype: _cast(stored, dtype)
     if shapes is not None:
-        drawn = parsed(shapes)
-        return lambda seed, dtype: _drawn(drawn, subject, seed, dtype or "float64")
+        drawn = parse_shapes(shapes)
+        return lambda seed, dtype: _draw(drawn, subject, seed, dtype or "float64")
     if hasattr(module, "primals"):
-        return partial(_given, module.primals, f"primals in {shown(module)}")
+        return partial(_from_module, module.primals, f"primals in {shown(module)}")
     raise Unusable(
-        f"nothing says at which primals {subject.name} is to be judged.\n"
+        f"no primals are given for {subject.name}.\n"
         'Fix:    --shapes "z=4,3 W=3,2", or --primals FILE.npz, or primals = {"z": ...} in the file'
     )
 
@@ -55,41 +55,41 @@ def arrays_of(path: str, option: str) -> dict[str, Array]:
         Unusable: (a ValueError) if there is no such file, or it holds something else; says how to write it.
     """
     try:
-        came = np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise Unusable(f"{option}: no file {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise Unusable(
             f"{option}: {path} is no file of arrays: {error}.\nFix:    np.savez({path!r}, z=z, W=W)"
         ) from None
-    if isinstance(came, np.ndarray):
+    if isinstance(loaded, np.ndarray):
         if option == "--primals":
             raise Unusable(
                 f"{option}: {path} holds one array without a name.\nFix:    np.savez({str(Path(path).stem)!r}, z=array)"
             )
-        return {"delta": came}
-    with came:
-        return {name: came[name] for name in came.files}
+        return {"delta": loaded}
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
 
 
-def parsed(text: str) -> dict[str, Drawn]:
+def parse_shapes(text: str) -> dict[str, Drawn]:
     """Return how to draw each primal that ``--shapes`` names.
 
     Raises:
-        Unusable: (a ValueError) where the text cannot be read; quotes the part and shows how it is written.
+        Unusable: (a ValueError) where the text cannot be read; quotes the part and shows the syntax.
     """
     drawn: dict[str, Drawn] = {}
     for part in text.split():
-        found = _SHAPE.fullmatch(part)
-        kind = _KINDS.get((found["kind"] or "real") if found else "")
-        if found is None or kind is None or (found["kind"] == "int") != (found["below"] is not None):
+        match = _SHAPE.fullmatch(part)
+        kind = _KINDS.get((match["kind"] or "real") if match else "")
+        if match is None or kind is None or (match["kind"] == "int") != (match["below"] is not None):
             raise Unusable(f"--shapes: cannot read {part!r}: {_SHAPES_HELP}")
-        if found["name"] in drawn:
-            raise Unusable(f"--shapes: {found['name']!r} is named twice")
-        dims = tuple(int(extent) for extent in found["dims"].split(",") if extent)
-        if found["below"] is not None and int(found["below"]) < 1:
-            raise Unusable(f"--shapes: {part!r}: there is no integer from 0 below {found['below']}")
-        drawn[found["name"]] = kind(dims, int(found["below"] or 1))
+        if match["name"] in drawn:
+            raise Unusable(f"--shapes: {match['name']!r} is named twice")
+        dims = tuple(int(extent) for extent in match["dims"].split(",") if extent)
+        if match["below"] is not None and int(match["below"]) < 1:
+            raise Unusable(f"--shapes: {part!r}: there is no integer from 0 below {match['below']}")
+        drawn[match["name"]] = kind(dims, int(match["below"] or 1))
     if not drawn:
         raise Unusable(f"--shapes: nothing in {text!r}: {_SHAPES_HELP}")
     return drawn
@@ -103,31 +103,31 @@ def _probabilities(dims: tuple[int, ...], below: int) -> Drawn:
 
 _KINDS: Mapping[str, Callable[[tuple[int, ...], int], Drawn]] = {
     "real": lambda dims, below: real(*dims),
-    "positive": lambda dims, below: Drawn(dims, lambda rng, shape, _: 0.1 + rng.exponential(size=shape)),
+    "positive": lambda dims, below: Drawn(dims, lambda rng, shape, _: LEAST_POSITIVE + rng.exponential(size=shape)),
     "probabilities": _probabilities,
     "int": lambda dims, below: indices(*dims, below=below),
     "bool": lambda dims, below: Drawn(dims, lambda rng, shape, _: np.asarray(rng.random(shape) < 0.5)),
 }
 
 
-def _drawn(drawn: Mapping[str, Drawn], subject: Rule, seed: int, dtype: str) -> dict[str, Array]:
+def _draw(drawn: Mapping[str, Drawn], subject: Rule, seed: int, dtype: str) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     arrays = {name: np.asarray(each.sample(rng, dtype, 1.0)) for name, each in drawn.items()}
     return arrays | {n: a for n, a in _parameters(subject, rng, dtype).items() if n not in arrays}
 
 
 def _parameters(subject: Rule, rng: np.random.Generator, dtype: str) -> dict[str, Array]:
-    """Return what a layer's own ``init`` draws; zeros and ones, which hide errors, replaced by normal numbers."""
+    """Return what a layer's own ``init`` draws, constant arrays (zeros, ones) replaced: they hide errors."""
     init = getattr(subject.implementation, "init", None)
     if init is None:
         return {}
     params = {name: np.asarray(a) for name, a in init(rng, np.dtype(dtype)).items()}
-    flat = {name for name, a in params.items() if a.dtype.kind == "f" and a.size and np.ptp(a) == 0}
-    return {name: rng.standard_normal(a.shape).astype(a.dtype) if name in flat else a for name, a in params.items()}
+    constant = {name for name, a in params.items() if a.dtype.kind == "f" and a.size and np.ptp(a) == 0}
+    return {name: rng.standard_normal(a.shape).astype(a.dtype) if name in constant else a for name, a in params.items()}
 
 
-def _given(primals: Any, what: str, seed: int, dtype: str | None) -> dict[str, Array]:
-    """Return the primals that a file defines: a mapping, or a function of a random generator, or of nothing."""
+def _from_module(primals: object, what: str, seed: int, dtype: str | None) -> dict[str, Array]:
+    """Return the primals that a file defines: a mapping, or a function of a random generator or of nothing."""
     if callable(primals):
         takes = len(inspect.signature(primals).parameters)
         primals = primals(np.random.default_rng(seed)) if takes else primals()

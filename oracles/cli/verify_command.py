@@ -1,44 +1,60 @@
-"""``oracles verify``: run every check on every layer, show it live, print one table, save it."""
+"""The commands on registered layers: ``oracles verify``, ``oracles list`` and ``oracles conventions``."""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
-from hypothesis.errors import HypothesisException
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from oracles.constants import VACUOUS_LIMIT
-from oracles.files import write_atomically
-from oracles.interrupts import remembered
-from oracles.origin import raised_at
+from oracles.environment import installed_versions
+from oracles.kink_conventions import measure_conventions
+from oracles.long_runs import deferred_interrupts, describe_error, write_atomically
+from oracles.options import SearchOptions
+from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement
 from oracles.report.document import number
-from oracles.search import Tally, search, searches
+from oracles.search import Search, searches_of
 from oracles.verdict import Verdict
-from oracles.versions import versions
+
+# The width of a table in a file or a pipe, which the longest name of a layer fits; a terminal has its own.
+WIDTH = 110
 
 LEGEND = """
-error     the worst error, in units of what rounding allows at its input: up to 1 is rounding
-detects_above  the relative error in one entry that would have been refused: median, worst point
-blind     points at which rounding could move the gradient by its own size"""
+error / tolerance  the worst error in units of the tolerance at its input: up to 1 is rounding
+detects above      the relative error in one entry that would have been refused: median, worst point
+inconclusive       points at which rounding could move the gradient by its own size"""
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("layer", "left"),
+    ("oracle", "left"),
+    ("dtype", "left"),
+    ("examples", "right"),
+    ("error /\ntolerance", "right"),
+    ("detects\nabove", "right"),
+    ("worst", "right"),
+    ("inconclusive", "right"),
+    ("verdict", "left"),
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the JSON: what one oracle found in one check of one layer in one dtype."""
+    """One row of the JSON: the results of one oracle for one property of one layer in one dtype."""
 
     layer: str
-    check: str
+    property: str
     oracle: str
     dtype: str
     verdict: str
@@ -46,8 +62,41 @@ class Row:
     worst_ratio: float
     seconds: float
     vacuous: int
-    resolves_median: float
-    resolves_worst: float
+    detects_above_median: float
+    detects_above_worst: float
+
+
+@dataclass
+class Report:
+    """What `verify` has found so far.
+
+    Attributes:
+        rows: the results.
+        failures: the text of each search that was refused or raised.
+        missing: the complaints about modules of cases that cannot be imported.
+        interrupted: whether the run ended before all searches did.
+    """
+
+    rows: list[Row]
+    failures: list[str]
+    missing: Sequence[str]
+    interrupted: bool = False
+
+    @property
+    def inconclusive(self) -> list[str]:
+        """The searches against oracles in which too many points were inconclusive."""
+        return [
+            f"{row.layer} by {row.oracle} in {row.dtype}"
+            for row in self.rows
+            if row.property in ORACLE_PROPERTIES and row.vacuous > VACUOUS_LIMIT * row.examples
+        ]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        if self.interrupted:
+            return 130
+        return int(bool(self.failures or self.inconclusive or self.missing or not self.rows))
 
 
 def verify(
@@ -61,143 +110,160 @@ def verify(
     cases: Sequence[str] = (),
     console: Console | None = None,
 ) -> int:
-    """Judge the named layers, or those of the modules of ``cases``, or all; return 0 if all agree, 1 if not.
+    """Judge the named layers, or those of the modules of ``cases``, or all; print a table, write JSON on request.
 
-    130 if interrupted. Where all are to be judged, a module of cases that cannot be imported is a failure.
+    Where all layers are to be judged, a module of cases that cannot be imported is a failure.
+
+    Returns:
+        0 if all agree, 1 if not, 130 if interrupted.
 
     Raises:
         ValueError: for an unknown layer, a module without cases, or a JSON path whose folder does not exist.
     """
     if json_path and not Path(json_path).absolute().parent.is_dir():
         raise ValueError(f"--json: the folder of {json_path} does not exist")
-    console = console or Console(width=None if sys.stdout.isatty() else 100)
-    brought = {entry.name: entry for module in cases for entry in entries_of(module)}
-    chosen = list(brought.values()) if brought and not layers else entries(layers)
-    planned = list(searches(chosen, dtypes))
-    rows: list[Row] = []
-    failures: list[str] = []
-    missing = () if layers or brought else complaints()
-    interrupted = False
-    columns = (
-        TextColumn("{task.description:<54}"),
-        BarColumn(None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with remembered() as interrupted_meanwhile, Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(planned) * max_examples)
+    console = console or _console()
+    from_cases = {entry.name: entry for module in cases for entry in entries_of(module)}
+    selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
+    options = SearchOptions(tuple(against), max_examples, seed)
+    searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
+    report = Report([], [], () if layers or from_cases else complaints())
+    _run(searches, max_examples, report, console)
+    _print(report, console)
+    if json_path:
+        write_atomically(json_path, json.dumps(_document(report.rows, seed), indent=2) + "\n")
+    return report.status
+
+
+def _run(searches: Sequence[Search], max_examples: int, report: Report, console: Console) -> None:
+    """Run the searches under a progress bar, and add their results to the report."""
+    columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    with deferred_interrupts() as raise_if_interrupted, Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(searches) * max_examples)
 
         def tick() -> None:
             progress.advance(task)
-            interrupted_meanwhile()
+            raise_if_interrupted()
 
-        for i, (entry, check, dtype) in enumerate(planned):
-            progress.update(task, description=f"{entry.name} {check} {dtype}", completed=i * max_examples)
-            tally = Tally()
+        for i, search in enumerate(searches):
+            description = f"{search.label} {search.property_name} {search.dtype}"
+            progress.update(task, description=description, completed=i * max_examples)
             try:
-                search(
-                    entry.cases, check, dtype, against=against, label=entry.name, max_examples=max_examples,
-                    seed=seed, tally=tally, tick=tick,
-                )  # fmt: skip
+                error = search.attempt(tick)
             except KeyboardInterrupt:
-                interrupted = True
-            except Disagreement as disagreement:
-                failures.append(str(disagreement))
-            except (Exception, HypothesisException) as error:
-                failures.append(f"{entry.name}, {check}, {dtype}: {raised_at(error)}")
-                tally.verdicts["self-consistency"] = Verdict.WRONG
-            rows += _rows(entry.name, check, dtype, tally)
-            if interrupted:
-                break
-    for failure in failures:
-        console.print(failure, highlight=False, markup=False, soft_wrap=True)
-        console.print()
-    console.print(_table(rows))
-    console.print(LEGEND, style="dim", highlight=False)
-    vacuous = _vacuous(rows)
-    console.print(_summary(rows, failures, vacuous, interrupted), highlight=False)
-    for complaint in missing:
-        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
-    if json_path:
-        write_atomically(json_path, json.dumps(_document(rows, seed), indent=2) + "\n")
-    return 130 if interrupted else int(bool(failures or vacuous or missing or not rows))
+                report.interrupted = True
+            else:
+                if isinstance(error, Disagreement):
+                    report.failures.append(str(error))
+                elif error is not None:
+                    place = f"{search.label}, {search.property_name}, {search.dtype}"
+                    report.failures.append(f"{place}: {describe_error(error)}")
+            report.rows += _rows(search)
+            if report.interrupted:
+                return
 
 
-def _rows(layer: str, check: str, dtype: str, tally: Tally) -> Iterable[Row]:
+def _rows(search: Search) -> Iterator[Row]:
+    tally = search.tally
     for oracle, verdict in tally.verdicts.items():
-        resolved = tally.detects_above.get(oracle, [])
+        detectable = tally.detects_above.get(oracle, [])
         yield Row(
-            layer=layer,
-            check=check,
+            layer=search.label,
+            property=search.property_name,
             oracle=oracle,
-            dtype=dtype,
+            dtype=search.dtype,
             verdict=str(verdict),
             examples=tally.examples.get(oracle, 0),
             worst_ratio=float(tally.worst_ratio.get(oracle, 0.0)),
             seconds=round(tally.seconds, 4),
             vacuous=tally.vacuous.get(oracle, 0),
-            resolves_median=float(median(resolved)) if resolved else 0.0,
-            resolves_worst=float(max(resolved, default=0.0)),
+            detects_above_median=float(median(detectable)) if detectable else 0.0,
+            detects_above_worst=float(max(detectable, default=0.0)),
         )
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.layer, row.oracle, row.dtype), []).append(row)
-    return groups
+def _print(report: Report, console: Console) -> None:
+    for failure in report.failures:
+        console.print(failure, highlight=False, markup=False, soft_wrap=True)
+        console.print()
+    console.print(_table(report.rows))
+    console.print(LEGEND, style="dim", highlight=False)
+    console.print(_summary(report), highlight=False)
+    for complaint in report.missing:
+        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    """One line for each layer, oracle and dtype; errors in units of what rounding allows."""
+    """Return the table: one line for each layer, oracle and dtype."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, justify in (
-        ("layer", "left"), ("oracle", "left"), ("dtype", "left"), ("examples", "right"),
-        ("error", "right"), ("detects_above", "right"), ("worst", "right"), ("blind", "right"), ("verdict", "left"),
-    ):  # fmt: skip
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    shown = ""
-    for (layer, oracle, dtype), group in sorted(_grouped(rows).items()):
+    for title, justify in _COLUMNS:
+        table.add_column(title, justify=justify, no_wrap=True)
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.layer, row.oracle, row.dtype), []).append(row)
+    previous = ""
+    for (layer, oracle, dtype), group in sorted(groups.items()):
         refused = [r for r in group if r.verdict != Verdict.AGREES]
         examples = sum(r.examples for r in group)
-        resolved = [r.resolves_median for r in group if r.resolves_median]
+        detectable = [r.detects_above_median for r in group if r.detects_above_median]
         table.add_row(
-            layer if layer != shown else "",
+            layer if layer != previous else "",
             oracle,
             dtype,
             str(examples),
             f"{max(r.worst_ratio for r in group):.2g}",
-            f"{median(resolved):.0e}" if resolved else "exact",
-            f"{max(r.resolves_worst for r in group):.0e}" if resolved else "",
+            f"{median(detectable):.0e}" if detectable else "exact",
+            f"{max(r.detects_above_worst for r in group):.0e}" if detectable else "",
             f"{sum(r.vacuous for r in group) / examples:.1%}" if examples else "",
             f"[red]{refused[0].verdict}" if refused else "[green]agrees",
         )
-        shown = layer
+        previous = layer
     return table
 
 
-def _vacuous(rows: Sequence[Row]) -> list[str]:
-    """Name the searches against oracles in which too many points were blind."""
-    return [
-        f"{row.layer} by {row.oracle} in {row.dtype}"
-        for row in rows
-        if row.check in ("primal_agrees", "cotangents_agree") and row.vacuous > VACUOUS_LIMIT * row.examples
-    ]
-
-
-def _summary(rows: Sequence[Row], failures: Sequence[str], vacuous: Sequence[str], interrupted: bool) -> str:
-    examples, seconds = (
-        sum(r.examples for r in rows),
-        sum({(r.layer, r.check, r.dtype): r.seconds for r in rows}.values()),
-    )
-    text = f"\n{len({r.layer for r in rows})} layers, {examples} verdicts in {seconds:.0f} s: "
-    text += f"[red]{len(failures)} searches refused" if failures else "[green]all agree" if rows else "nothing judged"
-    if vacuous:
-        text += f"\n[red]more than {VACUOUS_LIMIT:.0%} of the points were blind for {', '.join(vacuous)}"
-    return text + ("\n[yellow]interrupted: this is what was seen until then" if interrupted else "")
+def _summary(report: Report) -> str:
+    rows, failures, inconclusive = report.rows, report.failures, report.inconclusive
+    layers, examples = len({r.layer for r in rows}), sum(r.examples for r in rows)
+    seconds = sum({(r.layer, r.property, r.dtype): r.seconds for r in rows}.values())  # a search has several oracles
+    outcome = f"[red]{len(failures)} searches refused" if failures else "[green]all agree" if rows else "nothing judged"
+    text = f"\n{layers} layers, {examples} verdicts in {seconds:.0f} s: {outcome}"
+    if inconclusive:
+        text += f"\n[red]more than {VACUOUS_LIMIT:.0%} of the points were inconclusive for {', '.join(inconclusive)}"
+    return text + ("\n[yellow]interrupted: these are the results until then" if report.interrupted else "")
 
 
 def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
-    found = {"python": platform.python_version(), **versions()}
+    versions = {"python": platform.python_version(), **installed_versions()}
     results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in rows]
-    return {"schema": 1, "versions": found, "seed": seed, "results": results}
+    return {"schema": 1, "versions": versions, "seed": seed, "results": results}
+
+
+def list_layers(cases: Sequence[str]) -> int:
+    """Print every layer that can be judged, its module and the source of its cases; return 0.
+
+    Raises:
+        ValueError: if a module of cases does not exist or registers nothing.
+    """
+    for module in cases:
+        entries_of(module)
+    table = Table("layer", "implemented in", "its cases are from", "properties")
+    for entry in entries():
+        source = entry.source or entry.module
+        table.add_row(entry.name, entry.layer_type.__module__, source, str(len(properties_of(entry))))
+    _console().print(table)
+    for complaint in complaints():
+        print(f"cannot be judged: {complaint}", file=sys.stderr)
+    return 0
+
+
+def list_conventions() -> int:
+    """Print the derivative that each framework gives at each declared kink; return 0."""
+    table = Table("layer", "at", "declared", "manual_bp", "torch's own", "JAX's own")
+    for row in measure_conventions():
+        table.add_row(row.layer, *(f"{v:g}" for v in (row.kink, row.declared, row.manual_bp, row.torch, row.jax)))
+    _console().print(table)
+    return 0
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH)

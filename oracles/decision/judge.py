@@ -69,14 +69,14 @@ def judge(
     precision: str | None = None,
     kinks: Kinks = "any",
     only: Iterable[str] | None = None,
-    check: str = "cotangents_agree",
+    property_name: str = "cotangents_agree",
 ) -> Result:
     """Judge one evaluation of the subject against every oracle, and return the result without raising.
 
     Args:
         subject, primals, delta, oracles, precision, kinks: as in `check`.
         only: judge these quantities alone ("output", or names of primals).
-        check: the name that the result carries.
+        property_name: the property that the result names.
 
     Raises:
         InvalidInput: if a package is missing, or the subject's adapter refuses the point.
@@ -87,11 +87,11 @@ def judge(
     try:
         forward = _evaluate_forward(setting)
         if not forward.has_shapes:  # delta does not fit the oracles' pullbacks
-            return Result(subject.name, check, forward.errors, setting=setting)
+            return Result(subject.name, property_name, forward.errors, setting=setting)
         cotangents, answers = _evaluate_pullbacks(setting, forward)
     except _SubjectRaised as failure:
         finding = refuse_exception(failure.call, failure.error)
-        return Result(subject.name, check, (finding,), setting=setting, cause=failure.error)
+        return Result(subject.name, property_name, (finding,), setting=setting, cause=failure.error)
     integers = {n for n, a in primals.items() if not is_differentiable(a)}
     names = {*forward.outputs, *primals} if only is None else set(only)
     not_claimed = tuple(n for n in primals if n not in {*cotangents, *integers} and n in names)
@@ -102,7 +102,7 @@ def judge(
     violations = subject.convention.violations(primals, delta, cotangents, working)
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
     findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks)
-    return Result(subject.name, check, (*errors, *findings), not_claimed, setting)
+    return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting)
 
 
 class _SubjectRaised(Exception):

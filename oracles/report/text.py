@@ -27,7 +27,7 @@ def report_text(result: Result, diagnosis: str) -> str:
     if worst is None:
         return f"{result.subject}: nothing was judged"
     title = f"{_shorten(result.subject)}: {worst.verdict.upper()} in {_quantity_text(worst.quantity)}"
-    lines = [f"{title}  [{result.check}]"]
+    lines = [f"{title}  [{result.property_name}]"]
     lines += _evidence_lines(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
     # A subject that contradicts itself is described by the property; that no pattern was found adds nothing.

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -96,11 +95,9 @@ def test_isolated_by_itself_raises_crashed():
         pullback(y)
 
 
-def test_an_endless_loop_ends_at_the_time_limit():
-    began = time.perf_counter()
+def test_an_endless_loop_is_ended():
     with pytest.raises(Disagreement, match="did not return within 0.2 s"):  # noqa: RUF043
         oracles.check(ending_in("the forward", endless), AT, against=[DENSE.torch], isolate=True, seconds=0.2)
-    assert time.perf_counter() - began < 10
 
 
 def test_the_subjects_exception_is_raised_as_it_is():

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from oracles import search as search_module
 from oracles.__main__ import main
 from oracles.cli import verify_command as verify_module
-from oracles.search import search
+from oracles.search import run_search
 
 ROOT = Path(__file__).parents[2]
-FIELDS = {"layer", "check", "oracle", "dtype", "verdict", "examples", "worst_ratio", "seconds"}
+FIELDS = {"layer", "property", "oracle", "dtype", "verdict", "examples", "worst_ratio", "seconds"}
 
 
 def run(*arguments, **options):
@@ -109,16 +110,16 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
 
 
 def broken(monkeypatch, error):
-    """Let the second search fail."""
+    """Let the second search raise."""
     calls = []
 
     def fake(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 2:
             raise error
-        return search(*arguments, **options)
+        return run_search(*arguments, **options)
 
-    monkeypatch.setattr(verify_module, "search", fake)
+    monkeypatch.setattr(search_module, "run_search", fake)
 
 
 def verified(tmp_path):
@@ -135,7 +136,7 @@ def test_interrupted_prints_and_saves_what_it_has(monkeypatch, tmp_path):
     status, text, results = verified(tmp_path)
     assert status == 130
     assert "interrupted" in text
-    assert {row["check"] for row in results} == {"primal_agrees"}
+    assert {row["property"] for row in results} == {"primal_agrees"}
 
 
 def test_a_crash_in_a_layer_is_a_failure_and_the_run_goes_on(monkeypatch, tmp_path):
@@ -143,15 +144,15 @@ def test_a_crash_in_a_layer_is_a_failure_and_the_run_goes_on(monkeypatch, tmp_pa
     status, text, results = verified(tmp_path)
     assert status == 1
     assert "ZeroDivisionError: in forward" in text
-    assert len({row["check"] for row in results}) > 5
-    assert [row["check"] for row in results if row["verdict"] == "wrong"] == ["cotangents_agree"]
+    assert len({row["property"] for row in results}) > 5
+    assert [row["property"] for row in results if row["verdict"] == "wrong"] == ["cotangents_agree"]
 
 
-def test_too_many_blind_points_are_no_green_run(monkeypatch, tmp_path):
+def test_too_many_inconclusive_points_fail_the_run(monkeypatch, tmp_path):
     monkeypatch.setattr(verify_module, "VACUOUS_LIMIT", -1.0)
     status, text, _ = verified(tmp_path)
     assert status == 1
-    assert "blind" in text
+    assert "inconclusive for Tanh by torch in float64" in text
 
 
 class Swallows:
@@ -171,7 +172,7 @@ def test_an_interrupt_that_is_swallowed_where_it_arrives_ends_the_run(monkeypatc
             judged.append(point)
             del [Swallows()][0]
 
-    monkeypatch.setattr(verify_module, "search", interrupted)
+    monkeypatch.setattr(search_module, "run_search", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     try:
         status, text, _ = verified(tmp_path)
@@ -186,10 +187,10 @@ HEEDS = """
 import signal, sys
 from pathlib import Path
 from oracles.__main__ import main
-from oracles.cli import verify
+from oracles import search
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background does not
-search, points = verify.search, []
+run_search, points = search.run_search, []
 
 def watched(*arguments, tick, **options):
     def counted():
@@ -197,9 +198,9 @@ def watched(*arguments, tick, **options):
         points.append(None)
         if len(points) == 40:
             Path(sys.argv[-1]).with_name("searching").touch()
-    return search(*arguments, tick=counted, **options)
+    return run_search(*arguments, tick=counted, **options)
 
-verify.search = watched
+search.run_search = watched
 sys.exit(main())
 """
 

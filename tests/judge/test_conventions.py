@@ -1,17 +1,17 @@
 """The table of conventions: ours are the declared ones, and it shows where JAX takes another derivative."""
 
 from oracles.__main__ import main
-from oracles.kink_conventions import conventions
+from oracles.kink_conventions import measure_conventions
 
 
 def test_ours_are_the_declared_ones():
-    rows = conventions()
+    rows = measure_conventions()
     assert {row.layer for row in rows} == {"LeakyReLU", "PReLU", "ReLU"}
     assert all(row.manual_bp == row.declared for row in rows)
 
 
 def test_the_frameworks_are_measured():
-    by_layer = {row.layer: row for row in conventions()}
+    by_layer = {row.layer: row for row in measure_conventions()}
     assert (by_layer["ReLU"].torch, by_layer["ReLU"].jax) == (0, 0)
     assert (by_layer["LeakyReLU"].torch, by_layer["LeakyReLU"].jax) == (0.01, 1)
     assert (by_layer["PReLU"].torch, by_layer["PReLU"].jax) == (0.25, 0.25)  # JAX has none: the reference's

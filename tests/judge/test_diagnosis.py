@@ -1,6 +1,5 @@
 """Diagnosis names planted defects, names nothing where one entry more is off, and finds no pattern in noise."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -231,10 +230,13 @@ def test_a_single_entry_is_confirmed_at_other_primals():
     assert [d.pattern for d in diagnoses] == ["constant_factor", ""]
 
 
-def test_it_is_quick():
-    symptoms = symptoms_at(
-        SOFTMAX.but(z=lambda c, d, g: g * (1 + c * d)), SOFTMAX.oracle, SOFTMAX.primals, SOFTMAX.delta, "z"
-    )
-    start = time.perf_counter()
-    assert not diagnose(symptoms)
-    assert time.perf_counter() - start < 1
+def test_it_calls_the_subject_a_few_times():
+    calls = []
+
+    def backward(c, d, g):
+        calls.append(None)
+        return g * (1 + c * d)
+
+    made = symptoms_at(SOFTMAX.but(z=backward), SOFTMAX.oracle, SOFTMAX.primals, SOFTMAX.delta, "z")
+    assert not diagnose(made)
+    assert len(calls) <= 30

@@ -18,7 +18,7 @@ from planted_bugs.planting import BUGS
 
 import oracles
 from oracles import Disagreement
-from oracles.search import Tally, search
+from oracles.search import Tally, run_search
 from oracles.strategies import real
 from oracles.verdict import Verdict
 
@@ -199,8 +199,8 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
         for _ in range(2):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
-                search(
-                    bug.planted(), bug.check, "float64", label="stored", tally=tally,
+                run_search(
+                    bug.planted(), bug.refused_by, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
             counts.append(len(points))
@@ -226,7 +226,7 @@ def test_a_broken_property_names_its_point_as_it_was_drawn(backward, name):
     subject = oracles.manual(lambda z: (2 * z, None), backward)
     cases = st.just(oracles.Case(subject, {"z": real(1, 2)}, torch=lambda z: 2 * z))
     with pytest.raises(oracles.Disagreement) as refused:
-        search(cases, name, "float64", max_examples=4, seed=0)
+        run_search(cases, name, "float64", max_examples=4, seed=0)
     setting = refused.value.result.setting
     assert setting.primals["z"].shape == (1, 2)
     assert setting.delta.tolist() == [[1.0, -1.0]]

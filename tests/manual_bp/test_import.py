@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMED = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
 def output(code, **environment):
@@ -22,13 +21,8 @@ def test_import_loads_numpy_alone(tmp_path):
     assert output(code, PYTHONPYCACHEPREFIX=str(tmp_path)) == "[]\n"
 
 
-def test_import_costs_little_more_than_numpy(tmp_path):
-    """The best of several, interleaved: whatever disturbs a run only makes it slower."""
-    best = {"numpy": 1e9, "manual_bp": 1e9}
-    for _ in range(12):
-        for module in best:
-            seconds = float(output(TIMED.format(module), PYTHONPYCACHEPREFIX=str(tmp_path)))
-            best[module] = min(best[module], seconds)
-        if best["manual_bp"] <= 1.3 * best["numpy"]:
-            return
-    assert best["manual_bp"] <= 1.3 * best["numpy"], best
+def test_import_loads_few_modules_besides_numpy(tmp_path):
+    """Counted, not timed: the time of an import depends on the machine."""
+    code = "import sys, numpy; before = {*sys.modules}; import manual_bp; print(*({*sys.modules} - before))"
+    others = [m for m in output(code, PYTHONPYCACHEPREFIX=str(tmp_path)).split() if not m.startswith("manual_bp")]
+    assert len(others) <= 8, others  # dataclasses, numpy.typing and what they import

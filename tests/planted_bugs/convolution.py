@@ -59,7 +59,7 @@ class FirstGroupsKernelForAllGroups(m.Conv2d):
         return super().backward((z, first), delta)[0], super().backward(cache, delta)[1]
 
 
-@bug("", convolution(padding="same"), silent=convolution(), check="primal_agrees")
+@bug("", convolution(padding="same"), silent=convolution(), refused_by="primal_agrees")
 class SamePaddingPutsTheOddOneFirst(m.Conv2d):
     def forward(self, params, z):
         y, cache = super().forward(params, z)

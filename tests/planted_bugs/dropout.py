@@ -39,7 +39,7 @@ def backward_not_rescaled(layer):
     return Wrong(layer, backward)
 
 
-@bug("constant_factor", dropout(0.25), silent=dropout(), check="primal_agrees")
+@bug("constant_factor", dropout(0.25), silent=dropout(), refused_by="primal_agrees")
 def divided_by_the_rate_of_dropping(layer):
     def forward(params, z):
         y, (kept, factors) = layer.forward(params, z)
@@ -54,7 +54,7 @@ def divided_by_the_rate_of_dropping(layer):
 _HIDDEN = np.random.default_rng(0)
 
 
-@bug("not_repeatable", dropout(), silent=EVALUATED, check="same_every_time")
+@bug("not_repeatable", dropout(), silent=EVALUATED, refused_by="same_every_time")
 def generator_hidden_in_the_module(layer):
     def forward(params, z):
         return layer.forward(params, (z[0], _HIDDEN) if layer.training else z)

@@ -34,17 +34,17 @@ def bias_gradient_not_summed_over_the_batch(layer):
     return but(layer, b=lambda z, W, d: d.copy())
 
 
-@linear("constant_factor", dense(), check="batch_is_a_sum")
+@linear("constant_factor", dense(), refused_by="batch_is_a_sum")
 def mean_over_the_batch(layer):
     return but(layer, W=lambda z, W, d: z.T @ d / z.dtype.type(max(len(z), 1)))
 
 
-@linear("delta_ones", dense(), check="pullback_is_linear")
+@linear("delta_ones", dense(), refused_by="pullback_is_linear")
 def delta_assumed_to_be_ones(layer):
     return but(layer, W=lambda z, W, d: z.T @ np.ones_like(d))
 
 
-@linear("delta_abs", dense(), check="pullback_is_linear")
+@linear("delta_abs", dense(), refused_by="pullback_is_linear")
 def absolute_value_of_delta(layer):
     return but(layer, z=lambda z, W, d: np.abs(d) @ W.T)
 
@@ -84,7 +84,7 @@ def one_entry_off_by_a_billionth(layer):
     return but(layer, W=slightly)
 
 
-@linear("not_repeatable", dense(), check="nothing_mutated_or_aliased")
+@linear("not_repeatable", dense(), refused_by="nothing_mutated_or_aliased")
 def delta_scaled_in_place(layer):
     def backward(cache, delta):
         if delta.flags.writeable:
@@ -94,22 +94,22 @@ def delta_scaled_in_place(layer):
     return Wrong(layer, backward)
 
 
-@linear("", at(m.Linear(3, 5), z=real(1, 3)), silent=dense(), check="nothing_mutated_or_aliased")
+@linear("", at(m.Linear(3, 5), z=real(1, 3)), silent=dense(), refused_by="nothing_mutated_or_aliased")
 def bias_gradient_is_a_view_of_delta(layer):
     return but(layer, b=lambda z, W, d: d[:1] if len(d) == 1 else d.sum(0, keepdims=True))
 
 
-@linear("", dense(), check="layout_blind")
+@linear("", dense(), refused_by="layout_blind")
 def delta_read_in_memory_order(layer):
     return but(layer, z=lambda z, W, d: d.ravel(order="K").reshape(d.shape) @ W.T)
 
 
-@linear("", dense(), check="shapes_and_dtypes_exact", dtypes=("float32",))
+@linear("", dense(), refused_by="shapes_and_dtypes_exact", dtypes=("float32",))
 def gradient_always_in_float64(layer):
     return but(layer, W=lambda z, W, d: (z.T @ d).astype(np.float64))
 
 
-@linear("", dense(), check="same_every_time")
+@linear("", dense(), refused_by="same_every_time")
 def cache_kept_on_the_object_and_overwritten(layer):
     kept = {}
 
@@ -120,7 +120,7 @@ def cache_kept_on_the_object_and_overwritten(layer):
     return Wrong(layer, lambda cache, delta: layer.backward(kept["cache"], delta), forward)
 
 
-@linear("", dense(), check="same_every_time")
+@linear("", dense(), refused_by="same_every_time")
 def gradient_accumulates_over_calls(layer):
     def forward(params, z):
         y, cache = layer.forward(params, z)
@@ -135,7 +135,7 @@ def gradient_accumulates_over_calls(layer):
     return Wrong(layer, backward, forward)
 
 
-@linear("", dense(), check="primal_agrees")
+@linear("", dense(), refused_by="primal_agrees")
 def bias_forgotten_in_forward(layer):
     def forward(params, z):
         return z @ params["W"], (z, params["W"])
@@ -143,6 +143,6 @@ def bias_forgotten_in_forward(layer):
     return Wrong(layer, forward=forward)
 
 
-@linear("term_along_axis", dense(), check="batch_is_a_sum")
+@linear("term_along_axis", dense(), refused_by="batch_is_a_sum")
 def rows_leak_into_each_other(layer):
     return but(layer, z=lambda z, W, d: (d - d.mean(0, keepdims=True) if len(d) else d) @ W.T)

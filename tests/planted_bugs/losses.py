@@ -53,7 +53,7 @@ def over_rows(loss, gradient):
     return gradient / gradient.dtype.type(1 if loss.reduction == "mean" else max(len(gradient), 1))
 
 
-@bug("constant_factor", half(), check="adjoint_of_own_primal", quick=True)
+@bug("constant_factor", half(), refused_by="adjoint_of_own_primal", quick=True)
 class GradientOfTheWholeSquare(m.HalfSquaredError):
     def backward(self, cache, delta=1.0):
         return 2 * super().backward(cache, delta)

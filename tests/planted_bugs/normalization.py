@@ -43,7 +43,7 @@ class RunningVarianceDetached(m.BatchNorm):
         return dz, of_mean, np.zeros_like(of_var)
 
 
-@bug("", batch_norm(), check="primal_agrees")
+@bug("", batch_norm(), refused_by="primal_agrees")
 class BiasedRunningVariance(m.BatchNorm):
     def _next_state(self, size, state, by):
         mean, var = super()._next_state(size, state, by)
@@ -77,7 +77,7 @@ class LastAxisOnlyInBackward(m.LayerNorm):
         return dz, grads
 
 
-@bug("", layer_norm(), check="primal_agrees")
+@bug("", layer_norm(), refused_by="primal_agrees")
 class EpsOutsideTheRoot(m.LayerNorm):
     def forward(self, params, z):
         plain = type(self).__mro__[1](self.shape, 1e-30, self.affine)

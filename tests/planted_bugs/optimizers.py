@@ -8,7 +8,7 @@ import manual_bp as m
 from oracles.strategies import real
 from planted_bugs.planting import at, bug
 
-primal = partial(bug, "", check="primal_agrees")
+primal = partial(bug, "", refused_by="primal_agrees")
 FAR = {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.75, "epsilon": 0.1}
 
 

@@ -25,7 +25,7 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Bug:
-    """A wrong operation made of a right one: the check that refuses it, how, and the pattern found where it is shown.
+    """A wrong operation made of a right one, the property that refuses it, its verdict, and its diagnosed pattern.
 
     At `silent` it does not show. One that is `quick` to be found is searched for in every run, in all its dtypes.
     """
@@ -33,7 +33,7 @@ class Bug:
     name: str
     wrong: Callable[[Any], Any]
     cases: str
-    check: str
+    refused_by: str
     verdict: str
     pattern: str
     shown: Case
@@ -65,7 +65,7 @@ def bug(
     shown: Case,
     *,
     silent: Case | None = None,
-    check: str = "cotangents_agree",
+    refused_by: str = "cotangents_agree",
     verdict: str = "wrong",
     cases: str = "",
     quick: bool = False,
@@ -78,7 +78,7 @@ def bug(
         if isinstance(made, type):
             wrong = lambda right: made(*(getattr(right, f.name) for f in fields(right)))  # noqa: E731
         kind = cases or type(shown.subject.implementation).__name__
-        BUGS.append(Bug(made.__name__, wrong, kind, check, verdict, pattern, shown, silent, quick, dtypes))
+        BUGS.append(Bug(made.__name__, wrong, kind, refused_by, verdict, pattern, shown, silent, quick, dtypes))
         return made
 
     return plant

@@ -37,7 +37,7 @@ def first_state_gradient_repeated(layer):
     return Wrong(layer, backward)
 
 
-@bug("wrong_only_in_locations", lstm(True, bidirectional=True), silent=lstm(), check="primal_agrees")
+@bug("wrong_only_in_locations", lstm(True, bidirectional=True), silent=lstm(), refused_by="primal_agrees")
 class ReverseDirectionStartsInThePadding(m.LSTM):
     def _walk(self, own, z, state, mask, order):
         if mask is None or order.step == 1:

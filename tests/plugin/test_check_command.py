@@ -1,4 +1,4 @@
-"""``oracles check``: one function of somebody's, judged where they say, and told in their words."""
+"""``oracles check``: the exit status, the report, the JSON and the script."""
 
 import json
 import runpy
@@ -149,7 +149,7 @@ def loss(z):
         ("oracles.value_and_grad(loss)", "jax:lambda z: (z**3).sum()"),
     ],
 )
-def test_whatever_can_be_lifted(name, reference, factor, status, capsys, folder):
+def test_whatever_can_be_adapted(name, reference, factor, status, capsys, folder):
     (folder / "kinds_of.py").write_text(KINDS.replace("FACTOR = 1.0", f"FACTOR = {factor}"))
     shapes = "z=4,3 g=3" if "stateful" in name else "z=4,3"
     assert main(["check", f"kinds_of.py:{name}", "--against", reference, "--shapes", shapes]) == status

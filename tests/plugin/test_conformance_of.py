@@ -1,4 +1,4 @@
-"""Somebody's own Linear, judged by every case that we have for ours."""
+"""Another implementation of a layer, judged by the cases of the layer of manual_bp."""
 
 from dataclasses import dataclass, replace
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 import manual_bp
 import oracles
 from oracles import Disagreement, conformance, conformance_of, manual, manual_layer, registry
-from oracles.options import Options
+from oracles.options import SearchOptions
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
-from oracles.search import Run
+from oracles.search import Search
 from oracles.strategies import real
 
-FEW, MANY = Options(max_examples=24, seed=0), Options(max_examples=400, seed=0)
+FEW, MANY = SearchOptions(max_examples=24, seed=0), SearchOptions(max_examples=400, seed=0)
 
 
 class Mine:
@@ -38,30 +38,30 @@ class ForgetsToSum(Mine):
 
 
 def decorated(*arguments, **options):
-    """The runs that pytest would parametrize a test with, by id."""
+    """Return the searches that pytest would parametrize a test with, by id."""
 
     @conformance_of(*arguments, **options)
-    def test(check):
-        check()
+    def test(search):
+        search()
 
     (mark,) = test.pytestmark
-    assert mark.args[0] == "check"
+    assert mark.args[0] == "search"
     return dict(zip(mark.kwargs["ids"], mark.args[1], strict=True))
 
 
-def judged(runs, name="cotangents_agree-float64", options=FEW):
-    return replace(runs[name], options=options)()
+def judged(searches, name="cotangents_agree-float64", options=FEW):
+    return replace(searches[name], options=options)()
 
 
-def test_a_test_for_each_check_and_dtype():
-    runs = decorated(Mine, like=manual_bp.Linear)
-    assert list(runs) == [f"{check}-{dtype}" for check in PROPERTIES for dtype in ("float64", "float32")]
-    assert repr(runs["layout_blind-float32"]) == "<layout_blind in float32 on Mine>"
+def test_one_search_for_each_property_and_dtype():
+    searches = decorated(Mine, like=manual_bp.Linear)
+    assert list(searches) == [f"{name}-{dtype}" for name in PROPERTIES for dtype in ("float64", "float32")]
+    assert repr(searches["layout_blind-float32"]) == "<layout_blind in float32 on Mine>"
 
 
-@pytest.mark.parametrize("check", PROPERTIES)
-def test_a_right_layer_passes(check):
-    tally = judged(decorated(Mine, like=manual_bp.Linear), f"{check}-float32")
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_a_right_layer_passes(name):
+    tally = judged(decorated(Mine, like=manual_bp.Linear), f"{name}-float32")
     assert tally.points == 24
 
 
@@ -71,9 +71,9 @@ def test_a_planted_bug_is_refused_and_named_as_theirs():
 
 
 def test_what_a_class_does_not_take_is_left_out_and_said():
-    run = decorated(Mine, like=manual_bp.Linear)["primal_agrees-float64"]
-    assert run.note == "takes no bias: only cases with bias=True were drawn"
-    assert run.sparse
+    search = decorated(Mine, like=manual_bp.Linear)["primal_agrees-float64"]
+    assert search.note == "takes no bias: only cases with bias=True were drawn"
+    assert search.sparse
     assert decorated(manual_bp.Linear, like=manual_bp.Linear)["primal_agrees-float64"].note == ""
 
 
@@ -83,10 +83,10 @@ KINDS = sorted({entry.layer_type for entry in registry.entries()}, key=lambda ki
 @pytest.mark.parametrize("ours", KINDS, ids=lambda kind: kind.__name__)
 def test_every_layer_loss_and_optimizer_that_has_cases_can_be_asked_for(ours):
     theirs = type("Theirs", (ours,), {})
-    runs = decorated(theirs, like=ours, dtypes=("float64",))
-    checks = PROPERTIES if all(entry.pullback for entry in registry.entries_for(ours)) else FORWARD_PROPERTIES
-    assert [name.removesuffix("-float64") for name in runs] == list(checks)
-    assert judged(runs, "primal_agrees-float64", Options(max_examples=4, seed=0)).points == 4
+    searches = decorated(theirs, like=ours, dtypes=("float64",))
+    names = PROPERTIES if all(entry.pullback for entry in registry.entries_for(ours)) else FORWARD_PROPERTIES
+    assert [name.removesuffix("-float64") for name in searches] == list(names)
+    assert judged(searches, "primal_agrees-float64", SearchOptions(max_examples=4, seed=0)).points == 4
 
 
 @pytest.mark.parametrize(
@@ -115,17 +115,17 @@ def adapt(linear):
     return manual(forward, backward, name="theirs")
 
 
-def test_a_lift_reaches_any_contract_and_every_case():
-    runs = decorated(Mine, like=manual_bp.Linear, lift=adapt)
-    assert runs["primal_agrees-float64"].note == ""
-    assert judged(runs).points == 24
+def test_an_adapter_reaches_any_contract_and_every_case():
+    searches = decorated(Mine, like=manual_bp.Linear, adapt=adapt)
+    assert searches["primal_agrees-float64"].note == ""
+    assert judged(searches).points == 24
 
     def wrong(linear):
         rule = adapt(linear)
         return manual(lambda **p: (rule(**p)[0], p), lambda p, delta: {"z": delta @ p["W"].T * 1.5}, name="wrong")
 
     with pytest.raises(Disagreement, match="wrong: WRONG in the cotangent of z"):
-        judged(decorated(Mine, like=manual_bp.Linear, lift=wrong))
+        judged(decorated(Mine, like=manual_bp.Linear, adapt=wrong))
 
 
 def test_a_convention_is_demanded_only_where_it_is_declared():
@@ -166,31 +166,30 @@ class Unknown:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "error", "parts"),
     [
-        ({"like": Unknown}, ValueError, r"like=Unknown: no cases speak for it; there are some for .*Linear.*\nFix: "),
-        ({"like": manual_bp.Linear(2, 3)}, TypeError, r"like: expected a type, got Linear.*\nFix: +like=Linear"),
-        (
-            {"subject": Mine(1, 2)},
-            TypeError,
-            r"expected a class, .* got <.*Mine object.*\nFix: +conformance_of\(Mine, ",
-        ),
-        ({"subject": lambda units: None}, TypeError, r"it needs units, which Linear does not have\.\nFix: +pass lift="),
-        ({"subject": lambda n_in: None}, TypeError, r"it takes no n_out\.\nFix: +pass lift=lambda linear: "),
-        ({"subject": NoBackward}, TypeError, r"NoBackward has no forward\(params, z\) and backward\(cache, delta\)"),
-        ({"subject": Raises}, TypeError, r"Raises\(n_in=\d, n_out=\d\) raised ZeroDivisionError: in the constructor"),
-        ({"lift": lambda linear: linear}, TypeError, r"lift returned Linear\(.*, expected a Rule\.\nFix: +lift=lambda"),
-        ({"dtypes": "float64"}, ValueError, r"dtypes: expected some of float64, float32, got 'float64'"),
-        ({"against": ("numpy",)}, ValueError, r"against: expected some of jax, torch, got \('numpy',\)"),
-        ({"max_examples": 0}, ValueError, r"max_examples: expected a whole number of at least 1, got 0"),
+        ({"like": Unknown}, ValueError, ["like=Unknown", "Linear", "@oracles.oracle_for(Unknown)"]),
+        ({"like": manual_bp.Linear(2, 3)}, TypeError, ["like:", "like=Linear"]),
+        ({"subject": Mine(1, 2)}, TypeError, ["Mine object", "conformance_of(Mine, "]),
+        ({"subject": lambda units: None}, TypeError, ["units", "Linear", "adapt=lambda linear: "]),
+        ({"subject": lambda n_in: None}, TypeError, ["n_out", "adapt=lambda linear: "]),
+        ({"subject": NoBackward}, TypeError, ["NoBackward", "backward(cache, delta)"]),
+        ({"subject": Raises}, TypeError, ["Raises(n_in=", "ZeroDivisionError: in the constructor"]),
+        ({"adapt": lambda linear: linear}, TypeError, ["adapt returned Linear(", "Rule", "adapt=lambda linear: "]),
+        ({"dtypes": "float64"}, ValueError, ["dtypes:", "float64, float32", "'float64'"]),
+        ({"against": ("numpy",)}, ValueError, ["against:", "jax, torch", "('numpy',)"]),
+        ({"max_examples": 0}, ValueError, ["max_examples:", "at least 1", "0"]),
     ],
 )
-def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, said):
-    with pytest.raises(error, match=rf"^conformance_of: (?s:.*){said}"):
+def test_bad_input_is_refused_when_the_test_is_decorated(arguments, error, parts):
+    with pytest.raises(error) as refused:
         conformance_of(**{"subject": Mine, "like": manual_bp.Linear, **arguments})
+    message = str(refused.value)
+    assert message.startswith("conformance_of: ")
+    assert [part for part in parts if part not in message] == []
 
 
-def test_a_type_whose_cases_do_not_say_what_they_lifted(monkeypatch):
+def test_a_type_whose_cases_do_not_say_what_they_adapted(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry for entry in registry.entries()})
 
     class NotPerturbable:
@@ -201,15 +200,15 @@ def test_a_type_whose_cases_do_not_say_what_they_lifted(monkeypatch):
         return oracles.Case(manual(lambda z: (z, None), lambda cache, delta: delta), {"z": real(2)})
 
     with pytest.raises(ValueError, match="do not say which instance they adapt"):
-        conformance_of(Mine, like=NotPerturbable, lift=adapt)
+        conformance_of(Mine, like=NotPerturbable, adapt=adapt)
 
 
-def test_what_raises_in_their_forward_is_told_what_it_was_fed():
-    runs = decorated(OtherNames, like=manual_bp.Linear)
+def test_an_error_in_their_forward_names_the_primals():
+    searches = decorated(OtherNames, like=manual_bp.Linear)
     with pytest.raises(KeyError, match="weight") as raised:
-        judged(runs)
-    assert "was fed z float64[1, 1], W float64[1, 1], b float64[1, 1]" in "".join(raised.value.__notes__)
-    assert "pass lift=" in "".join(raised.value.__notes__)
+        judged(searches)
+    assert "was given z float64[1, 1], W float64[1, 1], b float64[1, 1]" in "".join(raised.value.__notes__)
+    assert "pass adapt=" in "".join(raised.value.__notes__)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +220,7 @@ def test_what_raises_in_their_forward_is_told_what_it_was_fed():
             r"got <function adapt.*\n(?s:.*)@oracles\.conformance\(adapt\(\)\)",
         ),
         (lambda: conformance([]), TypeError, r"expected a Hypothesis strategy of oracles\.Case, got \[\]"),
-        (lambda: conformance_of(Mine, manual_bp.Linear)(lambda: None), TypeError, r"takes no argument named check"),
+        (lambda: conformance_of(Mine, manual_bp.Linear)(lambda: None), TypeError, r"takes no argument named search"),
         (lambda: oracles.oracle_for(adapt), TypeError, r"expected the type .*got <function adapt"),
         (lambda: oracles.oracle_for(Mine(1, 2)), TypeError, r"Fix: +@oracles\.oracle_for\(Mine\)"),
         (
@@ -238,8 +237,8 @@ def test_bad_decorations_are_refused_at_once(decorate, error, said):
 
 def test_a_strategy_of_something_else_is_refused():
     @conformance(st.just(manual_layer(manual_bp.Tanh())))
-    def test(check):
-        check()
+    def test(search):
+        search()
 
     with pytest.raises(TypeError, match=r"drew Rule.*expected an oracles\.Case\.\nFix: "):
         test.pytestmark[0].args[1][0]()
@@ -250,6 +249,6 @@ def test_without_references_finite_differences_judge():
         subject = manual(lambda z: (z * z, z), lambda z, delta: {"z": slope * z * delta})
         return st.just(oracles.Case(subject, {"z": real(2, 3)}))
 
-    assert Run(cases(2), "cotangents_agree", "float64", "square", options=FEW)().points == 24
+    assert Search(cases(2), "cotangents_agree", "float64", "square", options=FEW)().points == 24
     with pytest.raises(Disagreement, match="finite difference"):
-        Run(cases(3), "cotangents_agree", "float64", "cube", options=FEW)()
+        Search(cases(3), "cotangents_agree", "float64", "cube", options=FEW)()

@@ -1,4 +1,4 @@
-"""docs/your_own_layer.md: its files are saved, its commands run, and they print what it shows."""
+"""docs/your_own_layer.md: its files are saved, its commands are run, and they print what it shows."""
 
 import re
 import shlex
@@ -6,8 +6,7 @@ import shlex
 import pytest
 from projects import ROOT
 
-from oracles import options
-from oracles.plugin import tallies
+from oracles import options, pytest_items
 
 PAGE = (ROOT / "docs" / "your_own_layer.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
@@ -39,5 +38,5 @@ def test_command_prints_what_is_shown(command, printed, project):
 
 def test_profiles_and_properties_are_those_of_the_code():
     assert ", ".join(f"{name} {points}" for name, points in options.PROFILES.items()) in PAGE
-    told = set(re.findall(r"`oracles\.(\w+)`", PAGE.split("carries the properties")[1]))
-    assert {*tallies.NAMES} - {"note"} == told
+    named = set(re.findall(r"`oracles\.(\w+)`", PAGE.split("carries the properties")[1]))
+    assert {*pytest_items.NAMES} - {"note"} == named
