@@ -100,7 +100,6 @@ def _functions(path):
 # Rules that `oracles` does not keep yet; remove an entry once it passes.
 PENDING = pytest.mark.xfail(strict=False, reason="oracles: not refactored yet")
 LONG_FUNCTIONS = {
-    *("jax_function", "scalar_graph", "stateful", "torch_function", "torch_module"),
     *("verify", "judge", "_methods", "search"),
 }
 
