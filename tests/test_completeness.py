@@ -91,8 +91,8 @@ def test_no_import_circle():
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_over_300_lines(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_no_file_over_500_lines(path):
+    assert len(path.read_text().splitlines()) <= 500
 
 
 @pytest.mark.parametrize("folder", ["oracles", "tests"])
