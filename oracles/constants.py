@@ -19,8 +19,8 @@ SECOND_SAMPLES = 5
 BACKWARD_SAMPLES = 4
 # Before anything is refused: the largest of 16 is exceeded by one more sample in 1 of 17.
 MORE_SAMPLES = 16 + BACKWARD_SAMPLES
-# Before a right formula is refused for its digits or its choice at a kink: one more sample exceeds the largest of 96
-# in 1 of 97.
+# Before a right formula is refused for its digits or its choice at a kink. Those beyond `MORE_SAMPLES` perturb the
+# backward alone, as the last of those do: one more of these exceeds the largest of 80 in 1 of 81.
 LAST_SAMPLES = 96
 # Where the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
 # `MORE_SAMPLES` bound it badly: `LAST_SAMPLES` are drawn.
