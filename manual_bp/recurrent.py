@@ -196,9 +196,9 @@ class Recurrent:
             grads["d"] = one.dot(dr)
         return dx.dot(own["W"].T).reshape(z.shape), dstate, grads
 
-    def _check_inputs(self, params: Params, given: tuple[Any, ...]) -> tuple[Array, State, Array | None]:
+    def _check_inputs(self, params: Params, inputs: tuple[Arrays, ...]) -> tuple[Array, State, Array | None]:
         """Return z, the states, and which steps count: (T, N, 1), or None where all do."""
-        z, *states = given[: 1 + len(self.cell.states)]
+        z, *states = inputs[: 1 + len(self.cell.states)]
         require_sequence(self, "forward", "z", z, self.n_in)
         require_params(self, "forward", params, self._shapes(), z)
         for name, state in zip(self.cell.states, states, strict=True):
@@ -206,7 +206,7 @@ class Recurrent:
             require_shape(self, "forward", name, state, expected, z, "z")
         if not self.lengths:
             return z, tuple(states), None
-        lengths, steps = given[-1], z.shape[1]
+        lengths, steps = inputs[-1], z.shape[1]
         require_indices(self, "forward", "lengths", lengths, steps + 1)
         if lengths.shape != (len(z),):
             raise ValueError(f"{type(self).__name__}.forward: lengths: expected shape ({len(z)},), got {lengths.shape}")

@@ -118,7 +118,7 @@ def sequential(draw: st.DrawFn) -> Case:
 
 @oracle_for(Sequential, reference=SEQUENTIAL_REFERENCE, name="SequenceNetwork")
 def sequence_network(draw: st.DrawFn) -> Case:
-    """Indices, states, lengths, masks and randomness beside the main stream, nested and not."""
+    """Indices, states, lengths, masks and randomness as side inputs, nested and not."""
     n_rows, steps, n, hidden, entries = draw(rows(3)), draw(widths(3)), *(draw(widths(2)) for _ in range(3))
     state, of_hidden = real(n_rows, 1, hidden), real(n_rows, 1, n)
     seed, words, lengths = indices(below=2**16), indices(n_rows, steps, below=entries), indices(n_rows, below=steps + 1)
@@ -156,7 +156,7 @@ def sequence_network(draw: st.DrawFn) -> Case:
 
 @oracle_for(Sequential, reference=SEQUENTIAL_REFERENCE, name="StatefulNetwork")
 def stateful_network(draw: st.DrawFn) -> Case:
-    """Running statistics that go in and come out, in training beside randomness, and in evaluation."""
+    """Running statistics as inputs and outputs: in training, with randomness, and in evaluation."""
     n_in, n, training = draw(widths(4)), draw(widths(4)), draw(st.booleans())
     norm = Sequential(BatchNorm(n, training=training), Tanh())
     network = Sequential(Linear(n_in, n), norm, Dropout(0.3, training), Linear(n, 2))

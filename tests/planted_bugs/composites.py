@@ -126,11 +126,11 @@ network = partial(bug, cases="SequenceNetwork")
 
 def lstm(*lengths):
     layer = m.Sequential(EMBEDDED, m.Dropout(0.5), m.LSTM(2, 3, lengths=True))
-    beside = {"1.rng": indices(below=2**16), **STATES, "2.lengths": constant(lengths)}
-    return at(layer, z=indices(3, 4, below=5), **beside)
+    side_inputs = {"1.rng": indices(below=2**16), **STATES, "2.lengths": constant(lengths)}
+    return at(layer, z=indices(3, 4, below=5), **side_inputs)
 
 
-def _beside(layer, changed):
+def _with_side_cotangents(layer, changed):
     """Change the cotangents of the side inputs, by name."""
 
     def backward(cache, delta):
@@ -143,12 +143,16 @@ def _beside(layer, changed):
 
 @network("all_zero", lstm(4, 2, 3))
 def initial_hidden_state_detached(layer):
-    return Wrong(layer, _beside(layer, lambda dz: {n: np.zeros_like(d) for n, d in dz.items() if n.endswith(".h")}))
+    return Wrong(
+        layer, _with_side_cotangents(layer, lambda dz: {n: np.zeros_like(d) for n, d in dz.items() if n.endswith(".h")})
+    )
 
 
 @network("other_name", lstm(4, 2, 3), silent=GRU)
 def gradients_of_h_and_c_swapped(layer):
-    return Wrong(layer, _beside(layer, lambda dz: {"2.h": dz["2.c"], "2.c": dz["2.h"]} if "2.c" in dz else {}))
+    return Wrong(
+        layer, _with_side_cotangents(layer, lambda dz: {"2.h": dz["2.c"], "2.c": dz["2.h"]} if "2.c" in dz else {})
+    )
 
 
 @network("all_zero", lstm(0, 0, 0))
