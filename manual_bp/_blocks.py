@@ -10,15 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ._validation import (
-    OBJECT,
-)
-from .protocol import (
-    Array,
-    Arrays,
-    as_tuple,
-    untupled,
-)
+from ._validation import OBJECT
+from .protocol import Array, Arrays, as_tuple, untupled
 
 # Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core.
 _BLOCK = 1 << 18

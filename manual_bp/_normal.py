@@ -12,14 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 from ._precision import at_least_float64
-from ._validation import (
-    OBJECT,
-)
-from .protocol import (
-    Array,
-    DType,
-    Number,
-)
+from ._validation import OBJECT
+from .protocol import Array, DType, Number
 
 # (x + 4) S(x) in powers of t = (x − 4)/(x + 4), which maps 0 … ∞ to −1 … 1: the Chebyshev series of
 # that function up to T_30, whose remainder is below a tenth of longdouble's u; and, for float32 computed in

@@ -11,12 +11,7 @@ from math import prod
 
 import numpy as np
 
-from .protocol import (
-    Array,
-    Arrays,
-    DType,
-    Number,
-)
+from .protocol import Array, Arrays, DType, Number
 
 _HALF = np.dtype(np.float16)
 _SHORT = (_HALF, np.dtype(np.float32))

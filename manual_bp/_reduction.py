@@ -7,16 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ._precision import narrow, ones
-from ._validation import (
-    OBJECT,
-    require_real,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    DType,
-    Number,
-)
+from ._validation import OBJECT, require_real, require_shape
+from .protocol import Array, DType, Number
 
 Reduction: TypeAlias = Literal["sum", "mean", "none"]
 _REDUCTIONS = ("sum", "mean", "none")

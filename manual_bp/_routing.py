@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-from .protocol import (
-    Array,
-    Layer,
-    Params,
-    inputs_of,
-    outputs_of,
-)
+from .protocol import Array, Layer, Params, inputs_of, outputs_of
 
 # For each layer, its parameters' own names, each with the name in the composite: (("W", "0.W"), ("b", "0.b")).
 Routes: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]

@@ -14,13 +14,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import DTypeLike
 
-from .protocol import (
-    Array,
-    Arrays,
-    DType,
-    Number,
-    Params,
-)
+from .protocol import Array, Arrays, DType, Number, Params
 
 OBJECT = np.dtype(object)
 REALS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64, np.longdouble)))

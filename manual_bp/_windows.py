@@ -15,10 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .protocol import (
-    Array,
-    Number,
-)
+from .protocol import Array, Number
 
 # Rows and columns, as a kernel's or an image's (height, width).
 Pair: TypeAlias = tuple[int, int]

@@ -30,12 +30,7 @@ from ._validation import (
     require_rows,
     require_shape,
 )
-from .protocol import (
-    Array,
-    Cache,
-    Number,
-    Params,
-)
+from .protocol import Array, Cache, Number, Params
 
 
 class Elementwise(ABC):

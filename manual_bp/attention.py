@@ -25,14 +25,7 @@ from ._validation import (
     require_sequence,
     require_shape,
 )
-from .protocol import (
-    Array,
-    Arrays,
-    Cache,
-    Number,
-    Params,
-    untupled,
-)
+from .protocol import Array, Arrays, Cache, Number, Params, untupled
 
 # The names of the inputs that are attended to, by their number.
 _SOURCES: tuple[tuple[str, ...], ...] = (

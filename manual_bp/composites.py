@@ -24,22 +24,8 @@ from ._routing import (
     routes_of,
     stated_width,
 )
-from ._validation import (
-    require_parts,
-    require_ranked,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Arrays,
-    Cache,
-    Layer,
-    Params,
-    as_tuple,
-    inputs_of,
-    outputs_of,
-    untupled,
-)
+from ._validation import require_parts, require_ranked, require_shape
+from .protocol import Array, Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,7 @@ from ._validation import (
     require_shape,
 )
 from ._windows import Correlation, Pair, Windows, pair, require_windows
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from .protocol import Array, Cache, Params
 
 
 @dataclass(frozen=True)

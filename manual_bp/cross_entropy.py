@@ -21,11 +21,7 @@ from ._validation import (
     require_shape,
 )
 from .activations import logistic, minus_magnitude
-from .protocol import (
-    Array,
-    Cache,
-    Number,
-)
+from .protocol import Array, Cache, Number
 from .softmax import Exponentials, classes_gradient, exponentials, weights_gradient
 
 

@@ -18,13 +18,7 @@ from ._validation import (
     require_real,
     require_shape,
 )
-from .protocol import (
-    Array,
-    Arrays,
-    Cache,
-    Number,
-    Params,
-)
+from .protocol import Array, Arrays, Cache, Number, Params
 
 
 @dataclass(frozen=True)

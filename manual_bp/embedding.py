@@ -8,19 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._precision import narrow, widen
-from ._validation import (
-    real_dtype,
-    require_count,
-    require_indices,
-    require_names,
-    require_ranked,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from ._validation import real_dtype, require_count, require_indices, require_names, require_ranked, require_shape
+from .protocol import Array, Cache, Params
 
 _NAMES = frozenset({"W"})
 

@@ -9,19 +9,9 @@ from numpy.typing import DTypeLike
 
 from ._blocks import rowwise
 from ._precision import narrow, widen
-from ._validation import (
-    NO_NAMES,
-    require_halves,
-    require_names,
-    require_rows,
-    require_shape,
-)
+from ._validation import NO_NAMES, require_halves, require_names, require_rows, require_shape
 from .activations import SiLU
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from .protocol import Array, Cache, Params
 
 _SILU = SiLU()
 

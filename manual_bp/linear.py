@@ -10,18 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._precision import ones
-from ._validation import (
-    real_dtype,
-    require_affine,
-    require_count,
-    require_flag,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from ._validation import real_dtype, require_affine, require_count, require_flag, require_shape
+from .protocol import Array, Cache, Params
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,8 @@ import numpy as np
 
 from ._precision import scalar, widen
 from ._reduction import Reduction, reduce_rows, require_reduction, scale_rows, weights_like
-from ._validation import (
-    require_positive,
-    require_rows,
-)
-from .protocol import (
-    Array,
-    Cache,
-    Number,
-)
+from ._validation import require_positive, require_rows
+from .protocol import Array, Cache, Number
 
 
 @dataclass(frozen=True)

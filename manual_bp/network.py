@@ -20,21 +20,8 @@ from ._routing import (
     require_layers,
     routes_of,
 )
-from ._validation import (
-    require_parts,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Arrays,
-    Cache,
-    Layer,
-    Loss,
-    Number,
-    Params,
-    as_tuple,
-    untupled,
-)
+from ._validation import require_parts, require_shape
+from .protocol import Array, Arrays, Cache, Layer, Loss, Number, Params, as_tuple, untupled
 
 
 @dataclass(frozen=True, init=False, repr=False)

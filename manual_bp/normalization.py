@@ -32,13 +32,7 @@ from ._validation import (
     require_shape,
     require_trailing,
 )
-from .protocol import (
-    Array,
-    Arrays,
-    Cache,
-    Number,
-    Params,
-)
+from .protocol import Array, Arrays, Cache, Number, Params
 
 
 class Groups(Protocol):

@@ -19,13 +19,7 @@ from ._validation import (
     require_positive,
     require_shape,
 )
-from .protocol import (
-    Array,
-    Arrays,
-    Number,
-    Optimizer,
-    Params,
-)
+from .protocol import Array, Arrays, Number, Optimizer, Params
 
 
 @dataclass(frozen=True)

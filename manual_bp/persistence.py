@@ -7,13 +7,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from ._validation import (
-    REALS,
-)
-from .protocol import (
-    Array,
-    Params,
-)
+from ._validation import REALS
+from .protocol import Array, Params
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo

@@ -11,19 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._precision import narrow, widen
-from ._validation import (
-    NO_NAMES,
-    require_flag,
-    require_images,
-    require_names,
-    require_shape,
-)
+from ._validation import NO_NAMES, require_flag, require_images, require_names, require_shape
 from ._windows import Pair, Windows, pair, require_windows
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from .protocol import Array, Cache, Params
 
 
 class Pooling(ABC):

@@ -8,17 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._validation import (
-    NO_NAMES,
-    require_names,
-    require_ranked,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Cache,
-    Params,
-)
+from ._validation import NO_NAMES, require_names, require_ranked, require_shape
+from .protocol import Array, Cache, Params
 
 
 @dataclass(frozen=True)

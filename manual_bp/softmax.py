@@ -15,20 +15,8 @@ from numpy.typing import DTypeLike
 
 from ._blocks import array_of, rows_along
 from ._precision import narrow, ones, widen
-from ._validation import (
-    NO_NAMES,
-    require_axis,
-    require_integer,
-    require_names,
-    require_row_axis,
-    require_shape,
-)
-from .protocol import (
-    Array,
-    Cache,
-    Number,
-    Params,
-)
+from ._validation import NO_NAMES, require_axis, require_integer, require_names, require_row_axis, require_shape
+from .protocol import Array, Cache, Number, Params
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ._validation import (
-    require_count,
-    require_real,
-)
+from ._validation import require_count, require_real
 from .network import value_and_grad
-from .protocol import (
-    Array,
-    Layer,
-    Loss,
-    Optimizer,
-    Params,
-)
+from .protocol import Array, Layer, Loss, Optimizer, Params
 
 Stopped: TypeAlias = Literal["finished", "patience", "callback", "diverged", "interrupted"]
 

@@ -14,13 +14,7 @@ from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
 from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
-from oracles.self_consistency import (
-    check_aliasing,
-    check_mutation,
-    check_repeatability,
-    on_copies,
-    self_tolerance_at,
-)
+from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
 from oracles.tolerance import precision_name, precision_of
 from oracles.verdict import Result, Setting
 

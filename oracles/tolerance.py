@@ -19,14 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from oracles.constants import (
-    BACKWARD_SAMPLES,
-    CONFIDENCE,
-    FIRST_SAMPLES,
-    JUMP_SHARE,
-    JUMP_SHRINKAGE,
-    MORE_SAMPLES,
-)
+from oracles.constants import BACKWARD_SAMPLES, CONFIDENCE, FIRST_SAMPLES, JUMP_SHARE, JUMP_SHRINKAGE, MORE_SAMPLES
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,

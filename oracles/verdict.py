@@ -86,9 +86,12 @@ class Finding:
         return self.quantity.split("[")[0] != "output"
 
     @property
-    def gravity(self) -> tuple[bool, int, float]:
-        """The sort key of findings, from the least to the most severe."""
-        return self.refuses, _SEVERITY[self.verdict], self.ratio
+    def gravity(self) -> tuple[bool, int, bool, float]:
+        """The sort key of findings, from the least to the most severe.
+
+        Of the same verdict, an output is graver than a cotangent: a wrong forward makes its cotangents wrong too.
+        """
+        return self.refuses, _SEVERITY[self.verdict], not self.is_cotangent, self.ratio
 
 
 @dataclass(frozen=True)

@@ -97,21 +97,12 @@ def _functions(path):
     return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-# Rules that `oracles` does not keep yet; remove an entry once it passes.
-PENDING = pytest.mark.xfail(strict=False, reason="oracles: not refactored yet")
-LONG_FUNCTIONS = {
-    *("verify", "judge", "_methods", "search"),
-}
-
-
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_function_over_60_lines(path):
     long = {f.name: f.end_lineno - f.lineno + 1 for f in _functions(path) if f.end_lineno - f.lineno >= 60}
-    long = {name: lines for name, lines in long.items() if name not in LONG_FUNCTIONS}
     assert not long
 
 
-@PENDING
 def test_few_imports_inside_functions():
     """They are for laziness alone: torch, jax, flint, zipfile and the like."""
     count = Counter()
@@ -121,7 +112,7 @@ def test_few_imports_inside_functions():
     assert count.total() <= 60, count.most_common(12)
 
 
-@pytest.mark.parametrize("package", ["manual_bp", pytest.param("oracles", marks=PENDING)])
+@pytest.mark.parametrize("package", ["manual_bp", "oracles"])
 def test_few_untyped_values(package):
     """`Any` at most 30 times in 1000 lines."""
     texts = [p.read_text() for p in CODE if p.relative_to(ROOT).parts[0] == package]
@@ -129,7 +120,7 @@ def test_few_untyped_values(package):
     assert count <= 0.03 * lines, f"{count} in {lines} lines"
 
 
-@pytest.mark.parametrize(("package", "limit"), [("manual_bp", 1), pytest.param("oracles", 15, marks=PENDING)])
+@pytest.mark.parametrize(("package", "limit"), [("manual_bp", 1), ("oracles", 15)])
 def test_few_broad_handlers_each_with_its_reason(package, limit):
     count = 0
     for path in CODE:

@@ -11,8 +11,7 @@ OWN = ("oracles", "manual_bp")
 SOURCES = sorted(path for package in OWN for path in (ROOT / package).rglob("*.py"))
 # Rounding inside torch's fused operations shows only in their decompositions, for which torch has no public name.
 MAY_USE_PRIVATE_TORCH = {"oracles/perturbation/torch_operations.py"}
-# The command line takes an expression of its user, such as Dense(3, 2), in the names of the user's own module.
-MAY_EVALUATE = {"oracles/cli/names.py"}
+MAY_EVALUATE: set[str] = set()
 
 
 def imported_names(tree):
@@ -55,7 +54,7 @@ def private_uses(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
-                modules = [f"{node.module}.{name}" for name in modules]
+                modules = [] if node.level else [f"{node.module}.{name}" for name in modules]
             yield from ((node.lineno, name) for name in modules if is_private(name))
         elif isinstance(node, ast.Attribute) and is_private(name := foreign(node, names)):
             yield node.lineno, name

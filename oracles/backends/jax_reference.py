@@ -411,7 +411,7 @@ def _explained(primals: Primals) -> Iterator[None]:
             f"the JAX reference makes a Python number or branch of a value of its primals ({shapes}).\n"
             f"Fix:    use jnp.where, jax.lax.cond or jax.lax.scan, or close over what is fixed\n{error}"
         ) from error
-    except Exception as error:
+    except Exception as error:  # a reference may raise anything: it gets a note, and goes on
         error.add_note(f"while tracing the JAX reference on {shapes}")
         raise
 

@@ -16,23 +16,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import (
-    ARBITER_INPUTS,
-    FIRST_SAMPLES,
-    LAST_SAMPLES,
-    MORE_SAMPLES,
-    RESAMPLED_SHARE,
-    SECOND_SAMPLES,
-)
+from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_SAMPLES, RESAMPLED_SHARE, SECOND_SAMPLES
 from oracles.decision.comparison import EXACT, Comparison, certified_enclosures, value_and_radius
 from oracles.decision.kinks import is_subgradient
-from oracles.decision.precision import (
-    formula_is_right,
-    frameworks_lose,
-    half_of_the_digits,
-    lost_digits,
-    right_up_to,
-)
+from oracles.decision.precision import formula_is_right, frameworks_lose, half_of_the_digits, lost_digits, right_up_to
 from oracles.rule import Enclosure, Rule, as_tuple
 from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, smallest_normal
 from oracles.verdict import Finding, Verdict

@@ -12,14 +12,7 @@ import numpy as np
 from oracles.constants import DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
 from oracles.decision.comparison import EXACT, Comparison, all_agreements, certified_enclosures
 from oracles.decision.decisions import decide
-from oracles.decision.type_errors import (
-    is_array,
-    outputs_of,
-    refuse,
-    refuse_exception,
-    require_installed,
-    type_errors,
-)
+from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
 from oracles.rule import (
     Answer,
     Array,

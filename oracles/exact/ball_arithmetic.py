@@ -24,17 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.constants import BALL_BITS, BALL_LADDER, MOST_BRANCHES, NARROW_BITS
-from oracles.rule import (
-    Array,
-    Enclosure,
-    NotPerturbable,
-    Output,
-    Primals,
-    Pullback,
-    Rule,
-    as_tuple,
-    is_differentiable,
-)
+from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import PRECISIONS, named_outputs, precision_name
 
 if TYPE_CHECKING:

@@ -10,11 +10,7 @@ from manual_bp import GELU, Identity, Layer, LeakyReLU, PReLU, ReLU, Sigmoid, Si
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 
 def on_rows(draw: st.DrawFn, layer: Layer, reference: Reference) -> Case:

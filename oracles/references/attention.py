@@ -10,13 +10,7 @@ from manual_bp import MultiHeadAttention
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    booleans,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, booleans, real, rows, widths
 
 # (sources, bias, masked, causal, score_bias)
 _OPTIONS = (

@@ -26,12 +26,7 @@ from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import JaxArray, Tensor, jnp, torch
 from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, real, rows, widths
 
 
 def residual_parameters(layer: Residual) -> dict[str, Drawn]:

@@ -12,10 +12,7 @@ from manual_bp._windows import Pair
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-)
+from oracles.strategies import real, rows
 
 
 def pairs(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:

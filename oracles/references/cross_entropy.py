@@ -12,16 +12,7 @@ from manual_bp import BinaryCrossEntropyWithLogits, CrossEntropy, SoftmaxCrossEn
 from oracles.adapters.functions import manual_loss
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    constant,
-    indices,
-    nonnegative,
-    probabilities,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, constant, indices, nonnegative, probabilities, real, rows, widths
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25, 3.0)
 

@@ -12,11 +12,7 @@ from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array
-from oracles.strategies import (
-    indices,
-    real,
-    rows,
-)
+from oracles.strategies import indices, real, rows
 
 
 def dropout_options(layer: Dropout) -> dict[str, float]:

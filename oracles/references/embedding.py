@@ -10,13 +10,7 @@ from manual_bp import Embedding
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    indices,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, indices, real, rows, widths
 
 
 def embedding_parameters(layer: Embedding) -> dict[str, Drawn]:

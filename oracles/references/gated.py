@@ -8,11 +8,7 @@ from manual_bp import SwiGLU
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 
 def swiglu_torch(z: Tensor) -> Tensor:

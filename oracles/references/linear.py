@@ -8,12 +8,7 @@ from manual_bp import Linear
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, real, rows, widths
 
 
 def linear_parameters(layer: Linear) -> dict[str, Drawn]:

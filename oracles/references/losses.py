@@ -10,11 +10,7 @@ from manual_bp import HalfSquaredError, Huber
 from oracles.adapters.functions import manual_loss
 from oracles.backends.lazy import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 
 def half_squared_error_options(loss: HalfSquaredError) -> Mapping[str, Hashable]:

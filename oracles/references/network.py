@@ -34,16 +34,7 @@ from oracles.backends.lazy import JaxArray, Tensor
 from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
 from oracles.references.cross_entropy import softmax_cross_entropy_jax, softmax_cross_entropy_torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    booleans,
-    indices,
-    pixels,
-    positive,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, booleans, indices, pixels, positive, real, rows, widths
 
 Chain: TypeAlias = tuple[Link, ...]
 

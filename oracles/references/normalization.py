@@ -13,13 +13,7 @@ from manual_bp import BatchNorm, LayerNorm, RMSNorm
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    positive,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, positive, real, rows, widths
 
 EPSILONS = st.sampled_from((1e-5, 1e-3, 1.0))
 

@@ -13,11 +13,7 @@ from oracles.adapters.functions import manual
 from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array, Rule
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 STEPS = (1, 2, 5, 50)
 

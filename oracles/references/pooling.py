@@ -12,11 +12,7 @@ from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import F, JaxArray, Tensor, jnp, lax
 from oracles.references.conv import pairs
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    pixels,
-    real,
-    rows,
-)
+from oracles.strategies import pixels, real, rows
 
 # Kernels and strides of which many do not divide the images.
 KERNELS = st.sampled_from(((2, 2), (2, 3), (3, 2), (1, 3), (3, 1), (3, 3), (1, 1)))

@@ -12,13 +12,7 @@ from manual_bp.recurrent import Recurrent
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    Drawn,
-    indices,
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import Drawn, indices, real, rows, widths
 
 
 def along_a_sequence(

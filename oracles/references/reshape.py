@@ -10,11 +10,7 @@ from manual_bp import Flatten
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import JaxArray, Tensor
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 
 def flatten_torch(z: Tensor) -> Tensor:

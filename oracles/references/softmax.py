@@ -10,11 +10,7 @@ from manual_bp import Layer, LogSoftmax, Softmax
 from oracles.adapters.functions import manual_layer
 from oracles.backends.lazy import JaxArray, Tensor, jax, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import (
-    real,
-    rows,
-    widths,
-)
+from oracles.strategies import real, rows, widths
 
 
 def along_an_axis(

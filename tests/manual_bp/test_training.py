@@ -3,16 +3,7 @@
 import numpy as np
 import pytest
 
-from manual_bp import (
-    SGD,
-    HalfSquaredError,
-    Linear,
-    Sequential,
-    SoftmaxCrossEntropy,
-    Tanh,
-    fit,
-    minibatches,
-)
+from manual_bp import SGD, HalfSquaredError, Linear, Sequential, SoftmaxCrossEntropy, Tanh, fit, minibatches
 
 NETWORK = Sequential(Linear(2, 8), Tanh(), Linear(8, 2))
 

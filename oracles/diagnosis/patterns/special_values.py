@@ -13,13 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from oracles.diagnosis.arrays import roughly_agrees, spread_over
-from oracles.diagnosis.constants import (
-    LARGE,
-    LEAST_MAGNITUDE,
-    UNTYING_FACTORS,
-    VALUE_FOR_ZEROS,
-    VALUES_FOR_TIED_ZEROS,
-)
+from oracles.diagnosis.constants import LARGE, LEAST_MAGNITUDE, UNTYING_FACTORS, VALUE_FOR_ZEROS, VALUES_FOR_TIED_ZEROS
 from oracles.diagnosis.experiments import Symptoms, Trial
 from oracles.diagnosis.patterns.wrong_entries import describe_wrong_entries
 from oracles.rule import Array, is_differentiable
