@@ -84,7 +84,7 @@ def check(
 
 def _merge(results: Sequence[Result]) -> Result:
     """Return one result with the findings of all; its setting is that of the gravest finding."""
-    worst = max(results, key=lambda r: r.worst.gravity if r.worst else (False, 0, 0.0))
+    worst = max(results, key=lambda result: result.gravity)
     return Result(
         worst.subject,
         "check",

@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     WRONG = "wrong"
 
 
+Gravity: TypeAlias = tuple[bool, int, bool, float]
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
@@ -86,7 +87,7 @@ class Finding:
         return self.quantity.split("[")[0] != "output"
 
     @property
-    def gravity(self) -> tuple[bool, int, bool, float]:
+    def gravity(self) -> Gravity:
         """The sort key of findings, from the least to the most severe.
 
         Of the same verdict, an output is graver than a cotangent: a wrong forward makes its cotangents wrong too.
@@ -156,6 +157,11 @@ class Result:
     def worst(self) -> Finding | None:
         """The most severe finding; ``None`` where nothing was judged."""
         return max(self.findings, key=lambda finding: finding.gravity, default=None)
+
+    @property
+    def gravity(self) -> Gravity:
+        """The sort key of results: that of the most severe finding."""
+        return self.worst.gravity if self.worst else (False, 0, False, 0.0)
 
     @property
     def verdict(self) -> Verdict:

@@ -165,7 +165,7 @@ def _report_points(name: str, results: Sequence[Result]) -> str:
             groups.setdefault((finding.quantity, finding.oracle, precision), []).append(finding)
     rows = [("", "judged by", "in", "verdict", "error / tolerance", "detects above")]
     rows += [(*group, *_summarize(findings)) for group, findings in groups.items()]
-    lines = [f"{name}: {max((r for r in results), key=_gravity).verdict}", *_align(rows), _LEGEND]
+    lines = [f"{name}: {max(results, key=lambda result: result.gravity).verdict}", *_align(rows), _LEGEND]
     unclaimed = sorted({n for result in results for n in result.not_claimed})
     if unclaimed:
         lines.append(f"  no gradient claimed, nothing judged: {', '.join(unclaimed)}")
@@ -221,10 +221,6 @@ def _report_search(name: str, rows: Sequence[Json]) -> str:
         for row in rows
     ]
     return "\n".join([f"{name}: agrees wherever its cases were drawn", *_align(table), _LEGEND])
-
-
-def _gravity(result: Result) -> tuple[bool, int, float]:
-    return result.worst.gravity if result.worst else (False, 0, 0.0)
 
 
 def _summarize(findings: Sequence[Finding]) -> tuple[str, str, str]:
