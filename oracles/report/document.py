@@ -20,7 +20,7 @@ def document(result: Result, diagnosis: str) -> Json:
     contents: Json = {
         "schema": SCHEMA,
         "subject": result.subject,
-        "check": result.property_name,
+        "property": result.property_name,
         "verdict": str(worst.verdict if worst else result.verdict),
         "diagnosis": diagnosis,
         "not_claimed": list(result.not_claimed),
