@@ -32,7 +32,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple  # noqa: E402

@@ -23,7 +23,7 @@ import manual_bp  # noqa: E402
 from benchmarks.layers_table import TABLE, Bench  # noqa: E402
 from benchmarks.shared import Call, measure, positive_count  # noqa: E402
 from manual_bp.protocol import as_tuple, inputs_of  # noqa: E402
-from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.environment import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each layer runs forward, and backward by a cotangent drawn beforehand, through the public API, validation on; torch

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.shared import Call, measure  # noqa: E402
 from manual_bp import Linear, ReLU, Sequential, SoftmaxCrossEntropy, value_and_grad  # noqa: E402
-from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.environment import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each network is a ReLU MLP under softmax cross-entropy with class indices, mean over the batch. All do

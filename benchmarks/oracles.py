@@ -28,7 +28,7 @@ from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
-from oracles.long_runs import write_atomically  # noqa: E402
+from oracles.environment import write_atomically  # noqa: E402
 from oracles.references.network import (  # noqa: E402
     sequential_jax,
     sequential_options,

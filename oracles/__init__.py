@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from oracles.adapters.objects import Update as Update
     from oracles.adapters.objects import stateful as stateful
     from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
-    from oracles.adapters.torch_functions import torch_function as torch_function
-    from oracles.adapters.torch_modules import torch_module as torch_module
+    from oracles.adapters.torch_code import torch_function as torch_function
+    from oracles.adapters.torch_code import torch_module as torch_module
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
     from oracles.finite_differences import finite_difference as finite_difference
@@ -70,8 +70,8 @@ _MODULES = {
     "scalar_graph": "adapters.scalar_engine",
     "stateful": "adapters.objects",
     "torch_autograd": "backends.torch_reference",
-    "torch_function": "adapters.torch_functions",
-    "torch_module": "adapters.torch_modules",
+    "torch_function": "adapters.torch_code",
+    "torch_module": "adapters.torch_code",
     "value_and_grad": "adapters.functions",
 }
 

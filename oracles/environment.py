@@ -1,9 +1,16 @@
-"""The environment of a run: one thread for each numerical library, and the versions that are installed."""
+"""What a run needs of its process: threads, versions, deferred interrupts, atomic writes, described exceptions."""
 
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from traceback import extract_tb
 
 # The packages whose versions may change a verdict.
 PACKAGES = ("manual-bp", "numpy", "torch", "jax", "python-flint", "hypothesis")
@@ -32,3 +39,64 @@ def installed_versions() -> dict[str, str]:
 def versions_line() -> str:
     """Return the installed versions in one line."""
     return ", ".join(f"{package} {installed}" for package, installed in installed_versions().items())
+
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that no reader, and no crash, ever sees half of it."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], None]]:
+    """Defer KeyboardInterrupt raised inside ignored callbacks.
+
+    Python raises KeyboardInterrupt in whatever code runs when the signal arrives. Some callbacks ignore exceptions: a
+    ``__del__``, or the callback by which Hypothesis times the garbage collector. There the interrupt would be printed
+    and lost, and the run would go on.
+
+    Yields:
+        A function that raises KeyboardInterrupt if a signal has arrived since. Call it wherever the run may stop.
+
+    The signal also raises where it arrives. Nothing changes where Python does not raise for it: in another thread than
+    the main one, in a background job whose shell ignores it, or under a handler of the caller's own.
+    """
+    interrupted = threading.Event()
+
+    def raise_again() -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+
+    def handler(signum: int, frame: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield raise_again
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield raise_again
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type, message and origin of an exception: the last line outside this package and installed ones."""
+    frames = [f for f in extract_tb(error.__traceback__) if not f.filename.startswith((_PACKAGE, "<"))]
+    frames = [f for f in frames if "site-packages" not in f.filename]
+    where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}: " if frames else ""
+    return f"{where}{type(error).__name__}: {error}"

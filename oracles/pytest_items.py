@@ -11,13 +11,11 @@ from typing import Any, TypeAlias
 import pytest
 
 from oracles.constants import VACUOUS_LIMIT
-from oracles.discovery import Unusable
 from oracles.environment import versions_line
 from oracles.options import PREFIX
 from oracles.properties import ORACLE_PROPERTIES
-from oracles.registry import Entry, entries_of
-from oracles.report.disagreement import Disagreement
-from oracles.report.text import REPRODUCE
+from oracles.registry import Entry, Unusable, entries_of
+from oracles.report.disagreement import REPRODUCE, Disagreement
 from oracles.search import Search, Tally, searches_of
 from oracles.verdict import Verdict
 

@@ -8,7 +8,7 @@ from planted_bugs.planting import BUGS
 
 from oracles import Disagreement
 from oracles.decision.judge import judge
-from oracles.diagnosis.refusals import diagnosis_of
+from oracles.diagnosis.diagnose import diagnosis_of
 from oracles.properties import PROPERTIES
 from oracles.registry import entries
 from oracles.search import run_search

@@ -12,7 +12,7 @@ import pytest
 import manual_bp
 from oracles import constants
 from oracles.decision.decisions import DECISIONS
-from oracles.diagnosis.ordered_patterns import PATTERNS
+from oracles.diagnosis.diagnose import PATTERNS
 from oracles.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent

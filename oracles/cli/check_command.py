@@ -15,16 +15,12 @@ from hypothesis import strategies as st
 
 from oracles.cli.points import Source, arrays_of, source
 from oracles.cli.subjects import Reference, adapt, find_reference, find_target
-from oracles.discovery import Unusable
-from oracles.environment import installed_versions
-from oracles.long_runs import deferred_interrupts, describe_error, write_atomically
+from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
-from oracles.registry import Case, entries_for
-from oracles.report.disagreement import Disagreement
-from oracles.report.document import document
-from oracles.report.text import REPRODUCE
+from oracles.registry import Case, Unusable, entries_for
+from oracles.report.disagreement import REPRODUCE, Disagreement, document
 from oracles.rule import ReferenceFailed, Rule, with_dtype
 from oracles.search import Search, Tally
 from oracles.tolerance import precision_of

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.discovery import Unusable, shown
+from oracles.registry import Unusable, display_name
 from oracles.rule import Array, Primals, Rule, is_differentiable
 from oracles.strategies import LEAST_POSITIVE, Drawn, indices, probabilities, real
 
@@ -41,7 +41,7 @@ def source(primals: str | None, shapes: str | None, module: ModuleType, subject:
         drawn = parse_shapes(shapes)
         return lambda seed, dtype: _draw(drawn, subject, seed, dtype or "float64")
     if hasattr(module, "primals"):
-        return partial(_from_module, module.primals, f"primals in {shown(module)}")
+        return partial(_from_module, module.primals, f"primals in {display_name(module)}")
     raise Unusable(
         f"no primals are given for {subject.name}.\n"
         'Fix:    --shapes "z=4,3 W=3,2", or --primals FILE.npz, or primals = {"z": ...} in the file'

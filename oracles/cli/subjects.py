@@ -1,29 +1,32 @@
 """What a command line names: ``FILE.py:NAME`` is made a subject, ``torch:REF`` a reference.
 
-A subject is adapted by the first of `KINDS` that fits it.
+A name may be an expression, such as ``oracles.stateful(Net, params=["W"])``. It is parsed and its tree is walked; no
+text is executed as code. Names, attributes, subscripts, calls, literals, arithmetic, single comparisons and lambdas are
+understood. Whatever needs more belongs into the user's file. A subject is adapted by the first of `KINDS` that fits it.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import difflib
 import inspect
+import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import Parameter, Signature
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import oracles
 from oracles.adapters.functions import manual, manual_layer, manual_loss
 from oracles.adapters.jax_functions import jax_function
-from oracles.adapters.torch_functions import torch_function
-from oracles.adapters.torch_modules import torch_module
-from oracles.cli.expressions import UnsupportedExpression, Value, evaluate
-from oracles.discovery import Unusable, load, shown
+from oracles.adapters.torch_code import torch_function, torch_module
 from oracles.options import FRAMEWORK_NAMES
-from oracles.registry import FRAMEWORKS
+from oracles.registry import FRAMEWORKS, Unusable, load, display_name
 from oracles.rule import Rule
 
 _TARGET = re.compile(r"(?P<source>(?:[A-Za-z]:[\\/])?[^:]*\.py|[A-Za-z_][\w.]*):(?P<name>.+)", re.DOTALL)
@@ -68,19 +71,19 @@ def import_source(source: str) -> ModuleType:
 
 def evaluate_in(expression: str, module: ModuleType, **extra: Value) -> Value:
     """Return the value of an expression in the names of a module, ``oracles`` and ``extra``."""
-    with user_errors(f"{expression} in {shown(module)}"):
+    with user_errors(f"{expression} in {display_name(module)}"):
         try:
             return evaluate(expression, {"oracles": oracles, **extra, **vars(module)})
         except NameError as error:
             near = difflib.get_close_matches(str(error.name), list(vars(module)), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             names = _defined_in(module)
-            raise Unusable(f"{shown(module)} has no {error.name!r}{hint}\nIt defines {names}.") from None
+            raise Unusable(f"{display_name(module)} has no {error.name!r}{hint}\nIt defines {names}.") from None
         except SyntaxError:
             raise Unusable(f"expected a name, or an expression such as Dense(3, 2), got {expression!r}") from None
         except UnsupportedExpression as error:
             raise Unusable(
-                f"{error} is too much for a command line.\nFix:    define it in {shown(module)}, and give its name"
+                f"{error} is too much for a command line.\nFix:    define it in {display_name(module)}, and give its name"
             ) from None
 
 
@@ -263,3 +266,140 @@ KINDS: list[Kind] = [
     ),
 ]
 ANYTHING_ELSE = 'anything else, by an adapter: oracles.stateful(MyNet, params=["W"]), oracles.value_and_grad(f), ...'
+
+
+# A value of the user's expression, of whatever type.
+Value: TypeAlias = Any
+
+_BINARY: Mapping[type[ast.operator], Callable[[Value, Value], Value]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.MatMult: operator.matmul,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}
+_UNARY: Mapping[type[ast.unaryop], Callable[[Value], Value]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+    ast.Not: operator.not_,
+}
+_COMPARISONS: Mapping[type[ast.cmpop], Callable[[Value, Value], Value]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+class UnsupportedExpression(ValueError):
+    """The expression is valid Python, but not one that `evaluate` understands."""
+
+
+def evaluate(text: str, names: Mapping[str, Value]) -> Value:
+    """Return the value of an expression in which ``names`` and Python's builtins are known.
+
+    Raises:
+        SyntaxError: if the text is not a Python expression.
+        NameError: for an unknown name; it is in the exception's ``name``.
+        UnsupportedExpression: (a ValueError) for a comprehension, a conditional, an f-string, ...
+        Exception: whatever the calls of the expression raise.
+    """
+    return _value(ast.parse(text.strip(), mode="eval").body, names)
+
+
+def _value(node: ast.expr, names: Mapping[str, Value]) -> Value:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _lookup(name, names)
+        case ast.Attribute(value=owner, attr=attribute):
+            return getattr(_value(owner, names), attribute)
+        case ast.Subscript(value=container, slice=index):
+            return operator.getitem(_value(container, names), _value(index, names))
+        case ast.Slice(lower=lower, upper=upper, step=step):
+            return slice(*(None if bound is None else _value(bound, names) for bound in (lower, upper, step)))
+        case ast.Call(func=function, args=arguments, keywords=keywords):
+            return _call(_value(function, names), arguments, keywords, names)
+        case ast.Tuple(elts=elements):
+            return tuple(_values(elements, names))
+        case ast.List(elts=elements):
+            return list(_values(elements, names))
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            pairs = zip((key for key in keys if key is not None), values, strict=True)
+            return {_value(key, names): _value(value, names) for key, value in pairs}
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _UNARY:
+            return _UNARY[type(sign)](_value(operand, names))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _BINARY:
+            return _BINARY[type(sign)](_value(left, names), _value(right, names))
+        case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _COMPARISONS:
+            return _COMPARISONS[type(sign)](_value(left, names), _value(right, names))
+        case ast.Lambda():
+            return _function(node, names)
+    raise UnsupportedExpression(ast.unparse(node))
+
+
+def _values(elements: Sequence[ast.expr], names: Mapping[str, Value]) -> Iterator[Value]:
+    """Yield the values of elements or arguments, in which ``*iterable`` is spread."""
+    for element in elements:
+        if isinstance(element, ast.Starred):
+            yield from _value(element.value, names)  # a TypeError if it is not iterable
+        else:
+            yield _value(element, names)
+
+
+def _call(
+    function: Value, arguments: Sequence[ast.expr], keywords: Sequence[ast.keyword], names: Mapping[str, Value]
+) -> Value:
+    named: dict[str, Value] = {}
+    for keyword in keywords:
+        value = _value(keyword.value, names)
+        named |= {keyword.arg: value} if keyword.arg is not None else value
+    return function(*_values(arguments, names), **named)  # a TypeError if not callable
+
+
+def _lookup(name: str, names: Mapping[str, Value]) -> Value:
+    if name in names:
+        return names[name]
+    if hasattr(builtins, name):
+        return getattr(builtins, name)
+    raise NameError(f"name {name!r} is not defined", name=name)
+
+
+def _function(node: ast.Lambda, names: Mapping[str, Value]) -> Callable[..., Value]:
+    """Return the function that a lambda expression describes: its body is walked at every call."""
+    signature = Signature(list(_parameters(node.args, names)))
+
+    def function(*args: Value, **kwargs: Value) -> Value:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return _value(node.body, {**names, **bound.arguments})
+
+    function.__name__ = function.__qualname__ = "<lambda>"
+    function.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature reads first
+    return function
+
+
+def _parameters(arguments: ast.arguments, names: Mapping[str, Value]) -> Iterator[Parameter]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = len(positional) - len(arguments.defaults)
+    for i, argument in enumerate(positional):
+        kind = Parameter.POSITIONAL_ONLY if i < len(arguments.posonlyargs) else Parameter.POSITIONAL_OR_KEYWORD
+        default = Parameter.empty if i < required else _value(arguments.defaults[i - required], names)
+        yield Parameter(argument.arg, kind, default=default)
+    if arguments.vararg:
+        yield Parameter(arguments.vararg.arg, Parameter.VAR_POSITIONAL)
+    for argument, expression in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        default = Parameter.empty if expression is None else _value(expression, names)
+        yield Parameter(argument.arg, Parameter.KEYWORD_ONLY, default=default)
+    if arguments.kwarg:
+        yield Parameter(arguments.kwarg.arg, Parameter.VAR_KEYWORD)

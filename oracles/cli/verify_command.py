@@ -17,14 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from oracles.constants import VACUOUS_LIMIT
-from oracles.environment import installed_versions
+from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.kink_conventions import measure_conventions
-from oracles.long_runs import deferred_interrupts, describe_error, write_atomically
 from oracles.options import SearchOptions
 from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import complaints, entries, entries_of
-from oracles.report.disagreement import Disagreement
-from oracles.report.document import number
+from oracles.report.disagreement import Disagreement, number
 from oracles.search import Search, searches_of
 from oracles.verdict import Verdict
 

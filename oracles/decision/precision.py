@@ -16,7 +16,7 @@ from oracles.constants import (
     SPREAD_SHARE,
 )
 from oracles.decision.comparison import Comparison, enclosure_at, rounding_bound
-from oracles.exact.formula import in_exact_arithmetic
+from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
 from oracles.tolerance import named_outputs, precision_of, unit_roundoff
 from oracles.verdict import Evidence, Finding, Setting, Verdict

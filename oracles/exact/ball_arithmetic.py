@@ -6,7 +6,8 @@ raised until every enclosure is narrow. What stays undecided raises `NotPerturba
 A second evaluation widens every operation's result by what rounding may do to it (see `oracles.exact.balls`). That
 bounds, entry by entry, how far any rounding of these formulas can move a gradient: `Enclosure.rounding`.
 
-NumPy runs on balls through `Balls`, an object array under NumPy's own ufuncs.
+A subject's own forward and backward run on the same numbers, without a proof, in `in_exact_arithmetic`: an error that
+stays there is no rounding. NumPy runs on balls through `Balls`, an object array under NumPy's own ufuncs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from oracles.constants import BALL_BITS, BALL_LADDER, MOST_BRANCHES, NARROW_BITS
+from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPUTS, MOST_BRANCHES, NARROW_BITS
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import PRECISIONS, named_outputs, precision_name
 
@@ -376,3 +377,54 @@ def balls_of(tape: Tape, entries: Sequence[Ball], shape: tuple[int, ...], kind: 
     balls = array.view(Balls)
     balls.tape = tape
     return balls
+
+
+def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Output) -> dict[str, Array]:
+    """Return a rule's outputs and cotangents as its own code computes them on numbers of 512 bits, in float64.
+
+    Raises:
+        NotPerturbable: if forward or backward does not run on object arrays, if there are more than `FORMULA_INPUTS`
+            inputs, or if python-flint is missing.
+    """
+    if not rule.runs_on_object_arrays or sum(np.size(a) for a in primals.values()) > FORMULA_INPUTS:
+        raise NotPerturbable(f"{rule.name} is a framework's, or too large for exact arithmetic")
+    try:
+        from oracles.exact.balls import Tape
+    except ImportError as error:
+        raise NotPerturbable("exact arithmetic needs python-flint") from error
+
+    def run(kind: type[Array]) -> dict[str, Array]:
+        with working_precision(FORMULA_BITS), np.errstate(all="ignore"):
+            return _evaluate_midpoints(rule, primals, delta, Tape(), kind)
+
+    try:
+        return run_on_balls(run, final=NoMemory)
+    except ExceptionGroup as group:
+        cause = group.exceptions[-1]
+        raise NotPerturbable(f"{rule.name} does not run on object arrays: {cause}") from cause
+
+
+def _evaluate_midpoints(rule: Rule, primals: Primals, delta: Output, tape: Tape, kind: type[Array]) -> dict[str, Array]:
+    """Evaluate forward and pullback on balls, and return the midpoints."""
+    y, pullback = rule(**{n: _constants(tape, a, kind) for n, a in primals.items()})
+    seeds = tuple(_constants(tape, d, kind) for d in as_tuple(delta))
+    results = named_outputs(as_tuple(y), dict(pullback(seeds if isinstance(delta, tuple) else seeds[0])))
+    return {n: _midpoints(a) for n, a in results.items()}
+
+
+def _constants(tape: Tape, array: Array, kind: type[Array]) -> Array:
+    """Return a floating array as balls without a derivative; integers as they are."""
+    array = np.asarray(array)
+    if not is_differentiable(array):
+        return array
+    entries = [tape.constant(x) for x in array.astype(np.float64).ravel().tolist()]
+    return balls_of(tape, entries, array.shape, kind)
+
+
+def _midpoints(array: object) -> Array:
+    """Return the midpoints of balls, and other numbers, in float64."""
+    from oracles.exact.balls import Ball
+
+    objects = np.asarray(array, object)
+    midpoints = [float(b.value.mid()) if isinstance(b, Ball) else float(b) for b in objects.flat]
+    return np.array(midpoints).reshape(objects.shape)

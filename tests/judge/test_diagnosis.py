@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles import Rule, finite_difference, manual
-from oracles.diagnosis import ordered_patterns
-from oracles.diagnosis.arrays import agrees
-from oracles.diagnosis.experiments import Symptoms
-from oracles.diagnosis.ordered_patterns import NO_PATTERN_FOUND, PATTERNS, diagnose
+from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, PATTERNS, diagnose
+from oracles.diagnosis.experiments import Symptoms, agrees
 from oracles.rule import as_tuple, with_dtype
 from oracles.tolerance import named_outputs, tolerance_at
 
@@ -21,7 +19,7 @@ from oracles.tolerance import named_outputs, tolerance_at
 @pytest.fixture(autouse=True)
 def patterns_may_not_raise(monkeypatch):
     """In use a pattern that raises is passed over; here it fails the test."""
-    monkeypatch.setattr(ordered_patterns, "result_or_none", lambda pattern: pattern())
+    monkeypatch.setattr("oracles.diagnosis.diagnose.result_or_none", lambda pattern: pattern())
 
 
 def symptoms_at(subject, oracle, primals, delta, name, precision="float64"):

@@ -9,9 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.diagnosis.arrays import agrees, axes_text, axis_subsets
 from oracles.diagnosis.constants import MOST_AXES, MOST_SLICES
-from oracles.diagnosis.experiments import Symptoms, Trial
+from oracles.diagnosis.experiments import Symptoms, Trial, agrees, axes_text, axis_subsets
 from oracles.rule import Array
 
 Rearrangement: TypeAlias = Callable[[Array], Array]

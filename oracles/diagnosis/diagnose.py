@@ -1,0 +1,248 @@
+"""Diagnose a refusal: gather the symptoms, and return the first of the ordered patterns that fits.
+
+A diagnosis is never a guess: its pattern holds in every entry within the tolerance, and again in the experiments of
+`oracles.diagnosis.experiments`. If no pattern does, the diagnosis says so. A subject that does not keep to what it
+declares gets the declaration that would fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from oracles.adapters.conventions import Declaration
+from oracles.constants import MORE_SAMPLES
+from oracles.decision.judge import cotangents_like, judge
+from oracles.decision.type_errors import is_array
+from oracles.diagnosis.constants import DECLARATION_DELTAS, FACTOR_SPREAD
+from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
+from oracles.diagnosis.patterns import (
+    calls,
+    coarse_precision,
+    error_terms,
+    factors,
+    locations,
+    rearrangements,
+    reductions,
+    wrong_entries,
+)
+from oracles.diagnosis.patterns.deltas import block_diagonal, changed_delta_pattern, delta_ignored
+from oracles.diagnosis.patterns.locations import special_value_pattern
+from oracles.diagnosis.patterns.rearrangements import rearrangement_pattern
+from oracles.finite_differences import finite_difference
+from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
+from oracles.tolerance import tolerance_at
+from oracles.verdict import Result, Setting
+
+Pattern: TypeAlias = Callable[[Symptoms], str | None]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The defect behind a refusal; false where no pattern was found.
+
+    Attributes:
+        pattern: the id of the pattern, "" where none was found.
+        text: a sentence for a bug report.
+    """
+
+    pattern: str = ""
+    text: str = "no pattern found"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return bool(self.pattern)
+
+
+NO_PATTERN_FOUND = Diagnosis()
+
+# The order matters. What makes all other comparisons meaningless comes first (nothing returned, another answer every
+# time, a wrong forward). Then an exact claim on the whole array comes before a vaguer one that would hold as well: a
+# transpose before a permutation, a factor with a meaning before one factor per slice, special values before locations.
+PATTERNS: tuple[tuple[str, Pattern], ...] = (
+    ("missing", calls.missing),
+    ("not_repeatable", calls.not_repeatable),
+    ("backward_of_own_forward", calls.backward_of_own_forward),
+    ("all_zero", calls.all_zero),
+    ("not_reduced", reductions.not_reduced),
+    ("shape", rearrangement_pattern("shape")),
+    ("transposed", rearrangement_pattern("transposed")),
+    ("constant_factor", factors.constant_factor),
+    ("delta_ones", changed_delta_pattern("delta_ones")),
+    ("delta_ignored", delta_ignored),
+    ("other_name", calls.other_name),
+    ("reversed", rearrangement_pattern("reversed")),
+    ("reshaped", rearrangement_pattern("reshaped")),
+    ("shifted", rearrangement_pattern("shifted")),
+    ("permuted", rearrangements.permuted),
+    ("reduced_too_far", reductions.reduced_too_far),
+    ("delta_abs", changed_delta_pattern("delta_abs")),
+    ("delta_positive", changed_delta_pattern("delta_positive")),
+    ("delta_sign", changed_delta_pattern("delta_sign")),
+    ("delta_squared", changed_delta_pattern("delta_squared")),
+    ("delta_summed", changed_delta_pattern("delta_summed")),
+    ("delta_rearranged", changed_delta_pattern("delta_rearranged")),
+    ("repeated_indices", changed_delta_pattern("repeated_indices")),
+    ("primal_transposed", calls.primal_transposed),
+    ("repeated_indices", factors.divided_by_count),
+    ("zeros", special_value_pattern("zeros")),
+    ("masked", special_value_pattern("masked")),
+    ("ties", special_value_pattern("ties")),
+    ("signs", special_value_pattern("signs")),
+    ("repeated_indices", special_value_pattern("repeated_indices")),
+    ("delta_first_only", changed_delta_pattern("delta_first_only")),
+    ("term_missing", changed_delta_pattern("term_missing")),
+    ("delta_clipped", changed_delta_pattern("delta_clipped")),
+    ("added_constant", error_terms.added_constant),
+    ("added_array", error_terms.added_array),
+    ("known_factor", factors.known_factor),
+    ("clipped", wrong_entries.clipped),
+    ("saturated", special_value_pattern("saturated")),
+    ("wrong_only_in_locations", locations.wrong_only_in_locations),
+    ("factor_per_group", factors.factor_per_group),
+    ("zero_in_some", wrong_entries.zero_in_some),
+    ("sign_of_some", wrong_entries.sign_of_some),
+    ("block_diagonal", block_diagonal),
+    ("term_along_axis", error_terms.term_along_axis),
+    ("coarse_rounding", coarse_precision.coarse_rounding),
+)
+
+
+def diagnose(symptoms: Symptoms) -> Diagnosis:
+    """Return the first pattern that fits the whole array, or ``NO_PATTERN_FOUND``.
+
+    A pattern that raises is skipped: a diagnosis must not replace the refusal that it explains.
+    """
+    actual, expected = symptoms.actual, symptoms.expected
+    if actual is not None and (not expected.size or agrees(actual, expected, symptoms.tolerance)):
+        return NO_PATTERN_FOUND
+    with np.errstate(all="ignore"):
+        for name, pattern in PATTERNS:
+            sentence = result_or_none(partial(pattern, symptoms))
+            if sentence:
+                return Diagnosis(name, sentence)
+    return NO_PATTERN_FOUND
+
+
+def diagnosis_of(result: Result) -> Diagnosis:
+    """Return the defect behind the gravest refused array, or ``NO_PATTERN_FOUND``.
+
+    If that is an output without a known pattern, its gravest refused cotangent is diagnosed instead.
+    """
+    declaration = fitting_declaration(result)
+    if declaration:
+        return Diagnosis("declaration", declaration)
+    gravest = sorted(result.findings, key=lambda f: f.gravity, reverse=True)[:1]
+    if gravest and not gravest[0].is_cotangent:
+        cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
+        gravest += sorted(cotangents, key=lambda f: f.gravity, reverse=True)[:1]
+    for finding in gravest:
+        symptoms = symptoms_of(result, finding.quantity)
+        diagnosis = diagnose(symptoms) if symptoms is not None else NO_PATTERN_FOUND
+        if diagnosis:
+            return diagnosis
+    return NO_PATTERN_FOUND
+
+
+def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
+    """Return the symptoms of one array; ``None`` if its values cannot be compared with a reference."""
+    setting = result.setting
+    references = [o for o in setting.oracles if o.evaluate_perturbed is not None] if setting else []
+    if setting is None or not references:
+        return None
+    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    # An output of another shape, for example: its delta does not fit the reference, which raises.
+    actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
+    expected = result_or_none(lambda: evaluate(references[0], primals, delta))
+    if actual is None or expected is None or quantity not in expected:
+        return None
+    value = actual.get(quantity)
+    if quantity in actual and not is_array(value):
+        return None
+    estimator = tolerance_at(references, primals, delta, setting.precision, fallback=setting.subject)
+    return Symptoms(
+        name=quantity,
+        actual=None if value is None else np.asarray(value),
+        expected=midpoint(expected[quantity]),
+        tolerance=estimator.estimate(MORE_SAMPLES)[quantity],
+        primals=primals,
+        delta=setting.delta,
+        subject=setting.subject,
+        oracle=references[0],
+        primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
+        precision=setting.precision,
+    )
+
+
+def fitting_declaration(result: Result) -> str:
+    """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
+    setting = result.setting
+    if setting is None or not isinstance(setting.subject.convention, Declaration) or not setting.oracles:
+        return ""
+    declaration = setting.subject.convention
+    factors, slopes = _measure(declaration, result, setting)
+    for words, rule in declaration.alternatives(factors, slopes):
+        if _is_accepted(rule, setting.primals, setting.oracles, setting):
+            return f"the declaration does not fit; {words} would"
+    for name in declaration.fused:
+        rule, point = declaration.unfused(name, setting.primals)
+        if _is_accepted(rule, point, (finite_difference(rule),), setting):
+            return f"the declaration does not fit: nothing is fused, this is the gradient of what becomes of {name}"
+    return ""
+
+
+def _is_accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule], setting: Setting) -> bool:
+    """Return whether the judge accepts a rule at a point, for the refused delta and for random ones."""
+
+    def accepted() -> bool:
+        y, _ = rule(**primals)
+        has_same_shape = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
+        deltas = [setting.delta] if has_same_shape else []
+        deltas += cotangents_like(y, np.random.default_rng(0), DECLARATION_DELTAS)
+        return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
+
+    return bool(result_or_none(accepted))
+
+
+def _measure(declaration: Declaration, result: Result, setting: Setting) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what each refused cotangent is times the oracle's, and the derivatives at the declared kinks.
+
+    Only what is one number for the whole array is returned.
+    """
+    wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
+    expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
+    if actual is None or expected is None:
+        return {}, {}
+    refused = {f.quantity for f in result.findings if f.refuses}
+    names = [n for n in setting.primals if n in refused and n in actual and n in expected]
+    factors = {n: _common_factor(np.asarray(actual[n], np.float64), midpoint(expected[n])) for n in names}
+    slopes = {}
+    for n in declaration.kinks:
+        at_kink, _ = declaration.at_kinks(n, setting.primals)
+        if n in actual and np.shape(actual[n]) == np.shape(setting.delta) and np.any(at_kink):
+            cotangent, delta = np.asarray(actual[n], np.float64), np.asarray(setting.delta, np.float64)
+            slopes[n] = _common_factor(cotangent[at_kink], delta[at_kink])
+    return {n: f for n, f in factors.items() if f is not None}, {n: s for n, s in slopes.items() if s is not None}
+
+
+def _common_factor(actual: Array, expected: Array) -> float | None:
+    """Return the one factor between two arrays of a shape; ``None`` where there is none."""
+    if actual.shape != expected.shape:
+        return None
+    nonzero = expected != 0
+    quotients = actual[nonzero] / expected[nonzero]
+    if not quotients.size or not np.all(np.isfinite(quotients)):
+        return None
+    spread = np.ptp(quotients)
+    if spread > FACTOR_SPREAD * np.max(np.abs(quotients)):
+        return None
+    median = float(np.median(quotients))
+    short = float(f"{median:.6g}")  # 0.5, where rounding gives 0.49999999; 1/3 has no short form and stays
+    return short if abs(short - median) <= spread else median
