@@ -216,13 +216,13 @@ def _run(args: argparse.Namespace) -> int:
         from oracles.cli.check_command import check
 
         return check(args)
-    from oracles.cli import verify_command
+    from oracles.cli import layer_commands
 
     if args.command == "list":
-        return verify_command.list_layers(args.cases)
+        return layer_commands.list_layers(args.cases)
     if args.command == "conventions":
-        return verify_command.list_conventions()
-    return verify_command.verify(
+        return layer_commands.list_conventions()
+    return layer_commands.verify(
         args.layers,
         against=args.against,
         dtypes=args.dtype,

@@ -113,7 +113,7 @@ class Reference:
         parameters: returns how to fill a layer's parameters; by default signed numbers of magnitude one, in the shapes
             that ``layer.init`` gives.
         native_torch, native_jax: the framework's own function where the reference is written differently to have the
-            declared derivative at a kink; for `oracles.kink_conventions` only.
+            declared derivative at a kink; for `oracles.cli.layer_commands` only.
     """
 
     torch: Callable[..., Any]
@@ -148,7 +148,7 @@ class Entry:
         module: the module that registered them.
         pullback: whether the subject has a pullback to check.
         source: where they were found: "manual-bp", "entry point NAME", or the module or file that a user named.
-        reference: what composites and `oracles.kink_conventions` need to know of the layer type, if given.
+        reference: what composites and `oracles.cli.layer_commands` need to know of the layer type, if given.
     """
 
     name: str

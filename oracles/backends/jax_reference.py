@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive, contains
-from oracles.perturbation.signs import perturber
+from oracles.perturbation.numpy_arrays import perturber
 from oracles.rule import (
     Array,
     Cotangents,

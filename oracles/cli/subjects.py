@@ -26,7 +26,7 @@ from oracles.adapters.functions import manual, manual_layer, manual_loss
 from oracles.adapters.jax_functions import jax_function
 from oracles.adapters.torch_code import torch_function, torch_module
 from oracles.options import FRAMEWORK_NAMES
-from oracles.registry import FRAMEWORKS, Unusable, load, display_name
+from oracles.registry import FRAMEWORKS, Unusable, display_name, load
 from oracles.rule import Rule
 
 _TARGET = re.compile(r"(?P<source>(?:[A-Za-z]:[\\/])?[^:]*\.py|[A-Za-z_][\w.]*):(?P<name>.+)", re.DOTALL)
@@ -83,7 +83,8 @@ def evaluate_in(expression: str, module: ModuleType, **extra: Value) -> Value:
             raise Unusable(f"expected a name, or an expression such as Dense(3, 2), got {expression!r}") from None
         except UnsupportedExpression as error:
             raise Unusable(
-                f"{error} is too much for a command line.\nFix:    define it in {display_name(module)}, and give its name"
+                f"{error} is too much for a command line.\n"
+                f"Fix:    define it in {display_name(module)}, and give its name"
             ) from None
 
 

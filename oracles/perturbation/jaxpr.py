@@ -17,7 +17,7 @@ import numpy as np
 
 from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, PRIMITIVES, Equation, Kernel, Value, is_trivial_factor
-from oracles.perturbation.signs import Perturb
+from oracles.perturbation.numpy_arrays import Perturb
 from oracles.rule import Array
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from oracles import search as search_module
 from oracles.__main__ import main
-from oracles.cli import verify_command as verify_module
+from oracles.cli import layer_commands as verify_module
 from oracles.search import run_search
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """The table of conventions: ours are the declared ones, and it shows where JAX takes another derivative."""
 
 from oracles.__main__ import main
-from oracles.kink_conventions import measure_conventions
+from oracles.cli.layer_commands import measure_conventions
 
 
 def test_ours_are_the_declared_ones():

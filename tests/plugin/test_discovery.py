@@ -8,7 +8,7 @@ from projects import BUG, LAYER
 
 from oracles import registry
 from oracles.__main__ import main
-from oracles.cli import verify_command as verify
+from oracles.cli import layer_commands as verify
 
 GROUP = "oracles.cases"
 FEW = ("--max-examples", "4", "--against", "torch", "--dtype", "float64")

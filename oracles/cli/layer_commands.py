@@ -1,31 +1,37 @@
-"""The commands on registered layers: ``oracles verify``, ``oracles list`` and ``oracles conventions``."""
+"""The commands about registered layers: ``oracles list``, ``conventions`` and ``verify``."""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from oracles.adapters.functions import manual_layer
+from oracles.backends.jax_reference import jax_vjp
+from oracles.backends.torch_reference import torch_autograd
 from oracles.constants import VACUOUS_LIMIT
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
-from oracles.kink_conventions import measure_conventions
 from oracles.options import SearchOptions
 from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
+from oracles.rule import Primals, Rule
 from oracles.search import Search, searches_of
 from oracles.verdict import Verdict
 
+# A function in a framework's own idiom, on its own arrays.
+Reference: TypeAlias = Callable[..., Any]
 # The width of a table in a file or a pipe, which the longest name of a layer fits; a terminal has its own.
 WIDTH = 110
 
@@ -261,6 +267,56 @@ def list_conventions() -> int:
         table.add_row(row.layer, *(f"{v:g}" for v in (row.kink, row.declared, row.manual_bp, row.torch, row.jax)))
     _console().print(table)
     return 0
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The derivative that a layer declares at a kink, and what manual_bp, torch and JAX give there."""
+
+    layer: str
+    kink: float
+    declared: float
+    manual_bp: float
+    torch: float
+    jax: float
+
+
+def measure_conventions() -> list[Convention]:
+    """Measure the derivatives of every layer that declares a ``kink_convention``: {kink: derivative there}.
+
+    The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
+    them, else its references.
+    """
+    rows = []
+    for entry in entries():
+        reference, layer = entry.reference, _default_instance(entry.layer_type)
+        if reference is None or layer is None:
+            continue
+        options = dict(reference.options(layer))
+        for kink, declared in getattr(layer, "kink_convention", {}).items():
+            torch = torch_autograd(_with_options(reference.native_torch or reference.torch, options))
+            jax = jax_vjp(_with_options(reference.native_jax or reference.jax, options))
+            primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
+            slopes = [_slope(rule, primals) for rule in (manual_layer(layer), torch, jax)]
+            rows.append(Convention(entry.name, float(kink), float(declared), *slopes))
+    return rows
+
+
+def _default_instance(kind: type) -> Any:
+    """Return an instance with default fields, or ``None`` if the type needs arguments."""
+    try:
+        return kind()
+    except (TypeError, ValueError):
+        return None
+
+
+def _with_options(f: Reference, options: Mapping[str, Any]) -> Reference:
+    return lambda **primals: f(**primals, **options)
+
+
+def _slope(rule: Rule, primals: Primals) -> float:
+    _, pullback = rule(**primals)
+    return float(pullback(np.ones(1))["z"][0])
 
 
 def _console() -> Console:
