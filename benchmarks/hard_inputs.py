@@ -10,9 +10,10 @@ from typing import Any
 import hypothesis
 import numpy as np
 
+from oracles.constants import POSITIONS
 from oracles.registry import Case, Entry, entries
 from oracles.rule import Array, as_tuple
-from oracles.strategies import LAYOUTS, POSITIONS, SPECIALS, Point, laid_out, point_at
+from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
 
 DTYPES = ("float64", "float32", "float16")
 # Powers of ten between which the magnitudes of primals and of cotangents lie.

@@ -27,6 +27,7 @@ from benchmarks import fresh_shapes  # noqa: E402
 from benchmarks.shared import positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
+from oracles.constants import POINTS_PER_CASE  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.references.network import (  # noqa: E402
@@ -38,7 +39,6 @@ from oracles.references.network import (  # noqa: E402
 from oracles.registry import Case  # noqa: E402
 from oracles.report.disagreement import require  # noqa: E402
 from oracles.rule import Rule  # noqa: E402
-from oracles.search import POINTS_PER_CASE  # noqa: E402
 from oracles.strategies import Point, points, real  # noqa: E402
 from oracles.tolerance import tolerance_at  # noqa: E402
 

@@ -31,10 +31,11 @@ from benchmarks.hard_inputs import drawn_cases  # noqa: E402
 from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
 from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
 from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
+from oracles.constants import MAGNITUDES, POSITIONS  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
 from oracles.rule import with_dtype  # noqa: E402
-from oracles.strategies import LAYOUTS, MAGNITUDES, POSITIONS, SPECIALS, Point, point_at  # noqa: E402
+from oracles.strategies import LAYOUTS, SPECIALS, Point, point_at  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\

@@ -1,7 +1,8 @@
 """Every number of the judge that somebody chose, with the reason for its value.
 
 Facts are not listed here: the unit roundoff of a dtype (`oracles.tolerance.PRECISIONS`), the factor 2 of a difference
-between two values that may each be off by a tolerance. The table in docs/verdicts.md repeats these values, and
+between two values that may each be off by a tolerance. Nor is data, such as the memory layouts that are drawn or the
+factors that a diagnosis tries, nor the width of a printed text. The tables in docs/verdicts.md repeat these values, and
 tests/test_readme.py compares the two.
 """
 
@@ -111,7 +112,125 @@ DIFFERENCE_NEARER = (1.0, 2.0**-8, 2.0**-16)
 # The spread between neighbours in the tableau, times this, is the radius: an estimate, so it is generous.
 DIFFERENCE_SAFETY = 10.0
 
-# --- The search (oracles/search.py) ---
+# --- What a subject keeps with itself (oracles/self_consistency.py) ---
+
+# The other point has the entries reversed and times this, so that it stays in the domain (a probability, a variance).
+OTHER_POINT_SCALE = 0.75
+
+# --- The search (oracles/search.py, oracles/reimplementation.py) ---
 
 # A run in which more than this share of an oracle's points are inconclusive is not green.
 VACUOUS_LIMIT = 0.1
+# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
+POINTS_PER_CASE = 4
+# Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.
+DRAWS_FOR_ONE_CASE = 200
+
+# --- What is drawn (oracles/strategies.py) ---
+
+# The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
+MAX_EXTENT = 8
+# At most so many entries of a point are special: more hide one another's effect.
+MAX_OVERRIDES = 4
+# The position of a special entry is drawn below this number, and reduced modulo the sizes of the arrays. It is far
+# larger than a drawn array, so that every entry is about as likely.
+POSITIONS = 2**16
+# Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
+# ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
+MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
+# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype.
+LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
+# The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
+LEAST_POSITIVE = 0.1
+# The share of `nonnegative` that is not zero: most weights count, and zeros are frequent enough to be drawn.
+NONZERO_SHARE = 0.7
+
+# --- Adapters (oracles/adapters/) ---
+
+# Unit roundoffs by which a declared derivative at a kink may differ: one each for delta, slope and product, and one to
+# spare.
+KINK_ROUNDINGS = 4
+# Axes of a declared layout whose other orders are tried: 4! = 24 evaluations of the subject.
+LAYOUT_AXES = 4
+# The size of the delta of an earlier step, as a fraction of its output: large enough that a gradient left over from it
+# exceeds the tolerance, and small enough that the rounding of that gradient does not.
+FAINT_DELTA = 2.0**-12
+# Levels of attributes, dicts and lists of an object in which other references to an array are searched: deeper ones
+# are rare, and the number of objects grows with every level. A hint in a message names fewer: a deep location helps
+# nobody.
+REFERENCE_LEVELS = 6
+HINT_LEVELS = 3
+# Seconds that a spawned process may take to import what the subject needs: torch and JAX on a busy machine take 20.
+START_SECONDS = 60.0
+# Seconds between two looks at whether that process lives: short to a user, and cheap.
+POLL_SECONDS = 0.05
+
+# --- Perturbed evaluations (oracles/perturbation/) ---
+
+# Random signs in the pool: drawing fresh ones for each operand would cost most of a perturbed evaluation.
+SIGN_POOL = 2**16
+# Entries above which an array's memory is freed as soon as no later call of a program reads it; for smaller ones the
+# bookkeeping costs more than the memory.
+FREED_ENTRIES = 2**14
+
+# --- Experiments of a diagnosis (oracles/diagnosis/) ---
+
+# Samples of the tolerance in each experiment. One diagnosis compares many candidates, each with a tolerance; the many
+# samples of a verdict are not needed, since a diagnosis only explains what is refused already.
+EXPERIMENT_SAMPLES = 5
+# Seed of the deltas that are drawn here. It differs from every seed that the judge uses, so that the second delta is
+# never the refused one again.
+EXPERIMENT_SEED = 20_111
+# A candidate whose distance from the subject's answer is above this share of that answer, in norm, is dropped before
+# its tolerance is computed, which costs several evaluations. It only rejects: what remains must agree in every entry.
+ROUGH_AGREEMENT = 1 / 8
+# A lone entry cannot be shuffled, so it is multiplied by this instead: another value in the same domain (probabilities
+# stay in [0, 1], positive numbers stay positive), and exact in binary.
+LONE_ENTRY_FACTOR = 0.75
+# Random directions in which the subject's own derivative is compared with its cotangent. One of them may be nearly
+# orthogonal to the error; each costs a ladder of finite differences.
+OWN_DIRECTIONS = 3
+# Random deltas at which a declaration must fit, next to the refused one: with one sign alone a wrong factor may fit.
+DECLARATION_DELTAS = 2
+# Quotients of one array that differ by less than this share are taken for one factor. It is wide enough for float16
+# and bfloat16 subjects; the judge then decides whether that factor fits.
+FACTOR_SPREAD = 2.0**-8
+# In a product, the subject rounds the known array as well as the cotangent: two sources of error of one size.
+PRODUCT_ROUNDINGS = 2
+
+# --- Limits of what a diagnosis tries ---
+
+# Rearrangements and reductions are tried for arrays of up to so many axes: 4 axes have 23 transpositions and 15 sets
+# of axes, 5 axes would have 119 and 31.
+REARRANGED_AXES = 4
+# One pullback for each index along an axis: beyond so many the test of a block-diagonal Jacobian takes too long.
+MOST_PULLBACKS = 32
+# Finding the order of n slices compares all n² pairs, each with all entries of a slice.
+MOST_SLICES = 256
+
+# --- Special values that a diagnosis replaces ---
+
+# Exact zeros become this value. It is one value for all of them, so that entries that are tied stay tied.
+VALUE_FOR_ZEROS = 0.75
+# Tied entries are multiplied by factors from this range, which keeps their sign and rough size; tied zeros, which no
+# factor separates, are drawn from the second range.
+UNTYING_FACTORS = (0.75, 1.0)
+VALUES_FOR_TIED_ZEROS = (0.1, 0.3)
+# Entries that change their sign become at least so large: far enough from zero to be on the other side of it.
+LEAST_MAGNITUDE = 0.5
+# Only entries above this magnitude are called large. Functions that saturate or overflow do so beyond 1.
+LARGE_VALUE = 1.0
+# A location is named only if more than this share of its entries is wrong; otherwise the name says too much.
+WRONG_SHARE = 1 / 2
+
+# --- Coarse rounding in a diagnosis ---
+
+# The inputs move by so many roundings of the coarse precision: enough for most roundings to be drawn anew, and so
+# little that an error which is a smooth function of the input stays nearly straight.
+STEP_IN_ROUNDINGS = 4
+# The least second difference of the error along that line, as a share of the error's norm. Independent rounding errors
+# give about √6; a smooth error gives far less, since its input moves by a few roundings only.
+LEAST_BEND = 0.3
+# The median error, in units of the coarse precision's rounding. Below it more digits are right than that precision
+# has, so the loss has another cause.
+LEAST_ERROR_IN_ROUNDINGS = 2.0**-7

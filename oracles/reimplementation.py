@@ -12,6 +12,7 @@ from hypothesis import Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample, Unsatisfiable
 
+from oracles.constants import DRAWS_FOR_ONE_CASE
 from oracles.options import DTYPE_NAMES
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
@@ -21,8 +22,6 @@ from oracles.search import Search, Test, parametrize
 # A layer, loss or optimizer: an instance of whatever class is known or under test.
 Instance: TypeAlias = Any
 
-# Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.
-DRAWS_FOR_ONE_CASE = 200
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FIX = "Fix:    pass adapt=lambda {like}: oracles.manual_layer({subject}(...)), which makes it of a drawn {Like}"

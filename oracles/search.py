@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
+from oracles.constants import POINTS_PER_CASE
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.properties import PROPERTIES, properties_of
@@ -23,9 +24,6 @@ from oracles.self_consistency import on_copies
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
-
-# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
-POINTS_PER_CASE = 4
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]

@@ -13,16 +13,13 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import copied
-from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at
 from oracles.verdict import Evidence, Finding, Verdict
 
 # (name, samples) -> tolerance. Called only where bits differ; with more samples where a few do not explain it.
 Tolerance: TypeAlias = Callable[[str, int], Array]
-
-# The other point of `move_point` is this much smaller, so that it stays in the domain (a probability, a variance).
-OTHER_POINT_SCALE = 0.75
 
 
 def self_tolerance_at(

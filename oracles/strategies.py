@@ -15,26 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from oracles.constants import (
+    LARGE_ENTRY,
+    LEAST_POSITIVE,
+    MAGNITUDES,
+    MAX_EXTENT,
+    MAX_OVERRIDES,
+    NONZERO_SHARE,
+    POSITIONS,
+    SMALL_ENTRY,
+)
 from oracles.rule import Array, Output, Rule, as_tuple
 
-# The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
-MAX_EXTENT = 8
 # The number of special values of every dtype, see `_special_values`.
 SPECIALS = 10
-# At most so many entries of a point are special: more hide one another's effect.
-MAX_OVERRIDES = 4
-# The position of a special entry is drawn below this number, and reduced modulo the sizes of the arrays.
-POSITIONS = 2**16
-# Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
-# ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
-MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "repeated")
-# The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
-LEAST_POSITIVE = 0.1
-# The share of `nonnegative` that is not zero.
-NONZERO_SHARE = 0.7
-# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype.
-LARGE, SMALL = 1e4, 1e-3
 
 
 def widths(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
@@ -237,9 +232,9 @@ def _special_values(dtype: str) -> tuple[float, ...]:
         1.0,
         -1.0,
         np.nan,
-        SMALL,
-        LARGE,
-        -LARGE,
+        SMALL_ENTRY,
+        LARGE_ENTRY,
+        -LARGE_ENTRY,
         float(info.eps),
         2 * float(info.smallest_subnormal),
     )

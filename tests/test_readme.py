@@ -131,10 +131,13 @@ def test_every_decision_is_explained_in_its_order():
 def test_constants_are_those_of_the_code():
     code = {name: value for name, value in vars(constants).items() if name.isupper()}
     table = {}
-    for row in _after("constants", VERDICTS).splitlines()[2:]:
-        names, values = row.split("|")[1:3]
-        numbers = [eval(value.replace("^", "**"), {}) for value in values.split(";")]
-        table |= zip(re.findall(r"`(\w+)`", names), numbers, strict=True)
+    for marker in ("constants", "search-constants", "diagnosis-constants"):
+        for row in _after(marker, VERDICTS).splitlines()[2:]:
+            names, values = row.split("|")[1:3]
+            numbers = [eval(value.replace("^", "**"), {}) for value in values.split(";")]
+            constant_names = re.findall(r"`(\w+)`", names)
+            assert not table.keys() & {*constant_names}
+            table |= zip(constant_names, numbers, strict=True)
     assert table == code
     in_text = re.findall(r"`([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
     assert len(in_text) >= 6

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.adapters.jax_functions import rebuild_from
+from oracles.constants import POLL_SECONDS, START_SECONDS
 from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
 
 Start = Literal["fork", "spawn"]
@@ -30,8 +31,6 @@ Start = Literal["fork", "spawn"]
 PICKLING_ERRORS = (
     pickle.PickleError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-STARTING = 60.0  # seconds that a spawned process may take to import what the subject needs
-POLL = 0.05  # seconds between two looks at whether a spawned process lives
 
 
 class Crashed(RuntimeError):
@@ -258,15 +257,15 @@ def _accepted(listener: Listener, child: subprocess.Popen[bytes]) -> Connection:
     """Wait for the child to connect.
 
     Raises:
-        Crashed: if it ends before that, or takes longer than `STARTING`.
+        Crashed: if it ends before that, or takes longer than `START_SECONDS`.
     """
     connections: list[Connection] = []
     thread = threading.Thread(target=lambda: connections.append(listener.accept()), daemon=True)
     thread.start()
     waited = 0.0
-    while not connections and child.poll() is None and waited < STARTING:
-        thread.join(POLL)
-        waited += POLL
+    while not connections and child.poll() is None and waited < START_SECONDS:
+        thread.join(POLL_SECONDS)
+        waited += POLL_SECONDS
     listener.close()
     if not connections:
         child.kill()

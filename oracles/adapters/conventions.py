@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES
 from oracles.rule import (
     Answer,
     Array,
@@ -39,8 +40,6 @@ Layout: TypeAlias = str | tuple[Callable[[Array], Array], Callable[[Array], Arra
 Fused: TypeAlias = Callable[[Array], Array]
 
 REST = "..."  # any further axes of a layout
-MOST_AXES = 4  # of a layout whose other orders are tried: 4! = 24 evaluations of the subject
-KINK_ROUNDINGS = 4  # unit roundoffs by which a derivative at a kink may differ: delta, slope, product, and one to spare
 
 
 def declared(
@@ -258,7 +257,7 @@ def other_layouts(layout: Layout) -> Iterator[str]:
         return
     reference, subject = (side.strip() for side in layout.split("->"))
     letters = [a for a in subject if a != "1"]
-    if len(letters) > MOST_AXES:
+    if len(letters) > LAYOUT_AXES:
         return
     unchanged = tuple(a for a in reference if a != "1")
     for order in dict.fromkeys([unchanged, *permutations(letters)]):

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from oracles.constants import HINT_LEVELS, REFERENCE_LEVELS
 from oracles.rule import Array, InvalidInput
 
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(-?\d+)\]|\[['\"]?([^\]'\"]+)['\"]?\]")
-MOST_LEVELS = 6  # of attributes, dicts and lists in which other references to an array are searched
-HINT_LEVELS = 3  # the same for a hint in a message, where a deep location helps nobody
 MOST_NAMES = 12  # that a message lists
 
 
@@ -92,7 +91,7 @@ def write(owner: object, location: str, value: object) -> None:
     direct = owner
     for step in path:
         direct = step.of(direct)
-    for holder, step in [(direct, last), *_references(owner, before, set(), MOST_LEVELS)]:
+    for holder, step in [(direct, last), *_references(owner, before, set(), REFERENCE_LEVELS)]:
         try:
             step.set(holder, value)
         except (AttributeError, TypeError) as error:

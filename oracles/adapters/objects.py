@@ -18,6 +18,7 @@ import numpy as np
 from oracles.adapters.functions import named_cotangents
 from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
 from oracles.backends.arrays import ArrayKind, Backend, Device, ForeignArray, backend_for
+from oracles.constants import FAINT_DELTA
 from oracles.rule import (
     Array,
     Convention,
@@ -37,10 +38,6 @@ from oracles.self_consistency import move_point
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
 Location: TypeAlias = str | Function  # see `oracles.adapters.locations`, or a function of the object
-
-# The size of the delta of an earlier step, as a fraction of its output: large enough that a gradient left over from it
-# exceeds the tolerance, and small enough that the rounding of that gradient does not.
-FAINT = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -376,7 +373,7 @@ def second_step(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
     obj = subject.new(primals)
     other = _other_inputs(subject, primals)
     y = subject.call_forward(obj, other)
-    parts = tuple(np.asarray(FAINT * np.asarray(part)).astype(np.asarray(part).dtype) for part in as_tuple(y))
+    parts = tuple(np.asarray(FAINT_DELTA * np.asarray(part)).astype(np.asarray(part).dtype) for part in as_tuple(y))
     first = _copies(subject.pull(obj, parts if isinstance(y, tuple | list) else parts[0], other))
     subject.clear(obj)
     y = subject.call_forward(obj, primals)

@@ -24,15 +24,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from oracles.cli.subjects import Reference, adapt, find_reference, find_target
+from oracles.constants import LEAST_POSITIVE
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
-from oracles.options import FRAMEWORK_NAMES, SearchOptions
+from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
 from oracles.report.disagreement import REPRODUCE, Disagreement, document
 from oracles.rule import Array, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
 from oracles.search import Search, Tally
-from oracles.strategies import LEAST_POSITIVE, Drawn, indices, probabilities, real
+from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Verdict
 
@@ -47,9 +48,6 @@ _SHAPES_HELP = (
 )
 # What `json.dumps` writes as an object.
 Json: TypeAlias = Mapping[str, Any]
-
-# The points of a search where --examples names no number.
-DEFAULT_EXAMPLES = 100
 
 _LEGEND = "  error / tolerance: the worst one, up to 1 is rounding; detects above: the relative error that is refused"
 
@@ -143,7 +141,7 @@ def _search(
     if changes:
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
-    options = SearchOptions(frameworks, args.examples or DEFAULT_EXAMPLES, args.seed)
+    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed)
     tallies = []
     for dtype in args.dtype or ("float64",):
         for property_name in ORACLE_PROPERTIES:

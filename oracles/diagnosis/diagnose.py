@@ -15,10 +15,9 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.adapters.conventions import Declaration
-from oracles.constants import MORE_SAMPLES
+from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD, MORE_SAMPLES
 from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
-from oracles.diagnosis.constants import DECLARATION_DELTAS, FACTOR_SPREAD
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns import deltas, errors, factors, locations, rearrangements
 from oracles.finite_differences import finite_difference

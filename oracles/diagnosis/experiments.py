@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from oracles.diagnosis.constants import EXPERIMENT_SAMPLES, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT, SEED
+from oracles.constants import EXPERIMENT_SAMPLES, EXPERIMENT_SEED, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
 from oracles.rule import (
     Array,
     Cotangents,
@@ -187,7 +187,7 @@ class Symptoms:
     @cached_property
     def shuffled_primals(self) -> Trial | None:
         """The entries of every primal in another order, with a third delta; lone entries become smaller."""
-        rng = np.random.default_rng(SEED + 1)
+        rng = np.random.default_rng(EXPERIMENT_SEED + 1)
         primals = {n: _shuffle(np.asarray(a), rng) for n, a in self.primals.items()}
         return self.evaluate_at(primals, self.draw_delta(1))
 
@@ -205,7 +205,7 @@ class Symptoms:
 
     def draw_delta(self, k: int) -> Output:
         """Draw the k-th random delta in the shape of the refused one; the 0-th starts with the opposite sign."""
-        rng = np.random.default_rng((SEED, k))
+        rng = np.random.default_rng((EXPERIMENT_SEED, k))
         refused = as_tuple(self.delta)
         parts = [np.asarray(rng.standard_normal(np.shape(d))) for d in refused]
         if k == 0:  # an absolute value or a clipping at zero shows only if some sign changes

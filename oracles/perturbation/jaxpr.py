@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from oracles.constants import FREED_ENTRIES
 from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, PRIMITIVES, Equation, Kernel, Value, is_trivial_factor
 from oracles.perturbation.numpy_arrays import Perturb
@@ -33,7 +34,6 @@ Memory: TypeAlias = "list[Any]"
 Body: TypeAlias = Callable[..., Sequence[Array]]
 
 PRIMAL, RESIDUAL, PULLBACK = range(3)  # the stages of a program, in this order
-LARGE = 1 << 14  # entries; the memory of what is larger is freed as soon as no later call reads it
 PERTURB_SLOT = 0  # where the function that perturbs lies in the memory of a run
 
 
@@ -356,7 +356,7 @@ class _Builder:
 
     def _result_slot(self, shape: tuple[int, ...]) -> int:
         slot = self._new_slot()
-        if math.prod(shape) > LARGE:
+        if math.prod(shape) > FREED_ENTRIES:
             self.large.add(slot)
         return slot
 

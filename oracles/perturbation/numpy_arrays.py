@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.constants import SIGN_POOL
 from oracles.rule import (
     Array,
     Cotangents,
@@ -28,8 +29,7 @@ from oracles.rule import (
 # perturb(x, shape=None): x, broadcast to shape, with every entry moved by its own signs.
 Perturb: TypeAlias = Callable[..., Array]
 
-_POOL = 1 << 16
-_SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=_POOL)
+_SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=SIGN_POOL)
 
 
 @lru_cache(maxsize=16)
@@ -54,23 +54,23 @@ def perturber(perturbation: Perturbation) -> Perturb:
             shape, size = x.shape, x.size
         else:
             size = math.prod(shape)
-        if size > _POOL:
+        if size > SIGN_POOL:
             return perturb_large(x, shape)
         state = state * 48271 % 2147483647  # Lehmer's generator
-        start = state % (_POOL - size + 1)
+        start = state % (SIGN_POOL - size + 1)
         x = x * scales[start : start + size].reshape(shape)
         if floors is None:
             return x
         state = state * 48271 % 2147483647
-        start = state % (_POOL - size + 1)
+        start = state % (SIGN_POOL - size + 1)
         return np.asarray(x + floors[start : start + size].reshape(shape))
 
     def perturb_large(x: Array, shape: Sequence[int]) -> Array:
         """Perturb an array larger than the pool, with the pool repeated."""
         nonlocal state
         state = state * 48271 % 2147483647
-        x = x * np.resize(np.roll(scales, state % _POOL), shape)
-        return x if floors is None else x + np.resize(np.roll(floors, state // _POOL % _POOL), shape)
+        x = x * np.resize(np.roll(scales, state % SIGN_POOL), shape)
+        return x if floors is None else x + np.resize(np.roll(floors, state // SIGN_POOL % SIGN_POOL), shape)
 
     return perturb
 

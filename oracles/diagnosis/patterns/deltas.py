@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.diagnosis.constants import DIRECTIONS, MOST_PULLBACKS
+from oracles.constants import MOST_PULLBACKS, OWN_DIRECTIONS
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees
 from oracles.finite_differences import directional_derivative
 from oracles.rule import Array, Output, as_tuple, is_differentiable, with_dtype
@@ -54,7 +54,7 @@ def backward_of_own_forward(symptoms: Symptoms) -> str | None:
     """Detect a cotangent that is the derivative of the subject's own, wrong output."""
     if symptoms.primal_agrees or symptoms.is_output or not symptoms.has_expected_shape:
         return None
-    if not all(_is_own_derivative(symptoms, seed) for seed in range(DIRECTIONS)):
+    if not all(_is_own_derivative(symptoms, seed) for seed in range(OWN_DIRECTIONS)):
         return None
     return "it is the derivative of the subject's own output, and that output is wrong: look at the forward pass"
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.diagnosis.constants import LEAST_BEND, LEAST_ERROR_IN_ROUNDINGS, MOST_AXES, STEP_IN_ROUNDINGS
+from oracles.constants import LEAST_BEND, LEAST_ERROR_IN_ROUNDINGS, REARRANGED_AXES, STEP_IN_ROUNDINGS
 from oracles.diagnosis.experiments import Axes, Symptoms, Trial, agrees, axes_text, axis_subsets, least_squares_factor
 from oracles.rule import Array, as_tuple, is_differentiable
 from oracles.tolerance import unit_roundoff
@@ -67,7 +67,7 @@ def _summands(trial: Trial) -> dict[str, Array]:
 def term_along_axis(symptoms: Symptoms) -> str | None:
     """Detect an error with one coefficient for each slice along an axis: a term summed over that axis is wrong."""
     shape = symptoms.expected.shape
-    if len(shape) > MOST_AXES or symptoms.is_output or not symptoms.has_expected_shape:
+    if len(shape) > REARRANGED_AXES or symptoms.is_output or not symptoms.has_expected_shape:
         return None
     known = [n for n, a in symptoms.refusal.known_arrays.items() if a.shape == shape]
     # The most axes first: an error that is the same along two axes is so along each of them.

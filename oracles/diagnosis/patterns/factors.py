@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.diagnosis.constants import MOST_AXES, PRODUCT_ROUNDINGS, SHOWN_FACTORS, SHOWN_MEANINGS, SHOWN_NAMES
+from oracles.constants import PRODUCT_ROUNDINGS, REARRANGED_AXES
 from oracles.diagnosis.experiments import (
     Axes,
     Symptoms,
@@ -23,6 +23,11 @@ from oracles.diagnosis.experiments import (
 )
 from oracles.diagnosis.patterns.rearrangements import is_rearranged
 from oracles.rule import Array
+
+# How many a sentence names: a report line must stay readable.
+SHOWN_FACTORS = 4
+SHOWN_MEANINGS = 2  # of one factor
+SHOWN_NAMES = 3  # of the axes that have an extent
 
 
 def constant_factor(symptoms: Symptoms) -> str | None:
@@ -177,7 +182,7 @@ REDUCTIONS: tuple[tuple[str, Reduction], ...] = (("sum", np.sum), ("mean", np.me
 def not_reduced(symptoms: Symptoms) -> str | None:
     """Detect an axis that a sum should have removed."""
     actual, expected = symptoms.actual, symptoms.expected
-    if actual is None or actual.size <= expected.size or actual.ndim > MOST_AXES or not expected.size:
+    if actual is None or actual.size <= expected.size or actual.ndim > REARRANGED_AXES or not expected.size:
         return None
     for axes in axis_subsets(actual.ndim):
         for word, reduction in REDUCTIONS:
@@ -200,7 +205,7 @@ def _agrees_reduced(trial: Trial, reduction: Reduction, axes: Axes) -> bool:
 def reduced_too_far(symptoms: Symptoms) -> str | None:
     """Detect a sum or mean over an axis that should have stayed."""
     shape = symptoms.expected.shape
-    if len(shape) > MOST_AXES:
+    if len(shape) > REARRANGED_AXES:
         return None
     for axes in axis_subsets(len(shape)):
         if all(shape[a] == 1 for a in axes):

@@ -12,11 +12,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.diagnosis.constants import (
-    LARGE,
+from oracles.constants import (
+    LARGE_VALUE,
     LEAST_MAGNITUDE,
     PRODUCT_ROUNDINGS,
-    SHOWN_INDICES,
     UNTYING_FACTORS,
     VALUE_FOR_ZEROS,
     VALUES_FOR_TIED_ZEROS,
@@ -24,6 +23,9 @@ from oracles.diagnosis.constants import (
 )
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees, spread_over
 from oracles.rule import Array, is_differentiable
+
+# How many a sentence names: a report line must stay readable.
+SHOWN_INDICES = 8
 
 Mask: TypeAlias = Callable[[Trial], Array]
 
@@ -208,7 +210,7 @@ def _large_values(symptoms: Symptoms, name: str) -> Iterator[SpecialValues]:
         sizes = spread_over(size(symptoms.primals[name]), symptoms.expected.shape)
         least_wrong = np.min(sizes[wrong], initial=np.inf)
         largest_right = np.max(sizes[~wrong & informative], initial=0.0)
-        if least_wrong > max(largest_right, LARGE):
+        if least_wrong > max(largest_right, LARGE_VALUE):
             where = f"where {words.format(name)} is large, from {least_wrong:.4g} on"
             where += f" (right up to {largest_right:.4g})" if largest_right else ""
             mask = partial(_mask_of, name, partial(_is_at_least, size, least_wrong))
@@ -251,7 +253,7 @@ def _unrepeat(index: Array) -> Array:
 
 
 def _scale_down(array: Array) -> Array:
-    return np.asarray(array / max(float(np.max(np.abs(array), initial=0.0)), LARGE))
+    return np.asarray(array / max(float(np.max(np.abs(array), initial=0.0)), LARGE_VALUE))
 
 
 def zero_in_some(symptoms: Symptoms) -> str | None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.diagnosis.constants import MOST_AXES, MOST_SLICES
+from oracles.constants import MOST_SLICES, REARRANGED_AXES
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, axes_text, axis_subsets
 from oracles.rule import Array
 
@@ -41,7 +41,7 @@ def rearrangement_pattern(kind: str) -> Callable[[Symptoms], str | None]:
 def _rearrangements(symptoms: Symptoms) -> Iterator[tuple[str, str, Rearrangement]]:
     """Yield every rearrangement that is tried: the pattern, its sentence, and the function."""
     shape, ndim = symptoms.expected.shape, symptoms.expected.ndim
-    if ndim <= MOST_AXES:
+    if ndim <= REARRANGED_AXES:
         for order in list(permutations(range(ndim)))[1:]:
             sentence = f"it is the oracle's value transposed: its axes in the order {order}"
             yield "transposed", sentence, partial(np.transpose, axes=order)
