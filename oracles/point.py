@@ -16,6 +16,7 @@ from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
 from oracles.tolerance import precision_name, precision_of
+from oracles.user_code import Raised, attempt
 from oracles.verdict import Result, Setting
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ def check(
     guarded = on_copies(subject)
     oracles = _uniquely_named(against) or (finite_difference(guarded),)
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
-    deltas = _attempt(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, reraise=(InvalidInput,))
+    deltas = _try_subject(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, (InvalidInput,))
     if isinstance(deltas, Result):
         return require(deltas)
     results = [
@@ -78,7 +79,7 @@ def check(
     ]
     if not any(f.quantity == CALL for result in results for f in result.findings):
         setting = Setting(subject, oracles, arrays, deltas[0], working)
-        results.append(_attempt(lambda: _self_consistency(setting), "a second call", setting))
+        results.append(_try_subject(lambda: _self_consistency(setting), "a second call", setting))
     return require(_merge(results))
 
 
@@ -106,16 +107,15 @@ def _uniquely_named(oracles: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(renamed)
 
 
-def _attempt(
+def _try_subject(
     call: Callable[[], T], what: str, setting: Setting, reraise: tuple[type[Exception], ...] = ()
 ) -> T | Result:
     """Return the result of a call of the subject, or the `Result` that refuses the subject for raising."""
-    try:
-        return call()
-    except reraise:
-        raise
-    except Exception as error:  # a subject may raise anything: that is a finding, not a failure of the judge
-        return Result(setting.subject.name, "check", (refuse_exception(what, error),), setting=setting, cause=error)
+    result = attempt(call, reraise=reraise)
+    if isinstance(result, Raised):
+        finding, cause = refuse_exception(what, result.error), result.error
+        return Result(setting.subject.name, "check", (finding,), setting=setting, cause=cause)
+    return result
 
 
 def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Output]:

@@ -298,7 +298,8 @@ def _discover() -> tuple[str, ...]:
     for point in announced_modules():
         before = set(_ENTRIES)
         try:
-            point.load()  # someone else's module, which can raise anything while it is imported
+            point.load()
+        # Another package's module may raise anything while it is imported, also exit; the other layers stay usable.
         except (Exception, SystemExit) as error:
             who = f" of {point.dist.name}" if point.dist else ""
             complaints.append(f"entry point {point.name} = {point.value}{who}: {type(error).__name__}: {error}")

@@ -18,6 +18,7 @@ from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, Output, Pullback, Rule
 from oracles.search import Search, Test, parametrize
+from oracles.user_code import Raised, attempt
 
 # A layer, loss or optimizer: an instance of whatever class is known or under test.
 Instance: TypeAlias = Any
@@ -254,9 +255,9 @@ def _build(
             positional.append(named.pop(name))
         elif name in named and parameter.kind is parameter.VAR_POSITIONAL:
             positional += named.pop(name)
-    try:
-        built = subject(*positional, **named)
-    except Exception as error:  # a constructor of the user's may raise anything; the fix is the same
+    built = attempt(lambda: subject(*positional, **named))
+    if isinstance(built, Raised):
+        error = built.error
         arguments = ", ".join(f"{n}={v!r}" for n, v in configuration.items())
         raise TypeError(
             f"conformance_of: {label}({arguments}) raised {type(error).__name__}: {error}\n{fix}"

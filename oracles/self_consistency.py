@@ -16,6 +16,7 @@ from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at
+from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Verdict
 
 # (name, samples) -> tolerance. Called only where bits differ; with more samples where a few do not explain it.
@@ -130,9 +131,9 @@ def check_call_pattern(
     pattern: str, evaluate: Evaluate, primals: Primals, delta: Output, expected: Cotangents, tolerance: Tolerance
 ) -> list[Finding]:
     """Check that another way to call the subject gives the expected values, within rounding."""
-    actual = _try_values(evaluate, primals, delta)
-    if isinstance(actual, Exception):
-        return [exact_finding("cotangents", False, f"{pattern}: {type(actual).__name__}: {actual}")]
+    actual = attempt(lambda: values_of(evaluate, primals, delta))
+    if isinstance(actual, Raised):
+        return [exact_finding("cotangents", False, f"{pattern}: {type(actual.error).__name__}: {actual.error}")]
     return [
         compare_values(n, actual[n], expected[n], tolerance, f"{pattern} gives another answer")
         if n in actual
@@ -154,15 +155,8 @@ def move_point(primals: Primals) -> dict[str, Array]:
 def _other_point(subject: Rule, primals: Primals, delta: Output) -> Primals:
     """Return another point at which the subject can be evaluated, or the same one if it raises there."""
     other = move_point(primals)
-    return primals if isinstance(_try_values(subject.evaluate, other, delta), Exception) else other
-
-
-def _try_values(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents | Exception:
-    """Return the values of an evaluation, or what it raised."""
-    try:
-        return values_of(evaluate, primals, delta)
-    except Exception as error:  # a subject may raise anything, and the caller reports it
-        return error
+    outside_domain = isinstance(attempt(lambda: values_of(subject.evaluate, other, delta)), Raised)
+    return primals if outside_domain else other
 
 
 def compare_values(name: str, actual: object, expected: object, tolerance: Tolerance, reason: str) -> Finding:

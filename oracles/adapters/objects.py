@@ -35,6 +35,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
+from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
 Location: TypeAlias = str | Function  # see `oracles.adapters.locations`, or a function of the object
@@ -359,9 +360,8 @@ def backward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback
 
     def pullback(delta: Delta) -> Cotangents:
         first = _copies(subject.pull(obj, delta, primals))
-        try:
-            second = subject.pull(obj, delta, primals)
-        except Exception:  # the user's object may refuse a second backward by any error
+        second = attempt(lambda: subject.pull(obj, delta, primals))
+        if isinstance(second, Raised):
             return first
         return _without_accumulation(subject, first, second, first)
 
@@ -391,11 +391,8 @@ def _other_inputs(subject: Subject, primals: Primals) -> dict[str, Array]:
     """Return other inputs with the same parameters; the same inputs if the subject cannot be run at others."""
     inputs = move_point({n: a for n, a in primals.items() if n not in subject.params})
     other = {n: inputs.get(n, a) for n, a in primals.items()}
-    try:
-        subject.run(other)
-    except Exception:  # the user's code may raise anything outside its domain
-        return dict(primals)
-    return other
+    outside_domain = isinstance(attempt(lambda: subject.run(other)), Raised)
+    return dict(primals) if outside_domain else other
 
 
 def _without_accumulation(subject: Subject, first: Cotangents, second: Cotangents, expected: Cotangents) -> Cotangents:

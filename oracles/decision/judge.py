@@ -28,6 +28,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
+from oracles.user_code import Raised, attempt
 from oracles.verdict import Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
@@ -171,19 +172,18 @@ def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, 
 
 def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kwargs) -> T:
     """Call an oracle; an exception of its reference says nothing about the subject."""
-    try:
-        return function(*args, **primals)
-    except (InvalidInput, NotPerturbable):
-        raise
-    except Exception as error:  # a reference is anybody's code
-        require_installed(error)
-        if oracle.reference is None:
-            raise  # it evaluates the subject's own primal
-        point = ", ".join(f"{n} {np.asarray(a).dtype}{list(np.asarray(a).shape)}" for n, a in primals.items())
-        raise ReferenceFailed(
-            f"{oracle.name}: the reference raised {type(error).__name__}: {error}\n"
-            f"Nothing is known of the subject{' at ' + point if point else ''}. The judge asks references in float64."
-        ) from error
+    result = attempt(lambda: function(*args, **primals), reraise=(InvalidInput, NotPerturbable))
+    if not isinstance(result, Raised):
+        return result
+    error = result.error
+    require_installed(error)
+    if oracle.reference is None:
+        raise error  # it evaluates the subject's own primal
+    point = ", ".join(f"{n} {np.asarray(a).dtype}{list(np.asarray(a).shape)}" for n, a in primals.items())
+    raise ReferenceFailed(
+        f"{oracle.name}: the reference raised {type(error).__name__}: {error}\n"
+        f"Nothing is known of the subject{' at ' + point if point else ''}. The judge asks references in float64."
+    ) from error
 
 
 def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Primals) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from oracles.decision.comparison import Comparison, enclosure_at, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
 from oracles.tolerance import named_outputs, precision_of, unit_roundoff
+from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
 COARSER = ("float32", "bfloat16", "float16")
@@ -157,11 +158,12 @@ def _in_balls(setting: Setting, name: str) -> Array | None:
 def _in_dtype(setting: Setting, name: str, dtype: str | None) -> Array | None:
     """Return the subject's own output or cotangent in a dtype; ``None`` where it does not compute in it."""
     primals = with_dtype(dict(setting.primals), dtype) if dtype else setting.primals
-    try:
+
+    def evaluate() -> Array:
         with np.errstate(all="ignore"):
             y, pullback = setting.subject(**primals)
             delta = with_dtype(setting.delta, dtype) if dtype else setting.delta
-            value = np.asarray(named_outputs(as_tuple(y), dict(pullback(delta)))[name])
-    except Exception:  # the subject is anybody's code: in a dtype that it was not written for, it may raise anything
-        return None
-    return None if dtype and value.dtype != np.dtype(dtype) else value
+            return np.asarray(named_outputs(as_tuple(y), dict(pullback(delta)))[name])
+
+    value = attempt(evaluate)
+    return None if isinstance(value, Raised) or (dtype and value.dtype != np.dtype(dtype)) else value

@@ -28,6 +28,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.tolerance import named_outputs, tolerance_at
+from oracles.user_code import Raised, attempt
 
 T = TypeVar("T")
 
@@ -109,10 +110,8 @@ Relation: TypeAlias = Callable[[Trial], bool]
 
 def result_or_none(evaluate: Callable[[], T]) -> T | None:
     """Return the result of an evaluation, or ``None`` if it raises."""
-    try:
-        return evaluate()
-    except Exception:  # Subjects and oracles run here where nobody tried them, and raise anything; that shows nothing.
-        return None
+    result = attempt(evaluate)
+    return None if isinstance(result, Raised) else result
 
 
 def evaluate(rule: Rule, primals: Primals, delta: Output) -> dict[str, Any]:

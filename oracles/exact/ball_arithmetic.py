@@ -27,6 +27,7 @@ import numpy.typing as npt
 from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPUTS, MOST_BRANCHES, NARROW_BITS
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import PRECISIONS, named_outputs, precision_name
+from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
     from oracles.exact.balls import Ball, RoundedTape, Tape
@@ -162,12 +163,10 @@ def run_on_balls(run: Callable[[type[Array]], T], *, final: type[Exception]) -> 
     """
     errors: list[Exception] = []
     for kind in (Balls, np.ndarray):
-        try:
-            return run(kind)
-        except final:
-            raise
-        except Exception as error:  # anybody's code, on numbers that it was not written for, may raise anything
-            errors.append(error)
+        result = attempt(partial(run, kind), reraise=(final,))
+        if not isinstance(result, Raised):
+            return result
+        errors.append(result.error)
     raise ExceptionGroup("the code runs neither on Balls nor on plain object arrays", errors)
 
 

@@ -25,6 +25,7 @@ from oracles.rule import (
     as_tuple,
     is_differentiable,
 )
+from oracles.user_code import Raised, attempt
 
 # perturb(x, shape=None): x, broadcast to shape, with every entry moved by its own signs.
 Perturb: TypeAlias = Callable[..., Array]
@@ -178,16 +179,20 @@ def perturb_own_code(rule: Rule) -> Rule:
 def _evaluate_perturbed(
     rule: Rule, primals: Primals, delta: Delta, perturbation: Perturbation
 ) -> tuple[tuple[Array, ...], Cotangents]:
-    try:
+    def evaluate() -> tuple[tuple[Array, ...], Cotangents]:
         with np.errstate(all="ignore"):
-            if perturbation.forward:
-                primals = {n: perturbed_array(a, perturbation) for n, a in primals.items()}
-            y, pullback = rule(**primals)
+            arrays = (
+                {n: perturbed_array(a, perturbation) for n, a in primals.items()} if perturbation.forward else primals
+            )
+            y, pullback = rule(**arrays)
             seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
             cotangents = dict(pullback(seeds if isinstance(delta, tuple) else seeds[0]))
         return tuple(_value(part) for part in as_tuple(y)), {n: _value(g) for n, g in cotangents.items()}
-    except Exception as error:  # the user's code may raise anything on a subclass of np.ndarray
-        raise NotPerturbable(f"{rule.name} does not run on perturbed arrays: {error}") from error
+
+    results = attempt(evaluate)
+    if isinstance(results, Raised):  # it may refuse a subclass of np.ndarray
+        raise NotPerturbable(f"{rule.name} does not run on perturbed arrays: {results.error}") from results.error
+    return results
 
 
 def _value(array: Value) -> Array:

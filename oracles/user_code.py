@@ -1,0 +1,34 @@
+"""Call the user's code, which may raise anything, and go on with the exception as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The exception that a call raised."""
+
+    error: Exception
+
+
+def attempt(call: Callable[[], T], *, reraise: tuple[type[Exception], ...] = ()) -> T | Raised:
+    """Return the result of a call of the user's code, or what it raised.
+
+    Args:
+        call: the call.
+        reraise: the exceptions that are raised nevertheless: those of the judge itself.
+    """
+    try:
+        return call()
+    except reraise:
+        raise
+    # A subject, a reference or a constructor is anybody's code, often run at points, in dtypes or on types of arrays
+    # for which nobody tried it, so no narrower class of exceptions is known. That it raises is a result of the judge
+    # and not its failure. KeyboardInterrupt and SystemExit are no `Exception`s, and end the run.
+    except Exception as error:
+        return Raised(error)
