@@ -7,7 +7,7 @@ running statistics and the generator of dropout are values that go in and come o
 
 After each epoch a mini-batch of real images goes through the network in training, and PyTorch and JAX judge its loss,
 the next running statistics, and the gradient of all that by every parameter, every pixel and every running statistic.
-What is printed is the worst disagreement in units of what rounding allows at that very point: up to 1 is rounding.
+What is printed is the worst disagreement in units of the tolerance at that very point: up to 1 is rounding.
 
 Exit status: 0 if both agreed and the held-out accuracy reached 97 %, 1 if not, 2 for wrong usage, 130 if interrupted.
 """

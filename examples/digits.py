@@ -4,7 +4,7 @@
 
 After each epoch a mini-batch of real images goes through the network, and all its derivatives are judged by
 PyTorch, JAX and finite differences: every ∂L/∂W, every ∂L/∂b and every δ^l by (15). Every δ^l by (16) is
-judged by PyTorch and JAX. What is printed is the worst disagreement in units of what rounding allows at that
+judged by PyTorch and JAX. What is printed is the worst disagreement in units of the tolerance at that
 very point: up to 1 is rounding.
 
 Exit status: 0 if every oracle agreed and the held-out accuracy reached 95 %, 1 if not, 2 for wrong usage, 130

@@ -79,7 +79,7 @@ class Record:
         for name in self.oracles:
             axes[2].plot(epochs, [worst[name] for worst in self.disagreements], marker=".", label=name)
         axes[2].axhline(1, color="grey", linestyle=":")
-        axes[2].set(title="worst error / what rounding allows", xlabel="epoch", yscale="log")
+        axes[2].set(title="worst error / tolerance", xlabel="epoch", yscale="log")
         axes[2].legend()
         if more is not None:
             more(axes[3])

@@ -39,7 +39,7 @@ Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]
 ALONG = "⟨cotangents, v⟩"
 # The smallest subnormal number of float64: what underflows in one product is at most this.
 UNDERFLOW = 2.0**-1074
-# The memory layouts, besides the contiguous one, in which `layout_blind` evaluates.
+# The memory layouts, besides the contiguous one, in which `layout_independent` evaluates.
 OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only")
 
 
@@ -153,7 +153,7 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
     return Result(case.subject.name, "pullback_is_linear", tuple(findings))
 
 
-def layout_blind(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """Fortran order, strides, stride 0 and read-only memory, of primals and of delta, give the same values."""
     plain = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in point.primals.items()}
     delta = _map(lambda d: np.ascontiguousarray(d).reshape(d.shape), point.delta)
@@ -165,7 +165,7 @@ def layout_blind(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | 
         actual = values_of(case.subject, {n: laid_out(a, layout) for n, a in plain.items()}, laid_delta)
         reason = f"{layout} memory against contiguous"
         findings += [compare_values(n, actual[n], expected[n], tolerance, reason) for n in expected]
-    return Result(case.subject.name, "layout_blind", tuple(findings))
+    return Result(case.subject.name, "layout_independent", tuple(findings))
 
 
 def nothing_mutated_or_aliased(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -215,7 +215,7 @@ PROPERTIES: Mapping[str, Property] = {
         adjoint_of_own_primal,
         shapes_and_dtypes_exact,
         pullback_is_linear,
-        layout_blind,
+        layout_independent,
         nothing_mutated_or_aliased,
         same_every_time,
         batch_is_a_sum,
@@ -227,7 +227,7 @@ ORACLE_PROPERTIES = ("primal_agrees", "cotangents_agree")
 FORWARD_PROPERTIES = (
     "primal_agrees",
     "shapes_and_dtypes_exact",
-    "layout_blind",
+    "layout_independent",
     "nothing_mutated_or_aliased",
     "same_every_time",
 )

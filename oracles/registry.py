@@ -78,18 +78,18 @@ class Case:
         """Return the oracles of these names that this case has a reference for."""
         options = tuple(sorted(self.options.items()))
         references = {"torch": self.torch, "jax": self.jax}
-        return [_lifted(n, f, options) for n in FRAMEWORKS if n in names and (f := references[n]) is not None]
+        return [_oracle_of(n, f, options) for n in FRAMEWORKS if n in names and (f := references[n]) is not None]
 
 
 @lru_cache(maxsize=1024)
-def _lifted(framework: str, f: Callable[..., Any], options: tuple[tuple[str, Hashable], ...]) -> Rule:
-    """Lift a reference once for each configuration."""
+def _oracle_of(framework: str, f: Callable[..., Any], options: tuple[tuple[str, Hashable], ...]) -> Rule:
+    """Make an oracle of a reference, once for each configuration."""
     return _family(framework, f)(dict(options))
 
 
 @lru_cache(maxsize=1024)
 def _family(framework: str, f: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Rule]:
-    """Lift a reference for all configurations: JAX's oracle keeps what it has traced."""
+    """Return the function of options that makes oracles of a reference; those of JAX share their traces."""
     return _FAMILIES[framework](f)
 
 

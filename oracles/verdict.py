@@ -146,7 +146,7 @@ class Result:
         lines = [f"{self.subject}: {self.verdict}  [{self.property_name}]", f"  judged: {accepted or 'nothing'}"]
         if self.detects_above:
             lines.append(
-                f"  error {self.ratio:.2g} of what rounding allows; an error of {self.detects_above:.0e} is refused"
+                f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused"
             )
         unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
         lines += dict.fromkeys(f"  {f.quantity}: {f.evidence.reason}" for f in unstable)  # without repetitions

@@ -243,6 +243,6 @@ CLIPPED_REFERENCE = Reference(clipped_torch, clipped_jax, options=clipped_option
 
 @oracle_for(Clipped, reference=CLIPPED_REFERENCE, pullback=False)
 def clipped(draw: st.DrawFn) -> Case:
-    """Runs of plain descent, all, some or none of whose gradients are longer than allowed."""
+    """Runs of plain descent, all, some or none of whose gradients are longer than the bound."""
     optimizer = Clipped(SGD(0.1), draw(st.sampled_from((1.0, 3.0, 1e-6, 1e9))))
     return run_of(draw, optimizer, CLIPPED_REFERENCE)

@@ -99,7 +99,7 @@ def bias_gradient_is_a_view_of_delta(layer):
     return but(layer, b=lambda z, W, d: d[:1] if len(d) == 1 else d.sum(0, keepdims=True))
 
 
-@linear("", dense(), refused_by="layout_blind")
+@linear("", dense(), refused_by="layout_independent")
 def delta_read_in_memory_order(layer):
     return but(layer, z=lambda z, W, d: d.ravel(order="K").reshape(d.shape) @ W.T)
 

@@ -56,7 +56,7 @@ def judged(searches, name="cotangents_agree-float64", options=FEW):
 def test_one_search_for_each_property_and_dtype():
     searches = decorated(Mine, like=manual_bp.Linear)
     assert list(searches) == [f"{name}-{dtype}" for name in PROPERTIES for dtype in ("float64", "float32")]
-    assert repr(searches["layout_blind-float32"]) == "<layout_blind in float32 on Mine>"
+    assert repr(searches["layout_independent-float32"]) == "<layout_independent in float32 on Mine>"
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -33,7 +33,7 @@ def added_array(symptoms: Symptoms) -> str | None:
     if not symptoms.has_expected_shape:
         return None
     for name, array in _summands(symptoms.refusal).items():
-        # An array of one magnitude cannot be told from a constant, except for delta, which each trial draws anew.
+        # An array of one magnitude looks like a constant, except for delta, which each trial draws anew.
         if np.unique(np.abs(array)).size < 2 and not name.startswith("delta"):
             continue
         c, uncertainty = least_squares_factor(symptoms.refusal.error, array, symptoms.tolerance)
