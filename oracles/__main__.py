@@ -38,7 +38,7 @@ lambdas. Names are those of that file, and oracles:
 
 REF states the primal only, in the framework's own idiom; the framework derives the rest. It is a name in TARGET's file
 (torch:reference), somewhere else (torch:refs.py:silu), or the framework's own function (jax:jax.nn.silu). Without
---against, finite differences of the forward judge the backward, and ball arithmetic where it can.
+--against, finite differences of the forward judge the backward, and ball arithmetic too if it can.
 
 The primals, from the first of these that is given:
   --primals FILE.npz            what np.savez("FILE.npz", z=z, W=W) has written
@@ -181,6 +181,7 @@ def _add_cases(command: argparse.ArgumentParser, verb: str) -> None:
     )
 
 
+# Before any import of NumPy, torch or JAX: they read the number of threads when they are loaded.
 pin_threads()
 
 

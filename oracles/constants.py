@@ -1,4 +1,4 @@
-"""Every number of the judge that somebody chose, with the reason for its value.
+"""Every chosen number of the judge, with the reason for its value.
 
 Facts are not listed here: the unit roundoff of a dtype (`oracles.tolerance.PRECISIONS`), the factor 2 of a difference
 between two values that may each be off by a tolerance. Nor is data, such as the memory layouts that are drawn or the
@@ -23,14 +23,14 @@ MORE_SAMPLES = 16 + BACKWARD_SAMPLES
 # Before a right formula is refused for its digits or its choice at a kink. Those beyond `MORE_SAMPLES` perturb the
 # backward alone, as the last of those do: one more of these exceeds the largest of 80 in 1 of 81.
 LAST_SAMPLES = 96
-# Where the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
+# If the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
 # `MORE_SAMPLES` bound it badly: `LAST_SAMPLES` are drawn.
 RESAMPLED_SHARE = 1 / 16
 # A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
 JUMP_SHRINKAGE = 2.0**-10
 JUMP_SHARE = 1 / 8
 
-# --- What is judged, and by what (oracles/decision/judge.py) ---
+# --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 
 # One cotangent may hide an error by a coincidence of signs; three rarely do.
 DRAWN_COTANGENTS = 3
@@ -51,7 +51,7 @@ AS_MANY_DIGITS = 1 / 4
 SPREAD_SHARE = 0.5
 # Three errors or more have a size that is typical; one or two may be a bug in an entry.
 SPREAD_ENTRIES = 3
-# Typical errors of float32 are a few bits below its u; what is smaller by 2^7 is not computed in float32.
+# Typical errors of float32 are a few bits below its u; an error smaller by 2^7 was not made in float32.
 COARSE_ERROR = 2.0**-7
 # Relative errors that differ by less than this share of the largest are one factor: a formula's error, not rounding's.
 ONE_FACTOR_SPREAD = 0.25
@@ -64,7 +64,7 @@ PRECISION_SHRINKAGE = 2.0**-23
 KINK_STEP = 2.0**-44
 # Of two sides of a kink, 32 random steps miss one in 2^31 runs; a tie of several entries needs several directions.
 KINK_SAMPLES = 32
-# What is smooth changes this many times as much over steps this many times as long; a jump stays as large. The share
+# A smooth gradient changes this many times as much over steps this many times as long; a jump stays as large. The share
 # of the far change that a near one must exceed lies between 1/64 and 1.
 KINK_FAR = 64
 KINK_JUMP_SHARE = 1 / 8
@@ -112,7 +112,7 @@ DIFFERENCE_NEARER = (1.0, 2.0**-8, 2.0**-16)
 # The spread between neighbours in the tableau, times this, is the radius: an estimate, so it is generous.
 DIFFERENCE_SAFETY = 10.0
 
-# --- What a subject keeps with itself (oracles/self_consistency.py) ---
+# --- Self-consistency (oracles/self_consistency.py) ---
 
 # The other point has the entries reversed and times this, so that it stays in the domain (a probability, a variance).
 OTHER_POINT_SCALE = 0.75
@@ -126,7 +126,7 @@ POINTS_PER_CASE = 4
 # Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.
 DRAWS_FOR_ONE_CASE = 200
 
-# --- What is drawn (oracles/strategies.py) ---
+# --- Drawn points (oracles/strategies.py) ---
 
 # The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
 MAX_EXTENT = 8
@@ -156,8 +156,8 @@ LAYOUT_AXES = 4
 # exceeds the tolerance, and small enough that the rounding of that gradient does not.
 FAINT_DELTA = 2.0**-12
 # Levels of attributes, dicts and lists of an object in which other references to an array are searched: deeper ones
-# are rare, and the number of objects grows with every level. A hint in a message names fewer: a deep location helps
-# nobody.
+# are rare, and the number of objects grows with every level. A hint in a message names fewer: a deep location
+# does not help.
 REFERENCE_LEVELS = 6
 HINT_LEVELS = 3
 # Seconds that a spawned process may take to import what the subject needs: torch and JAX on a busy machine take 20.

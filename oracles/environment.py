@@ -47,11 +47,13 @@ _PACKAGE = str(Path(__file__).parent)
 def write_atomically(path: str | Path, text: str) -> None:
     """Write a text file so that no reader, and no crash, ever sees half of it."""
     path = Path(path)
+    # In the folder of the file itself: os.replace is atomic within one file system only.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            # Without this, a crash of the machine after the rename may leave an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

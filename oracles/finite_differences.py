@@ -26,7 +26,7 @@ from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_t
 
 # The unit roundoff, smallest normal and smallest positive number of float64, in which differences are computed.
 ROUNDOFF, SMALLEST_NORMAL, SMALLEST = 2.0**-53, 2.0**-1022, 2.0**-1074
-# What a primal raises where its domain ends.
+# A primal raises these where its domain ends.
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
@@ -104,8 +104,8 @@ class _Line:
 
     def outputs(self, t: float) -> tuple[list[Array], float]:
         """Return f(primals + t·direction), and the size of the terms of ⟨delta, f⟩ there."""
-        moved = {n: a if n not in self.direction else a + t * self.direction[n] for n, a in self.primals.items()}
-        parts = [np.asarray(part, np.float64) for part in as_tuple(self.rule(**moved)[0])]
+        point = {n: a if n not in self.direction else a + t * self.direction[n] for n, a in self.primals.items()}
+        parts = [np.asarray(part, np.float64) for part in as_tuple(self.rule(**point)[0])]
         return parts, sum(float(np.sum(np.abs(w * p))) for w, p in zip(self.weights, parts, strict=True))
 
     def slopes(self, t: float) -> tuple[float, float, float]:
@@ -130,7 +130,7 @@ def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step:
     contradicted = any(not abs(s - slope) <= radius + DIFFERENCE_SAFETY * g + 2 * r for s, g, r in probes)
     if gap > gap_radius or contradicted:
         return float(slope), np.inf
-    # What the first probe's rounding hides, no step of the ladder may have seen.
+    # What the first probe's rounding hides, the steps of the ladder may have missed.
     return float(slope), float(radius + probes[0][2])
 
 

@@ -16,7 +16,7 @@ PROFILES: Mapping[str, int] = {"quick": 20, "default": 100, "thorough": 2000}
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search on a command line; ``None`` where one is not given.
+    """The options of a search on a command line; ``None`` if one is not given.
 
     An option overrides the argument of a decorator, and that overrides the profile. Without any of them the loaded
     Hypothesis profile decides the number of points.

@@ -44,7 +44,7 @@ def check(
         primals: its inputs by name: NumPy arrays, torch tensors or JAX arrays. Cotangents of floating ones are judged;
             integers and booleans have none.
         against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball arithmetic
-            too where python-flint is installed and the primal is written in NumPy.
+            too if python-flint is installed and the primal is written in NumPy.
         delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``.
         precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
@@ -62,6 +62,7 @@ def check(
             what was given.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
+    # Copies, since the subject may write into its arguments, and the caller's arrays must stay.
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     working = precision_name(precision) if precision is not None else precision_of(arrays)
     if isolate:
@@ -77,6 +78,7 @@ def check(
     results = [
         judge(guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check") for d in deltas
     ]
+    # A subject that raised would raise again, and be refused twice for one defect.
     if not any(f.quantity == CALL for result in results for f in result.findings):
         setting = Setting(subject, oracles, arrays, deltas[0], working)
         results.append(_try_subject(lambda: _self_consistency(setting), "a second call", setting))

@@ -1,6 +1,6 @@
 """The properties that a search tests: what a subject must keep, against oracles and against itself.
 
-    property(case, point, oracles) -> Result, or None where it does not apply to the case
+    property(case, point, oracles) -> Result, or None if it does not apply to the case
 
 Each property looks at one case at one point and knows nothing of the layer behind it. `primal_agrees` and
 `cotangents_agree` compare the subject with the oracles; `adjoint_of_own_primal` compares its pullback with finite
@@ -72,6 +72,7 @@ def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Resul
 
 def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """⟨Jᵀ delta, v⟩ = ⟨delta, J v⟩ along random v, with J v from finite differences of the subject's own primal."""
+    # In float64, whatever dtype is searched: finite differences need its digits.
     wide = with_dtype(dict(point.primals), np.float64)
     delta = with_dtype(point.delta, np.float64)
     cotangents = case.subject(**wide)[1](delta)
@@ -81,6 +82,7 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
         slope, radius = directional_derivative(case.subject, wide, delta, v)
         terms = [float(t) for n, g in cotangents.items() for t in np.ravel(g * v[n])]
         for samples in (FIRST_SAMPLES, MORE_SAMPLES):
+            # Entries that v does not move are left out: their tolerance may be infinite.
             tolerances = estimator.estimate(samples)
             bound = radius + sum(float(np.sum(tolerances[n][d != 0] * np.abs(d[d != 0]))) for n, d in v.items())
             bound += len(terms) * UNDERFLOW
@@ -114,6 +116,7 @@ def _finding_along(terms: Sequence[float], slope: float, bound: float, ratio: fl
 def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """A cotangent has the shape and dtype of its primal, the output the dtype of the primals; in float16 too."""
     findings = []
+    # float16 shows a constant or an array of a fixed dtype inside, which the search's own dtype may hide.
     for dtype in (point.dtype, "float16"):
         with np.errstate(all="ignore"):
             primals = {n: a.astype(dtype) if is_differentiable(a) else a for n, a in point.primals.items()}
@@ -134,6 +137,7 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
     rng = np.random.default_rng(1)
     delta = point.delta
     other = _map(lambda d: np.asarray(rng.standard_normal(d.shape)).astype(d.dtype), delta)
+    # A factor 2 is exact, so only the sum rounds.
     mixed = _map(lambda d, e: (2 * d - e).astype(d.dtype), delta, other)
     _, pullback = case.subject(**point.primals)
     of_delta, of_other, of_mixed = (dict(pullback(d)) for d in (delta, other, mixed))
@@ -192,6 +196,7 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
         per_row |= {*named_outputs(as_tuple(outputs), {})}
     middle = len(point.primals[case.batched[0]]) // 2
     parts: Cotangents = {}
+    # No rows at all must add nothing: an empty batch is a common special case.
     for rows in (slice(0, middle), slice(middle, None), slice(0, 0)):
         primals = {n: a[rows] if n in case.batched else a for n, a in point.primals.items()}
         delta = _map(lambda d, rows=rows: d[rows] if d.ndim else d, point.delta)

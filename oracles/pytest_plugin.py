@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--oracles-profile",
         type=one_of(PROFILES),
         metavar="PROFILE",
-        help=f"points for each property where a test names no number: {profiles}; default: Hypothesis's own profile",
+        help=f"points for each property if a test names no number: {profiles}; default: Hypothesis's own profile",
     )
 
 

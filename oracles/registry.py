@@ -147,7 +147,7 @@ class Entry:
         cases: the strategy that draws them.
         module: the module that registered them.
         pullback: whether the subject has a pullback to check.
-        source: where they were found: "manual-bp", "entry point NAME", or the module or file that a user named.
+        source: their origin: "manual-bp", "entry point NAME", or the module or file that a user named.
         reference: what composites and `oracles.cli.layer_commands` need to know of the layer type, if given.
     """
 
@@ -293,6 +293,7 @@ def entries_of(module: str) -> list[Entry]:
 @lru_cache(maxsize=1)
 def _discover() -> tuple[str, ...]:
     """Import all modules of cases and return one message for each that cannot be imported."""
+    # Ours first, so that entries of other packages can be attributed to them.
     _discover_ours()
     complaints = []
     for point in announced_modules():
@@ -336,7 +337,7 @@ def announced_modules() -> list[EntryPoint]:
 def load(name: str) -> ModuleType:
     """Import a module by its dotted name, or a file by its path ending in ``.py``.
 
-    As under ``python -m`` modules of the current folder are found, as with ``python FILE`` those next to the file.
+    As under ``python -m`` modules of the current folder are found, and as under ``python FILE`` those next to the file.
     A file that is imported already, under whatever name, is not imported again.
 
     Raises:
@@ -347,7 +348,7 @@ def load(name: str) -> ModuleType:
 
 
 def display_name(module: ModuleType) -> str:
-    """Return what a user calls a module: its file's name, or its own where it is a package or has no file."""
+    """Return the name of a module for messages: its file's name; its own if it is a package or has no file."""
     file = Path(getattr(module, "__file__", None) or "")
     return module.__name__ if file.name in ("", "__init__.py") else file.name
 
@@ -371,6 +372,7 @@ def _load_file(name: str) -> ModuleType:
     if not path.is_file():
         neighbours = ", ".join(sorted(p.name for p in path.parent.glob("*.py"))[:8]) if path.parent.is_dir() else ""
         raise Unusable(f"no file {name}" + (f"; {path.parent} has {neighbours}" if neighbours else ""))
+    # A second import would register the same layers twice.
     for module in list(sys.modules.values()):
         origin = getattr(module, "__file__", None)
         if isinstance(origin, str) and Path(origin).absolute() == path:

@@ -51,7 +51,7 @@ def conformance_of(
         like: the layer, loss or optimizer whose cases are drawn.
         adapt: ``adapt(drawn) -> Rule`` makes the subject that corresponds to a drawn instance of ``like``. Without it,
             the subject follows `manual_bp.protocol`, with the same parameter names, and is built from the fields of the
-            drawn instance. Where it does not take all of them, only cases with the others at their defaults are drawn.
+            drawn instance. If it does not take all of them, only cases with the others at their defaults are drawn.
         dtypes, against, max_examples: as in `conformance`.
 
     Raises:
@@ -117,22 +117,22 @@ def _at_defaults(drawn: Instance, left_out: Mapping[str, object]) -> bool:
 
 def _with_built(case: Case, drawn: Instance, construction: Construction, label: str) -> Case:
     """Return the case with the subject, built from the configuration of the drawn instance, in place of the latter."""
-    built = construction.build(drawn)
+    instance = construction.build(drawn)
     implementation, adapt = case.subject.implementation, case.subject.adapt
     assert adapt is not None
     rule = adapt(
-        tuple(built if part is drawn else part for part in implementation)
+        tuple(instance if part is drawn else part for part in implementation)
         if isinstance(implementation, tuple)
-        else built
+        else instance
     )
-    if " at 0x" in repr(built):  # the default repr says nothing but an address
+    if " at 0x" in repr(instance):  # the default repr says nothing but an address
         rule = replace(rule, name=f"{label} like {drawn!r}")
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         with _NoteOnError(rule.name, primals):
             return rule(**primals)
 
-    return _with_subject(case, replace(rule, evaluate=evaluate), built, drawn)
+    return _with_subject(case, replace(rule, evaluate=evaluate), instance, drawn)
 
 
 class _NoteOnError:
@@ -148,8 +148,8 @@ class _NoteOnError:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            given = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in self.primals.items())
-            error.add_note(f"{self.name} was given {given}; for other names or shapes than these pass adapt=")
+            arguments = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in self.primals.items())
+            error.add_note(f"{self.name} was given {arguments}; for other names or shapes than these pass adapt=")
 
 
 def _with_adapted(case: Case, drawn: Instance, adapt: Any, label: str) -> Case:
@@ -230,9 +230,9 @@ def match_constructor(subject: Callable[..., Instance], like: type, label: str) 
             f"conformance_of: {label}{inspect.signature(subject)} cannot be built from the fields of "
             f"{like.__name__} ({', '.join(offered)}): {problem}.\n{fix}"
         )
-    taken = [n for n in offered if n not in left_out]
+    field_names = [n for n in offered if n not in left_out]
     return Construction(
-        lambda drawn: _build(subject, label, parameters, {n: getattr(drawn, n) for n in taken}, fix),
+        lambda drawn: _build(subject, label, parameters, {n: getattr(drawn, n) for n in field_names}, fix),
         {n: _default(f) for n, f in left_out.items()},
     )
 
@@ -255,16 +255,16 @@ def _build(
             positional.append(named.pop(name))
         elif name in named and parameter.kind is parameter.VAR_POSITIONAL:
             positional += named.pop(name)
-    built = attempt(lambda: subject(*positional, **named))
-    if isinstance(built, Raised):
-        error = built.error
+    instance = attempt(lambda: subject(*positional, **named))
+    if isinstance(instance, Raised):
+        error = instance.error
         arguments = ", ".join(f"{n}={v!r}" for n, v in configuration.items())
         raise TypeError(
             f"conformance_of: {label}({arguments}) raised {type(error).__name__}: {error}\n{fix}"
         ) from error
-    if not (hasattr(built, "forward") and hasattr(built, "backward")) and not hasattr(built, "step"):
+    if not (hasattr(instance, "forward") and hasattr(instance, "backward")) and not hasattr(instance, "step"):
         raise TypeError(
             f"conformance_of: {label} has no forward(params, z) and backward(cache, delta), the contract of "
             f"manual_bp.protocol.\n{fix}"
         )
-    return built
+    return instance

@@ -23,7 +23,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Output: TypeAlias = Array | tuple[Array, ...]
 Delta: TypeAlias = Output  # the cotangent of an output: the same structure, shapes and dtypes
 Primals: TypeAlias = Mapping[str, Array]
-# An oracle's cotangents are arrays or enclosures. A subject's may be anything: the judge reports what is no array.
+# An oracle's cotangents are arrays or enclosures. A subject's may be anything: the judge reports anything but an array.
 Cotangent: TypeAlias = Any
 Cotangents: TypeAlias = dict[str, Cotangent]
 Pullback: TypeAlias = Callable[[Delta], Cotangents]
@@ -41,7 +41,7 @@ class Enclosure:
         mid: the midpoints, in float64.
         radius: the radii, in the same shape.
         rounding: a rigorous bound on how far any rounding of the subject's own primal can be from the truth;
-            ``None`` where it is not known, so that a tolerance bounds the rounding.
+            ``None`` if it is not known, so that a tolerance bounds the rounding.
     """
 
     mid: Array
@@ -100,7 +100,7 @@ class Convention:
         return {}
 
     def violations(self, primals: Primals, delta: Delta, cotangents: Cotangents, precision: str) -> Mapping[str, str]:
-        """Say, by primal, where the subject's cotangents break the convention that it declares."""
+        """Describe, by primal, how the subject's cotangents break the convention that it declares."""
         return {}
 
     def adjusted(

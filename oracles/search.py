@@ -89,7 +89,7 @@ def run_search(
         cases: draws the cases.
         property_name: the name of a property in `oracles.properties.PROPERTIES`.
         dtype: of the floating primals: "float64", "float32".
-        against: the frameworks that judge; where a case has no reference in any of them, finite differences do.
+        against: the frameworks that judge; if a case has no reference in any of them, finite differences do.
         label: names the search in Hypothesis's database, so that a failing example is replayed first.
         max_examples: how many points; by default the loaded Hypothesis profile's number.
         seed: fixes the search; by default the profile decides.
@@ -135,10 +135,12 @@ def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> setti
     """Return the loaded Hypothesis profile, changed to fit a search."""
     profile = settings()
     return settings(
+        # A first call compiles or loads a framework, which would exceed any deadline.
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, *([HealthCheck.filter_too_much] if sparse else [])],
         # The explain phase would search for lines of the judge that a failure has in common: no news, and slow.
         phases=[phase for phase in profile.phases if phase is not Phase.explain],
+        # One report: several bugs of one property mostly have one cause.
         report_multiple_bugs=False,
         max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
         # A stored example would make two runs of one seed differ.

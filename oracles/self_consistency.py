@@ -19,7 +19,7 @@ from oracles.tolerance import named_outputs, tolerance_at
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Verdict
 
-# (name, samples) -> tolerance. Called only where bits differ; with more samples where a few do not explain it.
+# (name, samples) -> tolerance. Called only where bits differ; with more samples if a few do not explain the difference.
 Tolerance: TypeAlias = Callable[[str, int], Array]
 
 
@@ -41,9 +41,9 @@ def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents
 
 
 def on_copies(subject: Rule) -> Rule:
-    """Return the subject evaluated on copies of its arguments, so that it cannot change them for anybody else.
+    """Return the subject evaluated on copies of its arguments, so that it cannot change the caller's arrays.
 
-    Without copies, a write that changes nothing the second time (ReLU in place) would never be seen.
+    Without copies, a write that changes nothing the second time (ReLU in place) would never be noticed.
     """
 
     def guard(evaluate: Evaluate) -> Evaluate:
@@ -66,6 +66,7 @@ def check_mutation(subject: Rule, primals: Primals, delta: Output) -> tuple[list
     """
     arguments = {n: a.copy() for n, a in primals.items()}
     arguments |= {f"delta[{i}]": np.array(d) for i, d in enumerate(as_tuple(delta))}
+    # Bytes show a change of sign of a zero or of a NaN's bits too, which values would hide.
     before = {n: a.tobytes() for n, a in arguments.items()}
     deltas = tuple(arguments[n] for n in arguments if n not in primals)
     returned = values_of(subject, {n: arguments[n] for n in primals}, deltas if isinstance(delta, tuple) else deltas[0])
@@ -87,6 +88,7 @@ def check_aliasing(arrays: Mapping[str, Array]) -> Iterator[Finding]:
     labels = list(arrays)
     for i, label in enumerate(labels):
         for other in labels[:i]:
+            # The caller may pass one array twice; only results must be fresh.
             if "returned" in (label.split()[0], other.split()[0]):
                 name = label.split()[1]
                 fix = f"return {'y' if name.startswith('output') else f'd{name}'}.copy()"
@@ -108,8 +110,9 @@ def check_repeatability(subject: Rule, primals: Primals, delta: Output, toleranc
     other = _other_point(subject, primals, delta)
     y, pullback = subject(**primals)
     first = named_outputs(as_tuple(y), dict(pullback(delta)))
+    # Copies: a later evaluation may write into arrays that were returned before.
     expected = {n: np.array(a) for n, a in first.items()}
-    # This order matters: state that one evaluation leaves behind shows only if another one runs in between.
+    # This order matters: state that an evaluation leaves behind shows only if another one runs in between.
     _, other_pullback = subject(**other)
     again, between, interleaved = pullback(delta), other_pullback(delta), pullback(delta)
     fresh = subject(**other)[1](delta)
@@ -164,9 +167,11 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
         return exact_finding(name, False, f"{reason}: shape {result.shape} against {reference.shape}")
+    # Equal infinities differ by NaN, so equality is asked first.
     error = np.where(result == reference, 0.0, np.abs(result - reference))
     if not np.any(error != 0):
         return Finding(name, "self-consistency", Verdict.AGREES)
+    # Few samples explain most differences; many are drawn only before a refusal.
     for samples in (FIRST_SAMPLES, MORE_SAMPLES):
         bound = np.broadcast_to(tolerance(name, samples), error.shape)
         with np.errstate(all="ignore"):

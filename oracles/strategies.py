@@ -179,11 +179,14 @@ def point_at(
     overridable = [arrays[name] for name, drawn in primals.items() if drawn.special]
     for override in overrides:
         _override(overridable, override, dtype)
+    # After the special entries: a read-only or repeated array cannot be written into.
     arrays = {name: laid_out(a, layout) for name, a in arrays.items()}
+    # The forward runs once more, only for the shapes of its outputs: a subject need not declare them.
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
     for override in overrides[:1]:
         _override(deltas, override, dtype)
+    # The cotangent gets the layout too: kernels that read a strided delta as contiguous are a common bug.
     deltas = [laid_out(d, layout) for d in deltas]
     return Point(arrays, tuple(deltas) if isinstance(y, tuple | list) else deltas[0], dtype, layout)
 

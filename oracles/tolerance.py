@@ -121,6 +121,7 @@ class ToleranceEstimator:
         The perturbations are seeded, so that a tolerance is a function of the input. Beyond the first samples
         underflow is simulated too; the last `BACKWARD_SAMPLES` perturb the backward alone.
         """
+        # Samples are kept: a refusal needs many more than an agreement, and most points agree.
         if samples > self._samples:
             u, tiny = PRECISIONS[self.precision]
             for k in range(self._samples, samples):
@@ -155,10 +156,12 @@ class ToleranceEstimator:
         perturbed = self._evaluate_perturbed(perturbation)
         if self._unperturbed is None:
             source = self.sources[0]
+            # The judge has evaluated most oracles at this point already.
             plain = self.known.get(source.name)
             if plain is None:
                 y, pullback = source(**self.primals)
                 plain = named_outputs(as_tuple(y), dict(pullback(self.delta)))
+            # One flat vector for all arrays: a few operations on it cost less than some for each array.
             self._unperturbed = np.concatenate([np.ravel(plain[n]) for n in perturbed])
             stops = np.cumsum([np.size(a) for a in perturbed.values()]).tolist()
             self._slices = {

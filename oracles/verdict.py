@@ -30,6 +30,7 @@ class Verdict(StrEnum):
 
 
 Gravity: TypeAlias = tuple[bool, int, bool, float]
+# The position in the enumeration, which runs from the best to the worst.
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
@@ -39,13 +40,13 @@ class Evidence:
 
     Attributes:
         index: the entry's index in the array that the finding names.
-        subject: the subject's value there; ``None`` where no number shows the defect.
+        subject: the subject's value there; ``None`` if no number shows the defect.
         oracles: each oracle's value there, by the oracle's name.
         tolerance: how far rounding could have moved this entry.
         enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could compute it.
         refused: (number of refused entries, number of entries).
         reason: what is wrong, in words: "shape (3,), expected (1, 3)".
-        fix: lines of code that repair it, where they are known.
+        fix: lines of code that repair it, if they are known.
     """
 
     index: tuple[int, ...] = ()
@@ -64,13 +65,13 @@ class Finding:
 
     Attributes:
         quantity: "output" ("output[0]" … of several), or the name of the primal whose cotangent was judged.
-        oracle: the oracle's name, or "self-consistency" where the subject was compared with itself.
+        oracle: the oracle's name, or "self-consistency" if the subject was compared with itself.
         verdict: the verdict.
         refuses: whether the subject is refused for it. Some verdicts are reported without a refusal: another
             subgradient where none is declared, or lost digits that torch and JAX lose as well.
         ratio: the largest |error| / tolerance over the entries: up to 1 is rounding.
         detects_above: the smallest relative error in one entry that would have been refused here, by median over the
-            entries that rounding cannot move by their own size; 0 where there are none.
+            entries that rounding cannot move by their own size; 0 if there are none.
         evidence: the entry that shows it.
     """
 
@@ -145,9 +146,7 @@ class Result:
         accepted = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
         lines = [f"{self.subject}: {self.verdict}  [{self.property_name}]", f"  judged: {accepted or 'nothing'}"]
         if self.detects_above:
-            lines.append(
-                f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused"
-            )
+            lines.append(f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused")
         unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
         lines += dict.fromkeys(f"  {f.quantity}: {f.evidence.reason}" for f in unstable)  # without repetitions
         if self.not_claimed:
@@ -156,7 +155,7 @@ class Result:
 
     @property
     def worst(self) -> Finding | None:
-        """The most severe finding; ``None`` where nothing was judged."""
+        """The most severe finding; ``None`` if nothing was judged."""
         return max(self.findings, key=lambda finding: finding.gravity, default=None)
 
     @property

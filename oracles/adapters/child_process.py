@@ -132,7 +132,7 @@ def _evaluate(
 
 
 def _ask_with_arrays(child: _Child, arrays: Mapping[str, Array], operation: str, is_tuple: bool = True) -> Any:
-    """Ask with arrays, and write into them what the subject wrote into its copies."""
+    """Send arrays with a question, and copy back what the subject wrote into them."""
     answer, written = child.ask(({n: _packed(n, np.asarray(a)) for n, a in arrays.items()}, is_tuple), operation)
     for n, values in written.items():
         arrays[n][...] = values
@@ -168,7 +168,7 @@ def _packed(name: str, array: Array) -> _Packed:
 
 
 def _serve(pipe: Connection, evaluate: Evaluate) -> None:
-    """Answer one forward, then pullbacks until the pipe closes; each answer includes what the subject wrote."""
+    """Run one forward, then pullbacks until the pipe closes; each result includes the arrays that the subject wrote."""
     pullback: Pullback | None = None
     answer: Output | Cotangents
     while True:

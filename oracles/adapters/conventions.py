@@ -73,6 +73,7 @@ def declared(
         InvalidInput: for an invalid layout; when evaluated, for names that are no primals.
     """
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
+    # At once, so that a layout that cannot be read is an error here and not at the first point.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
     def in_convention(evaluate: Evaluate) -> Evaluate:
@@ -135,7 +136,7 @@ class Declaration(Convention):
         return result
 
     def at_kinks(self, name: str, primals: Primals) -> tuple[Array, Array]:
-        """Return where a primal is at a declared kink, and the derivative declared there."""
+        """Return the mask of entries at a declared kink, and the derivatives declared there."""
         at, slope = np.zeros(primals[name].shape, bool), np.zeros(primals[name].shape)
         for kink, derivative in self.kinks[name].items():
             here = np.asarray(primals[name] == kink)
@@ -146,7 +147,7 @@ class Declaration(Convention):
         """Yield the rules of declarations that differ in one entry, each with that entry as text.
 
         Args:
-            factors: the ratio of each cotangent to the oracle's, where it is one number.
+            factors: the ratio of each cotangent to the oracle's, if it is one number.
             slopes: the derivative that the subject takes at its declared kinks.
         """
         for name, layout in self.layout.items():
@@ -286,7 +287,7 @@ def _evaluate(
 def _converted_cotangent(
     name: str, cotangent: Cotangent, convention: Declaration, conversions: Mapping[str, Conversion], primals: Primals
 ) -> Cotangent:
-    """Return a cotangent of the subject as the reference would give it; leave what is no array to the judge."""
+    """Return a cotangent of the subject as the reference would give it; leave anything but an array to the judge."""
     if not isinstance(cotangent, np.ndarray):
         return cotangent
     if name in conversions:

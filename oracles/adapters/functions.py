@@ -58,6 +58,7 @@ def manual(
     backend = backend_for(arrays, device, dtypes)
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        # The context sets what the arrays of JAX need (64 bits); plain NumPy and torch need none.
         with backend.context():
             result = call_by_name(forward, backend.primals_from_numpy(primals))
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -175,6 +176,7 @@ def _named_gradients(gradients: object, primals: Primals, wrt: Sequence[str] | N
         return named_cotangents(gradients, primals, label)
     floating = [n for n, a in primals.items() if is_differentiable(a)]
     names = tuple(wrt) if wrt is not None else tuple(floating if isinstance(gradients, tuple) else floating[:1])
+    # A list is not taken for several gradients: it may be the gradient itself, in nested lists.
     parts = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(parts) != len(names) or any(n not in primals for n in names):
         raise InvalidInput(
@@ -186,9 +188,10 @@ def _named_gradients(gradients: object, primals: Primals, wrt: Sequence[str] | N
 
 
 def _times(delta: Array, gradient: object) -> object:
-    """Return delta · gradient, where delta has the first axes of the gradient; leave what is no array to the judge."""
+    """Return delta · gradient; delta has the first axes of the gradient. Anything but an array is left to the judge."""
     if not isinstance(gradient, np.ndarray | np.generic):
         return gradient
+    # A loss with one value for each row has a delta of one axis; its entries weight the rows of the gradient.
     return np.asarray(delta.reshape(delta.shape + (1,) * (np.ndim(gradient) - delta.ndim)) * gradient)
 
 
@@ -281,6 +284,7 @@ def named_cotangents(gradients: object, primals: Primals, label: str) -> Cotange
     floating = [n for n, a in primals.items() if is_differentiable(a)]
     if not isinstance(gradients, Mapping):
         parts = gradients if isinstance(gradients, tuple) else (gradients,)
+        # A backward may return None for an integer primal, or leave it out: both counts of cotangents are common.
         names = next((n for n in (list(primals), floating) if len(n) == len(parts)), None)
         if names is None or gradients is None:
             raise InvalidInput(

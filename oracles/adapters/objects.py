@@ -180,7 +180,7 @@ class Subject:
     backward: Method
     params: Mapping[str, Location]
     grads: Mapping[str, Location]
-    grads_are_guessed: bool  # the user named no locations of gradients: "d{}" is a guess, and what is returned wins
+    grads_are_guessed: bool  # the user named no locations of gradients: "d{}" is a guess, and a returned gradient wins
     update: Update | None
     flush: Method | None
     accumulates: bool | None
@@ -239,7 +239,7 @@ class Subject:
         return {n: g for n, g in cotangents.items() if g is not None and is_differentiable(primals[n])}
 
     def clear(self, obj: Object) -> None:
-        """Clear gradients and caches, if the user said how."""
+        """Clear gradients and caches, if the user named the method."""
         if self.flush is not None:
             self._method(obj, self.flush)()
 
@@ -402,7 +402,7 @@ def _without_accumulation(subject: Subject, first: Cotangents, second: Cotangent
         if not all(isinstance(g.get(n), np.ndarray) for g in (first, second, expected)):
             continue
         difference = np.asarray(second[n] - first[n])
-        # If the user did not say whether the object accumulates, take what is nearer to the expected gradient.
+        # If the user did not declare whether the object accumulates, take the nearer one to the expected gradient.
         nearer = np.linalg.norm(np.ravel(difference - expected[n])) < np.linalg.norm(np.ravel(second[n] - expected[n]))
         if subject.accumulates or (subject.accumulates is None and nearer):
             result[n] = difference

@@ -77,6 +77,7 @@ class _Engine:
         y = tuple(np.array([self._number(x) for x in part.flat], dtype).reshape(part.shape) for part in parts)
 
         def pullback(delta: Delta) -> Cotangents:
+            # A fresh graph: engines add to the gradients of their leaves, so a second backward would double them.
             leaves, parts, _ = self._graph(primals)
             total = self._weighted_sum(parts, delta)
             if total is not None:
@@ -102,6 +103,7 @@ class _Engine:
         total: Node | None = None
         for part, d in zip(parts, as_tuple(delta), strict=True):
             for x, weight in zip(part.flat, np.ravel(d).tolist(), strict=True):
+                # An entry that is a plain number depends on no leaf, and adds nothing to a gradient.
                 if hasattr(x, self.backward):
                     total = x * weight if total is None else total + x * weight
         return total

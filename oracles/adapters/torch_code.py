@@ -72,7 +72,7 @@ def torch_function(
     subject = _Function(function, dict(options or {}), backend_for("torch", device, dtypes), label)
     call_patterns = {
         "autograd's engine": subject.through_the_engine,
-        "one gradient asked for alone": subject.one_gradient_alone,
+        "one gradient requested alone": subject.one_gradient_alone,
         "one output's cotangent at a time": subject.one_output_at_a_time,
     }
     return Rule(
@@ -114,6 +114,7 @@ class _Function:
 
     def one_gradient_alone(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate once for each floating primal, which alone requires grad: ``ctx.needs_input_grad`` differs."""
+        # Each run has a graph of its own: whether an input needs a gradient is fixed when forward runs.
         runs = [self._apply(primals, [n])[1:] for n in floating(primals)]
         y = runs[0][1]
 
@@ -157,6 +158,7 @@ class _Function:
         if self.function.setup_context is torch.autograd.Function.setup_context:
             parameters = parameters[1:]  # without setup_context, the first parameter is ctx
         known, given = [p.name for p in parameters], {*names, *self.options}
+        # Names are certain; positions are tried only where no name matches.
         if given <= {*known}:
             last = max(known.index(n) for n in given) if names else 0
             return tuple(known[: last + 1])
@@ -196,6 +198,7 @@ def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], ba
     if not pairs or not inputs:
         return {}
     outputs, cotangents = [part for part, _ in pairs], [seed for _, seed in pairs]
+    # The graph is retained: a pullback may be called again, with another delta.
     gradients = torch.autograd.grad(outputs, list(inputs.values()), cotangents, retain_graph=True, allow_unused=True)
     return {n: backend.to_numpy(g) for n, g in zip(inputs, gradients, strict=True) if g is not None}
 
@@ -274,6 +277,7 @@ class _Subject:
         return self.backend.tree_to_numpy(y), pullback
 
     def _fresh(self, primals: Primals) -> Module:
+        # A copy, since functional_call does not undo what forward writes into the module, such as running statistics.
         module = copy.deepcopy(self.make) if isinstance(self.make, torch.nn.Module) else self.make()
         dtype = next((self.backend.from_numpy(a).dtype for a in primals.values() if is_differentiable(a)), None)
         module = module.to(device=self.device, dtype=dtype)
@@ -289,6 +293,7 @@ class _Subject:
         inputs = {n: t for n, t in tensors.items() if n not in names}
         with torch.enable_grad():
             try:
+                # Bind first: a TypeError of the call itself could come from inside forward.
                 inspect.signature(module.forward).bind(**inputs)
             except TypeError:
                 return torch.func.functional_call(module, own, tuple(inputs.values()))
@@ -341,6 +346,7 @@ class _Watch:
 def _watch(root: Node) -> None:
     """Make every custom Function in a graph raise if the engine repairs what it returns."""
     for node in _nodes(root):
+        # A second pullback of one graph must not watch a node twice.
         if isinstance(node, torch.autograd.function.BackwardCFunction) and "apply" not in vars(node):
             watch = _Watch(type(node).__name__.removesuffix("Backward"), node.apply)
             node.apply = watch.call

@@ -29,7 +29,7 @@ class Backend:
 
     Attributes:
         from_numpy: converts a NumPy array to an array of the framework.
-        to_numpy: converts back; returns anything that is no array of the framework as it is.
+        to_numpy: converts back; returns anything that is not an array of the framework as it is.
         context: the context in which code on the framework's arrays runs.
         runtime: what executes that code.
     """
@@ -48,7 +48,7 @@ class Backend:
         return tuple(map(self.from_numpy, delta)) if isinstance(delta, tuple) else self.from_numpy(delta)
 
     def tree_to_numpy(self, tree: ForeignArray) -> ForeignArray:
-        """Convert an output, or cotangents, in a tuple, a list or a mapping; leave what is no array as it is."""
+        """Convert an output, or cotangents, in a tuple, a list or a mapping; leave anything but an array as it is."""
         if isinstance(tree, Mapping):
             return {name: self.to_numpy(array) for name, array in tree.items()}
         return type(tree)(map(self.to_numpy, tree)) if type(tree) in (tuple, list) else self.to_numpy(tree)

@@ -73,6 +73,7 @@ class _TorchOracle:
     def evaluate_perturbed(
         self, primals: Primals, delta: Delta, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
+        # A forward outside the context is exact; autograd then perturbs its backward alone.
         unperturbed = None if perturbation.forward else self._forward(primals)
         with perturbed_operands(perturbation):
             tensors, y = unperturbed or self._forward(primals)
@@ -81,6 +82,7 @@ class _TorchOracle:
 
     def _forward(self, primals: Primals) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, ...]]:
         tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
+        # The caller may be under torch.no_grad.
         with torch.enable_grad():
             y = call_by_name(self.f, tensors)
         for part in as_tuple(y):
@@ -96,6 +98,7 @@ def _gradients(
     tensors: Mapping[str, Tensor], y: Tensor | tuple[Tensor, ...], seeds: Sequence[Tensor], *, retain: bool
 ) -> Cotangents:
     leaves = {n: t for n, t in tensors.items() if t.requires_grad}
+    # torch.autograd.grad refuses outputs that depend on no leaf.
     pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
     if not pairs:
         return {n: np.zeros(tuple(t.shape), _array(t).dtype) for n, t in leaves.items()}
@@ -110,6 +113,7 @@ def _tensor(array: Array) -> Tensor:
     """Copy an array of any layout into a tensor: torch accepts neither negative strides nor read-only memory."""
     array = np.asarray(array)
     if array.dtype.name == "bfloat16":
+        # torch.from_numpy does not know NumPy's bfloat16; float32 holds each of its values.
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array, order="C", copy=True))
 

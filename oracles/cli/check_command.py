@@ -68,6 +68,7 @@ def check(args: argparse.Namespace) -> int:
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
     """
+    # Before the search, which may take minutes, and whose results could then not be written.
     for option, path in (("--script", args.script), ("--json", args.json)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"{option}: the folder of {path} does not exist")
@@ -148,6 +149,7 @@ def _search(
             search = Search(cases, property_name, dtype, name, options=options)
             with deferred_interrupts() as raise_if_interrupted:
                 error = search.attempt(tick=raise_if_interrupted)
+            # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
             if error is not None:

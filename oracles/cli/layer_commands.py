@@ -72,7 +72,7 @@ class Row:
 
 @dataclass
 class Report:
-    """What `verify` has found so far.
+    """The results of `verify` so far.
 
     Attributes:
         rows: the results.

@@ -272,6 +272,7 @@ ANYTHING_ELSE = 'anything else, by an adapter: oracles.stateful(MyNet, params=["
 # A value of the user's expression, of whatever type.
 Value: TypeAlias = Any
 
+# All operators of Python that make a value of two; what is missing here raises UnsupportedExpression.
 _BINARY: Mapping[type[ast.operator], Callable[[Value, Value], Value]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

@@ -26,7 +26,7 @@ def value_and_radius(answer: Answer) -> tuple[Array, Array | float]:
 
 
 def rounding_bound(answer: Answer) -> Array | None:
-    """Return the rigorous bound on |subject − midpoint|: rounding plus radius; ``None`` where an answer has none."""
+    """Return the rigorous bound on |subject − midpoint|: rounding plus radius; ``None`` if an answer has none."""
     if isinstance(answer, Enclosure) and answer.rounding is not None:
         return np.asarray(answer.rounding + answer.radius)
     return None
@@ -78,7 +78,7 @@ class Comparison:
         Where rounding alone reaches beyond that dtype, 0: `agreement` counts such entries as inconclusive.
         """
         actual, dtype = self.value, self.actual.dtype
-        with np.errstate(all="ignore"):  # NaN and Inf are what is looked for
+        with np.errstate(all="ignore"):  # NaN and Inf are expected here
             error, tolerance = np.abs(actual - expected), self.tolerance + radius
             ratio = np.where(error == 0, 0.0, error / tolerance)
             if not np.all(np.isfinite(actual)):
@@ -176,7 +176,7 @@ def enclosure_at(enclosure: Enclosure, index: tuple[int, ...]) -> tuple[float, f
 def all_agreements(
     actual: Mapping[str, Array], answers: Mapping[str, Answers], estimator: ToleranceEstimator
 ) -> list[Finding] | None:
-    """Compare all arrays with every oracle at once; return ``None`` where any entry is refused.
+    """Compare all arrays with every oracle at once; return ``None`` if any entry is refused.
 
     Most points agree. A few operations on flat vectors decide them; the others are decided array by array.
 
@@ -247,7 +247,7 @@ def _agreement(
 def certified_enclosures(subject: Rule, primals: Primals, delta: Output, precision: str) -> dict[str, Enclosure]:
     """Return the certified enclosures of the subject's own primal and its derivative, by name.
 
-    Empty where ball arithmetic cannot run: a framework's tensors hold no balls, python-flint may be missing.
+    Empty if ball arithmetic cannot run: a framework's tensors hold no balls, python-flint may be missing.
     """
     if not subject.runs_on_object_arrays:
         return {}

@@ -2,7 +2,7 @@
 
 `decide` applies `DECISIONS` one after another. Each is a function of a `Comparison`. It either ends the judgement with
 findings, or returns the comparison for the next decision, with what it learned: more samples of rounding, certified
-enclosures. The order matters: what explains a difference without a defect comes first, and WRONG is what is left.
+enclosures. The order matters: explanations without a defect come first, and WRONG comes last.
 
 docs/verdicts.md has the same table in words. Errors of type, shape and dtype come before all of these, in
 `oracles.decision.type_errors`: values can only be compared where there are none.
@@ -25,7 +25,7 @@ from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, pre
 from oracles.verdict import Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
-# What a rule raises where it has no value: near the end of its domain.
+# A rule raises these if it has no value, near the end of its domain.
 OUTSIDE_DOMAIN = (TypeError, ValueError, KeyError, FloatingPointError)
 
 
@@ -133,7 +133,7 @@ def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comp
         return comparison
     reason = f"ball arithmetic proves the subject right, and {', '.join(comparison.refusing)} off"
     findings = comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
-    # The subject's error is what it differs from the truth; the rest of the difference is the oracle's.
+    # The subject's error is its distance from the truth; the rest of the difference is the oracle's.
     own_ratio = float(np.max(comparison.ratios[EXACT], initial=0.0))
     return [replace(f, ratio=own_ratio) if f.ratio > 1 else f for f in findings]
 
@@ -272,7 +272,7 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:
-    """Return whether a cotangent is a subgradient; ``None`` where no kink is near."""
+    """Return whether a cotangent is a subgradient; ``None`` if no kink is near."""
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
@@ -293,7 +293,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
 
 
 def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:
-    """Return certified enclosures of the subject's own primal; empty where it has many inputs or does not run."""
+    """Return certified enclosures of the subject's own primal; empty if it has many inputs or does not run."""
     point = comparison.estimator
     if sum(np.size(a) for a in point.primals.values()) > ARBITER_INPUTS:
         return {}

@@ -47,8 +47,9 @@ def drawn_cotangents(
 
 
 def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTANGENTS) -> list[Any]:
-    """Draw signed cotangents in the shape and dtype of an output; a number for an output that is no array."""
+    """Draw signed cotangents in the shape and dtype of an output; a number for an output that is not an array."""
     parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in as_tuple(y)]
+    # An output of integers has no cotangent, but a pullback takes one array for each output.
     likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
     draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
@@ -92,6 +93,7 @@ def judge(
     actual = {**forward.outputs, **cotangents}
     if only is not None:
         actual = {n: a for n, a in actual.items() if n in names}
+    # Before all comparisons: values are comparable only in the right shape.
     errors = type_errors(actual, forward.expected, working)
     violations = subject.convention.violations(primals, delta, cotangents, working)
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
@@ -114,7 +116,7 @@ def _subject_call(call: str) -> Iterator[None]:
         yield
     except (InvalidInput, ReferenceFailed):
         raise
-    except Exception as error:  # the subject is anybody's code: whatever it raises is the finding
+    except Exception as error:  # the subject may raise anything, and the exception is the finding
         raise _SubjectRaised(call, error) from error
 
 

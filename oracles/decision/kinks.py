@@ -39,7 +39,7 @@ def is_subgradient(
     tolerance: Array,
     least_step: float = SMALLEST_NORMAL,
 ) -> bool | None:
-    """Return whether ``actual`` is a subgradient with respect to a primal; ``None`` where no kink explains it.
+    """Return whether ``actual`` is a subgradient with respect to a primal; ``None`` if no kink explains it.
 
     Args:
         name: the primal whose cotangent is judged.
@@ -48,12 +48,12 @@ def is_subgradient(
         rule: computes the gradients nearby.
         primals, delta: the point, in float64.
         tolerance: how far rounding may move each entry.
-        least_step: the smallest step that counts: what is nearer to a kink may have been flushed onto it.
+        least_step: the smallest step that counts: a primal closer to a kink may be flushed onto it.
     """
 
     def gradient(steps: Primals) -> Array:
-        moved = {n: a + steps[n] if n in steps else a for n, a in primals.items()}
-        return np.asarray(rule(**moved)[1](delta)[name], np.float64).ravel()
+        nearby = {n: a + steps[n] if n in steps else a for n, a in primals.items()}
+        return np.asarray(rule(**nearby)[1](delta)[name], np.float64).ravel()
 
     rng = np.random.default_rng(0)  # a verdict is a function of the input
     sizes = {n: _step(a, least_step) for n, a in primals.items() if is_differentiable(a) and a.size > 0}

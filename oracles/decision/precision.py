@@ -23,7 +23,7 @@ from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
 COARSER = ("float32", "bfloat16", "float16")
-# What a framework raises where it does not compute in the subject's precision, or not at all.
+# A framework raises these if it does not compute in the subject's precision, or not at all.
 FRAMEWORK_ERRORS = (TypeError, ValueError, RuntimeError, KeyError)
 
 
@@ -102,11 +102,13 @@ def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str
     off = error > tolerance
     if not np.any(off):
         return ""
+    # The finest of them comes first: an array that is right up to float32 is right up to float16 as well.
     for coarse in COARSER:
         scale = unit_roundoff(coarse) / unit_roundoff(precision)
         if scale <= 1 or not np.all(error <= scale * tolerance):
             continue
         spread_out = np.count_nonzero(off) >= SPREAD_SHARE * np.count_nonzero(expected)
+        # NumPy has no bfloat16 to cast to.
         with np.errstate(over="ignore"):
             representable = coarse != "bfloat16" and np.array_equal(actual, actual.astype(coarse).astype(np.float64))
         typical = COARSE_ERROR * unit_roundoff(coarse) * np.median(np.abs(expected[off]))
@@ -133,6 +135,7 @@ def formula_is_right(comparison: Comparison) -> bool | None:
     """
     setting, name, expected, refused = comparison.setting, comparison.name, comparison.expected, comparison.refused
     fed = precision_of({n: a for n, a in setting.primals.items() if is_differentiable(a)})
+    # float64 is finer than any other input; for float64 itself only long double is, where the machine has one.
     finer = "longdouble" if fed == "float64" else "float64"
     value = _in_balls(setting, name)
     if value is None and np.finfo(finer).eps < unit_roundoff(fed):
@@ -148,7 +151,7 @@ def formula_is_right(comparison: Comparison) -> bool | None:
 
 
 def _in_balls(setting: Setting, name: str) -> Array | None:
-    """Return the subject's own output or cotangent in exact arithmetic; ``None`` where it does not run on balls."""
+    """Return the subject's own output or cotangent in exact arithmetic; ``None`` if it does not run on balls."""
     try:
         return in_exact_arithmetic(setting.subject, setting.primals, setting.delta)[name]
     except (NotPerturbable, KeyError):
@@ -156,7 +159,7 @@ def _in_balls(setting: Setting, name: str) -> Array | None:
 
 
 def _in_dtype(setting: Setting, name: str, dtype: str | None) -> Array | None:
-    """Return the subject's own output or cotangent in a dtype; ``None`` where it does not compute in it."""
+    """Return the subject's own output or cotangent in a dtype; ``None`` if it does not compute in it."""
     primals = with_dtype(dict(setting.primals), dtype) if dtype else setting.primals
 
     def evaluate() -> Array:

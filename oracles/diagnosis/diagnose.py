@@ -30,10 +30,10 @@ Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The defect behind a refusal; false where no pattern was found.
+    """The defect behind a refusal; false if no pattern was found.
 
     Attributes:
-        pattern: the id of the pattern, "" where none was found.
+        pattern: the id of the pattern, "" if none was found.
         text: a sentence for a bug report.
     """
 
@@ -49,9 +49,10 @@ class Diagnosis:
 
 NO_PATTERN_FOUND = Diagnosis()
 
-# The order matters. What makes all other comparisons meaningless comes first (nothing returned, another answer every
-# time, a wrong forward). Then an exact claim on the whole array comes before a vaguer one that would hold as well: a
-# transpose before a permutation, a factor with a meaning before one factor per slice, special values before locations.
+# The order matters. First come the patterns that make all other comparisons meaningless (nothing returned, another
+# answer every time, a wrong forward). Then an exact claim on the whole array comes before a vaguer one that would hold
+# as well: a transpose before a permutation, a factor with a meaning before one factor per slice, special values before
+# locations.
 PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("missing", deltas.missing),
     ("not_repeatable", deltas.not_repeatable),
@@ -200,7 +201,7 @@ def _is_accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule], setting:
 def _measure(declaration: Declaration, result: Result, setting: Setting) -> tuple[dict[str, float], dict[str, float]]:
     """Return what each refused cotangent is times the oracle's, and the derivatives at the declared kinks.
 
-    Only what is one number for the whole array is returned.
+    Only a factor that is one number for the whole array is returned.
     """
     wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
@@ -220,7 +221,7 @@ def _measure(declaration: Declaration, result: Result, setting: Setting) -> tupl
 
 
 def _common_factor(actual: Array, expected: Array) -> float | None:
-    """Return the one factor between two arrays of a shape; ``None`` where there is none."""
+    """Return the one factor between two arrays of a shape; ``None`` if there is none."""
     if actual.shape != expected.shape:
         return None
     nonzero = expected != 0

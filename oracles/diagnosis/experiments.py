@@ -131,7 +131,7 @@ class Symptoms:
 
     Attributes:
         name: the primal whose cotangent is refused, or "output".
-        actual: what the subject returned, of any shape; ``None`` where it is missing.
+        actual: what the subject returned, of any shape; ``None`` if it is missing.
         expected, tolerance: the oracle's value in float64, and the tolerance of each entry.
         primals, delta: the point, floating arrays in float64.
         subject, oracle: the two rules.
@@ -195,6 +195,7 @@ class Symptoms:
         return all(trial is not None and _holds(relation, trial) for trial in self._trials())
 
     def _trials(self) -> Iterator[Trial | None]:
+        # The refused call costs nothing more, and excludes most patterns at once.
         yield self.refusal
         if not self.is_output:
             yield self.other_delta
@@ -214,10 +215,11 @@ class Symptoms:
         return tuple(parts) if isinstance(self.delta, tuple) else parts[0]
 
     def evaluate_at(self, primals: Primals, delta: Output) -> Trial | None:
-        """Call the subject and the oracle at another point; ``None`` where either raises or nothing is returned."""
+        """Call the subject and the oracle at another point; ``None`` if either raises or nothing is returned."""
         return result_or_none(lambda: self._evaluate(primals, delta))
 
     def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
+        # The subject may accept no other dtype than that of the refused call.
         floating = self.actual is not None and is_differentiable(self.actual)
         dtype = self.actual.dtype if self.actual is not None and floating else np.dtype(np.float64)
         primals, delta = with_dtype(_contiguous_copy(primals), dtype), with_dtype(_contiguous_copy(delta), dtype)

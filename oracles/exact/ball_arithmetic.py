@@ -162,6 +162,7 @@ def run_on_balls(run: Callable[[type[Array]], T], *, final: type[Exception]) -> 
         ExceptionGroup: if neither runs; it has both exceptions.
     """
     errors: list[Exception] = []
+    # `Balls` first: code on plain object arrays may call methods that the numbers lack.
     for kind in (Balls, np.ndarray):
         result = attempt(partial(run, kind), reraise=(final,))
         if not isinstance(result, Raised):
@@ -270,7 +271,7 @@ def working_precision(bits: int) -> Iterator[None]:
 
 
 class NoMemory(NotPerturbable):
-    """Compiled code asked for the memory of balls; plain object arrays would hand out pointers to Python objects."""
+    """Compiled code asked for the memory of balls; plain object arrays would pass pointers to Python objects."""
 
 
 class Balls(np.ndarray[Any, Any]):

@@ -48,7 +48,7 @@ class Tape:
         return leaves
 
     def constant(self, x: object) -> Any:
-        """Return a number of any type as a ball without a derivative; NotImplemented where it is no number."""
+        """Return a number of any type as a ball without a derivative; NotImplemented if it is not a number."""
         if type(x) is Ball:
             return x
         value = exact(x)
@@ -73,7 +73,7 @@ class Tape:
         raise Undecided(f"undecided comparison of {a!r} and {b!r}")
 
     def sweep(self, seeds: Iterable[tuple[Ball, object]]) -> list[Arb]:
-        """Return Σ seed·∂ball/∂node for every node, exactly 0 where there is no path."""
+        """Return Σ seed·∂ball/∂node for every node, exactly 0 if there is no path."""
         grads: list[Any] = [[] for _ in self.nodes]  # lists of terms, replaced by their sums
         for ball, seed in seeds:
             if ball.index >= 0:
@@ -213,7 +213,7 @@ class Ball:
 
 
 def exact(x: Any) -> Arb:
-    """Return a number of any type as an arb, without error in 64 bits or more; NotImplemented where it is none."""
+    """Return a number of any type as an arb, without error in 64 bits or more; NotImplemented if it is not a number."""
     if isinstance(x, float | int):
         return arb(x)
     if isinstance(x, Rational):

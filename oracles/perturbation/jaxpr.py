@@ -454,7 +454,7 @@ class _Builder:
         return self._step(shape, lambda perturb, x: perturb(x, shape), PERTURB_SLOT, slot)
 
     def _call(self, equation: Equation, kernel: Kernel, slots: Iterable[int], shape: tuple[int, ...] | None) -> None:
-        """Add the call of a kernel, whose result has this shape; None where it is that of the value."""
+        """Add the call of a kernel, whose result has this shape; None if it is that of the value."""
         assert kernel.function is not None
         targets = tuple(self._define(v, shape) for v in equation.outputs)
         if kernel.fresh:

@@ -126,7 +126,7 @@ def locations(
 
 
 def one_window(shape: Ints, indices: Array, sizes: Ints, clip: bool, mapped: Ints) -> tuple[slice, ...] | None:
-    """Return the slices of the only window that there is; None where there are several, or it is not valid."""
+    """Return the slices of the only window that there is; None if there are several, or it is not valid."""
     if indices.ndim > 1:
         return None
     starts = [0] * len(shape)

@@ -29,7 +29,7 @@ class Value:
 
     Attributes:
         shape, dtype: as the jaxpr states them.
-        constant: the array, where it is known; it broadcasts to ``shape``.
+        constant: the array, if it is known; it broadcasts to ``shape``.
         option: it is computed from floating options alone, and is not perturbed, as if it were a constant.
         stage: the first part of a program that can compute it, see `oracles.perturbation.jaxpr.Program`.
     """
@@ -71,7 +71,7 @@ class Kernel:
     """How NumPy evaluates one equation.
 
     Attributes:
-        function: takes one array for each input; returns one array, or a sequence where ``several``. None where the
+        function: takes one array for each input; returns one array, or a sequence where ``several``. None if the
             result is the first input itself, which broadcasts to the shape of the result.
         rounds: the function rounds: its floating operands are to be perturbed.
         decides: inputs that only decide where something goes, and are not perturbed.

@@ -69,7 +69,7 @@ def require(result: Result) -> Result:
     """Return the result, or raise a `Disagreement` if it refuses the subject.
 
     Raises:
-        Disagreement: with what the subject raised as its cause, where it did.
+        Disagreement: with what the subject raised as its cause, if it raised.
     """
     if result.refuses:
         raise Disagreement(result) from result.cause

@@ -1,6 +1,6 @@
 """Patterns of whole calls and of the incoming delta.
 
-A call may answer nothing, zero, or the derivative of another function. Delta may be ignored, changed before use, used
+A call may return nothing, zero, or the derivative of another function. Delta may be ignored, changed before use, used
 in part, or used without other indices.
 """
 
@@ -38,6 +38,7 @@ def not_repeatable(symptoms: Symptoms) -> str | None:
     again = symptoms.repetition
     if symptoms.actual is None or again is None or np.shape(again.actual) != symptoms.actual.shape:
         return None
+    # NaN differs from itself: an entry that is NaN both times is no sign of state.
     tolerance = symptoms.tolerance if symptoms.has_expected_shape else np.zeros(symptoms.actual.shape)
     if agrees(np.nan_to_num(again.actual), np.nan_to_num(symptoms.actual), tolerance):
         return None
@@ -68,6 +69,7 @@ def _is_own_derivative(symptoms: Symptoms, seed: int) -> bool:
     slope, radius = directional_derivative(symptoms.subject, primals, symptoms.delta, {symptoms.name: direction})
     tolerance = radius + float(np.sum(symptoms.tolerance * np.abs(direction)))
     actual, expected = (float(np.sum(a * direction)) for a in (symptoms.refusal.actual, symptoms.expected))
+    # The oracle's must differ, or the direction does not tell the two derivatives apart.
     return abs(actual - slope) <= tolerance < abs(expected - slope)
 
 
@@ -144,6 +146,7 @@ def _is_answer_to(change: DeltaChange, trial: Trial) -> bool:
     expected, tolerance = trial.pull_back(change(trial))
     if not (roughly_agrees(trial.actual, expected) and np.any(trial.actual)):
         return False
+    # Both deltas are rounded on the way, so the larger tolerance holds: a changed delta of zeros would have none.
     return agrees(trial.actual, expected, np.maximum(tolerance(), trial.tolerance))
 
 
@@ -211,6 +214,7 @@ def _keep_one_reference(name: str, end: str, trial: Trial) -> Array:
     """Return delta with zeros at all references to a row but one, as ``dE[index] = delta`` without a sum has it."""
     index = trial.primals[name].ravel()
     rows = np.asarray(trial.delta).reshape(index.size, -1)
+    # np.unique returns the first occurrence, so the order is reversed to find the last.
     order = np.arange(index.size) if end == "first" else np.arange(index.size)[::-1]
     counted = order[np.unique(index[order], return_index=True)[1]]
     result = np.zeros_like(rows)
@@ -224,7 +228,7 @@ def delta_ignored(symptoms: Symptoms) -> str | None:
     if symptoms.is_output or symptoms.actual is None or other is None or other.expected.shape != symptoms.actual.shape:
         return None
     same = agrees(other.actual, symptoms.actual, symptoms.tolerance)
-    # Where the oracle's answers do not differ either, the sameness shows nothing.
+    # If the oracle's answers do not differ either, equal answers show nothing.
     if not same or agrees(other.expected, symptoms.expected, symptoms.tolerance):
         return None
     return "the answer is the same for every delta: the incoming cotangent is ignored"
@@ -235,6 +239,7 @@ def block_diagonal(symptoms: Symptoms) -> str | None:
     shape = symptoms.expected.shape
     if symptoms.is_output or isinstance(symptoms.delta, tuple) or not symptoms.has_expected_shape:
         return None
+    # Only axes of one length correspond: block i of delta belongs to block i of the cotangent.
     pairs = [(a, b) for a, n in enumerate(np.shape(symptoms.delta)) for b, m in enumerate(shape) if n == m]
     for delta_axis, axis in pairs:
         relation = partial(_is_answer_by_blocks, delta_axis=delta_axis, axis=axis)

@@ -109,14 +109,16 @@ def factor_per_group(symptoms: Symptoms) -> str | None:
             continue
         k, uncertainty = map(np.nan_to_num, least_squares_factor(trial.actual, expected, symptoms.tolerance, others))
         if symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
-            shown = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (", …" if k.size > SHOWN_FACTORS else "")
+            values = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (
+                ", …" if k.size > SHOWN_FACTORS else ""
+            )
             equal = [
                 n
                 for n, a in symptoms.primals.items()
                 if np.size(a) == k.size and agrees(k.ravel(), a.ravel(), uncertainty.ravel())
             ]
             meaning = f": these are the entries of {equal[0]}" if equal else ""
-            return f"each slice along axis {axis} is its own factor times the oracle's ({shown}){meaning}"
+            return f"each slice along axis {axis} is its own factor times the oracle's ({values}){meaning}"
     return None
 
 

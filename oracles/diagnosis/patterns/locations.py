@@ -52,6 +52,7 @@ def _is_confined(trial: Trial, mask: Array) -> bool:
 
 def _locations(symptoms: Symptoms) -> Iterator[tuple[str, Mask]]:
     """Yield every set of locations that is tried, the most specific first."""
+    # A label or a triangle says more than the slices that happen to contain it.
     yield from _indexed_entries(symptoms)
     yield from _parts_of_matrices(symptoms)
     wrong = symptoms.refusal.wrong
@@ -157,6 +158,7 @@ def _explains_all(symptoms: Symptoms, values: SpecialValues) -> bool:
     if not symptoms.always(partial(_are_errors_special, values.mask)):
         return False
     primals = {**symptoms.primals, values.primal: values.replace(symptoms.primals[values.primal])}
+    # A third delta: those of the experiments have been used to find the values.
     trial = symptoms.evaluate_at(primals, symptoms.draw_delta(2))
     if trial is None or not roughly_agrees(trial.actual, trial.expected) or not np.any(trial.informative):
         return False
@@ -208,6 +210,7 @@ def _large_values(symptoms: Symptoms, name: str) -> Iterator[SpecialValues]:
     wrong, informative = symptoms.refusal.wrong, symptoms.refusal.informative
     for words, size in SIZES:
         sizes = spread_over(size(symptoms.primals[name]), symptoms.expected.shape)
+        # A threshold must separate the wrong entries from those that are known to be right.
         least_wrong = np.min(sizes[wrong], initial=np.inf)
         largest_right = np.max(sizes[~wrong & informative], initial=0.0)
         if least_wrong > max(largest_right, LARGE_VALUE):
@@ -243,6 +246,7 @@ def _replace_zeros(array: Array) -> Array:
 
 
 def _untie(array: Array) -> Array:
+    # A fixed seed: a diagnosis is a function of the refused call.
     rng = np.random.default_rng(3)
     zeros, factors = rng.uniform(*VALUES_FOR_TIED_ZEROS, array.shape), rng.uniform(*UNTYING_FACTORS, array.shape)
     return np.where(array == 0, zeros, array * factors)
@@ -307,6 +311,7 @@ def describe_wrong_entries(symptoms: Symptoms) -> str:
     trial = symptoms.refusal
     actual, expected, tolerance = (a[trial.wrong] for a in (trial.actual, trial.expected, trial.tolerance))
     count = f" ({actual.size} of {trial.expected.size} entries)"
+    # The most specific description first; the last one holds for any factor.
     if np.all(np.isnan(actual)):
         return count + ": NaN there"
     if not np.any(actual):

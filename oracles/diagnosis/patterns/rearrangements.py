@@ -42,6 +42,7 @@ def _rearrangements(symptoms: Symptoms) -> Iterator[tuple[str, str, Rearrangemen
     """Yield every rearrangement that is tried: the pattern, its sentence, and the function."""
     shape, ndim = symptoms.expected.shape, symptoms.expected.ndim
     if ndim <= REARRANGED_AXES:
+        # The first permutation is the identity.
         for order in list(permutations(range(ndim)))[1:]:
             sentence = f"it is the oracle's value transposed: its axes in the order {order}"
             yield "transposed", sentence, partial(np.transpose, axes=order)
@@ -70,6 +71,7 @@ def _reshapings(symptoms: Symptoms) -> Iterator[tuple[str, str, Rearrangement]]:
 
 def _shift(array: Array, axis: int, step: int) -> Array:
     shifted = np.moveaxis(np.roll(array, step, axis), axis, 0).copy()
+    # A shift drops the slice that a roll brings round to the other end.
     shifted[0 if step > 0 else -1] = 0
     return np.moveaxis(shifted, 0, axis)
 
@@ -79,6 +81,7 @@ def permuted(symptoms: Symptoms) -> str | None:
     if not symptoms.has_expected_shape:
         return None
     arrays = (symptoms.refusal.actual, symptoms.expected, symptoms.tolerance)
+    # Whole slices come first: a permutation of entries would fit as well, and says less.
     for axis in range(symptoms.expected.ndim):
         order = _order(*(np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1) for a in arrays))
         if order is not None and is_rearranged(symptoms, partial(np.take, indices=order, axis=axis)):
@@ -98,5 +101,6 @@ def _order(actual: Array, expected: Array, tolerance: Array) -> Array | None:
     if len(expected) > MOST_SLICES:
         return None
     equal = np.all(np.abs(actual[:, None] - expected[None]) <= tolerance[None], axis=-1)
+    # Equal slices fit at several positions, and then no order is known.
     unique = np.all(equal.sum(0) == 1) and np.all(equal.sum(1) == 1)
     return np.argmax(equal, axis=1) if unique else None
