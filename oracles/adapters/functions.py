@@ -58,7 +58,7 @@ def manual(
     backend = backend_for(arrays, device, dtypes)
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
-        # The context sets what the arrays of JAX need (64 bits); plain NumPy and torch need none.
+        # JAX needs its 64-bit mode; NumPy and torch need no context.
         with backend.context():
             result = call_by_name(forward, backend.primals_from_numpy(primals))
         if not (isinstance(result, tuple) and len(result) == 2):

@@ -203,6 +203,7 @@ class Subject:
         try:
             self._set_params(obj, primals)
         except Absent:
+            # Some objects make their parameters in the first forward, whose input gives their shapes.
             self.call_forward(obj, primals)
             self.clear(obj)
             try:
@@ -224,6 +225,7 @@ class Subject:
 
     def pull(self, obj: Object, delta: Delta, primals: Primals) -> Cotangents:
         """Run backward and return all cotangents: those returned, those left in the object, those that a step shows."""
+        # Of a step only the change of the parameters is visible: the gradient is (old − new) / rate, in float64.
         before = {n: np.array(primals[n], np.float64) for n in self.params} if self.update else {}
         with self.backend.context():
             result = self._method(obj, self.backward)(self.backend.delta_from_numpy(delta))
@@ -232,6 +234,7 @@ class Subject:
                 self._method(obj, self.update.step)()
         cotangents = self._returned_cotangents(returned, primals)
         for n, location in self.grads.items():
+            # A gradient that backward returns is certain; the guess "d{}" may be a stale array of that name.
             if not (self.grads_are_guessed and n in cotangents):
                 cotangents[n] = self._gradient(n, location, obj, returned, primals)
         for n, old in before.items():
@@ -252,6 +255,7 @@ class Subject:
             current = read(obj, location)
             if current is None:
                 raise Absent(f"{location}: it is None")
+            # Writing an array of another shape would succeed, and change the layer.
             if np.shape(current) != value.shape:
                 raise InvalidInput(
                     f"{self.label}: params: {location}: expected shape {value.shape} of the primal {n}, "
@@ -267,6 +271,7 @@ class Subject:
         located = all(n in self.grads for n, a in inputs.items() if is_differentiable(a))
         if returned is None or (located and not self.grads_are_guessed):
             return {}
+        # As many results as primals are one for each, parameters included; else they belong to the inputs.
         returned = tuple(returned) if isinstance(returned, list) else returned
         one_each = isinstance(returned, tuple) and len(returned) == len(primals) != len(inputs)
         return named_cotangents(returned, primals if one_each or isinstance(returned, Mapping) else inputs, self.label)
@@ -288,6 +293,7 @@ class Subject:
             raise InvalidInput(
                 f"{self.label}: grads: the gradient of {name} at {absent}.{fix if others else ''}"
             ) from None
+        # Copied, since the object may write into the same array at its next backward.
         gradient = self.backend.to_numpy(gradient)
         if isinstance(gradient, list | float | int):
             return np.array(gradient, primals[name].dtype)
@@ -319,6 +325,7 @@ class Subject:
 def _call_by_name_or_in_order(f: Function, inputs: Mapping[str, ForeignArray]) -> ForeignArray:
     """Call a method by the names of the inputs if it has such parameters, else in their order."""
     try:
+        # Bind rather than call: a TypeError from inside the method must reach the user.
         inspect.signature(f).bind(**inputs)
     except (TypeError, ValueError):
         return f(*inputs.values())
@@ -348,6 +355,7 @@ def fresh(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
 def forward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
     """Run forward at another point, then here: the cache must be that of the last forward."""
     obj = subject.new(primals)
+    # Other inputs: with the same ones, a stale cache would give the right gradient.
     subject.call_forward(obj, _other_inputs(subject, primals))
     subject.clear(obj)
     y = subject.call_forward(obj, primals)

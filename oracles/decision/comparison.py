@@ -113,6 +113,7 @@ class Comparison:
     @property
     def expected(self) -> Array:
         """The best known value: the midpoint of ball arithmetic, else the value of the first oracle that refuses."""
+        # Ball arithmetic is certain, a reference is not.
         best = EXACT if EXACT in self.answers else self.refusing[0]
         return value_and_radius(self.answers[best])[0]
 
@@ -194,6 +195,7 @@ def all_agreements(
         value = flat if len(names) == len(actual) else _flat([actual[n] for n in names])
         expected = _flat([value_and_radius(values[n])[0] for n in names])
         tolerance = _flat([_tolerance(values[n], tolerances[n]) for n in names])
+        # NaN compares false, so it is decided array by array like every refused entry.
         error = np.abs(value - expected)
         if not (error <= tolerance).all():
             return None

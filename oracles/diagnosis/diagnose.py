@@ -107,6 +107,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
 
     A pattern that raises is skipped: a diagnosis must not replace the refusal that it explains.
     """
+    # An array that agrees, or has no entries, fits many patterns and has no defect.
     actual, expected = symptoms.actual, symptoms.expected
     if actual is not None and (not expected.size or agrees(actual, expected, symptoms.tolerance)):
         return NO_PATTERN_FOUND
@@ -126,6 +127,7 @@ def diagnosis_of(result: Result) -> Diagnosis:
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
+    # A wrong output explains wrong cotangents, so it comes first if it is the gravest.
     gravest = sorted(result.findings, key=lambda f: f.gravity, reverse=True)[:1]
     if gravest and not gravest[0].is_cotangent:
         cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
@@ -153,6 +155,7 @@ def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
     value = actual.get(quantity)
     if quantity in actual and not is_array(value):
         return None
+    # The many samples of a refusal: a candidate must not fail by a tolerance that is too small.
     estimator = tolerance_at(references, primals, delta, setting.precision, fallback=setting.subject)
     return Symptoms(
         name=quantity,
@@ -191,6 +194,7 @@ def _is_accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule], setting:
     def accepted() -> bool:
         y, _ = rule(**primals)
         has_same_shape = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
+        # An unfused rule may have another output, and then the refused delta does not fit.
         deltas = [setting.delta] if has_same_shape else []
         deltas += cotangents_like(y, np.random.default_rng(0), DECLARATION_DELTAS)
         return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)

@@ -140,6 +140,7 @@ class _Reading:
             return operands
         if name in CALLS:
             return self._inline_call(params[CALLS[name]], operands)
+        # A branch that is known when the program is read costs nothing when it runs.
         if name == "cond" and (index := operands[0].constant) is not None:
             return self._inline_call(params["branches"][_clamped(index, params["branches"])], operands[1:])
         results = [_value(v.aval, name) for v in eqn.outvars]
@@ -159,10 +160,12 @@ class _Reading:
     def _append(self, equation: Equation) -> None:
         inputs = equation.inputs
         option = any(v.option for v in inputs) and all(v.option or v.constant is not None for v in inputs)
+        # An equation belongs to the latest stage of its inputs: it can run no earlier.
         stage = max((v.stage for v in inputs), default=PRIMAL)
         for v in equation.outputs:
             v.option, v.stage = option, stage
         constants = [v.constant for v in inputs]
+        # Constants that round are left to the run, where their operands may be perturbed.
         if _is_constant(equation, constants) and not equation.kernel.rounds:
             for v, constant in zip(equation.outputs, _fold(equation, constants), strict=True):
                 v.constant = constant
@@ -241,6 +244,7 @@ class _Calls:
 
     def pull(self, memory: Memory, deltas: Sequence[Array]) -> list[Array]:
         """Return the cotangents; the memory is left as it was, for another pullback."""
+        # A shallow copy, so that this pullback may empty slots which another one needs.
         memory = memory.copy()
         for slot, delta in zip(self._deltas, deltas, strict=True):
             memory[slot] = delta
@@ -261,6 +265,7 @@ def _execute(steps: Iterable[Step], memory: Memory) -> None:
 def _freeing(steps: Sequence[Step], slots: Collection[int]) -> tuple[list[Step], set[int]]:
     """Return the steps, with each of the slots emptied after its last use, and the slots that no step uses."""
     unread, result = set(slots), list[Step]()
+    # Backwards: the first use that is met is the last one of a run.
     for step in reversed(steps):
         _, sources, target = step
         for slot in unread & {*sources, *_slots_of(target)}:
@@ -290,6 +295,7 @@ def _split(reading: _Reading, n_outputs: int) -> tuple[list[Equation], list[Equa
 def _needed(equations: Sequence[Equation], results: Iterable[Value]) -> list[Equation]:
     """Return the equations that results need, in order."""
     live, needed = set(results), []
+    # Backwards, so that one pass finds the inputs of all that is needed.
     for equation in reversed(equations):
         if not live.isdisjoint(equation.outputs):
             needed.append(equation)

@@ -61,6 +61,7 @@ def pad(x: Array, value: Any, config: Pads) -> Array:
     x = np.asarray(x)
     if not any(map(any, config)):
         return x
+    # First the array with its interior gaps and positive margins, then the crop that negative margins mean.
     inner = [n + max(0, n - 1) * k for n, (_, _, k) in zip(x.shape, config, strict=True)]
     wide = np.full([n + max(0, lo) + max(0, hi) for n, (lo, hi, _) in zip(inner, config, strict=True)], value, x.dtype)
     starts = [max(0, lo) for lo, _, _ in config]
@@ -82,6 +83,7 @@ def dynamic_update_slice(x: Array, update: Array, starts: Ints) -> Array:
 
 
 def _window(x: Array, starts: Ints, sizes: Ints) -> tuple[slice, ...]:
+    # XLA moves a window inside the array rather than fail, and NumPy would cut it off.
     clamped = [min(max(int(s), 0), n - k) for s, n, k in zip(starts, x.shape, sizes, strict=True)]
     return tuple(slice(s, s + k) for s, k in zip(clamped, sizes, strict=True))
 
@@ -103,6 +105,7 @@ def locations(
         mapped: the operand axis of each component of an index.
         batched: operand axes, and the axes of ``indices`` that they run along with.
     """
+    # All locations are offsets into the flat operand, so that one `take` or `put` serves any layout of windows.
     steps = [math.prod(shape[d + 1 :]) for d in range(len(shape))]
     unclamped = indices.astype(np.int64, copy=False)
     starts = np.minimum(np.maximum(unclamped, 0), np.array([shape[d] - sizes[d] for d in mapped], np.int64))

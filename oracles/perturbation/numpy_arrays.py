@@ -58,6 +58,7 @@ def perturber(perturbation: Perturbation) -> Perturb:
         if size > SIGN_POOL:
             return perturb_large(x, shape)
         state = state * 48271 % 2147483647  # Lehmer's generator
+        # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
         start = state % (SIGN_POOL - size + 1)
         x = x * scales[start : start + size].reshape(shape)
         if floors is None:

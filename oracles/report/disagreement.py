@@ -107,6 +107,7 @@ def report_text(result: Result, diagnosis: str) -> str:
     if result.setting is not None:
         lines += _paragraph("at: ", _point_text(result.setting))
         lines.append(REPRODUCE)
+    # The lines stand in the order of their weight, so the last ones may be cut.
     return "\n".join(lines[:MOST_LINES])
 
 
@@ -217,5 +218,6 @@ def number(value: float | None) -> float | str | None:
 
 def _array(array: Array) -> Json:
     integers = array.dtype.kind in "iub"
+    # Hex floats are exact, and JSON has no other exact form of a float64.
     values = array.ravel().tolist() if integers else [v.hex() for v in array.astype(np.float64).ravel().tolist()]
     return {"shape": list(array.shape), "dtype": array.dtype.name, "values": values}
