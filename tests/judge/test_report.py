@@ -200,7 +200,7 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
                 run_search(
-                    bug.planted(), bug.refused_by, "float64", label="stored", tally=tally,
+                    bug.cases_with_bug(), bug.refused_by, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
             counts.append(len(points))
