@@ -42,12 +42,12 @@ def result_at(case, dtype, seed, *, by=""):
 
 @pytest.mark.parametrize(("bug", "dtype"), SEARCHES, ids=name)
 def test_search_refuses_the_bug(bug, dtype):
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         run_search(bug.cases_with_bug(), bug.refused_by, dtype, max_examples=EXAMPLES, seed=0)
-    assert refused.value.result.property_name == bug.refused_by
-    assert refused.value.verdict == bug.verdict
-    assert refused.value.diagnosis
-    assert len(str(refused.value).splitlines()) <= 25
+    assert excinfo.value.result.property_name == bug.refused_by
+    assert excinfo.value.verdict == bug.verdict
+    assert excinfo.value.diagnosis
+    assert len(str(excinfo.value).splitlines()) <= 25
 
 
 @pytest.mark.slow
@@ -93,6 +93,6 @@ def test_quick_bugs_cover_every_property():
 
 def test_failing_example_shrinks_to_the_smallest():
     bug = next(bug for bug in BUGS if bug.name == "bias_gradient_not_summed_over_the_batch")
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         run_search(bug.cases_with_bug(), bug.refused_by, "float64", max_examples=EXAMPLES, seed=0)
-    assert refused.value.evidence.reason in ("shape (2, 1), expected (1, 1)", "shape (0, 1), expected (1, 1)")
+    assert excinfo.value.evidence.reason in ("shape (2, 1), expected (1, 1)", "shape (0, 1), expected (1, 1)")

@@ -63,11 +63,11 @@ def ending_in(where, ending):
     ],
 )
 def test_the_end_of_the_process_is_a_finding(where, ending, message, capfd):
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(ending_in(where, ending), AT, against=[DENSE.torch], isolate=True, seconds=0.5)
-    assert refused.value.verdict is Verdict.WRONG
-    assert refused.value.result.worst.quantity == "the call"
-    assert f"{where} {message}" in " ".join(str(refused.value).split()).replace(
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert excinfo.value.result.worst.quantity == "the call"
+    assert f"{where} {message}" in " ".join(str(excinfo.value).split()).replace(
         f"{where} raised Crashed: {where}", where
     )
 
@@ -78,8 +78,8 @@ def test_the_run_continues_after_a_crash():
     for subject in [*subjects, *subjects]:
         try:
             verdicts.append(oracles.check(subject, AT, against=[DENSE.torch], isolate=True).verdict)
-        except Disagreement as refused:
-            verdicts.append(refused.verdict)
+        except Disagreement as excinfo:
+            verdicts.append(excinfo.verdict)
     assert verdicts == ["wrong", "agrees", "wrong", "agrees"]
 
 
@@ -95,7 +95,7 @@ def test_isolated_by_itself_raises_crashed():
         pullback(y)
 
 
-def test_an_endless_loop_is_ended():
+def test_endless_loop_is_stopped_at_the_time_limit():
     with pytest.raises(Disagreement, match="did not return within 0.2 s"):  # noqa: RUF043
         oracles.check(ending_in("the forward", endless), AT, against=[DENSE.torch], isolate=True, seconds=0.2)
 
@@ -135,9 +135,9 @@ def test_writes_are_reported_from_another_process():
         ((forward, DENSE.backward), "z was written into"),
         ((DENSE.forward, backward), "delta[0] was"),
     ):
-        with pytest.raises(Disagreement) as refused:
+        with pytest.raises(Disagreement) as excinfo:
             oracles.check(oracles.manual(*pair), AT, against=[DENSE.torch], isolate=True)
-        assert message in str(refused.value)
+        assert message in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_a_subject_that_cannot_be_pickled():
 
     lock = threading.Lock()
     subject = oracles.manual(lambda z: (lock and z * 2, None), lambda c, d: {"z": 2 * d})
-    with pytest.raises(InvalidInput, match="cannot be sent to a new process") as refused:
+    with pytest.raises(InvalidInput, match="cannot be sent to a new process") as excinfo:
         oracles.isolated(subject, start="spawn")(z=AT["z"])
-    assert "oracles.isolated(subject, start='fork')" in str(refused.value)
+    assert "oracles.isolated(subject, start='fork')" in str(excinfo.value)
     with pytest.raises(InvalidInput, match="start: expected 'fork' or 'spawn', got 'thread'"):
         oracles.isolated(subject, start="thread")
 

@@ -20,9 +20,9 @@ FUNCTION = oracles.torch_function(as_function(DENSE))
 
 
 def message_of(error, subject, at, against, **options):
-    with pytest.raises(error) as refused:
+    with pytest.raises(error) as excinfo:
         oracles.check(subject, at, against, **options)
-    return " ".join(str(refused.value).split())
+    return " ".join(str(excinfo.value).split())
 
 
 @pytest.mark.parametrize("subject", [RIGHT, STATEFUL, FUNCTION], ids=["manual", "stateful", "torch_function"])
@@ -36,9 +36,13 @@ def test_a_reference_with_other_parameters(subject):
 
 @pytest.mark.parametrize("subject", [RIGHT, STATEFUL, FUNCTION], ids=["manual", "stateful", "torch_function"])
 def test_a_cotangent_of_another_shape(subject):
-    for delta, given in ((np.ones((2, 3)), "(2, 3)"), (np.ones(3), "(3,)"), ((np.ones((3, 2)),) * 2, "(3, 2), (3, 2)")):
+    for delta, shapes in (
+        (np.ones((2, 3)), "(2, 3)"),
+        (np.ones(3), "(3,)"),
+        ((np.ones((3, 2)),) * 2, "(3, 2), (3, 2)"),
+    ):
         message = message_of(InvalidInput, subject, AT, [DENSE.torch], delta=delta)
-        assert f"delta: expected shape (3, 2) like the output, got {given}" in message
+        assert f"delta: expected shape (3, 2) like the output, got {shapes}" in message
         assert "Fix: leave delta out, and three are drawn; or delta=rng.standard_normal((3, 2))" in message
 
 

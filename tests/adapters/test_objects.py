@@ -69,7 +69,7 @@ OFTEN = ("attributes", "dicts in lists", "lists of lists", "a lazy dict", "accum
 
 
 @pytest.mark.parametrize("where", LOCATIONS)
-def test_right_classes_agree_at_every_location(where):
+def test_correct_classes_agree_at_every_location(where):
     result = oracles.check(LOCATIONS[where](), AT, against=[TORCH])
     assert result.verdict is Verdict.AGREES
     assert {f.quantity for f in result.findings} == {"output", "z", "W", "b"}
@@ -84,10 +84,10 @@ def test_a_wrong_gradient_is_refused_at_every_location(where, monkeypatch):
         return e @ self.W.T, self.z.T @ e, e.sum(0, keepdims=True)
 
     monkeypatch.setattr(classes.Attributes, "pulled", wrong)
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(LOCATIONS[where](), AT, against=[TORCH])
-    assert refused.value.verdict is Verdict.WRONG
-    assert {f.quantity for f in refused.value.result.findings if f.refuses} == {"z", "W", "b"}
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert {f.quantity for f in excinfo.value.result.findings if f.refuses} == {"z", "W", "b"}
 
 
 @pytest.mark.parametrize("where", slow_except(("a step",), [w for w in LOCATIONS if "step" in w]))
@@ -112,9 +112,9 @@ def test_right_classes_agree(name, dtype):
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
     pair = PAIRS[planted.pair]
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(adapt(pair, planted.backward), planted.at(), against=[pair.torch])
-    planted.assert_explains(refused.value)
+    planted.assert_explains(excinfo.value)
 
 
 class OurLinear:

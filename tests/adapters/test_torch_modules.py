@@ -29,17 +29,17 @@ def test_numpy_inside_a_module_agrees(name, dtype):
 def test_planted_bugs_are_refused(bug):
     planted = BUGS[bug]
     pair = PAIRS[planted.pair]
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(adapt(pair, planted.backward), planted.at(), against=[pair.torch])
     if bug == "bias gradient not summed over the batch":
-        assert refused.value.result.worst.quantity == "the call"
+        assert excinfo.value.result.worst.quantity == "the call"
         assert "Function.backward returned shape (3, 2), torch.float64 as its gradient 2, expected (1, 2)" in " ".join(
-            str(refused.value).split()
+            str(excinfo.value).split()
         )
     elif bug == "float16 inside a float64 path":
-        assert refused.value.verdict is Verdict.UNSTABLE
+        assert excinfo.value.verdict is Verdict.UNSTABLE
     else:
-        planted.assert_explains(refused.value)
+        planted.assert_explains(excinfo.value)
 
 
 def normal(*shape):
@@ -96,7 +96,7 @@ OWN = {
 
 @pytest.mark.parametrize("dtype", slow_except(("float64",), ("float64", "bfloat16")))
 @pytest.mark.parametrize("name", slow_except([n for n in OWN if n != "gru cell"], OWN))
-def test_torchs_own_modules_agree(name, dtype):
+def test_torch_modules_agree(name, dtype):
     make, reference, point = OWN[name]
     at = {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
     against = [oracles.torch_autograd(reference)] if reference else []
@@ -159,9 +159,9 @@ def test_a_module_that_keeps_the_first_input_is_refused():
     ],
 )  # fmt: skip
 def test_invalid_input(params, at, message):
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as excinfo:
         oracles.check(oracles.torch_module(lambda: nn.Linear(4, 2), params=params), at)
-    assert message in str(refused.value)
+    assert message in str(excinfo.value)
 
 
 def inside_a_module(backward):
@@ -205,16 +205,16 @@ def test_a_function_between_other_operations_agrees():
     ],
     ids=["shape", "dtype"],
 )
-def test_what_the_engine_repairs_between_other_operations_is_refused(backward, returned, expected):
+def test_gradient_repaired_by_the_engine_is_refused_between_other_operations(backward, returned, expected):
     """The engine's repaired gradient is right; this fails if torch no longer runs hooks after the repair."""
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(backward), PRODUCT, [BY_TORCH])
-    assert isinstance(refused.value.__cause__, TypeError)
-    assert f"Product.backward returned shape {returned}" in str(refused.value.__cause__)
-    assert f"expected {expected}" in str(refused.value.__cause__)
+    assert isinstance(excinfo.value.__cause__, TypeError)
+    assert f"Product.backward returned shape {returned}" in str(excinfo.value.__cause__)
+    assert f"expected {expected}" in str(excinfo.value.__cause__)
 
 
-def test_what_the_engine_cannot_repair_is_refused():
-    with pytest.raises(Disagreement) as refused:
+def test_gradient_that_the_engine_cannot_repair_is_refused():
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(lambda d, z, W: (d @ W.T, d)), PRODUCT, [BY_TORCH])
-    assert refused.value.result.worst.quantity == "the call"
+    assert excinfo.value.result.worst.quantity == "the call"

@@ -80,7 +80,7 @@ def test_transposed_convolution_is_its_element_form(case, seed):
 
 @exactly
 @given(case=st.composite(conv_transpose2d)(), seed=seeds)
-def test_each_is_the_others_adjoint(case, seed):
+def test_convolution_and_transposed_convolution_are_adjoint(case, seed):
     """⟨conv x, z⟩ = ⟨x, transposed z⟩, and each one's backward is the other's forward."""
     layer, params, rng = filled(case, seed)
     assume(all(more < s for more, s in zip(layer.output_padding, layer.stride, strict=True)))
@@ -90,9 +90,9 @@ def test_each_is_the_others_adjoint(case, seed):
     )
     spread, cache = layer.forward(W, z)
     x = fractions(rng, *spread.shape)
-    seen, conv_cache = conv.forward(W, x)
-    assert (seen * z).sum() == (x * spread).sum()
-    same((conv.backward(conv_cache, z)[0], layer.backward(cache, x)[0]), (spread, seen))
+    correlated, conv_cache = conv.forward(W, x)
+    assert (correlated * z).sum() == (x * spread).sum()
+    same((conv.backward(conv_cache, z)[0], layer.backward(cache, x)[0]), (spread, correlated))
     np.testing.assert_array_equal(conv.backward(conv_cache, z)[1]["W"], layer.backward(cache, x)[1]["W"])
 
 

@@ -1,6 +1,6 @@
 """Plant bugs: operations of manual_bp with one thing wrong.
 
-A search draws the operation's reference cases with the bug in place of the operation; at one case the diagnosis is known.
+A search draws the operation's reference cases and puts the bug in its place; at one case the diagnosis is known.
 """
 
 from __future__ import annotations
