@@ -1,4 +1,4 @@
-"""Count false alarms: right gradients of manual_bp, torch and JAX, on hard inputs, that the judge calls wrong."""
+"""Count false alarms: correct gradients of manual_bp, torch and JAX, on hard inputs, that the judge calls wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table  # noqa: E402
 
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
-from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
+from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
@@ -144,7 +144,7 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
-def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, Any]:
+def count(examples: int, seed: int, jobs: int, console: Console) -> Row:
     """Judge until so many verdicts are counted, or until interrupted."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -183,7 +183,7 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, An
     }
 
 
-def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
+def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[Row]:
     """Return one row for each subject, layer and dtype."""
     keys = sorted({key[:3] for key in counts}, key=lambda k: (k[0] != "manual", k[0], k[1], DTYPES.index(k[2])))
     rows = []
@@ -206,7 +206,7 @@ def _kept(alarms: Sequence[Alarm]) -> list[Alarm]:
     return found
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(rows: Sequence[Row]) -> Table:
     """Return the counts as a table of at most 100 columns."""
     shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for title in ("subject", "layer", "dtype"):

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.hard_inputs import drawn_cases  # noqa: E402
 from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
 from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
-from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
+from benchmarks.shared import Row, positive, positive_count, prepare_process  # noqa: E402
 from oracles.long_runs import write_atomically  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
 from oracles.rule import with_dtype  # noqa: E402
@@ -83,10 +83,10 @@ def chosen_entry(case: Case, point: Point, rng: np.random.Generator) -> tuple[st
     """
     _, pullback = case.subject(**point.primals)
     _, exactly = case.oracles(["jax"])[0](**with_dtype(dict(point.primals), np.float64))
-    want = exactly(with_dtype(point.delta, np.float64))
+    exact = exactly(with_dtype(point.delta, np.float64))
     least = float(np.finfo(point.dtype).smallest_normal)
     found = {
-        name: np.argwhere((np.abs(g) >= least) & np.isfinite(g) & (np.asarray(want[name]) != 0))
+        name: np.argwhere((np.abs(g) >= least) & np.isfinite(g) & (np.asarray(exact[name]) != 0))
         for name, g in pullback(point.delta).items()
     }
     names = [name for name, indices in found.items() if len(indices)]
@@ -107,7 +107,7 @@ def smallest(refuses: Refuses) -> float:
     return GRID[high]
 
 
-def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> dict[str, Any]:
+def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> Row:
     """Find the smallest error that each tool refuses, at points of one layer."""
     _, pool = layers(seed)[layer]
     found: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
@@ -210,10 +210,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 130 if interrupted else 0
 
 
-def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) -> tuple[list[dict[str, Any]], bool]:
+def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) -> tuple[list[Row], bool]:
     """Measure every layer, dtype and regime in several processes; Ctrl-C keeps what there is."""
     planned = [(name, dtype, regime) for regime in REGIMES for name in names for dtype in DTYPES]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     interrupted = False
     executor = ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), initializer=prepare_process)
     columns = TextColumn("{task.description:<28}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()

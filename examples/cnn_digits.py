@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from digits_training import Record, arguments, digits
@@ -39,6 +39,7 @@ from manual_bp import (
     minibatches,
 )
 
+Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 NETWORK = Sequential(
     Conv2d(1, 16, 3, padding="same"), BatchNorm(16), ReLU(), MaxPool2d(2),
     Conv2d(16, 32, 3, padding="same"), BatchNorm(32), ReLU(), MaxPool2d(2),
@@ -84,7 +85,7 @@ def subject() -> oracles.Rule:
 
 
 # The references know the entries that dropout keeps, `kept`, not the seed: frameworks draw other numbers from it.
-def torch_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
+def torch_reference(z: Tensor, target: Tensor, kept: Tensor, **p: Tensor) -> Tensor:
     """State the same in torch's own words; autograd derives the rest."""
     import torch
     from torch.nn import functional as F
@@ -99,7 +100,7 @@ def torch_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
     return F.cross_entropy(z, target), *moved
 
 
-def jax_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
+def jax_reference(z: Tensor, target: Tensor, kept: Tensor, **p: Tensor) -> Tensor:
     """State the same as JAX writes it."""
     import jax
     import jax.numpy as jnp

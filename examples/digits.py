@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from digits_training import Record, arguments, digits
@@ -25,6 +25,7 @@ from rich.console import Console
 import oracles
 from manual_bp import SGD, Linear, Progress, Sequential, SoftmaxCrossEntropy, Tanh, deltas, fit
 
+Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 NETWORK = Sequential(Linear(64, 32), Tanh(), Linear(32, 10))
 LOSS = SoftmaxCrossEntropy("mean")
 LEARNING_RATE = 0.3
@@ -55,7 +56,7 @@ def subject(closed_form: bool) -> oracles.Rule:
     return oracles.manual(forward, backward, name=f"64-32-10, δ by {'(16)' if closed_form else '(15)'}")
 
 
-def torch_reference(target: Any, **p: Any) -> Any:
+def torch_reference(target: Tensor, **p: Tensor) -> Tensor:
     """State the same loss as torch writes it; autograd derives the rest."""
     import torch
     from torch.nn.functional import cross_entropy, linear
@@ -66,7 +67,7 @@ def torch_reference(target: Any, **p: Any) -> Any:
     return cross_entropy(z, target)
 
 
-def jax_reference(target: Any, **p: Any) -> Any:
+def jax_reference(target: Tensor, **p: Tensor) -> Tensor:
     """State the same loss as JAX writes it."""
     import jax
     import jax.numpy as jnp

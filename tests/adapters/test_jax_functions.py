@@ -26,6 +26,10 @@ def tanh_but(bwd):
     return custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), bwd)
 
 
+def adapt(pair, backward=None):
+    return oracles.jax_function(as_custom_vjp(pair, backward))
+
+
 TANH = PAIRS["tanh"].torch
 
 
@@ -62,7 +66,7 @@ def test_fwd_that_differs_from_the_function_is_refused():
     two = custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
     assert oracles.check(oracles.jax_function(two), Z, [TANH]).verdict is Verdict.AGREES
     off = custom(lambda z: 1.001 * jnp.tanh(z), lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
-    with pytest.raises(Disagreement, match=r"jax\.vjp gives another answer"):
+    with pytest.raises(Disagreement, match=r"jax\.vjp"):
         oracles.check(oracles.jax_function(off), Z, [TANH])
 
 
@@ -113,21 +117,13 @@ def test_invalid_input(f, at, message, fix):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
-    pair = PAIRS[name]
-    result = oracles.check(oracles.jax_function(as_custom_vjp(pair)), pair.at(1, dtype), [pair.torch])
-    assert result.verdict is Verdict.AGREES
-    assert not result.not_claimed
+    PAIRS[name].assert_agrees(adapt(PAIRS[name]), dtype, seeds=1)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_inside_a_custom_vjp_are_refused(bug):
-    planted = BUGS[bug]
-    pair = PAIRS[planted.pair]
-    subject = oracles.jax_function(as_custom_vjp(pair, planted.backward))
-    with pytest.raises(Disagreement) as excinfo:
-        oracles.check(subject, planted.at(), against=[pair.torch])
-    assert excinfo.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
+    assert BUGS[bug].refusal_of(adapt).verdict in (Verdict.WRONG, Verdict.UNSTABLE)
 
 
 OWN = {

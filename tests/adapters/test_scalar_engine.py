@@ -228,7 +228,7 @@ def test_planted_bugs_are_refused(engine, f, quantity, message, with_torch):
 
 
 def test_a_value_that_is_no_node():
-    with pytest.raises(InvalidInput, match=r"expected nodes with a number in \.value") as excinfo:
+    with pytest.raises(InvalidInput, match=r"\.value") as excinfo:
         oracles.check(oracles.scalar_graph(dense, Node, data="value"), AT)
     assert "data='value'" in str(excinfo.value)
 

@@ -16,24 +16,25 @@ RNG = np.random.default_rng(8)
 ROWS = {"z": RNG.standard_normal((3, 4))}
 
 
+def adapt(pair, backward=None):
+    return oracles.torch_function(as_function(pair, backward))
+
+
 @pytest.mark.parametrize("dtype", slow_except(("float64",), DTYPES))
 @pytest.mark.parametrize("name", PAIRS)
 def test_numpy_inside_a_function_agrees(name, dtype):
     pair = PAIRS[name]
-    pair.assert_agrees(oracles.torch_function(as_function(pair)), dtype, seeds=1 if dtype == "float64" else 5)
+    pair.assert_agrees(adapt(pair), dtype, seeds=1 if dtype == "float64" else 5)
 
 
 @pytest.mark.parametrize("bug", slow_except(QUICK[:4], BUGS))
 def test_planted_bugs_are_refused(bug):
-    planted = BUGS[bug]
-    pair = PAIRS[planted.pair]
-    with pytest.raises(Disagreement) as excinfo:
-        oracles.check(oracles.torch_function(as_function(pair, planted.backward)), planted.at(), against=[pair.torch])
-    if bug == "float16 inside a float64 path":  # no balls run on tensors, to prove that digits alone are lost
-        assert excinfo.value.verdict is Verdict.UNSTABLE
-        assert planted.message in str(excinfo.value)
+    error = BUGS[bug].refusal_of(adapt)
+    if bug == "float16 inside a float64 path":  # no ball arithmetic on tensors, so not certain
+        assert error.verdict is Verdict.UNSTABLE
+        assert BUGS[bug].message in str(error)
     else:
-        planted.assert_explains(excinfo.value)
+        BUGS[bug].assert_explains(error)
 
 
 def by_torch(f):
@@ -252,7 +253,7 @@ def test_outputs_pulled_back_one_at_a_time():
             return d * b.cos() + e * b.sin(), a * (e * b.cos() - d * b.sin())
 
     pair = PAIRS["two outputs"]
-    with pytest.raises(Disagreement, match="one output's cotangent at a time gives another answer"):
+    with pytest.raises(Disagreement, match="one output's cotangent at a time"):
         oracles.check(oracles.torch_function(Polar), pair.at(), [pair.torch])
 
 

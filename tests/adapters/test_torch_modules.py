@@ -27,19 +27,14 @@ def test_numpy_inside_a_module_agrees(name, dtype):
 
 @pytest.mark.parametrize("bug", slow_except(QUICK[:3], BUGS))
 def test_planted_bugs_are_refused(bug):
-    planted = BUGS[bug]
-    pair = PAIRS[planted.pair]
-    with pytest.raises(Disagreement) as excinfo:
-        oracles.check(adapt(pair, planted.backward), planted.at(), against=[pair.torch])
+    error = BUGS[bug].refusal_of(adapt)
     if bug == "bias gradient not summed over the batch":
-        assert excinfo.value.result.worst.quantity == "the call"
-        assert "Function.backward returned shape (3, 2), torch.float64 as its gradient 2, expected (1, 2)" in " ".join(
-            str(excinfo.value).split()
-        )
+        assert error.result.worst.quantity == "the call"
+        assert all(part in str(error) for part in ("Function.backward", "(3, 2)", "(1, 2)"))
     elif bug == "float16 inside a float64 path":
-        assert excinfo.value.verdict is Verdict.UNSTABLE
+        assert error.verdict is Verdict.UNSTABLE
     else:
-        planted.assert_explains(excinfo.value)
+        BUGS[bug].assert_explains(error)
 
 
 def normal(*shape):
@@ -143,7 +138,7 @@ class KeepsFirst(nn.Module):
 
 
 def test_a_module_that_keeps_the_first_input_is_refused():
-    with pytest.raises(Disagreement, match="forward twice, then backward gives another answer"):
+    with pytest.raises(Disagreement, match="forward twice"):
         oracles.check(
             oracles.torch_module(KeepsFirst),
             {"z": normal(3, 4)},
@@ -154,13 +149,14 @@ def test_a_module_that_keeps_the_first_input_is_refused():
 @pytest.mark.parametrize(
     ("params", "at", "message"),
     [
-        ({"W": "weights"}, {"z": normal(3, 4), "W": normal(2, 4)}, "params: expected one of weight, bias"),
-        ({"W": "weight"}, {"z": normal(3, 4), "W": normal(4, 2)}, "params: weight: expected shape (2, 4)"),
+        ({"W": "weights"}, {"z": normal(3, 4), "W": normal(2, 4)}, "weight, bias"),
+        ({"W": "weight"}, {"z": normal(3, 4), "W": normal(4, 2)}, "(2, 4)"),
     ],
 )  # fmt: skip
 def test_invalid_input(params, at, message):
     with pytest.raises(InvalidInput) as excinfo:
         oracles.check(oracles.torch_module(lambda: nn.Linear(4, 2), params=params), at)
+    assert "params" in str(excinfo.value)
     assert message in str(excinfo.value)
 
 
@@ -210,8 +206,8 @@ def test_gradient_repaired_by_the_engine_is_refused_between_other_operations(bac
     with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(backward), PRODUCT, [BY_TORCH])
     assert isinstance(excinfo.value.__cause__, TypeError)
-    assert f"Product.backward returned shape {returned}" in str(excinfo.value.__cause__)
-    assert f"expected {expected}" in str(excinfo.value.__cause__)
+    assert returned in str(excinfo.value.__cause__)
+    assert expected in str(excinfo.value.__cause__)
 
 
 def test_gradient_that_the_engine_cannot_repair_is_refused():

@@ -171,7 +171,7 @@ def test_error_for_an_invalid_pair_names_what_is_expected(subject, message):
 def test_error_for_invalid_primals_or_references_names_them():
     with pytest.raises(TypeError, match="primals\\['z'\\]"):
         oracles.check(oracles.manual(forward, backward), {"z": np.array(["a"])})
-    with pytest.raises(TypeError, match="must return a torch tensor"):
+    with pytest.raises(TypeError, match="tensor"):
         oracles.check(
             oracles.manual(lambda z: (z + 0, z), lambda c, d: {"z": d}),
             {"z": POINT["z"]},
