@@ -23,9 +23,9 @@ MOST_OF_TORCH = 3.0
 HEAD = f"{'layer':<28}examples   torch us   first us    / torch    again us   / torch  traces  compiled"
 
 
-def drawn(entry: Entry, count: int) -> list[tuple[Case, Point]]:
+def draw_examples(entry: Entry, count: int) -> list[tuple[Case, Point]]:
     """Draw cases of an entry that both frameworks have a reference for, each with a point; repeat them if few."""
-    found: list[tuple[Case, Point]] = []
+    examples: list[tuple[Case, Point]] = []
 
     @hypothesis.seed(0)
     @hypothesis.settings(
@@ -38,14 +38,14 @@ def drawn(entry: Entry, count: int) -> list[tuple[Case, Point]]:
     @hypothesis.given(entry.cases)
     def draw(case: Case) -> None:
         if case.torch is not None and case.jax is not None:
-            found.append((case, point_at(case.subject, case.primals, "float64", seed=1 + len(found))))
+            examples.append((case, point_at(case.subject, case.primals, "float64", seed=1 + len(examples))))
 
     draw()
-    cycle = itertools.islice(itertools.cycle(found), len(found), count) if found else ()
+    cycle = itertools.islice(itertools.cycle(examples), len(examples), count) if examples else ()
     again = [
         (case, point_at(case.subject, case.primals, "float64", seed=count + i)) for i, (case, _) in enumerate(cycle)
     ]
-    return (found + again)[:count]
+    return (examples + again)[:count]
 
 
 def seconds(rule: Rule, point: Point, pullback: bool) -> float:
@@ -62,7 +62,7 @@ def compare(entry: Entry, count: int) -> Row | None:
 
     The first evaluation traces most shapes, the second none. The target is the second's.
     """
-    examples = drawn(entry, count)
+    examples = draw_examples(entry, count)
     if not examples:
         return None
     rules = [{rule.runtime.value: rule for rule in case.oracles()} for case, _ in examples]
@@ -112,7 +112,7 @@ def rows(count: int, names: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def warm_up() -> None:
-    """Have both frameworks import what they import late, by negating a number; leave that out of the garbage."""
+    """Negate a number in both frameworks, so that their late imports are done; exclude them from garbage collection."""
     for rule in (torch_autograd(lambda z: -z), jax_vjp(lambda z: -z)):
         rule(z=np.ones(1))[1](np.ones(1))
     gc.collect()

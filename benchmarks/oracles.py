@@ -115,11 +115,11 @@ def verdict(case: Case, network: Sequential, point: Point) -> None:
 
 
 class HandWritten(torch.autograd.Function):
-    """The autograd.Function that lets gradcheck judge a hand-written backward."""
+    """An autograd.Function, so that gradcheck can judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, network: Sequential, names: tuple[str, ...], z: Any, *params: Any) -> Any:
-        """Keep what backward needs."""
+        """Store the cache."""
         arrays = (p.detach().numpy() for p in params)
         y, ctx.cache = network.forward(dict(zip(names, arrays, strict=True)), z.detach().numpy())
         ctx.network, ctx.names = network, names

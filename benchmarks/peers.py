@@ -52,7 +52,7 @@ def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Cal
 
 
 class HandWritten(torch.autograd.Function):
-    """The autograd.Function that lets gradcheck judge a hand-written backward."""
+    """An autograd.Function, so that gradcheck can judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, names: tuple[str, ...], fixed: Mapping[str, Array], *leaves: Any) -> Any:

@@ -85,15 +85,15 @@ def chosen_entry(case: Case, point: Point, rng: np.random.Generator) -> tuple[st
     _, exactly = case.oracles(["jax"])[0](**with_dtype(dict(point.primals), np.float64))
     exact = exactly(with_dtype(point.delta, np.float64))
     least = float(np.finfo(point.dtype).smallest_normal)
-    found = {
+    smallest_errors = {
         name: np.argwhere((np.abs(g) >= least) & np.isfinite(g) & (np.asarray(exact[name]) != 0))
         for name, g in pullback(point.delta).items()
     }
-    names = [name for name, indices in found.items() if len(indices)]
+    names = [name for name, indices in smallest_errors.items() if len(indices)]
     if not names:
         return None
     name = str(rng.choice(names))
-    return name, tuple(int(i) for i in rng.choice(found[name]))
+    return name, tuple(int(i) for i in rng.choice(smallest_errors[name]))
 
 
 def smallest(refuses: Refuses) -> float:
@@ -110,7 +110,7 @@ def smallest(refuses: Refuses) -> float:
 def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> Row:
     """Find the smallest error that each tool refuses, at points of one layer."""
     _, pool = layers(seed)[layer]
-    found: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
+    smallest_errors: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
     asked, refused_right = dict.fromkeys((OURS, *PEERS), 0), dict.fromkeys((OURS, *PEERS), 0)
     spent = dict.fromkeys((OURS, *PEERS), 0.0)
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -139,9 +139,9 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
                 if refuses(0.0):
                     refused_right[tool] += 1
                 else:
-                    found[tool].append(smallest(refuses))
+                    smallest_errors[tool].append(smallest(refuses))
                     if tool == OURS:
-                        found["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
+                        smallest_errors["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
                 spent[tool] += time.perf_counter() - started
             count += 1
     jax.clear_caches()  # what was compiled for one layer serves no other
@@ -152,8 +152,8 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
         "asked": asked,
         "refused_right": refused_right,
         "seconds": spent,
-        "median": {tool: _quantile(errors, 0.5) for tool, errors in found.items()},
-        "in_99_percent": {tool: _quantile(errors, 0.99) for tool, errors in found.items()},
+        "median": {tool: _quantile(errors, 0.5) for tool, errors in smallest_errors.items()},
+        "in_99_percent": {tool: _quantile(errors, 0.99) for tool, errors in smallest_errors.items()},
     }
 
 

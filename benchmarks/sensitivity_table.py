@@ -15,8 +15,8 @@ AIMS = {"float64": (1e-13, 1e-11), "float32": (1e-5, 1e-5)}
 
 def misses(row: Row) -> list[str]:
     """Return which of this project's two figures miss their aim."""
-    found = zip(("median", "in_99_percent"), AIMS[row["dtype"]], strict=True)
-    return [which for which, aim in found if (e := row[which][OURS]) is not None and e > aim * 1.0001]
+    figures = zip(("median", "in_99_percent"), AIMS[row["dtype"]], strict=True)
+    return [which for which, aim in figures if (e := row[which][OURS]) is not None and e > aim * 1.0001]
 
 
 def _cell(error: float | None, width: int, missed: bool = False) -> str:
@@ -57,6 +57,6 @@ def summary(rows: Sequence[Row]) -> list[str]:
     missed = []
     for row in rows:
         for which in misses(row):
-            found, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
-            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {found}")
+            figures, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
+            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {figures}")
     return lines + (missed or ["every aim is met"])

@@ -57,7 +57,7 @@ def subject(closed_form: bool) -> oracles.Rule:
 
 
 def torch_reference(target: Tensor, **p: Tensor) -> Tensor:
-    """State the same loss as torch writes it; autograd derives the rest."""
+    """Return the same loss by torch's functions; autograd computes the gradients."""
     import torch
     from torch.nn.functional import cross_entropy, linear
 
@@ -68,7 +68,7 @@ def torch_reference(target: Tensor, **p: Tensor) -> Tensor:
 
 
 def jax_reference(target: Tensor, **p: Tensor) -> Tensor:
-    """State the same loss as JAX writes it."""
+    """Return the same loss by JAX's functions."""
     import jax
     import jax.numpy as jnp
 
@@ -104,7 +104,7 @@ def train(args: argparse.Namespace, console: Console) -> Record:
     rng = np.random.default_rng(args.seed)
     (x, target), (held_x, held_target) = digits(rng)
     record = Record(NAMES, console)
-    with record.kept(args.epochs) as keep:
+    with record.recording(args.epochs) as keep:
 
         def after_epoch(epoch: Progress) -> bool:
             rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]

@@ -51,8 +51,8 @@ def check_element_forms(case, seed, meetings_of, tap):
 @exactly
 @given(case=st.composite(conv2d)(), seed=seeds)
 def test_convolution_is_its_element_form(case, seed):
-    def tap(layer, meeting, given, sums):
-        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+    def tap(layer, meeting, arrays, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, arrays, sums
         share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
         for n, o, c in np.ndindex(len(z), layer.n_out, share_in):
             C = o // share_out * share_in + c
@@ -66,8 +66,8 @@ def test_convolution_is_its_element_form(case, seed):
 @exactly
 @given(case=st.composite(conv_transpose2d)(), seed=seeds)
 def test_transposed_convolution_is_its_element_form(case, seed):
-    def tap(layer, meeting, given, sums):
-        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+    def tap(layer, meeting, arrays, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, arrays, sums
         share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
         for n, c, o in np.ndindex(len(z), layer.n_in, share_out):
             O = c // share_in * share_out + o

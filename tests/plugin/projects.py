@@ -1,4 +1,4 @@
-"""A project of somebody else, in a folder of its own, with this package installed beside it."""
+"""Temporary projects with a folder and a site-packages of their own, in which this package is installed."""
 
 import json
 import os
