@@ -85,7 +85,7 @@ def test_the_run_continues_after_a_crash():
 
 def test_isolated_by_itself_raises_crashed():
     rule = oracles.isolated(ending_in("the forward", segfault))
-    with pytest.raises(Crashed, match="the forward ended the process: killed by SIGSEGV"):
+    with pytest.raises(Crashed, match=r"forward.* SIGSEGV"):
         rule(**AT)
     y, pullback = oracles.isolated(ending_in("the pullback", segfault))(**AT)
     assert y.shape == (3, 2)
@@ -217,7 +217,7 @@ def test_jax_is_spawned():
     assert np.array_equal(pullback(z)["z"], oracles.jax_function(tanh)(z=z)[1](z)["z"])
     tanh.defvjp(lambda z: (jnp.tanh(z), None), lambda y, d: os._exit(9))
     _, pullback = oracles.isolated(oracles.jax_function(tanh))(z=z)
-    with pytest.raises(Crashed, match="the pullback ended the process: exit status 9"):
+    with pytest.raises(Crashed, match=r"pullback.* 9"):
         pullback(z)
 
 
@@ -227,5 +227,5 @@ def test_a_spawned_process_that_ends_is_a_finding():
         os._exit(9)
 
     subject = oracles.isolated(oracles.manual(forward, lambda c, d: {}), start="spawn")
-    with pytest.raises(Disagreement, match="the forward ended the process: exit status 9"):
+    with pytest.raises(Disagreement, match=r"forward.* 9"):
         oracles.check(subject, {"z": AT["z"]})

@@ -1,4 +1,4 @@
-"""Declared conventions: the right one agrees, a wrong one is refused, and the report names the one that fits."""
+"""Declared conventions: the correct one agrees, a wrong one is refused, and the report names the one that fits."""
 
 import dense_classes as classes
 import numpy as np

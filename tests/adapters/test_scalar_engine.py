@@ -1,4 +1,4 @@
-"""A small engine of scalar nodes: right functions agree, wrong engines are refused."""
+"""A small engine of scalar nodes: correct functions agree, wrong engines are refused."""
 
 import math
 

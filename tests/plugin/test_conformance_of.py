@@ -139,7 +139,7 @@ def test_convention_is_required_only_if_declared():
 
     assert result_at(decorated(Half, like=manual_bp.ReLU), options=MANY).points == 400
     Half.kink_convention = manual_bp.ReLU.kink_convention
-    with pytest.raises(Disagreement, match="another subgradient than the declared one"):
+    with pytest.raises(Disagreement, match="subgradient"):
         result_at(decorated(Half, like=manual_bp.ReLU), options=MANY)
 
 
@@ -199,7 +199,7 @@ def test_a_type_whose_cases_do_not_say_what_they_adapted(monkeypatch):
     def opaque(draw):
         return oracles.Case(manual(lambda z: (z, None), lambda cache, delta: delta), {"z": real(2)})
 
-    with pytest.raises(ValueError, match="do not say which instance they adapt"):
+    with pytest.raises(ValueError, match="instance"):
         conformance_of(Mine, like=NotPerturbable, adapt=adapt)
 
 
