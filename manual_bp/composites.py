@@ -244,6 +244,7 @@ class Parallel:
         finally:
             if len(caches) < len(self.branches):
                 note_layer("branch", len(caches), self.branches[len(caches)])
+        # reduce, not sum: sum starts with the integer 0, one more pass over the first array.
         joined = reduce(add, ys) if self.axis is None else np.concatenate(ys, axis=self.axis)
         return untupled((joined, *side_outputs)), (caches, joined, [y.shape for y in ys])
 

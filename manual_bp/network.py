@@ -90,6 +90,8 @@ class Sequential:
         side_outputs: list[Arrays] = []
         caches: list[Cache] = []
         try:
+            # A plain loop over indices, with no call but the layer's: in a network of tiny layers these lines take as
+            # long as the arithmetic.
             for index, route in enumerate(routes):
                 own = {name: params[full] for name, full in route} if route else {}
                 port = ports[index]
@@ -207,6 +209,7 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     require_shape(None, "deltas", "delta", delta, z.shape, z, "the network's output")
     result = [delta.copy()]
     if closed_form:
+        # The Jacobians are multiplied from the output inwards, P_l = P_{l+1} J_l, so each product serves all before it.
         product = np.eye(z.shape[1], dtype=z.dtype)[None]
         for factor in reversed(factors):
             product = product @ factor
