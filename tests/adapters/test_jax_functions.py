@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from forms import as_custom_vjp
+from pair_bugs import BUGS
 from pairs import DTYPES, PAIRS
-from planted_bugs import BUGS
 
 import oracles
 from manual_bp import Linear

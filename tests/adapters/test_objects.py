@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from dense_classes import AT, TORCH
 from forms import as_class
+from pair_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Sequential, SoftmaxCrossEntropy, Tanh

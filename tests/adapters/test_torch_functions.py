@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from forms import as_function
+from pair_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Softmax

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from forms import as_module
+from pair_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 from torch import nn
 
 import oracles
