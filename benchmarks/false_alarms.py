@@ -1,4 +1,4 @@
-"""Count false alarms: right gradients of manual_bp, torch and JAX, on hard inputs, that the judge calls wrong."""
+"""Count false alarms: correct gradients of manual_bp, torch and JAX, on hard inputs, that the judge calls wrong."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table  # noqa: E402
 
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
-from benchmarks.shared import positive_count, prepare_process, whole_number  # noqa: E402
+from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import FRAMEWORKS  # noqa: E402
@@ -113,7 +113,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
     """Judge some examples by every subject; return the counts and the alarms with their reports."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
-    kept: Counter[tuple[str, ...]] = Counter()
+    counts_by_kind: Counter[tuple[str, ...]] = Counter()
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in numbers:
@@ -130,8 +130,8 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
                 refused = result is None or result.refuses
                 counts[(*key, "refused")] += refused
                 counts[(*key, "unstable_refused")] += refused and verdict == Verdict.UNSTABLE
-                if refused and kept[(*key, verdict)] < (SHOWN if verdict in FALSE else OF_A_KIND):
-                    kept[(*key, verdict)] += 1
+                if refused and counts_by_kind[(*key, verdict)] < (SHOWN if verdict in FALSE else OF_A_KIND):
+                    counts_by_kind[(*key, verdict)] += 1
                     report = traceback.format_exc() if result is None else _report(result)
                     alarms.append(Alarm(number, *key, example.regime, verdict, report))
     return counts, alarms
@@ -144,7 +144,7 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
-def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, Any]:
+def count(examples: int, seed: int, jobs: int, console: Console) -> Row:
     """Judge until so many verdicts are counted, or until interrupted."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -162,9 +162,9 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, An
                     running.add(executor.submit(judge_chunk, seed, next(chunks)))
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    more, found = future.result()
+                    more, results = future.result()
                     counts += more
-                    alarms += found
+                    alarms += results
                 done = sum(n for key, n in counts.items() if key[-1] in CATEGORIES)
                 wrong = sum(n for key, n in counts.items() if key[-1] in FALSE)
                 progress.update(task, completed=done, description=f"verdicts, {wrong} false alarms")
@@ -179,11 +179,11 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> dict[str, An
         "verdicts": done,
         "seconds": time.perf_counter() - started,
         "rows": table_rows(counts),
-        "alarms": [asdict(alarm) for alarm in _kept(alarms)],
+        "alarms": [asdict(alarm) for alarm in _reported(alarms)],
     }
 
 
-def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
+def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[Row]:
     """Return one row for each subject, layer and dtype."""
     keys = sorted({key[:3] for key in counts}, key=lambda k: (k[0] != "manual", k[0], k[1], DTYPES.index(k[2])))
     rows = []
@@ -194,19 +194,19 @@ def table_rows(counts: Mapping[tuple[str, ...], int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _kept(alarms: Sequence[Alarm]) -> list[Alarm]:
+def _reported(alarms: Sequence[Alarm]) -> list[Alarm]:
     """Return the false alarms first: so many of them, and of every kind of alarm the first few."""
-    kept: Counter[tuple[str, ...]] = Counter()
-    found = []
+    counts_by_kind: Counter[tuple[str, ...]] = Counter()
+    results = []
     for alarm in sorted(alarms, key=lambda a: (a.verdict not in FALSE, a.example)):
         kind = alarm.verdict, alarm.subject, alarm.layer, alarm.dtype
-        kept[kind] += 1
-        if kept[kind] <= OF_A_KIND or (alarm.verdict in FALSE and len(found) < SHOWN):
-            found.append(alarm)
-    return found
+        counts_by_kind[kind] += 1
+        if counts_by_kind[kind] <= OF_A_KIND or (alarm.verdict in FALSE and len(results) < SHOWN):
+            results.append(alarm)
+    return results
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(rows: Sequence[Row]) -> Table:
     """Return the counts as a table of at most 100 columns."""
     shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for title in ("subject", "layer", "dtype"):
@@ -259,20 +259,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 100)
     if args.reproduce:
         return reproduce(args.seed, args.reproduce, console)
-    found = count(args.examples, args.seed, args.jobs, console)
-    wrong = sum(row["wrong"] + row["error"] for row in found["rows"])
+    results = count(args.examples, args.seed, args.jobs, console)
+    wrong = sum(row["wrong"] + row["error"] for row in results["rows"])
     if args.json:
-        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
-    console.print(table(found["rows"]))
-    refused = [Alarm(**alarm) for alarm in found["alarms"] if alarm["verdict"] in FALSE]
+        write_atomically(args.json, json.dumps(results, indent=2) + "\n")
+    console.print(table(results["rows"]))
+    refused = [Alarm(**alarm) for alarm in results["alarms"] if alarm["verdict"] in FALSE]
     _print_alarms(refused[:SHOWN], args.seed, console)
-    rate = found["verdicts"] / found["seconds"]
+    rate = results["verdicts"] / results["seconds"]
     console.print(
-        f"\n{found['verdicts']} verdicts in {found['seconds']:.0f} s, {rate:.0f} a second: {wrong} false alarms"
-        + (" (interrupted: these are the results until then)" if found["interrupted"] else ""),
+        f"\n{results['verdicts']} verdicts in {results['seconds']:.0f} s, {rate:.0f} a second: {wrong} false alarms"
+        + (" (interrupted: these are the results until then)" if results["interrupted"] else ""),
         highlight=False,
     )
-    return 130 if found["interrupted"] else int(wrong > 0)
+    return 130 if results["interrupted"] else int(wrong > 0)
 
 
 if __name__ == "__main__":

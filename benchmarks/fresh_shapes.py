@@ -1,4 +1,4 @@
-"""What the JAX oracle costs next to torch's: on a shape that it has not traced yet, and on one that it has."""
+"""Measure the JAX oracle against torch's, on a shape that it has not traced yet and on one that it has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import hypothesis
 import jax.numpy  # noqa: F401  (its imports are not what is measured)
 import numpy as np
 
+from benchmarks.shared import Row
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.registry import Case, Entry, entries
@@ -22,9 +23,9 @@ MOST_OF_TORCH = 3.0
 HEAD = f"{'layer':<28}examples   torch us   first us    / torch    again us   / torch  traces  compiled"
 
 
-def drawn(entry: Entry, count: int) -> list[tuple[Case, Point]]:
-    """Draw cases of an entry that both frameworks have a reference for, each with a point; again where they end."""
-    found: list[tuple[Case, Point]] = []
+def draw_examples(entry: Entry, count: int) -> list[tuple[Case, Point]]:
+    """Draw cases of an entry that both frameworks have a reference for, each with a point; repeat them if few."""
+    examples: list[tuple[Case, Point]] = []
 
     @hypothesis.seed(0)
     @hypothesis.settings(
@@ -37,14 +38,14 @@ def drawn(entry: Entry, count: int) -> list[tuple[Case, Point]]:
     @hypothesis.given(entry.cases)
     def draw(case: Case) -> None:
         if case.torch is not None and case.jax is not None:
-            found.append((case, point_at(case.subject, case.primals, "float64", seed=1 + len(found))))
+            examples.append((case, point_at(case.subject, case.primals, "float64", seed=1 + len(examples))))
 
     draw()
-    cycle = itertools.islice(itertools.cycle(found), len(found), count) if found else ()
+    cycle = itertools.islice(itertools.cycle(examples), len(examples), count) if examples else ()
     again = [
         (case, point_at(case.subject, case.primals, "float64", seed=count + i)) for i, (case, _) in enumerate(cycle)
     ]
-    return (found + again)[:count]
+    return (examples + again)[:count]
 
 
 def seconds(rule: Rule, point: Point, pullback: bool) -> float:
@@ -56,12 +57,12 @@ def seconds(rule: Rule, point: Point, pullback: bool) -> float:
     return time.process_time() - start
 
 
-def compare(entry: Entry, count: int) -> dict[str, Any] | None:
+def compare(entry: Entry, count: int) -> Row | None:
     """Time both oracles on the same examples, JAX's twice; None where one of them has no reference.
 
     The first evaluation traces most shapes, the second none. The target is the second's.
     """
-    examples = drawn(entry, count)
+    examples = draw_examples(entry, count)
     if not examples:
         return None
     rules = [{rule.runtime.value: rule for rule in case.oracles()} for case, _ in examples]
@@ -92,7 +93,7 @@ def _counts(evaluations: Any) -> tuple[int, int]:
     return sum(t for t, _ in each), sum(c for _, c in each)
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: Row) -> str:
     """Return a row of the table; a ratio that misses its target is marked with !."""
     times, mark = row["microseconds"], "" if row["met"] else "!"
     return (
@@ -101,7 +102,7 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def rows(count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def rows(count: int, names: Sequence[str] = ()) -> Iterator[Row]:
     """Compare the oracles on every registered layer, or on those named."""
     warm_up()
     for entry in entries(names):
@@ -111,7 +112,7 @@ def rows(count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
 
 
 def warm_up() -> None:
-    """Have both frameworks import what they import late, by negating a number; leave that out of the garbage."""
+    """Negate a number in both frameworks, so that their late imports are done; exclude them from garbage collection."""
     for rule in (torch_autograd(lambda z: -z), jax_vjp(lambda z: -z)):
         rule(z=np.ones(1))[1](np.ones(1))
     gc.collect()

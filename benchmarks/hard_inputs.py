@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import hypothesis
 import numpy as np
@@ -22,19 +22,20 @@ COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 
 SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
 POOL = 200  # configurations of each layer
 XLA_POOL = 6  # of which so many are compiled
-Fill = Callable[[Any, tuple[int, ...], float, "np.finfo[Any]"], Array]
+Info: TypeAlias = "np.finfo[Any]"  # of a floating type that is known at run time alone
+Fill = Callable[[np.random.Generator, tuple[int, ...], float, Info], Array]
 
 
-def _normal(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     return np.asarray(rng.standard_normal(shape) * magnitude)
 
 
-def _offset(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _offset(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     spread = 10.0 ** -rng.uniform(1, info.precision)
     return np.asarray(magnitude * (rng.choice((-1.0, 1.0)) + spread * rng.standard_normal(shape)))
 
 
-def _cancelling(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _cancelling(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     """Neighbours along a random axis are opposite but for a few units in the last place."""
     values = _normal(rng, shape, magnitude, info)
     along = np.moveaxis(values, rng.integers(len(shape)), 0)
@@ -44,25 +45,25 @@ def _cancelling(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -
     return values
 
 
-def _near_rows(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _near_rows(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     row = rng.standard_normal(shape[1:]) * magnitude
     return np.asarray(row * (1 + rng.integers(-2, 3, shape) * float(info.eps)))
 
 
-def _ties(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _ties(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     return np.asarray(rng.integers(-1, 2, shape) * magnitude)
 
 
-def _saturated(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _saturated(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*SATURATION[info.dtype.name]))
 
 
-def _tiny(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _tiny(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     smallest = np.log10(float(info.smallest_normal)) / 2
     return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(smallest, MAGNITUDES[info.dtype.name][0]))
 
 
-def _scattered(rng: Any, shape: tuple[int, ...], magnitude: float, info: Any) -> Array:
+def _scattered(rng: np.random.Generator, shape: tuple[int, ...], magnitude: float, info: Info) -> Array:
     return np.asarray(rng.standard_normal(shape) * 10.0 ** rng.uniform(*MAGNITUDES[info.dtype.name], shape))
 
 
@@ -138,11 +139,13 @@ def drawn_example(seed: int, number: int) -> Example:
     return Example(entry, case, compiled, point, regime if alike else "+".join(dict.fromkeys(regimes.values())))
 
 
-def _filling(regime: str, dtype: str, exponent: float | None) -> Callable[[Any, tuple[int, ...], float], Array]:
+def _filling(
+    regime: str, dtype: str, exponent: float | None
+) -> Callable[[np.random.Generator, tuple[int, ...], float], Array]:
     """Return how to fill one primal with finite values of a regime, of a given magnitude or of its own."""
-    info: Any = np.finfo(dtype)
+    info: Info = np.finfo(dtype)
 
-    def fill(rng: Any, shape: tuple[int, ...], _: float) -> Array:
+    def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
         power = rng.uniform(*MAGNITUDES[dtype]) if exponent is None else exponent
         return np.clip(REGIMES[regime](rng, shape, 10.0**power, info), float(info.min), float(info.max))
 

@@ -21,15 +21,15 @@ import torch  # noqa: E402
 
 import manual_bp  # noqa: E402
 from benchmarks.layers_table import TABLE, Bench  # noqa: E402
-from benchmarks.shared import Call, measure, positive_count  # noqa: E402
-from manual_bp.protocol import as_tuple, inputs_of  # noqa: E402
+from benchmarks.shared import Call, Row, measure, positive_count  # noqa: E402
+from manual_bp.protocol import Array, Params, as_tuple, inputs_of  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each layer runs forward, and backward by a cotangent drawn beforehand, through the public API, validation on; torch
-runs the same eagerly, torch.autograd.grad by the floating inputs and all parameters. Both are first held against one
-another. In every round each runs, in random order, as often as ours runs in 10 ms; a ratio is ours over torch's, the
-median over the rounds. Processor time, one thread throughout: other processes do not count.
+runs the same eagerly, torch.autograd.grad by the floating inputs and all parameters. Their outputs are first
+compared. In every round each runs, in random order, as often as manual_bp runs in 10 ms; a ratio is its time over
+torch's, the median over the rounds. Processor time, one thread throughout: other processes do not count.
 
 examples:
   python benchmarks/layers.py                       every layer that there is, some minutes
@@ -38,7 +38,7 @@ examples:
 
 
 def calls(bench: Bench, dtype: str) -> dict[str, Call]:
-    """Return what to time: ours and torch's, on the same numbers."""
+    """Return the calls to time, manual_bp's and torch's, on the same numbers."""
     rng, layer = np.random.default_rng(0), bench.make(manual_bp)
     inputs = [rng.standard_normal(s) if isinstance(s, tuple) else s for s in bench.inputs]
     inputs = [a.astype(dtype) if a.dtype.kind == "f" else a for a in inputs]
@@ -50,17 +50,17 @@ def calls(bench: Bench, dtype: str) -> dict[str, Call]:
     deltas = [rng.standard_normal(tuple(part.shape)).astype(dtype) for part in y]
     seeds = [torch.tensor(d) for d in deltas]
 
-    def torch_call() -> Any:
+    def torch_call() -> object:
         y = as_tuple(bench.torch(leaves, *tensors))
         return y, torch.autograd.grad(y, moving, seeds, allow_unused=True)
 
     return {"ours": manual_call(layer, params, inputs, deltas), "torch": torch_call}
 
 
-def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -> Call:
+def manual_call(layer: Any, params: Params, inputs: list[Array], deltas: list[Array]) -> Call:
     if not hasattr(layer, "init"):
 
-        def loss() -> Any:
+        def loss() -> object:
             value, cache = layer.forward(*inputs)
             return (value,), layer.backward(cache, deltas[0])
 
@@ -69,7 +69,7 @@ def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -
     states = len(as_tuple(layer.forward(params, z)[0])) - len(deltas)  # outputs that torch keeps to itself
     delta = (*deltas, *(np.zeros_like(a) for a in inputs[len(inputs) - states :])) if states else tuple(deltas)
 
-    def call() -> Any:
+    def call() -> object:
         y, cache = layer.forward(params, z)
         return as_tuple(y), layer.backward(cache, delta if len(delta) > 1 else delta[0])
 
@@ -77,7 +77,7 @@ def manual_call(layer: Any, params: Any, inputs: list[Any], deltas: list[Any]) -
 
 
 def agree(contestants: dict[str, Call], dtype: str) -> None:
-    """Require that both compute the same outputs."""
+    """Assert that both compute the same outputs."""
     for ours, expected in zip(*(contestants[name]()[0] for name in ("ours", "torch")), strict=False):
         reference = expected.detach().numpy()
         assert np.linalg.norm(ours - reference) <= np.sqrt(np.finfo(dtype).eps) * np.linalg.norm(reference), (
@@ -85,7 +85,7 @@ def agree(contestants: dict[str, Call], dtype: str) -> None:
         )
 
 
-def rows(names: list[str], rounds: int) -> Iterator[dict[str, Any]]:
+def rows(names: list[str], rounds: int) -> Iterator[Row]:
     for name in names or TABLE:
         for bench in TABLE[name] if hasattr(manual_bp, name) else ():
             for dtype in ("float32", "float64"):
@@ -101,7 +101,7 @@ def rows(names: list[str], rounds: int) -> Iterator[dict[str, Any]]:
                 }
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: Row) -> str:
     shapes = " ".join("x".join(map(str, shape)) or "()" for shape in row["inputs"])
     took = row["microseconds"]
     figures = f"{took['ours']:>10.0f}{took['torch']:>10.0f}{row['ratio']:>8.2f}"
@@ -131,8 +131,8 @@ def main() -> int:
         print(line(row), flush=True)
         report.append(row)
     if args.json:
-        found = {"torch": torch.__version__, "numpy": np.__version__, "rounds": rounds, "layers": report}
-        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+        figures = {"torch": torch.__version__, "numpy": np.__version__, "rounds": rounds, "layers": report}
+        write_atomically(args.json, json.dumps(figures, indent=2) + "\n")
     return 0
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from benchmarks.shared import Foreign
+from manual_bp import Array
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,12 @@ class Bench:
         torch: ``f(params, *inputs) -> y`` on tensors, the parameters under manual_bp's names.
     """
 
-    make: Callable[[Any], Any]
-    inputs: tuple[Any, ...]
-    torch: Callable[..., Any]
+    make: Callable[[ModuleType], Foreign]
+    inputs: tuple[tuple[int, ...] | Array, ...]
+    torch: Callable[..., Foreign]
 
 
-def below(n: int, *shape: int) -> Any:
+def below(n: int, *shape: int) -> Array:
     return np.random.default_rng(0).integers(0, n, shape)
 
 
@@ -61,7 +64,7 @@ def avg_pool(*shape: int) -> Bench:
 def batch_norm(*shape: int) -> Bench:
     n = shape[1]
 
-    def reference(p: Any, z: Any, mean: Any, var: Any) -> Any:
+    def reference(p: Foreign, z: Foreign, mean: Foreign, var: Foreign) -> Foreign:
         return F.batch_norm(z, mean.detach().clone(), var.detach().clone(), p["gamma"], p["beta"], training=True)
 
     return Bench(lambda m: m.BatchNorm(n), (shape, np.zeros(n), np.ones(n)), reference)
@@ -89,7 +92,7 @@ def recurrent(name: str, n: int, steps: int, n_in: int, hidden: int) -> Bench:
     states = (n, 1, hidden)
     several = name == "LSTM"
 
-    def reference(p: Any, z: Any, *first: Any) -> Any:
+    def reference(p: Foreign, z: Foreign, *first: Foreign) -> Foreign:
         b, d = p["0.b"][0], p["0.d"][0] if "0.d" in p else torch.zeros_like(p["0.b"][0])
         before = tuple(s.transpose(0, 1) for s in first)
         flat = [p["0.W"].T.contiguous(), p["0.U"].T.contiguous(), b, d]
@@ -100,7 +103,7 @@ def recurrent(name: str, n: int, steps: int, n_in: int, hidden: int) -> Bench:
     return Bench(lambda m: getattr(m, name)(n_in, hidden), ((n, steps, n_in), *[states] * (1 + several)), reference)
 
 
-def activation(name: str, reference: Callable[[Any], Any], *shape: int) -> Bench:
+def activation(name: str, reference: Callable[[Foreign], Foreign], *shape: int) -> Bench:
     return Bench(lambda m: getattr(m, name)(), (shape,), lambda p, z: reference(z))
 
 
@@ -108,13 +111,13 @@ def prelu(*shape: int) -> Bench:
     return Bench(lambda m: m.PReLU(), (shape,), lambda p, z: F.prelu(z, p["slope"]))
 
 
-def swiglu(z: Any) -> Any:
+def swiglu(z: Foreign) -> Foreign:
     a, b = z.chunk(2, dim=-1)
     return F.silu(a) * b
 
 
 def attention(n: int, steps: int, width: int, heads: int) -> Bench:
-    def reference(p: Any, z: Any) -> Any:
+    def reference(p: Foreign, z: Foreign) -> Foreign:
         q, k, v = (z @ p[f"W_{c}"] + p.get(f"b_{c}", 0) for c in "qkv")
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -140,7 +143,7 @@ def huber(n: int, k: int) -> Bench:
 
 
 SMALL, LARGE = (32, 64), (512, 1024)
-ELEMENTWISE: dict[str, Callable[[Any], Any]] = {
+ELEMENTWISE: dict[str, Callable[[Foreign], Foreign]] = {
     "ReLU": torch.relu,
     "LeakyReLU": F.leaky_relu,
     "Tanh": torch.tanh,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
@@ -21,19 +20,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
-from benchmarks.shared import Call, measure  # noqa: E402
-from manual_bp import Linear, ReLU, Sequential, SoftmaxCrossEntropy, value_and_grad  # noqa: E402
+from benchmarks.shared import Call, Foreign, Row, measure  # noqa: E402
+from manual_bp import Array, Layer, Linear, Params, ReLU, Sequential, SoftmaxCrossEntropy, value_and_grad  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 
 GUIDE = """\
 Each network is a ReLU MLP under softmax cross-entropy with class indices, mean over the batch. All do
-the same work: the loss, every dW and db, every delta down to that of x. Ours is measured through the
+the same work: the loss, every dW and db, every delta down to that of x. manual_bp is measured through the
 public API, value_and_grad, with validation on; it computes the delta of x too, and drops it.
   torch   eager, torch.autograd.grad by all parameters and x
   jax     jax.jit of value_and_grad by all parameters and x, compiled before the clock starts
   gemm    NumPy's bare matrix products of the same shapes, zW, z'd and dW', and nothing else
-In every round each contestant runs, in random order, as often as ours runs in 10 ms. A ratio is ours over
-theirs, the median over the rounds.
+In every round each contestant runs, in random order, as often as manual_bp runs in 10 ms. A ratio is
+manual_bp's time over the contestant's, the median over the rounds.
 One thread throughout. The targets hold for float32 and float64; a ratio above its target is marked with !.
 
 examples:
@@ -41,7 +40,7 @@ examples:
   python benchmarks/network.py --quick            the three small networks, few rounds
   python benchmarks/network.py --json out.json    the figures, for a machine"""
 
-# (batch, widths): the greatest ratio allowed against a contestant
+# (batch, widths): the largest ratio that meets the target against a contestant
 NETWORKS: dict[tuple[int, tuple[int, ...]], dict[str, float]] = {
     (1, (32,) * 4): {"torch": 0.4},
     (32, (128,) * 5): {"torch": 0.7},
@@ -52,19 +51,19 @@ NETWORKS: dict[tuple[int, tuple[int, ...]], dict[str, float]] = {
 RIVALS = ("torch", "jax", "gemm")
 
 
-def manual_call(network: Sequential, params: dict[str, Any], x: Any, target: Any) -> Call:
+def manual_call(network: Sequential, params: Params, x: Array, target: Array) -> Call:
     loss = SoftmaxCrossEntropy()
     return lambda: value_and_grad(network, loss, params, x, target)
 
 
-def torch_call(params: dict[str, Any], x: Any, target: Any) -> Call:
+def torch_call(params: Params, x: Array, target: Array) -> Call:
     import torch
 
     torch.set_num_threads(1)
     leaves = [torch.tensor(value, requires_grad=True) for value in (*params.values(), x)]
     classes = torch.tensor(target)
 
-    def call() -> Any:
+    def call() -> object:
         *parameters, z = leaves
         for W, b in zip(parameters[::2], parameters[1::2], strict=True):
             z = torch.addmm(b, z if z is leaves[-1] else torch.relu(z), W)
@@ -74,14 +73,14 @@ def torch_call(params: dict[str, Any], x: Any, target: Any) -> Call:
     return call
 
 
-def jax_call(params: dict[str, Any], x: Any, target: Any) -> Call:
+def jax_call(params: Params, x: Array, target: Array) -> Call:
     import jax
 
     jax.config.update("jax_enable_x64", True)
     pairs = [jax.numpy.asarray(value) for value in params.values()]
     data, classes = jax.numpy.asarray(x), jax.numpy.asarray(target)
 
-    def loss(parameters: Any, z: Any) -> Any:
+    def loss(parameters: list[Foreign], z: Foreign) -> Foreign:
         for index in range(0, len(parameters), 2):
             z = (jax.nn.relu(z) if index else z) @ parameters[index] + parameters[index + 1]
         return -jax.numpy.mean(jax.nn.log_softmax(z)[jax.numpy.arange(len(classes)), classes])
@@ -90,7 +89,7 @@ def jax_call(params: dict[str, Any], x: Any, target: Any) -> Call:
     return lambda: jax.block_until_ready(compiled(pairs, data))
 
 
-def gemm_call(params: dict[str, Any], batch: int) -> Call:
+def gemm_call(params: Params, batch: int) -> Call:
     weights = [value for name, value in params.items() if name.endswith("W")]
     rng = np.random.default_rng(1)
     steps = [
@@ -99,7 +98,7 @@ def gemm_call(params: dict[str, Any], batch: int) -> Call:
     ]
     steps = [(W, z, delta.astype(W.dtype)) for W, z, delta in steps]
 
-    def call() -> Any:
+    def call() -> object:
         forward = [z @ W for W, z, _ in steps]
         return forward, [(z.T @ delta, delta @ W.T) for W, z, delta in reversed(steps)]
 
@@ -108,7 +107,7 @@ def gemm_call(params: dict[str, Any], batch: int) -> Call:
 
 def contestants(batch: int, widths: tuple[int, ...], dtype: str) -> dict[str, Call]:
     rng = np.random.default_rng(0)
-    layers: list[Any] = []
+    layers: list[Layer] = []
     for n_in, n_out in pairwise(widths):
         layers += [Linear(n_in, n_out), ReLU()]
     network = Sequential(*layers[:-1])
@@ -121,12 +120,14 @@ def contestants(batch: int, widths: tuple[int, ...], dtype: str) -> dict[str, Ca
         "jax": jax_call(params, x, target),
         "gemm": gemm_call(params, batch),
     }
-    ours, theirs, third = (float(calls[name]()[0]) for name in ("manual", "torch", "jax"))
-    assert abs(ours - theirs) + abs(ours - third) < 1e-3 * abs(ours), "the contestants compute different losses"
+    by_manual, by_torch, by_jax = (float(calls[name]()[0]) for name in ("manual", "torch", "jax"))
+    assert abs(by_manual - by_torch) + abs(by_manual - by_jax) < 1e-3 * abs(by_manual), (
+        "the contestants compute different losses"
+    )
     return calls
 
 
-def summarize(batch: int, widths: tuple[int, ...], dtype: str, results: list[dict[str, float]]) -> dict[str, Any]:
+def summarize(batch: int, widths: tuple[int, ...], dtype: str, results: list[dict[str, float]]) -> Row:
     ratios = {name: statistics.median(r["manual"] / r[name] for r in results) for name in RIVALS}
     return {
         "batch": batch,
@@ -139,7 +140,7 @@ def summarize(batch: int, widths: tuple[int, ...], dtype: str, results: list[dic
     }
 
 
-def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def rows(args: argparse.Namespace) -> Iterator[Row]:
     for batch, widths in list(NETWORKS)[: 3 if args.quick else None]:
         for dtype in ("float32", "float64"):
             large = batch * widths[0] * widths[1] > 2**26
@@ -148,7 +149,7 @@ def rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield summarize(batch, widths, dtype, results)
 
 
-def line(row: dict[str, Any]) -> str:
+def line(row: Row) -> str:
     widths = "-".join(map(str, row["widths"]))
     cells = [f"{row['batch']:>5}  {widths:<25} {row['dtype']:<8}{row['microseconds']['manual']:>10.0f}"]
     for name in RIVALS:
@@ -174,13 +175,13 @@ def main() -> int:
     args = parser.parse_args()
     args.rounds = args.rounds or (15 if args.quick else 80)
     print("batch  widths                    dtype        ours us   / torch       / jax         / gemm")
-    report = []
+    rows_printed = []
     for row in rows(args):
         print(line(row), flush=True)
-        report.append(row)
+        rows_printed.append(row)
     if args.json:
-        found = {"numpy": np.__version__, "rounds": args.rounds, "networks": report}
-        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+        report = {"numpy": np.__version__, "rounds": args.rounds, "networks": rows_printed}
+        write_atomically(args.json, json.dumps(report, indent=2) + "\n")
     return 0
 
 

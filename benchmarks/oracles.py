@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from benchmarks import fresh_shapes  # noqa: E402
-from benchmarks.shared import positive  # noqa: E402
+from benchmarks.shared import Row, positive  # noqa: E402
 from manual_bp import Linear, Sequential, Tanh  # noqa: E402
 from oracles.adapters.functions import manual_layer  # noqa: E402
 from oracles.constants import POINTS_PER_CASE  # noqa: E402
@@ -115,11 +115,11 @@ def verdict(case: Case, network: Sequential, point: Point) -> None:
 
 
 class HandWritten(torch.autograd.Function):
-    """The autograd.Function that lets gradcheck judge a hand-written backward."""
+    """An autograd.Function, so that gradcheck can judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, network: Sequential, names: tuple[str, ...], z: Any, *params: Any) -> Any:
-        """Keep what backward needs."""
+        """Store the cache."""
         arrays = (p.detach().numpy() for p in params)
         y, ctx.cache = network.forward(dict(zip(names, arrays, strict=True)), z.detach().numpy())
         ctx.network, ctx.names = network, names
@@ -143,7 +143,7 @@ def gradcheck(fast: bool) -> Body:
     return body
 
 
-def compare_rates(most: int, seconds: float) -> dict[str, Any]:
+def compare_rates(most: int, seconds: float) -> Row:
     """Drive the judge and gradcheck over the same examples, round after round."""
     count, targets = SIZES[most]
     bodies: dict[str, Body] = {"verdict": verdict, "fast": gradcheck(fast=True), "slow": gradcheck(fast=False)}
@@ -202,7 +202,7 @@ PARTS: Mapping[str, Callable[[Case, Point], object]] = {
 }
 
 
-def split(most: int, seconds: float) -> dict[str, Any]:
+def split(most: int, seconds: float) -> Row:
     """Time one verdict, the naive loop and the parts of a verdict on points drawn beforehand."""
     drawn: list[tuple[Case, Point]] = []
     drive(lambda case, network, point: drawn.append((case, point)), most, 60, seed=0)
@@ -230,14 +230,14 @@ def split(most: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def rate_line(row: dict[str, Any]) -> str:
+def rate_line(row: Row) -> str:
     cells = [f"1..{row['dims']:<4}", *(f"{row['per_second'][n]:>9.1f}" for n in ("verdict", "fast", "slow"))]
     for name, target in row["target"].items():
         cells.append(f"{row['ratio'][name]:>9.1f} >={target:.0f}{'' if row['ratio'][name] >= target else '!'}")
     return " ".join(cells)
 
 
-def split_line(row: dict[str, Any]) -> str:
+def split_line(row: Row) -> str:
     took = row["microseconds"]
     parts = ("drawing", "subject", "jax", "torch", "rounding", "compare")
     ratio = f"{row['ratio_to_naive']:.2f} <={row['target']:.0f}{'' if row['met'] else '!'}"
@@ -248,7 +248,7 @@ def split_line(row: dict[str, Any]) -> str:
     )
 
 
-def judge_tables(seconds: float) -> dict[str, Any]:
+def judge_tables(seconds: float) -> Row:
     """Print and return the figures of the judge as a whole."""
     print("examples per second, drawing included; verdict over gradcheck")
     print("dims     verdict      fast      slow       / fast       / slow", flush=True)
@@ -276,7 +276,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, whole or not at all")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"torch": torch.__version__, "numpy": np.__version__}
+    report: Row = {"torch": torch.__version__, "numpy": np.__version__}
     if args.layers is None:
         report |= judge_tables(args.seconds or (20.0 if args.quick else 120.0))
     print("the JAX oracle on fresh shapes and options")

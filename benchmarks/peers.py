@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 from oracles.decision.judge import judge
 from oracles.registry import Case
-from oracles.rule import Array, Cotangents, Rule, call_by_name, is_differentiable
+from oracles.rule import Array, Cotangents, Delta, Output, Rule, call_by_name, is_differentiable
 from oracles.strategies import Point
 from oracles.verdict import Result
 
@@ -23,24 +23,24 @@ Refuses = Callable[[float], bool]
 
 
 def planted(rule: Rule, name: str, index: tuple[int, ...], error: float) -> Rule:
-    """Return a subject whose cotangent of one name is off by a relative error in one entry."""
+    """Return the rule with a relative error in one entry of one cotangent."""
 
-    def evaluate(**primals: Array) -> tuple[Any, Callable[[Any], Cotangents]]:
+    def evaluate(**primals: Array) -> tuple[Output, Callable[[Delta], Cotangents]]:
         y, pullback = rule(**primals)
 
-        def off(delta: Any) -> Cotangents:
+        def wrong_pullback(delta: Delta) -> Cotangents:
             cotangents = dict(pullback(delta))
             g = np.array(cotangents[name])
             g[index] = np.float64(g[index]) * (1 + error)
             return {**cotangents, name: g}
 
-        return y, off
+        return y, wrong_pullback
 
     return replace(rule, evaluate=evaluate)
 
 
 def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Callable[[float], Result]:
-    """Return whether this project refuses an error, at all and as wrong."""
+    """Return a function from an error to this project's result."""
     oracles = case.oracles()
 
     @cache
@@ -52,11 +52,11 @@ def by_judge(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Cal
 
 
 class HandWritten(torch.autograd.Function):
-    """The autograd.Function that lets gradcheck judge a hand-written backward."""
+    """An autograd.Function, so that gradcheck can judge a hand-written backward."""
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, names: tuple[str, ...], fixed: Mapping[str, Array], *leaves: Any) -> Any:
-        """Keep the pullback."""
+        """Evaluate the rule and store its pullback."""
         arrays = dict(zip(names, (leaf.detach().numpy() for leaf in leaves), strict=True))
         y, ctx.pullback = rule(**arrays, **fixed)
         ctx.names = names
@@ -64,7 +64,7 @@ class HandWritten(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *delta: Any) -> Any:
-        """Return the gradients of the leaves, after None for what is no tensor."""
+        """Return the gradients of the leaves, after None for the arguments that are not tensors."""
         cotangents = ctx.pullback(delta[0].contiguous().numpy())
         return None, None, None, *(torch.from_numpy(np.asarray(cotangents[name])) for name in ctx.names)
 
@@ -121,13 +121,13 @@ def by_check_grads(case: Case, point: Point, name: str, index: tuple[int, ...]) 
 
 def by_assert_close(case: Case, point: Point, name: str, index: tuple[int, ...]) -> Refuses | None:
     (oracle,) = case.oracles(["torch"])
-    want = oracle(**point.primals)[1](point.delta)
+    expected = oracle(**point.primals)[1](point.delta)
 
     def refuses(error: float) -> bool:
-        got = planted(case.subject, name, index, error)(**point.primals)[1](point.delta)
+        actual = planted(case.subject, name, index, error)(**point.primals)[1](point.delta)
         try:
-            for n, g in got.items():
-                torch.testing.assert_close(torch.tensor(np.array(g)), torch.tensor(np.array(want[n])))
+            for n, g in actual.items():
+                torch.testing.assert_close(torch.tensor(np.array(g)), torch.tensor(np.array(expected[n])))
         except AssertionError:
             return True
         return False

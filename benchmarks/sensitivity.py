@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.hard_inputs import drawn_cases  # noqa: E402
 from benchmarks.peers import BY, OURS, PEERS, Refuses, by_judge  # noqa: E402
 from benchmarks.sensitivity_table import AIMS, REGIMES, misses, summary, table  # noqa: E402
-from benchmarks.shared import positive, positive_count, prepare_process  # noqa: E402
+from benchmarks.shared import Row, positive, positive_count, prepare_process  # noqa: E402
 from oracles.constants import MAGNITUDES, POSITIONS  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import Case, Entry, entries  # noqa: E402
@@ -84,17 +84,17 @@ def chosen_entry(case: Case, point: Point, rng: np.random.Generator) -> tuple[st
     """
     _, pullback = case.subject(**point.primals)
     _, exactly = case.oracles(["jax"])[0](**with_dtype(dict(point.primals), np.float64))
-    want = exactly(with_dtype(point.delta, np.float64))
+    exact = exactly(with_dtype(point.delta, np.float64))
     least = float(np.finfo(point.dtype).smallest_normal)
-    found = {
-        name: np.argwhere((np.abs(g) >= least) & np.isfinite(g) & (np.asarray(want[name]) != 0))
+    smallest_errors = {
+        name: np.argwhere((np.abs(g) >= least) & np.isfinite(g) & (np.asarray(exact[name]) != 0))
         for name, g in pullback(point.delta).items()
     }
-    names = [name for name, indices in found.items() if len(indices)]
+    names = [name for name, indices in smallest_errors.items() if len(indices)]
     if not names:
         return None
     name = str(rng.choice(names))
-    return name, tuple(int(i) for i in rng.choice(found[name]))
+    return name, tuple(int(i) for i in rng.choice(smallest_errors[name]))
 
 
 def smallest(refuses: Refuses) -> float:
@@ -108,10 +108,10 @@ def smallest(refuses: Refuses) -> float:
     return GRID[high]
 
 
-def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> dict[str, Any]:
+def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, seconds: float) -> Row:
     """Find the smallest error that each tool refuses, at points of one layer."""
     _, pool = layers(seed)[layer]
-    found: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
+    smallest_errors: dict[str, list[float]] = {tool: [] for tool in (OURS, "wrong", *PEERS)}
     asked, refused_right = dict.fromkeys((OURS, *PEERS), 0), dict.fromkeys((OURS, *PEERS), 0)
     spent = dict.fromkeys((OURS, *PEERS), 0.0)
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -140,9 +140,9 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
                 if refuses(0.0):
                     refused_right[tool] += 1
                 else:
-                    found[tool].append(smallest(refuses))
+                    smallest_errors[tool].append(smallest(refuses))
                     if tool == OURS:
-                        found["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
+                        smallest_errors["wrong"].append(smallest(lambda error, says=says: _wrong(says(error))))
                 spent[tool] += time.perf_counter() - started
             count += 1
     jax.clear_caches()  # what was compiled for one layer serves no other
@@ -153,8 +153,8 @@ def measure(layer: str, dtype: str, regime: str, examples: int, seed: int, secon
         "asked": asked,
         "refused_right": refused_right,
         "seconds": spent,
-        "median": {tool: _quantile(errors, 0.5) for tool, errors in found.items()},
-        "in_99_percent": {tool: _quantile(errors, 0.99) for tool, errors in found.items()},
+        "median": {tool: _quantile(errors, 0.5) for tool, errors in smallest_errors.items()},
+        "in_99_percent": {tool: _quantile(errors, 0.99) for tool, errors in smallest_errors.items()},
     }
 
 
@@ -211,10 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 130 if interrupted else 0
 
 
-def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) -> tuple[list[dict[str, Any]], bool]:
+def run_all(names: Sequence[str], args: argparse.Namespace, console: Console) -> tuple[list[Row], bool]:
     """Measure every layer, dtype and regime in several processes; Ctrl-C keeps what there is."""
     planned = [(name, dtype, regime) for regime in REGIMES for name in names for dtype in DTYPES]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     interrupted = False
     executor = ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), initializer=prepare_process)
     columns = TextColumn("{task.description:<28}"), BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.peers import OURS, PEERS
+from benchmarks.shared import Row
 
 REGIMES = {"normal": "standard normal values, magnitude 1", "mixed": "the draws of a search"}
 # The aims of this project by dtype: for the median over the examples, and for 99 % of them.
 AIMS = {"float64": (1e-13, 1e-11), "float32": (1e-5, 1e-5)}
 
 
-def misses(row: Mapping[str, Any]) -> list[str]:
+def misses(row: Row) -> list[str]:
     """Return which of this project's two figures miss their aim."""
-    found = zip(("median", "in_99_percent"), AIMS[row["dtype"]], strict=True)
-    return [which for which, aim in found if (e := row[which][OURS]) is not None and e > aim * 1.0001]
+    figures = zip(("median", "in_99_percent"), AIMS[row["dtype"]], strict=True)
+    return [which for which, aim in figures if (e := row[which][OURS]) is not None and e > aim * 1.0001]
 
 
 def _cell(error: float | None, width: int, missed: bool = False) -> str:
@@ -24,7 +24,7 @@ def _cell(error: float | None, width: int, missed: bool = False) -> str:
     return f"{text}{'!' if missed else ''}".rjust(width)
 
 
-def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
+def table(rows: Sequence[Row], regime: str) -> list[str]:
     """Return the lines of one regime's table."""
     gap = " " * 27
     lines = [
@@ -51,12 +51,12 @@ def table(rows: Sequence[Mapping[str, Any]], regime: str) -> list[str]:
     return [*lines, f"right gradients refused: {', '.join(shares)}"]
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def summary(rows: Sequence[Row]) -> list[str]:
     """Return the aims and what misses them."""
     lines = [f"aim in {dtype}: median <= {median:.0e}, in 99 % <= {most:.0e}" for dtype, (median, most) in AIMS.items()]
     missed = []
     for row in rows:
         for which in misses(row):
-            found, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
-            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {found}")
+            figures, shown = _cell(row[which][OURS], 0), which.replace("_", " ")
+            missed.append(f"missed: {row['layer']} {row['dtype']}, {REGIMES[row['regime']]}: {shown} {figures}")
     return lines + (missed or ["every aim is met"])

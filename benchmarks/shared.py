@@ -7,11 +7,13 @@ import math
 import random
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from oracles.options import at_least
 
 Call = Callable[[], Any]
+Row: TypeAlias = dict[str, Any]  # a row of a table, as it goes into the JSON file
+Foreign: TypeAlias = Any  # a value of torch or JAX, whose types are not checked
 whole_number, positive_count = at_least(0), at_least(1)
 
 
@@ -34,7 +36,7 @@ def positive(text: str) -> float:
 
 
 def seconds(call: Call, times: int, clock: Callable[[], float]) -> float:
-    call()  # what ran before has taken the caches
+    call()  # refill the caches, which the previous call replaced
     start = clock()
     for _ in range(times):
         call()
@@ -42,7 +44,7 @@ def seconds(call: Call, times: int, clock: Callable[[], float]) -> float:
 
 
 def measure(calls: dict[str, Call], ours: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
-    """Time all in random order in every round, each as often as ours runs in 10 ms."""
+    """Time all calls in random order in every round, each as often as `ours` runs in 10 ms."""
     for call in calls.values():
         seconds(call, 3, clock)
     times = max(1, int(0.01 / seconds(calls[ours], 9, clock)))

@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from digits_training import Record, arguments, digits
@@ -39,6 +39,7 @@ from manual_bp import (
     minibatches,
 )
 
+Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 NETWORK = Sequential(
     Conv2d(1, 16, 3, padding="same"), BatchNorm(16), ReLU(), MaxPool2d(2),
     Conv2d(16, 32, 3, padding="same"), BatchNorm(32), ReLU(), MaxPool2d(2),
@@ -71,7 +72,7 @@ def backward(cache: Any, delta: tuple[Any, ...]) -> tuple[Arrays, Arrays]:
 def subject() -> oracles.Rule:
     """Return the hand-written network as what is judged; its primals are the inputs, parameters and the target."""
 
-    def judged_forward(target: np.ndarray, kept: np.ndarray, **primals: np.ndarray) -> Any:
+    def judged_forward(target: np.ndarray, survives: np.ndarray, **primals: np.ndarray) -> Any:
         state = {name: primals.pop(name) for name in STATE}
         rng, z = np.random.default_rng(int(primals.pop("9.rng"))), primals.pop("z")
         return forward(primals, state, rng, z, target)
@@ -83,9 +84,9 @@ def subject() -> oracles.Rule:
     return oracles.manual(judged_forward, judged_backward, name="convolutional network")
 
 
-# The references know the entries that dropout keeps, `kept`, not the seed: frameworks draw other numbers from it.
-def torch_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
-    """State the same in torch's own words; autograd derives the rest."""
+# The references know the entries that dropout keeps, `survives`, not the seed: frameworks draw other numbers from it.
+def torch_reference(z: Tensor, target: Tensor, survives: Tensor, **p: Tensor) -> Tensor:
+    """Return the same primals by torch's functions; autograd computes the gradients."""
     import torch
     from torch.nn import functional as F
 
@@ -95,12 +96,12 @@ def torch_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
         mean, var = z.mean((0, 2, 3)), z.var((0, 2, 3), unbiased=True)
         moved += [torch.lerp(p[f"{i}.running_mean"], mean, 0.1), torch.lerp(p[f"{i}.running_var"], var, 0.1)]
         z = F.max_pool2d(F.relu(F.batch_norm(z, None, None, p[f"{i}.gamma"], p[f"{i}.beta"], training=True)), 2)
-    z = F.linear(z.flatten(1) * kept / 0.75, p["10.W"].T, p["10.b"][0])
+    z = F.linear(z.flatten(1) * survives / 0.75, p["10.W"].T, p["10.b"][0])
     return F.cross_entropy(z, target), *moved
 
 
-def jax_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
-    """State the same as JAX writes it."""
+def jax_reference(z: Tensor, target: Tensor, survives: Tensor, **p: Tensor) -> Tensor:
+    """Return the same primals by JAX's functions."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -115,7 +116,7 @@ def jax_reference(z: Any, target: Any, kept: Any, **p: Any) -> Any:
         z = (z - mean[:, None, None]) * lax.rsqrt(var + 1e-5)[:, None, None]
         z = jax.nn.relu(z * p[f"{i}.gamma"][:, None, None] + p[f"{i}.beta"][:, None, None])
         z = lax.reduce_window(z, -jnp.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
-    z = jnp.einsum("ni,ij->nj", z.reshape(z.shape[0], 128) * kept / 0.75, p["10.W"]) + p["10.b"]
+    z = jnp.einsum("ni,ij->nj", z.reshape(z.shape[0], 128) * survives / 0.75, p["10.W"]) + p["10.b"]
     chosen = target[:, None] == jnp.arange(10)[None, :]
     return -jnp.where(chosen, jax.nn.log_softmax(z, axis=1), 0).sum(axis=1).mean(), *moved
 
@@ -131,8 +132,8 @@ def judged(params: Arrays, state: Arrays, x: np.ndarray, target: np.ndarray, see
     Raises:
         oracles.Disagreement: where an oracle refuses.
     """
-    kept = np.random.default_rng(seed).random((len(x), 128), np.float32) >= 0.25
-    point = {"z": x, "target": target, "kept": kept, **state, "9.rng": np.array(seed), **params}
+    survives = np.random.default_rng(seed).random((len(x), 128), np.float32) >= 0.25
+    point = {"z": x, "target": target, "survives": survives, **state, "9.rng": np.array(seed), **params}
     rng = np.random.default_rng(seed)
     delta = np.float64(1.0), *(rng.standard_normal(a.shape) for a in state.values())
     result = oracles.check(SUBJECT, point, ORACLES, delta)
@@ -141,7 +142,7 @@ def judged(params: Arrays, state: Arrays, x: np.ndarray, target: np.ndarray, see
 
 @dataclass
 class Model:
-    """Where training stands."""
+    """The parameters, the optimizer's state and the running statistics during training."""
 
     params: Arrays
     state: Arrays
@@ -155,7 +156,7 @@ def train(args: argparse.Namespace, console: Console) -> tuple[Record, Model]:
     state = {name: (np.zeros if "mean" in name else np.ones)(n) for name, n in channels.items()}
     record, model = Record(NAMES, console), Model(NETWORK.init(rng), state)
     moments = OPTIMIZER.init(model.params)
-    with record.kept(args.epochs) as keep:
+    with record.survives(args.epochs) as keep:
         try:
             for epoch in range(1, args.epochs + 1):
                 loss = 0.0

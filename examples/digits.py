@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from digits_training import Record, arguments, digits
@@ -25,6 +25,7 @@ from rich.console import Console
 import oracles
 from manual_bp import SGD, Linear, Progress, Sequential, SoftmaxCrossEntropy, Tanh, deltas, fit
 
+Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 NETWORK = Sequential(Linear(64, 32), Tanh(), Linear(32, 10))
 LOSS = SoftmaxCrossEntropy("mean")
 LEARNING_RATE = 0.3
@@ -55,8 +56,8 @@ def subject(closed_form: bool) -> oracles.Rule:
     return oracles.manual(forward, backward, name=f"64-32-10, δ by {'(16)' if closed_form else '(15)'}")
 
 
-def torch_reference(target: Any, **p: Any) -> Any:
-    """State the same loss as torch writes it; autograd derives the rest."""
+def torch_reference(target: Tensor, **p: Tensor) -> Tensor:
+    """Return the same loss by torch's functions; autograd computes the gradients."""
     import torch
     from torch.nn.functional import cross_entropy, linear
 
@@ -66,8 +67,8 @@ def torch_reference(target: Any, **p: Any) -> Any:
     return cross_entropy(z, target)
 
 
-def jax_reference(target: Any, **p: Any) -> Any:
-    """State the same loss as JAX writes it."""
+def jax_reference(target: Tensor, **p: Tensor) -> Tensor:
+    """Return the same loss by JAX's functions."""
     import jax
     import jax.numpy as jnp
 
@@ -103,7 +104,7 @@ def train(args: argparse.Namespace, console: Console) -> Record:
     rng = np.random.default_rng(args.seed)
     (x, target), (held_x, held_target) = digits(rng)
     record = Record(NAMES, console)
-    with record.kept(args.epochs) as keep:
+    with record.recording(args.epochs) as keep:
 
         def after_epoch(epoch: Progress) -> bool:
             rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]

@@ -31,7 +31,7 @@ def digits(rng: np.random.Generator) -> tuple[Images, Images]:
 
 @dataclass
 class Record:
-    """What the epochs leave: for the plot, and for the exit status."""
+    """The losses and accuracies of the epochs, for the plot and the exit status."""
 
     oracles: tuple[str, ...]
     console: Console
@@ -41,7 +41,7 @@ class Record:
     stopped: str = "finished"
 
     @contextmanager
-    def kept(self, epochs: int) -> Iterator[Callable[[float, float, dict[str, float]], None]]:
+    def recording(self, epochs: int) -> Iterator[Callable[[float, float, dict[str, float]], None]]:
         """Print a header, and give what keeps and prints an epoch's loss, accuracy and worst disagreements."""
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.say(f"epoch    loss  held-out  {'  '.join(f'{name:>7}' for name in self.oracles)}")
@@ -95,7 +95,7 @@ class Record:
         self.say(f"plot written to {path}")
 
     def status(self, enough: float, judged: str) -> int:
-        """Say how it ended, and return the exit status."""
+        """Print how the training ended, and return the exit status."""
         if self.stopped == "interrupted":
             self.say("interrupted: these are the results until then")
             return 130
@@ -113,7 +113,7 @@ class Record:
 def arguments(
     description: str, argv: Sequence[str] | None, *, batch: int, judge_rows: int, seeds: str, plot: str
 ) -> argparse.Namespace:
-    """Parse the options, whose defaults each training has for itself."""
+    """Parse the options; each training has its own defaults."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     for option, default, least, metavar, meaning in (
         ("--epochs", 10, 1, "N", "times through the training images"),

@@ -14,12 +14,14 @@ An installed package announces its module as an entry point; `oracles verify` th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import oracles
 from oracles.strategies import real, rows, widths
+
+Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,14 @@ def gated_linear(draw: Any) -> oracles.Case:
     return oracles.Case(subject, primals, torch=torch_reference, jax=jax_reference, batched=("z",))
 
 
-def torch_reference(z: Any, W: Any, V: Any) -> Any:
+def torch_reference(z: Tensor, W: Tensor, V: Tensor) -> Tensor:
     """The primal only, as one writes it in torch."""
     from torch.nn.functional import silu
 
     return z @ W * silu(z @ V)
 
 
-def jax_reference(z: Any, W: Any, V: Any) -> Any:
+def jax_reference(z: Tensor, W: Tensor, V: Tensor) -> Tensor:
     """The primal only, as one writes it in JAX."""
     import jax
 

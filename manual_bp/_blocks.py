@@ -26,6 +26,7 @@ def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
 def blockwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
     """Return f(*arrays) for a pointwise f of arrays of one shape, block by block; a tuple if f returns one."""
     first = arrays[0]
+    # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
     if first.nbytes <= _BLOCK or first.dtype == OBJECT:
         return f(*arrays)
     flat = rowwise(f, *(a.reshape(-1) for a in arrays))

@@ -62,8 +62,10 @@ def normal(x: Array) -> tuple[Array, Array]:
         return _NDTR(x), np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
     wide = at_least_float64(x)
     is_widened = wide.dtype != x.dtype
+    # Of |x|: the tail formula holds for x >= 0, and Φ(x) = 1 − Φ(−x) gives the other side.
     far = np.minimum(np.abs(wide), _BEYOND)
     bell = np.exp(-far * far / 2) if is_widened else _gaussian(far)
+    # For x < 0 the tail is Φ itself, down to the smallest number; for x >= 0 Φ is 1 minus the tail, which is at most ½.
     tail = bell * _scaled_tail(far, _coefficients(wide.dtype, is_widened))
     return np.abs((wide >= 0) - tail), bell * wide.dtype.type(_HEIGHT)
 

@@ -37,7 +37,7 @@ def scalar(value: Number, x: Array) -> Number:
     return value if x.dtype == object else float(value)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=32)  # few, since an entry may be as long as a batch
 def ones(shape: int | tuple[int, ...], dtype: DType) -> Array:
     """Return ones, read-only."""
     result = np.ones(shape, dtype)
@@ -56,6 +56,7 @@ def zero(dtype: DType) -> Array:
 def channel_sums(x: Array) -> Array:
     """Return the sums of x (N, C, …) over all axes except the channels: shape (C,)."""
     n, channels, positions = x.shape[0], x.shape[1], prod(x.shape[2:])
+    # Two products with ones, over the positions and then over the samples: BLAS adds faster than `sum` does.
     each = x.reshape(n * channels, positions).dot(ones(positions, x.dtype)) if positions != 1 else x
     total: Array = ones(n, x.dtype).dot(each.reshape(n, channels))
     return total

@@ -44,10 +44,11 @@ def scale_rows(
     With reduction "none", delta has one entry for each row, in the shape (N,) or `shape`.
     """
     if type(delta) is float and delta == 1.0 and reduction != "none":
-        factor = None
+        factor = None  # the usual case: nothing to check and nothing to multiply
     else:
         factor = _check_delta(owner, delta, gradient, reduction, dtype, shape or (len(gradient),))
     divisor = len(gradient) if weight is None else weight
+    # A mean over no rows is 0, not 0/0; and a division by 1 is a pass over the array for nothing.
     if reduction == "mean" and divisor not in (0, 1):
         gradient /= divisor
     if factor is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
@@ -58,7 +59,7 @@ def outputs_through(layers: tuple[Layer, ...]) -> tuple[str, ...]:
 
 
 def add_prefixes(own: Iterable[Params]) -> Params:
-    """Return every layer's parameters (or gradients) in one mapping, add_prefixes by its place."""
+    """Return every layer's parameters (or gradients) in one mapping, each name prefixed by its layer's index."""
     return {f"{index}.{name}": value for index, params in enumerate(own) for name, value in params.items()}
 
 
@@ -85,29 +86,20 @@ def require_layers(owner: str, layers: tuple[Layer, ...]) -> None:
             raise TypeError(f"{owner}: layer {index}: expected a Layer, got {layer!r}")
 
 
-class ErrorNote:
-    """Context manager that adds a note to an error raised by a layer: which layer, and the prefix of its parameters.
+def note_layer(kind: str, index: int | str, layer: Layer) -> None:
+    """Add a note to the error that is being raised: the layer that raised it, and its parameters' prefix.
+
+    To be called in a `finally` block if the loop over the layers did not end. That catches nothing, and costs nothing
+    while no layer fails; a context manager around the loop made networks of tiny layers up to 10 % slower.
 
     Args:
         kind: what the composite calls its layers.
-        layers: the layers by index.
-
-    Set `index` before each call of a layer.
+        index: the layer's index, or in nested networks its location, as in "1.0".
+        layer: the layer.
     """
-
-    __slots__ = ("index", "kind", "layers")
-
-    def __init__(self, kind: str, layers: tuple[Layer, ...] | dict[str, Layer]) -> None:
-        self.kind, self.layers = kind, layers
-        self.index: int | str
-
-    def __enter__(self) -> ErrorNote:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception):
-            layer = self.layers[self.index]  # type: ignore[index]  # a location with a dict, else an integer
-            error.add_note(f"in {self.kind} {self.index}, {layer}, parameters '{self.index}.…'")
+    error = sys.exception()
+    if isinstance(error, Exception):  # an interrupt is not the layer's
+        error.add_note(f"in {kind} {index}, {layer}, parameters '{index}.…'")
 
 
 @lru_cache(maxsize=256)

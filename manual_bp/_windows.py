@@ -127,7 +127,8 @@ def require_windows(owner: object, windows: Windows, extent: Pair) -> Pair:
     return count
 
 
-# Bytes of columns that a processor keeps in its second-level cache.
+# Bytes of columns in a chunk: they fit in a second-level cache, so the product reads them from there. Larger chunks are
+# slower, smaller ones make more calls.
 _CHUNK = 1 << 19
 
 
@@ -144,8 +145,7 @@ class Correlation:
 
     For a chunk, one image or several small ones, the windows' entries are written out as columns (C·taps, P), P
     windows: then each of the three is one matrix product for each image. With `groups`, the channels of a group of y
-        read those
-    of the same group of x alone.
+    read those of the same group of x alone.
     """
 
     windows: Windows
@@ -169,9 +169,8 @@ class Correlation:
         x = np.empty_like(y, order="C", shape=(len(y), channels, *extent))
         matrix, maps = self._matrix(W).swapaxes(1, 2), self._grouped(y)
         shape = self.windows.padded_shape(extent, count)
-        product = (
-            np.matmul if matrix.shape[2] > 1 else np.multiply
-        )  # of one channel each: an outer product, three times as fast
+        # With one channel for each group the product is an outer one, which multiply computes three times as fast.
+        product = np.matmul if matrix.shape[2] > 1 else np.multiply
         for rows in self._chunks(y, channels, count):
             spread = product(matrix, maps[rows]).reshape(-1, channels, self.windows.taps, *count)
             padded = np.zeros_like(y, order="C", shape=(len(spread), channels, *shape))
@@ -209,6 +208,7 @@ class Correlation:
             if padded is None or buffer is None:
                 padded = np.zeros_like(x, order="C", shape=(size, channels, *self.windows.padded_shape(extent, count)))
                 buffer = np.empty_like(x, order="C", shape=(size, channels, self.windows.taps, *count))
+            # The buffers serve all chunks; the padding around the image stays 0.
             self.windows.inside(padded, extent)[:size] = x[rows]
             for tap, view in enumerate(self.windows.views(padded[:size], count)):
                 buffer[:size, :, tap] = view

@@ -178,7 +178,7 @@ class LeakyReLU(Elementwise):
     derivative declared there, the slope.
 
     Args:
-        slope: the derivative for z <= 0; a Fraction is allowed, for exact arithmetic.
+        slope: the derivative for z <= 0; a Fraction works too, for exact arithmetic.
 
     Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept.
 
@@ -266,6 +266,7 @@ class PReLU:
         z, slope = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
         dz = delta * _rectified_slope(z, slope)
+        # Sums of many products: widened, because they overflow in float16.
         products = widen(delta) * widen(np.minimum(zero(z.dtype), z))
         axes = tuple(axis for axis in range(z.ndim) if self.channels == 1 or axis != 1)
         dslope = products.sum(axis=axes, keepdims=True).reshape(self.channels)
@@ -330,7 +331,9 @@ class Tanh(Elementwise):
 
 
 def _squared_sech(z: Array) -> Array:
+    # The exponent is never positive, so e lies in [0, 1] and nothing overflows; sech² is even, so |z| is enough.
     e: Array = np.exp(2 * np.maximum(minus_magnitude(z), _TANH_SATURATED))
+    # 4e/(1 + e)² only multiplies and divides: it keeps e's digits, where 1 − tanh² subtracts nearly equal numbers.
     slope: Array = 4 * e / ((1 + e) * (1 + e))
     return slope
 
@@ -351,8 +354,8 @@ class Sigmoid(Transcendental):
 
     def with_derivative(self, z: Array) -> tuple[Array, Array]:
         """Return σ(z) and σ'(z)."""
-        e = np.exp(minus_magnitude(z))
-        slope: Array = e / ((1 + e) * (1 + e))
+        e = np.exp(minus_magnitude(z))  # of −|z|, so it cannot overflow
+        slope: Array = e / ((1 + e) * (1 + e))  # y(1 − y) without the subtraction
         return logistic(z, e), slope
 
 
@@ -380,6 +383,7 @@ class SiLU(Transcendental):
         wide = widen(z)
         e = np.exp(minus_magnitude(wide))
         s = logistic(wide, e)
+        # s' = e/(1 + e)² stays above 0 where s(1 − s) is already 0.
         slope: Array = s + wide * (e / ((1 + e) * (1 + e)))
         return narrow(wide * s, z.dtype), narrow(slope, z.dtype)
 
@@ -425,6 +429,7 @@ class Softplus(Transcendental):
         beta = scalar(self.beta, wide)
         scaled = beta * wide
         e = np.exp(minus_magnitude(scaled))
+        # log1p, since 1 + e rounds to 1 in the left tail; both terms are nonnegative, so the sum cannot cancel.
         y, slope = np.maximum(wide, 0) + np.log1p(e) / beta, logistic(scaled, e)
         if self.threshold is not None:
             linear = scaled > scalar(self.threshold, scaled)
@@ -480,6 +485,7 @@ class GELU(Transcendental):
 
     def with_derivative(self, z: Array) -> tuple[Array, Array]:
         """Return zΦ(z), and Φ(z) + zΦ'(z)."""
+        # float32 is computed in float64: a formula of this length would lose its last digits.
         wide = at_least_float64(z)
         if self.approximate == "none":
             Φ, dΦ = normal(z)
@@ -493,6 +499,7 @@ class GELU(Transcendental):
 
 def _twice_s(z: Array) -> tuple[Array, Array]:
     """Return 2s and its derivative."""
+    # Without the clip, the cube of a large z overflows and 0 · ∞ makes NaN of a slope that is 0.
     clipped = np.minimum(np.maximum(z, -_GELU_SATURATED), _GELU_SATURATED)
     square = clipped * clipped
     return _TWICE * (clipped + _CUBIC * (clipped * square)), _TWICE * (1 + 3 * _CUBIC * square)

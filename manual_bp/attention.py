@@ -130,7 +130,7 @@ class MultiHeadAttention:
         own = {name: widen(value) for name, value in params.items()}
         sources = widen(z), widen(k), widen(v)
         q = self._split_heads(_affine(sources[0], own["W_q"], own.get("b_q")))
-        q *= self._scale(q)
+        q *= self._scale(q)  # here, on T d numbers for each head, not on the T S scores
         keys = self._split_heads(_affine(sources[1], own["W_k"]))
         values = self._split_heads(_affine(sources[2], own["W_v"], own.get("b_v")))
         bias = self._to_heads(widen(inputs["score_bias"]), len(z)) if self.score_bias else None
@@ -233,7 +233,8 @@ def _affine(x: Array, W: Array, b: Array | None = None) -> Array:
     return y.reshape(*x.shape[:2], W.shape[1])
 
 
-# Scores of a block, 1 MiB in float64; a block of one head may be larger.
+# Scores of a block: 1 MiB in float64, which a second-level cache holds together with the block's q, k and v. A block
+# has at least one head, so it may be larger.
 BLOCK = 2**17
 
 
@@ -270,6 +271,7 @@ def _softmax(scores: Array) -> Array:
     if not scores.size:
         return scores
     top = scores.max(axis=2, keepdims=True)
+    # In a row that may attend to nothing the largest score is −∞, and −∞ − (−∞) would be NaN.
     scores -= np.where(top > -np.inf, top, 0)
     np.exp(scores, out=scores)
     total = scores.sum(axis=2, keepdims=True)
@@ -280,6 +282,8 @@ def _softmax(scores: Array) -> Array:
 def _through_softmax(p: Array, d: Array) -> Array:
     """Overwrite d = ∂L/∂P with p(d − Σ p d), each row's d at its largest p subtracted first, as in `Softmax`."""
     if d.size:
+        # Any number may be subtracted from a row of d, since the rows of P sum to 1. With that of the largest P, no
+        # term of the sum below is large once this P is near 1, and the difference keeps its digits.
         d -= np.take_along_axis(d, p.argmax(axis=2, keepdims=True), axis=2)
         d -= np.vecdot(p, d)[..., None]
         d *= p

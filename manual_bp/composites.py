@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._routing import (
-    ErrorNote,
     Port,
     add_prefixes,
     inputs_through,
     jacobian_of,
+    note_layer,
     outputs_through,
     own_params,
     ports_of,
@@ -170,7 +170,7 @@ class Parallel:
         ∂L/∂z = Σ_k ∂L/∂z through f_k                                               (51)
 
     A sum passes δ to every branch, a concatenation passes each branch its own slice. `Parallel(Identity(), f)` is
-    `Residual(f)`. Names are add_prefixes as in `Sequential`: branch 1's W is "1.W", its mask "1.mask".
+    `Residual(f)`. Names are prefixed as in `Sequential`: branch 1's W is "1.W", its mask "1.mask".
 
     Args:
         *branches: the layers f_k.
@@ -231,9 +231,9 @@ class Parallel:
         inputs = require_parts(self, "forward", "z", z, self.inputs)
         ys: list[Array] = []
         side_outputs: list[Arrays] = []
-        caches = []
-        with ErrorNote("branch", self.branches) as note:
-            for note.index, (branch, route, port) in enumerate(zip(self.branches, routes, self._ports, strict=True)):
+        caches: list[Cache] = []
+        try:
+            for branch, route, port in zip(self.branches, routes, self._ports, strict=True):
                 own_inputs = inputs[0] if port is None else untupled((inputs[0], *inputs[port.inputs]))
                 result, cache = branch.forward(own_params(params, route), own_inputs)
                 y, *own_outputs = as_tuple(result)
@@ -241,6 +241,10 @@ class Parallel:
                 ys.append(y)
                 side_outputs += own_outputs
                 caches.append(cache)
+        finally:
+            if len(caches) < len(self.branches):
+                note_layer("branch", len(caches), self.branches[len(caches)])
+        # reduce, not sum: sum starts with the integer 0, one more pass over the first array.
         joined = reduce(add, ys) if self.axis is None else np.concatenate(ys, axis=self.axis)
         return untupled((joined, *side_outputs)), (caches, joined, [y.shape for y in ys])
 
@@ -251,16 +255,19 @@ class Parallel:
         require_shape(self, "backward", "delta", cotangents[0], y.shape, y, "y")
         dz: Array | None = None
         side_cotangents: list[Arrays] = []
-        grads = []
-        with ErrorNote("branch", self.branches) as note:
-            parts = zip(self.branches, self._shares(cotangents[0], shapes), self._ports, caches, strict=True)
-            for note.index, (branch, part, port, inner) in enumerate(parts):
+        grads: list[Params] = []
+        parts = zip(self.branches, self._shares(cotangents[0], shapes), self._ports, caches, strict=True)
+        try:
+            for branch, part, port, inner in parts:
                 own_delta = part if port is None else untupled((part, *cotangents[port.outputs]))
                 result, dparams = branch.backward(inner, own_delta)
                 branch_dz, *own_cotangents = as_tuple(result)
                 dz = branch_dz if dz is None else dz + branch_dz  # None for all branches if the input is indices
                 side_cotangents += own_cotangents
                 grads.append(dparams)
+        finally:
+            if len(grads) < len(self.branches):
+                note_layer("branch", len(grads), self.branches[len(grads)])
         return untupled((dz, *side_cotangents)), add_prefixes(grads)
 
     def jacobian(self, params: Params, z: Array) -> Array:

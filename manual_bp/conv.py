@@ -98,7 +98,7 @@ class Conv2d:
         W = params["W"]
         y = form.maps(widen(W), widen(z), count)
         if self.bias:
-            y += widen(params["b"])[:, None, None]
+            y += widen(params["b"])[:, None, None]  # in place: y is new, and the largest array here
         return narrow(y, z.dtype), (z, W)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:

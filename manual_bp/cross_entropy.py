@@ -82,7 +82,7 @@ class BinaryCrossEntropyWithLogits:
         wide, t = widen(y), widen(target)
         positives, negatives = self._weigh(t), 1 - t
         e = np.exp(minus_magnitude(wide))
-        minus_log = np.log1p(e)
+        minus_log = np.log1p(e)  # −log s of |y|; log(1 + e) would be 0 once e is below the roundoff
         # Of equal exact numbers the maximum is the first: at 0, as in −|y|, that of y >= 0.
         losses = positives * (minus_log + np.maximum(0, -wide)) + negatives * (minus_log + np.maximum(wide, 0))
         return losses.sum(axis=1), negatives * logistic(wide, e) - positives * logistic(-wide, e)
@@ -242,7 +242,7 @@ class CrossEntropy:
             if weights.row_weights is not None:
                 rows = weights.row_weights * rows
         if weights.ignored is not None:
-            rows[weights.ignored] = 0
+            rows[weights.ignored] = 0  # written, not multiplied: an ignored row may hold NaN or infinity
         value = reduce_rows(rows, self.reduction, y.dtype, weights.total)
         return value.reshape(_rows_shape(y)) if self.reduction == "none" else value, (exp, weights, y)
 
@@ -256,7 +256,7 @@ class CrossEntropy:
             if weights.row_weights is not None:
                 gradient = weights.row_weights[:, None] * gradient
         if weights.ignored is not None:
-            gradient[weights.ignored] = 0
+            gradient[weights.ignored] = 0  # written, not multiplied: an ignored row may hold NaN or infinity
         if self.temperature != 1:
             gradient /= scalar(self.temperature, gradient)
         scaled = scale_rows(self, gradient, delta, self.reduction, y.dtype, weights.total, _rows_shape(y))
@@ -284,7 +284,7 @@ class CrossEntropy:
         """Return the weights for class indices; one for each class of each row only if they are smoothed."""
         ignored = None if self.ignore_index is None else indices == self.ignore_index
         if ignored is not None:
-            indices[ignored] = 0
+            indices[ignored] = 0  # any valid class, so that the look-ups below stay in range
         row_weights = None if w is None else w.take(indices)
         if ignored is None:
             total = len(indices) if row_weights is None else row_weights.sum()

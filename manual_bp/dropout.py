@@ -89,6 +89,7 @@ class Dropout:
     def _factors(self, z: Array, rng: object) -> Array:
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"Dropout.forward: rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+        # float32 numbers are drawn whatever the dtype of z, so the same seed drops the same entries in every precision.
         survives = rng.random(z.shape, np.float32) >= float(self.rate)
         scale = scalar(1 / (1 - self.rate) if self.rate < 1 else 0, z)
         return np.where(survives, scale, 0).astype(z.dtype)

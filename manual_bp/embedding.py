@@ -90,7 +90,8 @@ def _sum_by_index(indices: Array, rows: Array, n_entries: int) -> Array:
     dW: Array = np.zeros((n_entries, rows.shape[1]), rows.dtype)
     if not len(indices):
         return dW
-    order = indices.argsort(kind="stable")
+    # np.add.at adds one row after another: slow, and its error grows with the count; pairs of pairs with its logarithm.
+    order = indices.argsort(kind="stable")  # stable, so that the order of addition is that of the input
     indices, rows = indices[order], widen(rows.take(order, axis=0))
     starts = np.flatnonzero(np.concatenate(([True], indices[1:] != indices[:-1])))
     rank = np.arange(len(indices)) - np.repeat(starts, np.diff(starts, append=len(indices)))

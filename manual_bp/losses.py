@@ -91,6 +91,7 @@ class Huber:
         error = widen(y) - widen(weights_like(self, target, y))
         threshold = scalar(self.threshold, error)
         clipped = np.minimum(np.maximum(error, -threshold), threshold)
+        # c(e − c/2) is both branches in one: no e² is formed, which would overflow where the loss does not.
         rows = np.vecdot(clipped, error - clipped / 2)
         return reduce_rows(rows, self.reduction, y.dtype), (clipped, y.dtype)
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._routing import (
-    ErrorNote,
     Port,
     add_prefixes,
     inputs_through,
     jacobian_of,
+    note_layer,
     outputs_through,
     own_params,
     ports_of,
@@ -82,22 +82,29 @@ class Sequential:
 
     def forward(self, params: Params, z: Arrays) -> tuple[Arrays, Cache]:
         """Return the last layer's output, followed by the side outputs of all layers if there are any."""
-        routes = routes_of(self, "forward", params, len(self.layers))
+        layers, ports = self.layers, self._ports
+        routes = routes_of(self, "forward", params, len(layers))
         inputs = require_parts(self, "forward", "z", z, self.inputs) if len(self.inputs) > 1 else ()
         if inputs:
             z = inputs[0]
         side_outputs: list[Arrays] = []
         caches: list[Cache] = []
-        with ErrorNote("layer", self.layers) as note:
-            for note.index, (layer, route, port) in enumerate(zip(self.layers, routes, self._ports, strict=True)):
+        try:
+            # A plain loop over indices, with no call but the layer's: in a network of tiny layers these lines take as
+            # long as the arithmetic.
+            for index, route in enumerate(routes):
                 own = {name: params[full] for name, full in route} if route else {}
+                port = ports[index]
                 if port is None:
-                    z, cache = layer.forward(own, z)
+                    z, cache = layers[index].forward(own, z)
                 else:
-                    y, cache = layer.forward(own, untupled((z, *inputs[port.inputs])))
+                    y, cache = layers[index].forward(own, untupled((z, *inputs[port.inputs])))
                     z, *own_outputs = as_tuple(y)
                     side_outputs += own_outputs
                 caches.append(cache)
+        finally:
+            if len(caches) < len(layers):
+                note_layer("layer", len(caches), layers[len(caches)])
         return (z, *side_outputs) if side_outputs else z, (routes, caches)
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
@@ -109,18 +116,23 @@ class Sequential:
             delta = deltas[0]
         side_cotangents: tuple[Arrays, ...] = ()
         grads: Params = {}
-        with ErrorNote("layer", layers) as note:
-            for index in range(len(caches) - 1, -1, -1):
-                layer, port = layers[index], ports[index]
-                note.index = index
+        remaining = len(caches)
+        try:
+            while remaining:
+                index = remaining - 1
+                port = ports[index]
                 if port is None:
-                    delta, dparams = layer.backward(caches[index], delta)
+                    delta, dparams = layers[index].backward(caches[index], delta)
                 else:
-                    dz, dparams = layer.backward(caches[index], untupled((delta, *deltas[port.outputs])))
+                    dz, dparams = layers[index].backward(caches[index], untupled((delta, *deltas[port.outputs])))
                     delta, *own_cotangents = as_tuple(dz)
                     side_cotangents = (*own_cotangents, *side_cotangents)
                 for name, full in reversed(routes[index]):
                     grads[full] = dparams[name]
+                remaining = index
+        finally:
+            if remaining:
+                note_layer("layer", remaining - 1, layers[remaining - 1])
         return (delta, *side_cotangents) if side_cotangents else delta, dict(reversed(grads.items()))
 
     def jacobian(self, params: Params, z: Array) -> Array:
@@ -184,16 +196,20 @@ def deltas(network: Layer, params: Params, x: Array, delta: Array, *, closed_for
     factors = []
     z = x
     steps = list(_flatten(network, params))
-    with ErrorNote("layer", {location: layer for location, layer, _ in steps}) as note:
-        for location, layer, own in steps:
-            note.index = location
+    try:
+        for _, layer, own in steps:
             if closed_form:
                 factors.append(jacobian_of(layer, own, z))
             z, cache = layer.forward(own, z)
             layers.append((layer, cache))
+    finally:
+        if len(layers) < len(steps):
+            location, layer, _ = steps[len(layers)]
+            note_layer("layer", location, layer)
     require_shape(None, "deltas", "delta", delta, z.shape, z, "the network's output")
     result = [delta.copy()]
     if closed_form:
+        # The Jacobians are multiplied from the output inwards, P_l = P_{l+1} J_l, so each product serves all before it.
         product = np.eye(z.shape[1], dtype=z.dtype)[None]
         for factor in reversed(factors):
             product = product @ factor

@@ -103,6 +103,8 @@ def normalize(x: Array, groups: Groups, eps: Number, *, centred: bool = True) ->
     mean = np.zeros((1, 1), x.dtype)
     deviation = x
     if centred:
+        # Two passes: the rounding of μ shifts every deviation alike. The mean of the deviations is that shift, computed
+        # of small numbers and so with its digits; E[x²] − μ² in one pass would lose them all for a large offset.
         mean = groups.mean(x)
         deviation = x - mean
         correction = groups.mean(deviation)
@@ -110,13 +112,14 @@ def normalize(x: Array, groups: Groups, eps: Number, *, centred: bool = True) ->
         mean += correction
     variance = groups.mean_product(deviation, deviation)
     scale: Array = 1 / np.sqrt(variance + scalar(eps, x))
+    # Without centring, deviation is the caller's x, which must not be overwritten.
     x_hat: Array = np.multiply(deviation, scale, out=deviation if centred else None)
     return Normalized(x_hat, mean, variance, scale)
 
 
 def pull_back(g: Array, norm: Normalized, groups: Groups, eps: Number, *, centred: bool = True) -> None:
     """Overwrite g = ∂L/∂x̂, of mean ḡ, with ∂L/∂x = (g − ḡ − x̂ mean(g x̂))/√(σ² + ε)."""
-    if centred:
+    if centred:  # first, so that the products with x̂ below do not contain the mean of g, which may be far larger
         g -= groups.mean(g)
     if groups.size(g) - centred <= 1:  # then g − ḡ is a multiple of x̂, and mean(x̂²) = 1 − ε/(σ² + ε)
         g *= scalar(eps, g) * norm.scale * norm.scale
@@ -318,7 +321,7 @@ class RowNorm(ABC):
         gamma, beta = (widen(params[n]).ravel() if n in params else None for n in ("gamma", "beta"))
         y = np.empty_like(flat, order="C")
         norms = []
-        for rows in blocks(flat):
+        for rows in blocks(flat):  # a block stays in cache through mean, deviation, variance and scale
             block = normalize(flat[rows], _ROWS, self.eps, centred=self.centred)
             np.multiply(block.x_hat, 1 if gamma is None else gamma, out=y[rows])
             if beta is not None:
@@ -339,6 +342,7 @@ class RowNorm(ABC):
             self._pull_back(g, block)
             for name, factor in (("gamma", block.x_hat), ("beta", None)):
                 if name in dparams:
+                    # Added block by block, so the rounding error grows with the number of blocks, not of rows.
                     dparams[name] += ones(len(dy), dy.dtype).dot(dy if factor is None else dy * factor)
         shaped = {name: narrow(d.reshape(self._axes()), z.dtype) for name, d in dparams.items()}
         return narrow(dz.reshape(z.shape), z.dtype), shaped

@@ -35,7 +35,7 @@ class SGD:
         momentum: μ, in [0, 1).
         nesterov: uses (98); needs a momentum.
 
-    Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new _array. The state is {}
+    Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new array. The state is {}
     without momentum; else it holds "velocity.W" for each W, in its shape and dtype, float32 for float16.
 
     Raises:
@@ -89,9 +89,9 @@ class Adam:
         beta1, beta2: β₁ and β₂, in [0, 1).
         epsilon: ε, positive.
 
-    Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new _array. The state holds
+    Shapes and dtypes: every gradient has those of its parameter, and so has the result, a new array. The state holds
     "mean.W" and "square.W" for each W, in its shape and dtype, float32 for float16 (where ε and g² would be 0), and
-    "step", an int64 _array without axes.
+    "step", an int64 array without axes.
 
     Raises:
         ValueError: for wrong names or shapes, η or ε <= 0, a β outside [0, 1).
@@ -184,6 +184,7 @@ def _moment_steps(owner: Adam | AdamW, params: Params, grads: Params, state: Par
     _require_gradients(owner, params, grads)
     _require_state(owner, params, state, "mean", "square", others=("step",))
     t = _step_of(owner, state) + 1
+    # Both moments start at 0 and are too small at first, by the factors 1 − βᵗ.
     corrections = 1 - owner.beta1**t, 1 - owner.beta2**t
     moves: Params = {}
     new_state: Params = {"step": _step_array(t)}
@@ -194,6 +195,7 @@ def _moment_steps(owner: Adam | AdamW, params: Params, grads: Params, state: Par
         )
         mean = _array(beta1 * state[_state_name("mean", name)] + (1 - beta1) * g)
         square = _array(beta2 * state[_state_name("square", name)] + (1 - beta2) * (g * g))
+        # rate/c1 is one number; dividing the whole array mean by c1 first would cost a pass.
         moves[name] = (rate / c1) * (mean / (np.sqrt(square / c2) + epsilon))
         new_state |= {_state_name("mean", name): mean, _state_name("square", name): square}
     return moves, new_state

@@ -25,7 +25,7 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
 
     Args:
         path: the file to write.
-        params: arrays by name; an optimizer's state, which contains an int64 count of steps, is allowed.
+        params: arrays by name; an optimizer's state, which contains an int64 count of steps, works too.
 
     Raises:
         TypeError: for values that are not arrays of floats or int64.

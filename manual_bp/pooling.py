@@ -122,7 +122,7 @@ class MaxPool2d(Pooling):
         y, within = next(taps)
         y, chosen = y.copy(order="C"), np.zeros(y.shape, np.min_scalar_type(windows.taps))
         empty = ~within  # windows of which all taps so far were in the padding
-        nan = (z != z).any()
+        nan = (z != z).any()  # once; only if there is one, every tap is compared with itself too
         for tap, (entries, within) in enumerate(taps, start=1):
             better = entries > y
             if nan:
@@ -188,7 +188,7 @@ class AvgPool2d(Pooling):
         total = next(taps).copy(order="C")
         for entries in taps:
             total += entries
-        total /= self._divisors(total, z.shape[2:])
+        total /= self._divisors(total, z.shape[2:])  # one division after the sum rounds once
         return narrow(total, z.dtype), z
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:

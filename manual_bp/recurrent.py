@@ -151,7 +151,7 @@ class Recurrent:
         self, own: Params, z: Array, state: State, mask: Array | None, order: range
     ) -> tuple[Array, State, _Pass]:
         """Return h of every step, the last state, and what `_back` needs."""
-        x = _rows(z).dot(own["W"])
+        x = _rows(z).dot(own["W"])  # all steps in one product: it does not need the state
         if self.bias:
             x += own["b"]
         x = x.reshape(*z.shape[:2], x.shape[1])
@@ -172,6 +172,8 @@ class Recurrent:
         own, z, before, caches, order = cache
         dxs, drs = _lists(2, len(z))
         for t in reversed(order):
+            # A step passes on what comes from its own y and from the step after it; beyond a row's length the state's
+            # cotangent goes past the cell unchanged, as the state did.
             dnew, dold = (dstate[0] + dy[t], *dstate[1:]), None
             if mask is not None:
                 dnew, dold = _choose(mask[t], dnew, (0, 0)), _choose(mask[t], (0, 0), dstate)
@@ -234,6 +236,7 @@ def gate_slopes(s: Array, e: Array) -> Array:
 
 def tanh_slopes(slopes: Array) -> Array:
     """Return tanh' from σ' of the same a: with w = σ', it is (2w/(1 − 2w))², and 1 − 2w is at least ½."""
+    # tanh'(a) = 4e²/(1 + e²)² with e = e^{−a}, and σ' = e/(1 + e)²: 1 − 2σ' = (1 + e²)/(1 + e)², so no e is needed.
     double = 2 * slopes
     root: Array = double / (1 - double)
     return root * root
@@ -307,6 +310,7 @@ class LSTMCell:
         da_i, da_f, da_g, da_o = _quarters(da)
         da_i *= dc * g
         da_f *= dc * before
+        # Only g has tanh: its columns held σ' so far, from which tanh' follows.
         da_g[...] = tanh_slopes(da_g) * (dc * i)
         da_o *= dh * t
         return da, da, (None, dc * f)
@@ -355,7 +359,7 @@ class LSTM(Recurrent):
         TypeError: for a wrong or mixed dtype.
 
     Differs from torch's: rows come first, in states too; states are always passed in, since every input is; one bias
-    where torch adds two with equal gradients; length 0 is allowed; dropout and projections are separate layers.
+    where torch adds two with equal gradients; a row may have length 0; dropout and projections are separate layers.
 
     Source: docs/derivation.md, eq. (56)–(62); Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber
     & Cummins 2000.

@@ -106,6 +106,7 @@ class Softmax(AlongAxis):
 
     def of_rows(self, z: Array) -> tuple[Array, Array]:
         """Return a, which sums to 1 along each row."""
+        # The largest exponent is 0: no exponential overflows, and the sum is at least 1.
         a: Array = np.exp(z - z.max(axis=1, keepdims=True))
         a /= a.sum(axis=1, keepdims=True)
         return a, a
@@ -180,7 +181,7 @@ def exponentials(y: Array, temperature: Number = None) -> Exponentials:
     if temperature is not None:
         shifted /= temperature
     e = np.exp(shifted)
-    e.put(top, 0)
+    e.put(top, 0)  # left out of the sum r, so that 1 − a_m = r/(1 + r) keeps its digits when a_m → 1
     return Exponentials(shifted, e, e.dot(ones(e.shape[1], e.dtype)), starts, top)
 
 
@@ -191,6 +192,7 @@ def weights_gradient(exp: Exponentials, weights: Array) -> Array:
     others = weights.copy()
     others.put(top, 0)
     sum_of_others = others.sum(axis=1)
+    # For the largest entry, a_m Σ w − w_m = (Σ_{k≠m} w_k − w_m r)/(1 + r), which does not subtract w_m from a_m w_m.
     norm = 1 + rest
     gradient: Array = e / norm[:, None] * (sum_of_others + weight_of_top)[:, None] - weights
     gradient.put(top, (sum_of_others - weight_of_top * rest) / norm)
@@ -203,6 +205,6 @@ def classes_gradient(exp: Exponentials, classes: Array) -> Array:
     norm = 1 + rest
     gradient: Array = e / norm[:, None]
     gradient.put(top, 1 / norm)
-    top_gradient = -rest / norm
+    top_gradient = -rest / norm  # a_m − 1 without the subtraction
     gradient.put(classes, np.where(classes == top, top_gradient, gradient.take(classes) - 1))
     return gradient

@@ -161,6 +161,7 @@ def _epoch(
     for rows in _batches(len(x), batch_size, rng):
         batch = x[rows]
         value, grads = value_and_grad(network, loss, run.params, batch, target[rows])
+        # A mean over the epoch weighs each minibatch by its rows, since the last one may be shorter.
         total += float(value) * (len(batch) / len(x) if mean else 1)
         if not isfinite(total):
             break

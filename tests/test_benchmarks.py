@@ -19,13 +19,13 @@ def run(script, *arguments):
 @pytest.mark.deep
 def test_false_alarms_counts_every_verdict_once(tmp_path):
     file = tmp_path / "alarms.json"
-    done = run("false_alarms.py", "--examples", "120", "--jobs", "1", "--json", str(file))
-    assert done.returncode in (0, 1), done.stderr
-    found = json.loads(file.read_text())
-    assert found["verdicts"] == sum(row["verdicts"] for row in found["rows"]) >= 120
-    assert {row["subject"] for row in found["rows"]} == {"manual", "torch", "jax", "xla"}
-    assert sum(row["wrong"] + row["error"] for row in found["rows"] if row["subject"] != "xla") == 0
-    assert max(map(len, done.stdout.splitlines())) <= 120
+    process = run("false_alarms.py", "--examples", "120", "--jobs", "1", "--json", str(file))
+    assert process.returncode in (0, 1), process.stderr
+    result = json.loads(file.read_text())
+    assert result["verdicts"] == sum(row["verdicts"] for row in result["rows"]) >= 120
+    assert {row["subject"] for row in result["rows"]} == {"manual", "torch", "jax", "xla"}
+    assert sum(row["wrong"] + row["error"] for row in result["rows"] if row["subject"] != "xla") == 0
+    assert max(map(len, process.stdout.splitlines())) <= 120
 
 
 @pytest.mark.deep
@@ -38,8 +38,8 @@ def test_a_number_determines_an_example():
 @pytest.mark.deep
 def test_this_judge_sees_smaller_errors_than_its_peers(tmp_path):
     file = tmp_path / "sensitivity.json"
-    done = run("sensitivity.py", "--examples", "4", "--jobs", "1", "--layers", "Linear", "--json", str(file))
-    assert done.returncode == 0, done.stderr
+    process = run("sensitivity.py", "--examples", "4", "--jobs", "1", "--layers", "Linear", "--json", str(file))
+    assert process.returncode == 0, process.stderr
     for row in json.loads(file.read_text())["rows"]:
         if row["regime"] == "normal" and row["dtype"] == "float64":
             ours, *peers = (row["median"][tool] for tool in ("this project", "slow", "fast", "check_grads", "close"))
@@ -48,8 +48,8 @@ def test_this_judge_sees_smaller_errors_than_its_peers(tmp_path):
 
 def test_the_jax_oracle_is_measured_on_fresh_shapes(tmp_path):
     file = tmp_path / "oracles.json"
-    done = run("oracles.py", "--layers", "Tanh", "--quick", "--json", str(file))
-    assert done.returncode == 0, done.stderr
+    process = run("oracles.py", "--layers", "Tanh", "--quick", "--json", str(file))
+    assert process.returncode == 0, process.stderr
     (row,) = json.loads(file.read_text())["fresh_shapes"]
     assert (row["layer"], row["examples"], row["compilations"]) == ("Tanh", 200, 0)
     assert min(row["ratio"], row["ratio_first"]) > 0
@@ -57,8 +57,8 @@ def test_the_jax_oracle_is_measured_on_fresh_shapes(tmp_path):
 
 def test_layers_are_timed_against_torch(tmp_path):
     file = tmp_path / "layers.json"
-    done = run("layers.py", "Linear", "Huber", "--rounds", "2", "--json", str(file))
-    assert done.returncode == 0, done.stderr
+    process = run("layers.py", "Linear", "Huber", "--rounds", "2", "--json", str(file))
+    assert process.returncode == 0, process.stderr
     rows = json.loads(file.read_text())["layers"]
     assert {(row["layer"], row["dtype"]) for row in rows} == {
         (layer, dtype) for layer in ("Linear", "Huber") for dtype in ("float32", "float64")
@@ -75,6 +75,6 @@ def test_layers_are_timed_against_torch(tmp_path):
     ],
 )
 def test_a_wrong_option_is_named(script, arguments):
-    done = run(script, *arguments)
-    assert done.returncode == 2
-    assert any(argument.lstrip("-") in done.stderr for argument in arguments)
+    process = run(script, *arguments)
+    assert process.returncode == 2
+    assert any(argument.lstrip("-") in process.stderr for argument in arguments)

@@ -139,8 +139,8 @@ def test_no_chosen_tolerance(folder):
     """Relative and absolute tolerances are chosen; ours are derived."""
     chosen = re.compile("[ra]" + "tol|all" + "close|is" + "close|pytest.ap" + "prox|almost" + "_equal")
     for path in (ROOT / folder).rglob("*.py"):
-        found = chosen.findall(path.read_text())
-        assert not found, f"{path.relative_to(ROOT)} chooses a tolerance: {found}"
+        matches = chosen.findall(path.read_text())
+        assert not matches, f"{path.relative_to(ROOT)} chooses a tolerance: {matches}"
 
 
 @pytest.mark.parametrize(
@@ -153,22 +153,22 @@ def test_no_chosen_tolerance(folder):
 )
 def test_import_is_cold(module, forbidden):
     code = f"import {module}, sys; print([m for m in {forbidden!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert process.stdout.strip() == "[]"
 
 
 def test_listing_layers_is_cold():
     """Drawing cases needs no framework either."""
     code = "import sys; from oracles.registry import entries; entries(); print({'torch', 'jax'} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert process.stdout.strip() == "set()"
 
 
 def test_lazy_exports_are_those_that_a_type_checker_sees():
-    face = (ROOT / "oracles" / "__init__.py").read_text()
-    seen = {name: home for home, name in re.findall(r"from oracles\.([\w.]+) import \w+ as (\w+)", face)}
-    assert seen
-    assert seen == oracles._MODULES
+    text = (ROOT / "oracles" / "__init__.py").read_text()
+    exports = {name: module for module, name in re.findall(r"from oracles\.([\w.]+) import \w+ as (\w+)", text)}
+    assert exports
+    assert exports == oracles._MODULES
 
 
 def test_no_module_has_the_name_of_a_public_function():

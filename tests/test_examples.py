@@ -27,9 +27,9 @@ def run(*arguments, cwd, program=(str(DIGITS),)):
 
 @pytest.mark.slow
 def test_digits_are_learnt_and_every_gradient_is_judged(tmp_path):
-    done = run("--epochs", "3", "--judge-rows", "2", "--plot", "training.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    header, *epochs = done.stdout.splitlines()[:4]
+    process = run("--epochs", "3", "--judge-rows", "2", "--plot", "training.png", cwd=tmp_path)
+    assert process.returncode == 0, process.stdout + process.stderr
+    header, *epochs = process.stdout.splitlines()[:4]
     assert header.split() == ["epoch", "loss", "held-out", "torch", "jax", "finite", "difference"]
     for number, line in enumerate(epochs, start=1):
         epoch, loss, accuracy, *ratios = line.split()
@@ -38,9 +38,9 @@ def test_digits_are_learnt_and_every_gradient_is_judged(tmp_path):
         assert 0 < float(accuracy.removesuffix("%")) <= 100
         assert len(ratios) == 3
         assert all(0 < float(ratio) <= 1 for ratio in ratios)
-    said = re.search(r"agreed at each of 3 epochs; held-out accuracy (.*)%", done.stdout)
-    assert said
-    assert float(said[1]) >= 95
+    message = re.search(r"agreed at each of 3 epochs; held-out accuracy (.*)%", process.stdout)
+    assert message
+    assert float(message[1]) >= 95
     assert [path.name for path in tmp_path.iterdir()] == ["training.png"]
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
@@ -48,15 +48,15 @@ def test_digits_are_learnt_and_every_gradient_is_judged(tmp_path):
 @pytest.mark.deep
 def test_digits_not_learnt_is_a_failure(tmp_path):
     """One epoch of steps over half the images each is too little."""
-    done = run("--epochs", "1", "--judge-rows", "1", "--batch", "700", cwd=tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED: held-out accuracy" in done.stdout
+    process = run("--epochs", "1", "--judge-rows", "1", "--batch", "700", cwd=tmp_path)
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert "FAILED: held-out accuracy" in process.stdout
     assert (tmp_path / "digits.png").exists()
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(
-    ("bug", "refused"),
+    ("bug", "message_part"),
     [
         ("right = Linear.backward\n"
          "def wrong(self, cache, delta):\n"
@@ -69,36 +69,36 @@ def test_digits_not_learnt_is_a_failure(tmp_path):
     ],
     ids=["mean-for-sum", "slope-in-closed-form"],
 )  # fmt: skip
-def test_planted_bug_is_refused(bug, refused, tmp_path):
+def test_planted_bug_is_refused(bug, message_part, tmp_path):
     planted = (
         f"from manual_bp import Linear, Tanh\n{bug}\nimport runpy\nrunpy.run_path({str(DIGITS)!r}, run_name='__main__')"
     )
-    done = run("--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert refused in done.stdout
-    assert "FAILED: an oracle refuses a gradient" in done.stdout
+    process = run("--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert message_part in process.stdout
+    assert "FAILED: an oracle refuses a gradient" in process.stdout
 
 
 @pytest.mark.slow
 def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
-    done = run("--epochs", "5", "--judge-rows", "3", "--plot", "cnn.png", cwd=tmp_path, program=(str(CNN),))
-    assert done.returncode == 0, done.stdout + done.stderr
-    header, *epochs = done.stdout.splitlines()[:6]
+    process = run("--epochs", "5", "--judge-rows", "3", "--plot", "cnn.png", cwd=tmp_path, program=(str(CNN),))
+    assert process.returncode == 0, process.stdout + process.stderr
+    header, *epochs = process.stdout.splitlines()[:6]
     assert header.split() == ["epoch", "loss", "held-out", "torch", "jax"]
     for number, line in enumerate(epochs, start=1):
         epoch, loss, _, *ratios = line.split()
         assert int(epoch) == number
         assert 0 < float(loss) < 3
         assert all(0 < float(ratio) <= 1 for ratio in ratios)
-    said = re.search(r"every gradient agreed at each of 5 epochs; held-out accuracy (.*)%", done.stdout)
-    assert said
-    assert float(said[1]) >= 97
+    message = re.search(r"every gradient agreed at each of 5 epochs; held-out accuracy (.*)%", process.stdout)
+    assert message
+    assert float(message[1]) >= 97
     assert (tmp_path / "cnn.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(
-    ("bug", "refused"),
+    ("bug", "message_part"),
     [
         ("from manual_bp.normalization import BatchNorm\n"
          "right = BatchNorm._in_training\n"
@@ -110,12 +110,12 @@ def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
     ],
     ids=["running-state-has-no-pullback", "dropout-forgotten-going-back"],
 )  # fmt: skip
-def test_bug_in_convolutional_network_is_refused(bug, refused, tmp_path):
+def test_bug_in_convolutional_network_is_refused(bug, message_part, tmp_path):
     planted = f"{bug}\nimport runpy\nrunpy.run_path({str(CNN)!r}, run_name='__main__')"
-    done = run("--epochs", "1", "--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert refused in done.stdout
-    assert "FAILED: an oracle refuses a gradient" in done.stdout
+    process = run("--epochs", "1", "--judge-rows", "2", cwd=tmp_path, program=("-c", planted))
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert message_part in process.stdout
+    assert "FAILED: an oracle refuses a gradient" in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, t
     assert list(tmp_path.iterdir()) == []
 
 
-FACES = {
+PROGRAMS = {
     "script": ["gated_linear.py"],
     "check": ["-m", "oracles", "check", "gated_linear.py:GatedLinear", "--examples", "20"],
     "verify": ["-m", "oracles", "verify", "--cases", "gated_linear.py", "--max-examples", "20", "--against", "torch"],
@@ -151,15 +151,17 @@ FACES = {
 
 @pytest.mark.deep
 @pytest.mark.parametrize("bug", [None, ("* (1 + g * rest)", "* (1 + g * gate)")], ids=["right", "wrong"])
-@pytest.mark.parametrize("face", FACES)
-def test_a_layer_of_ones_own_is_judged_through_every_face(face, bug, tmp_path):
+@pytest.mark.parametrize("program_name", PROGRAMS)
+def test_custom_layer_is_judged_by_every_program(program_name, bug, tmp_path):
     text = GATED.read_text(encoding="utf-8")
     assert bug is None or bug[0] in text
     (tmp_path / GATED.name).write_text(text.replace(*bug) if bug else text, encoding="utf-8")
-    done = run(cwd=tmp_path, program=FACES[face])
-    assert done.returncode == int(bug is not None), done.stdout + done.stderr
-    refused = re.search(r"GatedLinear\(n_in=\d, n_out=\d\): WRONG in the cotangent of ", done.stdout + done.stderr)
-    assert bool(refused) == (bug is not None)
+    process = run(cwd=tmp_path, program=PROGRAMS[program_name])
+    assert process.returncode == int(bug is not None), process.stdout + process.stderr
+    message_part = re.search(
+        r"GatedLinear\(n_in=\d, n_out=\d\): WRONG in the cotangent of ", process.stdout + process.stderr
+    )
+    assert bool(message_part) == (bug is not None)
 
 
 ADAPTERS = {
@@ -193,10 +195,10 @@ def test_every_example_of_an_adapter_is_tested():
 @pytest.mark.deep
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_adapter_agrees_and_its_planted_bug_is_refused(name, tmp_path):
-    done = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))
-    assert done.returncode == 0, done.stdout + done.stderr
-    rest = done.stdout
-    for said in ADAPTERS[name]:
-        assert said in rest, f"{said!r} is not in, or not after what comes before it in\n{done.stdout}"
-        rest = rest.split(said, 1)[1]
+    process = run(cwd=tmp_path, program=(str(DIGITS.parent / f"{name}.py"),))
+    assert process.returncode == 0, process.stdout + process.stderr
+    rest = process.stdout
+    for message in ADAPTERS[name]:
+        assert message in rest, f"{message!r} is not in, or not after what comes before it in\n{process.stdout}"
+        rest = rest.split(message, 1)[1]
     assert list(tmp_path.iterdir()) == []

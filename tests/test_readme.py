@@ -49,9 +49,9 @@ def _after(marker, page=README):
 def _run(*command, **options):
     """The output of a Python command."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", env=env, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", env=env, **options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def _shape_of(text):
@@ -59,9 +59,9 @@ def _shape_of(text):
     return re.sub(r"-?\d[\d.]*(e[+-]?\d+)?", "#", text.strip())
 
 
-def _require_printed(came, printed):
+def _require_printed(result, printed):
     if printed:
-        assert _shape_of(came) == _shape_of(printed)
+        assert _shape_of(result) == _shape_of(printed)
 
 
 @pytest.mark.slow
@@ -79,14 +79,14 @@ def test_snippets_run(page, tmp_path):
             scripts[str(script)] = printed
     rest = _run("-c", EACH, *scripts, cwd=tmp_path)
     for script, printed in scripts.items():
-        came, rest = rest.split(f"end of {script}\n", 1)
-        _require_printed(came, printed)
+        result, rest = rest.split(f"end of {script}\n", 1)
+        _require_printed(result, printed)
 
 
-def test_there_are_snippets():
-    found = [printed for snippets in SNIPPETS.values() for _, printed in snippets]
-    assert len(found) >= 6
-    assert any(found)
+def test_page_has_snippets():
+    actual = [printed for snippets in SNIPPETS.values() for _, printed in snippets]
+    assert len(actual) >= 6
+    assert any(actual)
 
 
 def _rows_of(table):
@@ -100,8 +100,8 @@ def _rows_of(table):
 def test_table_is_what_verify_prints(tmp_path):
     shown = _after("verify-output").removeprefix("```text\n").removesuffix("\n```")
     command = re.search(r"`\.venv/bin/oracles (verify [\w ]+)` prints", README)[1].split()
-    came = _run("-m", "oracles", *command, cwd=tmp_path).strip()
-    assert _rows_of(came) == _rows_of(shown)
+    result = _run("-m", "oracles", *command, cwd=tmp_path).strip()
+    assert _rows_of(result) == _rows_of(shown)
     assert all(_rows_of(shown))
 
 

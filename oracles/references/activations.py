@@ -58,12 +58,12 @@ def relu(draw: st.DrawFn) -> Case:
 
 
 def leaky_relu_options(layer: LeakyReLU) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"slope": layer.slope}
 
 
 def leaky_relu_torch(z: Tensor, slope: float) -> Tensor:
-    """torch's slope at 0 is the left one, as ours."""
+    """torch's slope at 0 is the left one, as in manual_bp."""
     return F.leaky_relu(z, slope)
 
 
@@ -90,7 +90,7 @@ def leaky_relu(draw: st.DrawFn) -> Case:
 
 
 def prelu_torch(z: Tensor, slope: Tensor) -> Tensor:
-    """torch's derivative at 0 is the slope, as ours."""
+    """torch's derivative at 0 is the slope, as in manual_bp."""
     return F.prelu(z, slope)
 
 
@@ -174,7 +174,7 @@ def silu(draw: st.DrawFn) -> Case:
 
 
 def softplus_options(layer: Softplus) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"beta": layer.beta, "threshold": layer.threshold}
 
 
@@ -202,7 +202,7 @@ def softplus(draw: st.DrawFn) -> Case:
 
 
 def gelu_options(layer: GELU) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"approximate": layer.approximate}
 
 

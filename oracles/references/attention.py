@@ -30,7 +30,7 @@ def multi_head_attention_parameters(layer: MultiHeadAttention) -> dict[str, Draw
 
 
 def multi_head_attention_options(layer: MultiHeadAttention) -> dict[str, Any]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"n_heads": layer.n_heads, "causal": layer.causal}
 
 
@@ -50,12 +50,12 @@ def multi_head_attention_torch(
         return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
     q, keys, values = map(heads, projected(z, **own))
-    allowed = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
-    allowed = allowed & mask if mask is not None else allowed
-    allowed = allowed.tril() if causal else allowed
-    some = allowed.any(-1, keepdim=True)
-    added = torch.zeros(allowed.shape, dtype=z.dtype) + (0 if score_bias is None else score_bias)
-    added = added.masked_fill(~allowed & some, -torch.inf)
+    visible = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
+    visible = visible & mask if mask is not None else visible
+    visible = visible.tril() if causal else visible
+    some = visible.any(-1, keepdim=True)
+    added = torch.zeros(visible.shape, dtype=z.dtype) + (0 if score_bias is None else score_bias)
+    added = added.masked_fill(~visible & some, -torch.inf)
     out = F.scaled_dot_product_attention(q, keys, values, attn_mask=added).masked_fill(~some, 0)
     return out.transpose(1, 2).flatten(2) @ own["W_o"] + own.get("b_o", 0)
 
@@ -63,7 +63,7 @@ def multi_head_attention_torch(
 def multi_head_attention_jax(
     z: JaxArray, n_heads: int, causal: bool, mask: JaxArray = None, score_bias: JaxArray = None, **own: JaxArray
 ) -> JaxArray:
-    """Einsums, and softmax over the keys that are allowed; shared masks are tiled, so that one trace serves all."""
+    """Einsums, and softmax over the visible keys; shared masks are tiled, so that one trace serves all."""
 
     def heads(x: JaxArray) -> JaxArray:
         return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
@@ -74,11 +74,11 @@ def multi_head_attention_jax(
     q, keys, values = map(heads, projected(z, **own))
     scores = jnp.einsum("nthd,nshd->nhts", q, keys) / q.shape[3] ** 0.5
     scores = scores if score_bias is None else scores + tiled(score_bias, scores.shape)
-    allowed = jnp.ones(scores.shape, bool) if mask is None else tiled(mask, scores.shape)
+    visible = jnp.ones(scores.shape, bool) if mask is None else tiled(mask, scores.shape)
     if causal:
-        allowed = allowed & (jnp.arange(scores.shape[3]) <= jnp.arange(scores.shape[2])[:, None])
-    p = jax.nn.softmax(scores, axis=-1, where=allowed)
-    out = jnp.einsum("nhts,nshd->nthd", jnp.where(allowed, p, 0), values)
+        visible = visible & (jnp.arange(scores.shape[3]) <= jnp.arange(scores.shape[2])[:, None])
+    p = jax.nn.softmax(scores, axis=-1, where=visible)
+    out = jnp.einsum("nhts,nshd->nthd", jnp.where(visible, p, 0), values)
     return out.reshape(z.shape) @ own["W_o"] + own.get("b_o", 0)
 
 

@@ -32,14 +32,14 @@ def case_of_images(
 
 
 def conv2d_options(layer: Conv2d) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
 def conv2d_torch(
     z: Tensor, W: Tensor, stride: Pair, padding: Pair | str, dilation: Pair, groups: int, b: Tensor = None
 ) -> Tensor:
-    """Our conventions are torch's; "same" is written out, since torch warns where it makes a copy for it."""
+    """The conventions are torch's; "same" is written out, since torch warns where it makes a copy for it."""
     if padding == "same":
         (h, w), padding = [d * (k - 1) for d, k in zip(dilation, W.shape[2:], strict=True)], (0, 0)
         z = F.pad(z, (w // 2, w - w // 2, h // 2, h - h // 2))
@@ -82,12 +82,12 @@ def conv2d(draw: st.DrawFn) -> Case:
 
 
 def conv_transpose2d_options(layer: ConvTranspose2d) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(layer, name) for name in ("stride", "padding", "output_padding", "dilation", "groups")}
 
 
 def conv_transpose2d_torch(z: Tensor, W: Tensor, b: Tensor = None, **options: Tensor) -> Tensor:
-    """Our conventions are torch's."""
+    """torch's function; the conventions are the same."""
     return F.conv_transpose2d(z, W, b, **options)
 
 

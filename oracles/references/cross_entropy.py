@@ -18,7 +18,7 @@ WEIGHTS = (0.5, 2.0, 0.0, 1.25, 3.0)
 
 
 def binary_cross_entropy_with_logits_options(loss: BinaryCrossEntropyWithLogits) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"reduction": loss.reduction, "pos_weight": loss.pos_weight}
 
 
@@ -72,12 +72,12 @@ def binary_cross_entropy_with_logits(draw: st.DrawFn) -> Case:
 
 
 def softmax_cross_entropy_options(loss: SoftmaxCrossEntropy) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"reduction": loss.reduction}
 
 
 def softmax_cross_entropy_torch(y: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """torch's mean over no rows is NaN, ours is 0."""
+    """torch's mean over no rows is NaN, manual_bp's is 0."""
     if reduction != "mean":
         return F.cross_entropy(y, target, reduction=reduction)
     return F.cross_entropy(y, target, reduction="sum") / max(len(y), 1)
@@ -158,7 +158,7 @@ def cross_entropy_torch(
     smoothing: float,
     temperature: float,
 ) -> Tensor:
-    """torch knows no temperature, and its mean over nothing is NaN where ours is 0."""
+    """torch knows no temperature, and its mean over nothing is NaN, manual_bp's is 0."""
     weight = torch.ones(y.shape[1], dtype=y.dtype) if weights is None else torch.tensor(weights, dtype=y.dtype)
     if target.dtype.is_floating_point:
         total = target.numel() / target.shape[1]

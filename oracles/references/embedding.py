@@ -24,7 +24,7 @@ def embedding_options(layer: Embedding) -> dict[str, Any]:
 
 
 def embedding_torch(z: Tensor, W: Tensor, padding_idx: int | None) -> Tensor:
-    """torch gives the row of W at the padding index, ours 0."""
+    """torch gives the row of W at the padding index, manual_bp 0."""
     y = F.embedding(z, W)
     return y if padding_idx is None else y.masked_fill((z == padding_idx)[..., None], 0)
 

@@ -14,7 +14,7 @@ from oracles.strategies import real, rows, widths
 
 
 def half_squared_error_options(loss: HalfSquaredError) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"reduction": loss.reduction}
 
 
@@ -52,12 +52,12 @@ def half_squared_error(draw: st.DrawFn) -> Case:
 
 
 def huber_options(loss: Huber) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"reduction": loss.reduction, "threshold": loss.threshold}
 
 
 def huber_torch(y: Tensor, target: Tensor, reduction: str = "mean", threshold: float = 1.0) -> Tensor:
-    """torch's mean is over the entries, ours over the rows."""
+    """torch's mean is over the entries, manual_bp's over the rows."""
     rows = F.huber_loss(y, target, reduction="none", delta=threshold).sum(1)
     return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
 

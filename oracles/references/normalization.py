@@ -40,7 +40,7 @@ def normalized_rows(draw: st.DrawFn, kind: type[LayerNorm] | type[RMSNorm], refe
 
 
 def batch_norm_options(layer: BatchNorm) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(layer, name) for name in ("eps", "momentum", "training")}
 
 
@@ -128,14 +128,14 @@ def batch_norm(draw: st.DrawFn) -> Case:
 
 
 def layer_norm_options(layer: LayerNorm) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"shape": layer.shape, "eps": layer.eps}
 
 
 def layer_norm_torch(
     z: Tensor, shape: tuple[int, ...], eps: float, gamma: Tensor = None, beta: Tensor = None
 ) -> Tensor:
-    """Our conventions are torch's; of no rows torch's variance warns that it has no entries."""
+    """The conventions are torch's; of no rows torch's variance warns that it has no entries."""
     if not z.numel():
         return z if gamma is None else z * gamma + beta
     return F.layer_norm(z, shape, gamma, beta, eps)
@@ -161,7 +161,7 @@ def layer_norm(draw: st.DrawFn) -> Case:
 
 
 def rms_norm_options(layer: RMSNorm) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"shape": layer.shape, "eps": layer.eps}
 
 

@@ -78,7 +78,7 @@ def jax_run(
 
 
 def sgd_options(optimizer: SGD) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {
         "learning_rate": optimizer.learning_rate,
         "momentum": optimizer.momentum,
@@ -102,7 +102,7 @@ def sgd_jax(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> JaxArray:
-    """(17), (18), (97) and (98) as they stand."""
+    """(17), (18), (97) and (98) as in the derivation."""
 
     def step(params: JaxArray, v: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         v = jax.tree.map(lambda v, g: momentum * v + g, v, grads)
@@ -124,7 +124,7 @@ def sgd(draw: st.DrawFn) -> Case:
 
 
 def adam_options(optimizer: Any) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(optimizer, name) for name in ("learning_rate", "beta1", "beta2", "epsilon")}
 
 
@@ -146,7 +146,7 @@ def adam_jax(
     epsilon: float,
     weight_decay: float = 0.0,
 ) -> JaxArray:
-    """(99), (100) and (101) as they stand, β₁ᵗ and β₂ᵗ multiplied up."""
+    """(99), (100) and (101) as in the derivation, β₁ᵗ and β₂ᵗ multiplied up."""
 
     def step(params: JaxArray, state: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         mean, square, power1, power2 = state
@@ -175,7 +175,7 @@ def adam(draw: st.DrawFn) -> Case:
 
 
 def adamw_options(optimizer: AdamW) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {**adam_options(optimizer), "weight_decay": optimizer.weight_decay}
 
 
@@ -209,7 +209,7 @@ def adamw(draw: st.DrawFn) -> Case:
 
 
 def clipped_options(optimizer: Clipped) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     inner: Any = optimizer.optimizer
     return {"learning_rate": inner.learning_rate, "max_norm": optimizer.max_norm}
 
@@ -228,7 +228,7 @@ def clipped_torch(W: Tensor, b: Tensor, dW: Tensor, db: Tensor, learning_rate: f
 def clipped_jax(
     W: JaxArray, b: JaxArray, dW: JaxArray, db: JaxArray, learning_rate: float, max_norm: float
 ) -> JaxArray:
-    """(102) as it stands; a norm of 0 divides nothing."""
+    """(102) as in the derivation; a norm of 0 divides nothing."""
 
     def step(params: JaxArray, state: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         norm = jnp.sqrt(sum((g * g).sum() for g in grads))
@@ -243,6 +243,6 @@ CLIPPED_REFERENCE = Reference(clipped_torch, clipped_jax, options=clipped_option
 
 @oracle_for(Clipped, reference=CLIPPED_REFERENCE, pullback=False)
 def clipped(draw: st.DrawFn) -> Case:
-    """Runs of plain descent, all, some or none of whose gradients are longer than the bound."""
+    """Runs of plain descent, all, some or none of whose gradients are longer than the largest norm."""
     optimizer = Clipped(SGD(0.1), draw(st.sampled_from((1.0, 3.0, 1e-6, 1e9))))
     return run_of(draw, optimizer, CLIPPED_REFERENCE)

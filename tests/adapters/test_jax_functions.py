@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from forms import as_custom_vjp
+from pair_bugs import BUGS
 from pairs import DTYPES, PAIRS
-from planted_bugs import BUGS
 
 import oracles
 from manual_bp import Linear
@@ -26,10 +26,14 @@ def tanh_but(bwd):
     return custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), bwd)
 
 
+def adapt(pair, backward=None):
+    return oracles.jax_function(as_custom_vjp(pair, backward))
+
+
 TANH = PAIRS["tanh"].torch
 
 
-def test_a_right_custom_vjp_agrees():
+def test_correct_custom_vjp_agrees():
     for dtype in ("float64", "bfloat16"):
         at = {"z": Z["z"].astype(DTYPES[dtype])}
         subject = oracles.jax_function(tanh_but(lambda y, d: (d * (1 - y * y),)))
@@ -50,11 +54,11 @@ def test_a_right_custom_vjp_agrees():
     ],
 )
 def test_planted_bugs_are_refused(bwd, message):
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(oracles.jax_function(tanh_but(bwd), name="tanh"), Z, [TANH])
-    assert refused.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
-    assert refused.value.result.worst.quantity in ("z", "the call")
-    assert message is None or message in " ".join(str(refused.value).split())
+    assert excinfo.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
+    assert excinfo.value.result.worst.quantity in ("z", "the call")
+    assert message is None or message in " ".join(str(excinfo.value).split())
 
 
 def test_fwd_that_differs_from_the_function_is_refused():
@@ -62,7 +66,7 @@ def test_fwd_that_differs_from_the_function_is_refused():
     two = custom(jnp.tanh, lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
     assert oracles.check(oracles.jax_function(two), Z, [TANH]).verdict is Verdict.AGREES
     off = custom(lambda z: 1.001 * jnp.tanh(z), lambda z: (jnp.tanh(z), jnp.tanh(z)), lambda y, d: (d * (1 - y * y),))
-    with pytest.raises(Disagreement, match=r"jax\.vjp gives another answer"):
+    with pytest.raises(Disagreement, match=r"jax\.vjp"):
         oracles.check(oracles.jax_function(off), Z, [TANH])
 
 
@@ -103,31 +107,23 @@ def test_a_function_that_differs_under_jit_is_refused():
     ],
 )
 def test_invalid_input(f, at, message, fix):
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as excinfo:
         oracles.check(oracles.jax_function(f, name="tanh"), at)
-    assert message in str(refused.value)
-    assert fix in str(refused.value)
+    assert message in str(excinfo.value)
+    assert fix in str(excinfo.value)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_numpy_inside_a_custom_vjp_agrees(name, dtype):
-    pair = PAIRS[name]
-    result = oracles.check(oracles.jax_function(as_custom_vjp(pair)), pair.at(1, dtype), [pair.torch])
-    assert result.verdict is Verdict.AGREES
-    assert not result.not_claimed
+    PAIRS[name].assert_agrees(adapt(PAIRS[name]), dtype, seeds=1)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_inside_a_custom_vjp_are_refused(bug):
-    planted = BUGS[bug]
-    pair = PAIRS[planted.pair]
-    subject = oracles.jax_function(as_custom_vjp(pair, planted.backward))
-    with pytest.raises(Disagreement) as refused:
-        oracles.check(subject, planted.at(), against=[pair.torch])
-    assert refused.value.verdict in (Verdict.WRONG, Verdict.UNSTABLE)
+    assert BUGS[bug].refusal_of(adapt).verdict in (Verdict.WRONG, Verdict.UNSTABLE)
 
 
 OWN = {
@@ -146,7 +142,7 @@ OWN = {
 @pytest.mark.deep
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OWN)
-def test_jaxs_own_functions_agree(name, dtype):
+def test_jax_functions_agree(name, dtype):
     """As they are, and as a custom_vjp that calls JAX's own."""
     f = OWN[name]
     own = custom(f, lambda z: jax.vjp(f, z), lambda pull, d: pull(d))

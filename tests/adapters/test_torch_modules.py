@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from forms import as_module
+from pair_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 from torch import nn
 
 import oracles
@@ -27,19 +27,14 @@ def test_numpy_inside_a_module_agrees(name, dtype):
 
 @pytest.mark.parametrize("bug", slow_except(QUICK[:3], BUGS))
 def test_planted_bugs_are_refused(bug):
-    planted = BUGS[bug]
-    pair = PAIRS[planted.pair]
-    with pytest.raises(Disagreement) as refused:
-        oracles.check(adapt(pair, planted.backward), planted.at(), against=[pair.torch])
+    error = BUGS[bug].refusal_of(adapt)
     if bug == "bias gradient not summed over the batch":
-        assert refused.value.result.worst.quantity == "the call"
-        assert "Function.backward returned shape (3, 2), torch.float64 as its gradient 2, expected (1, 2)" in " ".join(
-            str(refused.value).split()
-        )
+        assert error.result.worst.quantity == "the call"
+        assert all(part in str(error) for part in ("Function.backward", "(3, 2)", "(1, 2)"))
     elif bug == "float16 inside a float64 path":
-        assert refused.value.verdict is Verdict.UNSTABLE
+        assert error.verdict is Verdict.UNSTABLE
     else:
-        planted.assert_explains(refused.value)
+        BUGS[bug].assert_explains(error)
 
 
 def normal(*shape):
@@ -96,7 +91,7 @@ OWN = {
 
 @pytest.mark.parametrize("dtype", slow_except(("float64",), ("float64", "bfloat16")))
 @pytest.mark.parametrize("name", slow_except([n for n in OWN if n != "gru cell"], OWN))
-def test_torchs_own_modules_agree(name, dtype):
+def test_torch_modules_agree(name, dtype):
     make, reference, point = OWN[name]
     at = {n: a.astype(DTYPES[dtype]) if a.dtype.kind == "f" else a for n, a in point.items()}
     against = [oracles.torch_autograd(reference)] if reference else []
@@ -143,7 +138,7 @@ class KeepsFirst(nn.Module):
 
 
 def test_a_module_that_keeps_the_first_input_is_refused():
-    with pytest.raises(Disagreement, match="forward twice, then backward gives another answer"):
+    with pytest.raises(Disagreement, match="forward twice"):
         oracles.check(
             oracles.torch_module(KeepsFirst),
             {"z": normal(3, 4)},
@@ -154,14 +149,15 @@ def test_a_module_that_keeps_the_first_input_is_refused():
 @pytest.mark.parametrize(
     ("params", "at", "message"),
     [
-        ({"W": "weights"}, {"z": normal(3, 4), "W": normal(2, 4)}, "params: expected one of weight, bias"),
-        ({"W": "weight"}, {"z": normal(3, 4), "W": normal(4, 2)}, "params: weight: expected shape (2, 4)"),
+        ({"W": "weights"}, {"z": normal(3, 4), "W": normal(2, 4)}, "weight, bias"),
+        ({"W": "weight"}, {"z": normal(3, 4), "W": normal(4, 2)}, "(2, 4)"),
     ],
 )  # fmt: skip
 def test_invalid_input(params, at, message):
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as excinfo:
         oracles.check(oracles.torch_module(lambda: nn.Linear(4, 2), params=params), at)
-    assert message in str(refused.value)
+    assert "params" in str(excinfo.value)
+    assert message in str(excinfo.value)
 
 
 def inside_a_module(backward):
@@ -205,16 +201,16 @@ def test_a_function_between_other_operations_agrees():
     ],
     ids=["shape", "dtype"],
 )
-def test_what_the_engine_repairs_between_other_operations_is_refused(backward, returned, expected):
+def test_gradient_repaired_by_the_engine_is_refused_between_other_operations(backward, returned, expected):
     """The engine's repaired gradient is right; this fails if torch no longer runs hooks after the repair."""
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(backward), PRODUCT, [BY_TORCH])
-    assert isinstance(refused.value.__cause__, TypeError)
-    assert f"Product.backward returned shape {returned}" in str(refused.value.__cause__)
-    assert f"expected {expected}" in str(refused.value.__cause__)
+    assert isinstance(excinfo.value.__cause__, TypeError)
+    assert returned in str(excinfo.value.__cause__)
+    assert expected in str(excinfo.value.__cause__)
 
 
-def test_what_the_engine_cannot_repair_is_refused():
-    with pytest.raises(Disagreement) as refused:
+def test_gradient_that_the_engine_cannot_repair_is_refused():
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(lambda d, z, W: (d @ W.T, d)), PRODUCT, [BY_TORCH])
-    assert refused.value.result.worst.quantity == "the call"
+    assert excinfo.value.result.worst.quantity == "the call"

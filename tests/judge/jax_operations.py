@@ -250,9 +250,9 @@ def normalized(z, axis):
 def attention(q, k, v, mask, heads):
     q, k, v = (x.reshape(*x.shape[:2], heads, x.shape[2] // heads) for x in (q, k, v))
     scores = jnp.einsum("nthd,nshd->nhts", q, k) / q.shape[-1] ** 0.5
-    seen = mask[:, None, None] & jnp.tril(jnp.ones(scores.shape[-2:], bool))
-    some = seen.any(-1, keepdims=True)
-    weights = jnp.where(some, nn.softmax(jnp.where(seen, scores, -jnp.inf), where=some), 0)
+    visible = mask[:, None, None] & jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    some = visible.any(-1, keepdims=True)
+    weights = jnp.where(some, nn.softmax(jnp.where(visible, scores, -jnp.inf), where=some), 0)
     y = jnp.einsum("nhts,nshd->nthd", weights, v)
     return y.reshape(*y.shape[:2], -1)
 
@@ -266,11 +266,11 @@ def draw_attention(rng):
 
 def weighted_cross_entropy(z, labels, weights, smoothing):
     weights = jnp.array(weights, z.dtype)
-    log_a, kept = nn.log_softmax(z), labels >= 0
-    of = jnp.where(kept, labels, 0)
-    w = weights[of] * kept
+    log_a, cache = nn.log_softmax(z), labels >= 0
+    of = jnp.where(cache, labels, 0)
+    w = weights[of] * cache
     picked = -jnp.take_along_axis(log_a, of[:, None], 1)[:, 0]
-    smooth = -(log_a * weights).sum(1) * kept / z.shape[1]
+    smooth = -(log_a * weights).sum(1) * cache / z.shape[1]
     return ((1 - smoothing) * picked * w + smoothing * smooth).sum() / jnp.maximum(w.sum(), 1e-3)
 
 

@@ -7,9 +7,9 @@ from math import erf
 
 import numpy as np
 import pytest
-from forwards import FORWARDS, RNG, N, rule
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy_forwards import FORWARDS, RNG, N, rule
 
 import manual_bp as m
 from manual_bp._normal import cumulative
@@ -87,7 +87,7 @@ WEIGHED = m.BinaryCrossEntropyWithLogits("sum", 3.0)
 
 
 @pytest.mark.parametrize("layer", [*SMOOTH, m.ReLU(), m.LeakyReLU(), m.LeakyReLU(2.0)], ids=repr)
-def test_at_zero_a_forward_takes_the_side_that_backward_takes(layer):
+def test_forward_and_backward_choose_the_same_branch_at_zero(layer):
     """A formula with branches is smooth if all take the same side; a dozen roundings, of numbers below 8."""
     z = np.array([[0.0, 1.0, -2.0, -0.0, 0.0, 0.5]])
     y, cache = layer.forward({}, z)
@@ -172,7 +172,7 @@ def allocates_floats(z):
         (lambda z: np.where(np.exp(z) == np.exp(2 * z) * np.exp(-z), z, -z), "undecided comparison"),
     ],
 )
-def test_what_cannot_run_is_refused_with_its_cause(f, cause):
+def test_subject_that_cannot_run_is_refused_with_its_cause(f, cause):
     with pytest.raises(NotPerturbable, match=rf"(?s){cause}"):
         exact(f, z=np.eye(2) + 0.5)
 

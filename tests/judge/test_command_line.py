@@ -32,20 +32,20 @@ def run(*arguments, **options):
 
 
 def test_list_names_every_layer():
-    done = run("list")
-    assert done.returncode == 0
-    assert {"Linear", "Softmax", "Sequential", "SGD"} <= set(done.stdout.split())
+    process = run("list")
+    assert process.returncode == 0
+    assert {"Linear", "Softmax", "Sequential", "SGD"} <= set(process.stdout.split())
 
 
 def test_help_teaches():
-    done = run("verify", "--help")
-    assert done.returncode == 0
-    assert "examples:" in done.stdout
-    assert "exit status" in done.stdout
+    process = run("verify", "--help")
+    assert process.returncode == 0
+    assert "examples:" in process.stdout
+    assert "exit status" in process.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["verify", "Lineal"], "unknown layer Lineal; known are"),
         (["verify", "--against", "tensorflow"], "--against: expected some of torch, jax"),
@@ -54,20 +54,20 @@ def test_help_teaches():
         (["verify", "--json", "no/such/folder/x.json"], "folder"),
     ],
 )
-def test_wrong_usage_says_what_is_expected(arguments, said, capsys):
+def test_wrong_usage_says_what_is_expected(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     file = tmp_path / "verdicts.json"
-    done = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 100
-    assert "all agree" in done.stdout
+    process = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert max(map(len, process.stdout.splitlines())) <= 100
+    assert "all agree" in process.stdout
     document = json.loads(file.read_text())
     assert document["schema"] == 1
     assert document["seed"] == 3
@@ -164,12 +164,12 @@ class Swallows:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_is_swallowed_where_it_arrives_ends_the_run(monkeypatch, tmp_path):
-    judged = []
+    result_at = []
 
     def interrupted(*arguments, tick, **options):
         for point in range(3):
             tick()
-            judged.append(point)
+            result_at.append(point)
             del [Swallows()][0]
 
     monkeypatch.setattr(search_module, "run_search", interrupted)
@@ -179,7 +179,7 @@ def test_an_interrupt_that_is_swallowed_where_it_arrives_ends_the_run(monkeypatc
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (status, judged) == (130, [0])
+    assert (status, result_at) == (130, [0])
     assert "interrupted" in text
 
 

@@ -1,11 +1,11 @@
-"""Diagnosis names planted defects, names nothing where one entry more is off, and finds no pattern in noise."""
+"""Diagnosis names the pattern of a bug, not that of a near miss, and finds no pattern in noise."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from defects import CONV, DEFECTS, DENSE, EMBED, LOSS, MAX, NORM, RELU, SOFTMAX, SPLIT, SQUARE, TANH
+from diagnosed_bugs import BUGS, CONV, DENSE, EMBED, LOSS, MAX, NORM, RELU, SOFTMAX, SPLIT, SQUARE, TANH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +18,12 @@ from oracles.tolerance import named_outputs, tolerance_at
 
 @pytest.fixture(autouse=True)
 def patterns_may_not_raise(monkeypatch):
-    """In use a pattern that raises is passed over; here it fails the test."""
+    """Let a pattern that raises fail the test; in use it is skipped."""
     monkeypatch.setattr("oracles.diagnosis.diagnose.result_or_none", lambda pattern: pattern())
 
 
 def symptoms_at(subject, oracle, primals, delta, name, precision="float64"):
-    """Evaluate both rules at a point, the subject in the precision given, and return the symptoms."""
+    """Evaluate both rules at a point, the subject in this precision, and return the symptoms."""
     y, pullback = subject(**with_dtype(primals, precision))
     actual = named_outputs(as_tuple(y), dict(pullback(with_dtype(delta, precision))))
     expected_y, expected_pullback = oracle(**primals)
@@ -36,8 +36,8 @@ def symptoms_at(subject, oracle, primals, delta, name, precision="float64"):
     )  # fmt: skip
 
 
-def spoiled(rule: Rule, name: str, where: Any = -1) -> Rule:
-    """The same subject with one entry of one cotangent off by a tenth of a delta."""
+def with_wrong_entry(rule: Rule, name: str, where: Any = -1) -> Rule:
+    """Return the subject with one entry of one cotangent off by a tenth of a delta."""
 
     def evaluate(**primals):
         y, pullback = rule(**primals)
@@ -53,38 +53,40 @@ def spoiled(rule: Rule, name: str, where: Any = -1) -> Rule:
     return Rule(evaluate, rule.name)
 
 
-IDS = [f"{i}-{d[0]}" for i, d in enumerate(DEFECTS)]
+IDS = [f"{i}-{d[0]}" for i, d in enumerate(BUGS)]
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=IDS)
-def test_planted_defect_is_named(defect):
-    pattern, words, layer, name, wrong, _ = defect
-    diagnosis = diagnose(symptoms_at(layer.but(**{name: wrong}), layer.oracle, layer.primals, layer.delta, name))
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_diagnosis_names_the_bugs_pattern(bug):
+    pattern, words, layer, name, wrong, _ = bug
+    diagnosis = diagnose(
+        symptoms_at(layer.with_cotangents(**{name: wrong}), layer.oracle, layer.primals, layer.delta, name)
+    )
     assert (diagnosis.pattern, words in str(diagnosis)) == (pattern, True), f"{diagnosis.pattern}: {diagnosis}"
     assert diagnosis
     assert "\n" not in str(diagnosis)
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d[0] != "missing"], ids=IDS[:-1])
-def test_near_miss_is_not_named(defect):
-    pattern, words, layer, name, wrong, where = defect
-    subject = spoiled(layer.but(**{name: wrong}), name, where)
+@pytest.mark.parametrize("bug", [d for d in BUGS if d[0] != "missing"], ids=IDS[:-1])
+def test_near_miss_is_not_given_the_pattern(bug):
+    pattern, words, layer, name, wrong, where = bug
+    subject = with_wrong_entry(layer.with_cotangents(**{name: wrong}), name, where)
     diagnosis = diagnose(symptoms_at(subject, layer.oracle, layer.primals, layer.delta, name))
     assert not (diagnosis.pattern == pattern and words in str(diagnosis)), f"{diagnosis.pattern}: {diagnosis}"
 
 
 def test_sentences(snapshot):
-    """The sentence of every planted defect, to be read and compared as a whole."""
+    """The full sentence for every bug stands in the snapshot."""
     sentences = {}
-    for label, (_, _, layer, name, wrong, _) in zip(IDS, DEFECTS, strict=True):
-        symptoms = symptoms_at(layer.but(**{name: wrong}), layer.oracle, layer.primals, layer.delta, name)
+    for label, (_, _, layer, name, wrong, _) in zip(IDS, BUGS, strict=True):
+        symptoms = symptoms_at(layer.with_cotangents(**{name: wrong}), layer.oracle, layer.primals, layer.delta, name)
         sentences[label] = str(diagnose(symptoms))
     assert sentences == snapshot
 
 
-def test_every_pattern_is_planted():
+def test_every_pattern_has_a_bug():
     alone = {"not_repeatable", "backward_of_own_forward", "zero_in_some"}
-    assert {d[0] for d in DEFECTS} | alone | {"delta_sign", "delta_squared", "delta_summed"} == {n for n, _ in PATTERNS}
+    assert {d[0] for d in BUGS} | alone | {"delta_sign", "delta_squared", "delta_summed"} == {n for n, _ in PATTERNS}
 
 
 LAYERS = {
@@ -100,17 +102,17 @@ LAYERS = {
 }
 
 
-def diagnosed(layer, wrong, name, precision="float64", oracle=None):
+def diagnosis_of(layer, wrong, name, precision="float64", oracle=None):
     """Diagnose a layer whose cotangent ``name`` is replaced."""
-    subject = layer.but(**{name: wrong})
+    subject = layer.with_cotangents(**{name: wrong})
     return diagnose(symptoms_at(subject, oracle or layer.oracle, layer.primals, layer.delta, name, precision))
 
 
 @pytest.mark.parametrize("which", LAYERS)
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_right_layers_have_no_diagnosis(which, precision):
+def test_correct_layers_have_no_diagnosis(which, precision):
     layer, name = LAYERS[which]
-    diagnosis = diagnosed(layer, lambda c, d, g: g, name, precision)
+    diagnosis = diagnosis_of(layer, lambda c, d, g: g, name, precision)
     assert diagnosis == NO_PATTERN_FOUND
     assert not diagnosis
 
@@ -119,7 +121,7 @@ def test_right_layers_have_no_diagnosis(which, precision):
 @settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(st.sampled_from(sorted(LAYERS)), st.integers(0, 2**32 - 1), st.booleans())
 def test_noise_has_no_diagnosis(which, seed, linear):
-    """Errors of any size, the same for every delta or linear in delta: not one of them has a pattern."""
+    """Random errors of any size, the same for every delta or linear in delta, have no pattern."""
 
     def noisy(c, d, g):
         rng = np.random.default_rng(seed)
@@ -127,7 +129,7 @@ def test_noise_has_no_diagnosis(which, seed, linear):
         return g + size * rng.standard_normal(g.shape)
 
     layer, name = LAYERS[which]
-    assert diagnosed(layer, noisy, name) == NO_PATTERN_FOUND
+    assert diagnosis_of(layer, noisy, name) == NO_PATTERN_FOUND
 
 
 @pytest.mark.parametrize(
@@ -140,28 +142,28 @@ def test_noise_has_no_diagnosis(which, seed, linear):
     ],
 )
 def test_other_deltas(pattern, wrong):
-    assert diagnosed(DENSE, wrong, "z").pattern == pattern
-    assert diagnosed(DENSE, lambda c, d, g: wrong(c, d, g) + 1e-6 * g**2, "z").pattern != pattern
+    assert diagnosis_of(DENSE, wrong, "z").pattern == pattern
+    assert diagnosis_of(DENSE, lambda c, d, g: wrong(c, d, g) + 1e-6 * g**2, "z").pattern != pattern
 
 
-def test_a_factor_near_the_number_of_rows_is_not_called_that():
-    diagnosis = diagnosed(DENSE, lambda c, d, g: 1.0001 * 4 * g, "W")
+def test_factor_near_the_number_of_rows_is_not_named_so():
+    diagnosis = diagnosis_of(DENSE, lambda c, d, g: 1.0001 * 4 * g, "W")
     assert diagnosis.pattern == "constant_factor"
     assert "4.0004" in str(diagnosis)
     assert "number of rows" not in str(diagnosis)
 
 
-def test_zeros_without_a_place():
+def test_zeros_without_a_common_location():
     def below(c, d, g):
         return np.where(np.abs(g) < np.median(np.abs(g)), 0, g)
 
-    assert diagnosed(DENSE, below, "W").pattern == "zero_in_some"
-    assert diagnosed(DENSE, lambda c, d, g: 0.9 * below(c, d, g), "W").pattern != "zero_in_some"
+    assert diagnosis_of(DENSE, below, "W").pattern == "zero_in_some"
+    assert diagnosis_of(DENSE, lambda c, d, g: 0.9 * below(c, d, g), "W").pattern != "zero_in_some"
 
 
 def test_float32_knows_factors_too_and_is_not_called_float16():
-    assert diagnosed(DENSE, lambda c, d, g: g * 4, "W", "float32").pattern == "constant_factor"
-    assert not diagnosed(DENSE, lambda c, d, g: g * (1 + 1e-4 * np.cos(c[1])), "W", "float32")
+    assert diagnosis_of(DENSE, lambda c, d, g: g * 4, "W", "float32").pattern == "constant_factor"
+    assert not diagnosis_of(DENSE, lambda c, d, g: g * (1 + 1e-4 * np.cos(c[1])), "W", "float32")
 
 
 def test_a_wrong_forward_with_its_own_backward():
@@ -178,7 +180,7 @@ def test_the_output_itself_is_diagnosed():
 
 
 def test_delta_read_in_memory_order():
-    read = SQUARE.but(z=lambda c, d, g: d.ravel(order="K").reshape(d.shape) @ c[1].T)
+    read = SQUARE.with_cotangents(z=lambda c, d, g: d.ravel(order="K").reshape(d.shape) @ c[1].T)
     with_strides = symptoms_at(read, SQUARE.oracle, SQUARE.primals, np.asfortranarray(SQUARE.delta), "z")
     diagnosis = diagnose(with_strides)
     assert (diagnosis.pattern, "memory order" in str(diagnosis)) == ("not_repeatable", True)
@@ -211,7 +213,7 @@ def test_a_subject_that_crashes_in_experiments_is_not_diagnosed():
     assert diagnosis == NO_PATTERN_FOUND
 
 
-def test_finite_differences_will_do_as_the_oracle():
+def test_finite_differences_serve_as_the_oracle():
     subject = manual(lambda z: (np.tanh(z), z), lambda z, d: {"z": 3 * d / np.cosh(z) ** 2})
     symptoms = symptoms_at(subject, TANH.oracle, TANH.primals, TANH.delta, "z")
     diagnosis = diagnose(replace(symptoms, oracle=finite_difference(subject)))
@@ -228,13 +230,13 @@ def test_a_single_entry_is_confirmed_at_other_primals():
     assert [d.pattern for d in diagnoses] == ["constant_factor", ""]
 
 
-def test_it_calls_the_subject_a_few_times():
+def test_diagnosis_calls_the_subject_at_most_30_times():
     calls = []
 
     def backward(c, d, g):
         calls.append(None)
         return g * (1 + c * d)
 
-    made = symptoms_at(SOFTMAX.but(z=backward), SOFTMAX.oracle, SOFTMAX.primals, SOFTMAX.delta, "z")
-    assert not diagnose(made)
+    symptoms = symptoms_at(SOFTMAX.with_cotangents(z=backward), SOFTMAX.oracle, SOFTMAX.primals, SOFTMAX.delta, "z")
+    assert not diagnose(symptoms)
     assert len(calls) <= 30

@@ -42,20 +42,20 @@ def mlp_shapes(n, a, b, c, d):
 
 
 def test_every_shape_is_traced_once_and_nothing_is_compiled():
-    rule, seen = jax_vjp(mlp), []
+    rule, shapes_drawn = jax_vjp(mlp), []
 
     @settings(max_examples=40, deadline=None, database=None, derandomize=True)
     @given(st.tuples(st.integers(0, 9), *[st.integers(1, 9)] * 4))
     def search(dims):
         for _ in range(2):
-            primals = draw(mlp_shapes(*dims), seed=len(seen))
+            primals = draw(mlp_shapes(*dims), seed=len(shapes_drawn))
             y, pull = rule(**primals)
             assert {k: g.shape for k, g in pull(deltas_of(y)).items()} == {k: a.shape for k, a in primals.items()}
-        seen.append(dims)
+        shapes_drawn.append(dims)
 
     search()
-    assert len(set(seen)) > 20
-    assert rule.evaluate.traces == len(set(seen))
+    assert len(set(shapes_drawn)) > 20
+    assert rule.evaluate.traces == len(set(shapes_drawn))
     assert rule.evaluate.compilations == 0
 
 
@@ -225,12 +225,14 @@ def test_options_are_perturbed_as_if_they_were_constants(factor):
     for rule in (traced, constant):
         y, pull = rule(**z)
         plain = [*y, pull(wide)["z"]]
-        shaken = [rule.evaluate_perturbed(z, wide, Perturbation(np.random.default_rng(k), 2.0**-20)) for k in range(64)]
-        moved = [[np.abs(a - b) for a, b in zip((*ys, gs["z"]), plain, strict=True)] for ys, gs in shaken]
+        samples = [
+            rule.evaluate_perturbed(z, wide, Perturbation(np.random.default_rng(k), 2.0**-20)) for k in range(64)
+        ]
+        deviations = [[np.abs(a - b) for a, b in zip((*ys, gs["z"]), plain, strict=True)] for ys, gs in samples]
         last = [np.abs(a) * 2.0**-20 for a in plain]  # the last rounding, as `oracles.tolerance` adds it
-        worst.append([np.max((*column, a), axis=0) for *column, a in zip(*moved, last, strict=True)])
-    for ours, theirs in zip(*worst, strict=True):
-        np.testing.assert_array_equal(np.round(ours * 2**20, 3), np.round(theirs * 2**20, 3))
+        worst.append([np.max((*column, a), axis=0) for *column, a in zip(*deviations, last, strict=True)])
+    for ours, other in zip(*worst, strict=True):
+        np.testing.assert_array_equal(np.round(ours * 2**20, 3), np.round(other * 2**20, 3))
 
 
 def test_an_unknown_primitive_goes_to_xla():
@@ -256,9 +258,9 @@ def test_integers_and_booleans_have_no_cotangent():
 
 @pytest.mark.parametrize("through", ["numpy", "xla"])
 def test_a_broken_reference_says_where(through):
-    with pytest.raises(TypeError, match=r"Incompatible|contract") as caught:
+    with pytest.raises(TypeError, match=r"Incompatible|contract") as excinfo:
         jax_vjp(lambda z, W: z @ W, through=through)(**draw({"z": (2, 3), "W": (2, 3)}))
-    assert "z: float64[2, 3], W: float64[2, 3]" in "".join(caught.value.__notes__)
+    assert "z: float64[2, 3], W: float64[2, 3]" in "".join(excinfo.value.__notes__)
 
 
 def test_a_branch_on_values_says_how_to_write_it():
@@ -302,7 +304,7 @@ def test_results_are_reproducible_and_belong_to_the_caller():
     assert all(np.array_equal(a, b) for a, b in zip(runs[0][0], runs[1][0], strict=True))
 
 
-def test_only_rounding_operations_are_shaken():
+def test_only_rounding_operations_are_perturbed():
     z = draw({"z": (4, 5)})
     exact = jax_vjp(lambda z: jnp.flip(nn.relu(z.T.reshape(-1))) * -1.0)
     y, pull = exact(**z)

@@ -17,16 +17,16 @@ INPUTS = 8
 
 def drawn_cases(entry, count):
     """A few cases of an entry, always the same."""
-    found = []
+    actual = []
 
     @hypothesis_seed(0)
     @settings(max_examples=count, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(entry.cases)
     def draw(case):
-        found.append(case)
+        actual.append(case)
 
     draw()
-    return found[:count]
+    return actual[:count]
 
 
 @pytest.mark.deep

@@ -170,9 +170,9 @@ def test_the_script_stands_alone_and_shows_it(kind, dtype, tmp_path):
     code = error.script().split('"""', 2)[2]
     imports = set(re.findall(r"^ *(?:import|from) (\w+)", code, re.MULTILINE))
     assert imports - {"sys", "numpy", "typing"} == ({kind} if kind != "recorded" else set())
-    done = run_script(error, tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("2 of 2 entries")
+    process = run_script(error, tmp_path)
+    assert process.returncode == 1, process.stderr
+    assert process.stdout.splitlines()[-1].startswith("2 of 2 entries")
 
 
 @pytest.mark.slow
@@ -185,8 +185,8 @@ def test_a_script_of_tuples_and_integers(tmp_path):
     )
     with pytest.raises(Disagreement) as error:
         oracles.check(subject, {"z": POINT["z"], "rows": np.array([2, 0])}, against=[oracles.torch_autograd(split)])
-    done = run_script(error.value, tmp_path)
-    assert done.returncode == 1, done.stderr
+    process = run_script(error.value, tmp_path)
+    assert process.returncode == 1, process.stderr
 
 
 def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
@@ -200,7 +200,7 @@ def test_a_failing_example_is_stored_and_replayed_first(tmp_path):
             tally, points = Tally(), []
             with pytest.raises(Disagreement):
                 run_search(
-                    bug.planted(), bug.refused_by, "float64", label="stored", tally=tally,
+                    bug.cases_with_bug(), bug.refused_by, "float64", label="stored", tally=tally,
                     tick=lambda points=points: points.append(1),
                 )  # fmt: skip
             counts.append(len(points))
@@ -225,11 +225,11 @@ def squaring(cache, delta):
 def test_a_broken_property_names_its_point_as_it_was_drawn(backward, name):
     subject = oracles.manual(lambda z: (2 * z, None), backward)
     cases = st.just(oracles.Case(subject, {"z": real(1, 2)}, torch=lambda z: 2 * z))
-    with pytest.raises(oracles.Disagreement) as refused:
+    with pytest.raises(oracles.Disagreement) as excinfo:
         run_search(cases, name, "float64", max_examples=4, seed=0)
-    setting = refused.value.result.setting
+    setting = excinfo.value.result.setting
     assert setting.primals["z"].shape == (1, 2)
     assert setting.delta.tolist() == [[1.0, -1.0]]
     assert "delta = [array('float64', (1, 2), ['0x1.0000000000000p+0', '-0x1.0000000000000p+0'])]" in (
-        refused.value.script()
+        excinfo.value.script()
     )

@@ -1,4 +1,4 @@
-"""What is drawn: shapes shrink, values vary, layouts and special values all come up."""
+"""Strategies: shapes shrink, values vary, every layout and special value is drawn."""
 
 import subprocess
 import sys
@@ -22,12 +22,12 @@ def any_point(draw, dtype="float64"):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_keep_the_values(layout):
+def test_layouts_preserve_the_values(layout):
     array = np.arange(12.0).reshape(3, 4)
     laid = laid_out(array, layout)
     assert laid.shape == array.shape
-    wanted = np.broadcast_to(array[:1], array.shape) if layout == "repeated" else array
-    assert np.array_equal(laid, wanted)
+    expected = np.broadcast_to(array[:1], array.shape) if layout == "repeated" else array
+    assert np.array_equal(laid, expected)
     assert {
         "C": laid.flags.c_contiguous,
         "F": laid.flags.f_contiguous,
@@ -46,7 +46,7 @@ def test_every_layout_is_drawn(layout):
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "expected",
     [
         lambda z: z.shape[0] == 0,
         lambda z: z.shape[1] == 1,
@@ -58,15 +58,15 @@ def test_every_layout_is_drawn(layout):
     ],
     ids=["no rows", "width one", "-0.0", "0.0", "tie", "huge", "subnormal"],
 )
-def test_special_inputs_are_drawn(wanted):
-    found = find(any_point(), lambda p: wanted(p.primals["z"]), settings=settings(max_examples=3000))
-    assert wanted(found.primals["z"])
+def test_special_inputs_are_drawn(expected):
+    result = find(any_point(), lambda p: expected(p.primals["z"]), settings=settings(max_examples=3000))
+    assert expected(result.primals["z"])
 
 
 def test_a_point_shrinks_to_small_dims_and_tidy_values():
-    found = find(any_point(), lambda p: p.primals["z"].shape[0] >= 3 and p.primals["z"].shape[1] >= 2)
-    assert found.primals["z"].tolist() == [[1.0, -1.0], [2.0, -2.0], [3.0, -3.0]]
-    assert found.layout == "C"
+    result = find(any_point(), lambda p: p.primals["z"].shape[0] >= 3 and p.primals["z"].shape[1] >= 2)
+    assert result.primals["z"].tolist() == [[1.0, -1.0], [2.0, -2.0], [3.0, -3.0]]
+    assert result.layout == "C"
 
 
 @given(any_point())
@@ -81,10 +81,10 @@ def test_a_seeded_point_has_distinct_values():
 
 
 def test_kinds_of_primals():
-    drawn = {"z": real(3, 4), "p": probabilities(3, 4), "i": indices(5, below=2)}
+    specifications = {"z": real(3, 4), "p": probabilities(3, 4), "i": indices(5, below=2)}
     subject = manual(lambda z, p, i: (z + p, None), lambda c, d: {})
     for seed in range(4):
-        point = point_at(subject, drawn, "float32", seed=seed).primals
+        point = point_at(subject, specifications, "float32", seed=seed).primals
         assert point["p"].dtype == point["z"].dtype == np.float32
         assert np.all(point["p"] >= 0)
         assert np.all(np.abs(point["p"].sum(1) - 1) <= 4 * np.finfo(np.float32).eps)

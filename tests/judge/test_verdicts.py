@@ -1,4 +1,4 @@
-"""Each verdict where it belongs, with its evidence, and none where it does not."""
+"""Every verdict, with its evidence."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ RNG = np.random.default_rng(4)
 
 
 def verdict_of(subject, primals, against, **options):
-    """The verdict, whether it is returned or raised."""
-    refused = None
+    """Return the verdict, whether `check` returns or raises it."""
+    excinfo = None
     try:
         return oracles.check(subject, primals, against=against, **options).verdict
     except Disagreement as error:
-        refused = error
-    assert len(str(refused).splitlines()) <= 25
-    return refused.verdict
+        excinfo = error
+    assert len(str(excinfo).splitlines()) <= 25
+    return excinfo.verdict
 
 
 def relu(z):
@@ -50,14 +50,14 @@ def test_any_subgradient_of_relu_is_accepted(slope):
 @pytest.mark.parametrize("slope", [0.5, 1.0])
 def test_against_a_declared_convention_a_subgradient_is_refused_as_a_kink(slope):
     against = [oracles.torch_autograd(relu), oracles.jax_vjp(lambda z: __import__("jax").nn.relu(z))]
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(at_zero(slope), KINKED, against=against, kinks="declared")
-    assert refused.value.verdict is Verdict.KINK
-    assert refused.value.evidence.index in ((0, 0), (0, 3))
+    assert excinfo.value.verdict is Verdict.KINK
+    assert excinfo.value.evidence.index in ((0, 0), (0, 3))
 
 
 @pytest.mark.parametrize("slope", [-0.25, 1.5, 2.0])
-def test_what_is_no_subgradient_is_wrong(slope):
+def test_slope_outside_the_subdifferential_is_wrong(slope):
     assert verdict_of(at_zero(slope), KINKED, [oracles.torch_autograd(relu)]) is Verdict.WRONG
 
 
@@ -106,14 +106,14 @@ DENSE = oracles.torch_autograd(lambda z, W: z @ W)
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_undeclared_precision_is_unstable_and_declared_it_agrees(dtype):
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(dense(dtype), POINT, against=[DENSE])
-    assert refused.value.verdict is Verdict.UNSTABLE
-    assert f"right up to {dtype}" in str(refused.value)
+    assert excinfo.value.verdict is Verdict.UNSTABLE
+    assert f"right up to {dtype}" in str(excinfo.value)
     assert verdict_of(dense(dtype), POINT, [DENSE], precision=dtype) is Verdict.AGREES
 
 
-def test_a_coarser_dtype_returned_is_seen():
+def test_gradient_returned_in_a_coarser_dtype_is_unstable():
     subject = oracles.manual(
         lambda z, W: (z @ W, (z, W)), lambda c, d: {"z": (d @ c[1].T).astype(np.float32), "W": c[0].T @ d}
     )
@@ -142,10 +142,10 @@ def test_a_formula_that_loses_digits_is_unstable():
     subject = oracles.manual(naive, backward, name="standard deviation")
     reference = oracles.torch_autograd(lambda x: (x - x.mean()).square().mean().sqrt())
     point = {"x": 1e6 + np.random.default_rng(4).standard_normal(6)}
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(subject, point, against=[reference])
-    assert refused.value.verdict is Verdict.UNSTABLE
-    assert any("torch's own backward does not" in f.evidence.reason for f in refused.value.result.findings)
+    assert excinfo.value.verdict is Verdict.UNSTABLE
+    assert any("torch's own backward does not" in f.evidence.reason for f in excinfo.value.result.findings)
 
 
 def test_where_rounding_is_as_large_as_the_gradient_the_verdict_is_vacuous():
@@ -199,14 +199,14 @@ def test_without_an_arbiter_contradicting_oracles_are_a_conflict():
     assert verdict_of(subject, POINT, [DENSE, shifted]) is Verdict.ORACLES_CONFLICT
 
 
-def test_a_wrong_forward_is_not_excused_by_its_own_exact_derivative():
+def test_exact_derivative_of_a_wrong_forward_is_wrong():
     doubled = oracles.manual(lambda z: (2 * np.sin(z), z), lambda z, d: {"z": 2 * np.cos(z) * d})
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(doubled, {"z": np.array([0.3, 1.0])}, against=[oracles.torch_autograd(torch.sin)])
-    assert refused.value.verdict is Verdict.WRONG
+    assert excinfo.value.verdict is Verdict.WRONG
 
 
-def test_a_reference_that_approximates_is_a_conflict_and_no_bug():
+def test_approximating_reference_is_a_conflict():
     """torch's softplus is the identity from 20 on; log1p(e^−|z|) + max(z, 0) is not."""
     subject = oracles.manual(
         lambda z: (np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0), z), lambda z, d: {"z": d / (1 + np.exp(-z))}

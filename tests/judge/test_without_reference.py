@@ -59,18 +59,18 @@ PAIRS = {
 
 def point(name, seed, dtype):
     rng = np.random.default_rng(seed)
-    drawn = {
+    primals = {
         "tanh": lambda: {"x": 3 * rng.standard_normal((4, 3)), "U": 2 * rng.standard_normal((3, 3))},
         "entropy": lambda: {"p": rng.dirichlet(np.ones(4), 3)},
         "likelihood": lambda: {"p": rng.uniform(0.02, 0.98, (4, 3)), "t": rng.integers(0, 2, (4, 3)) * 1.0},
         "correlate": lambda: {"x": rng.standard_normal((3, 6)), "W": rng.standard_normal(3)},
     }[name]()
-    return {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in drawn.items()}
+    return {n: a.astype(dtype) if a.dtype.kind == "f" else a for n, a in primals.items()}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", PAIRS)
-def test_right_formulas_pass(name, dtype):
+def test_correct_formulas_pass_without_a_reference(name, dtype):
     for seed in range(4):
         result = oracles.check(oracles.manual(*PAIRS[name]), point(name, seed, dtype))
         assert result.verdict in (Verdict.AGREES, Verdict.UNSTABLE)
@@ -78,7 +78,7 @@ def test_right_formulas_pass(name, dtype):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_wrong_ones_do_not(name):
+def test_wrong_formulas_are_refused_without_a_reference(name):
     forward, backward = PAIRS[name]
 
     def wrong(cache, delta):
@@ -86,12 +86,12 @@ def test_wrong_ones_do_not(name):
         n = next(iter(cotangents))
         return cotangents | {n: cotangents[n] * (1 + 1e-6)}
 
-    with pytest.raises(Disagreement) as refused:
+    with pytest.raises(Disagreement) as excinfo:
         oracles.check(oracles.manual(forward, wrong), point(name, 0, "float64"))
-    assert refused.value.verdict is Verdict.WRONG
+    assert excinfo.value.verdict is Verdict.WRONG
 
 
-def test_the_tolerance_is_that_of_the_subjects_own_operations():
+def test_tolerance_comes_from_the_subjects_own_operations():
     """Where 1 − y² cancels, its rounding is far larger than what moving the inputs shows."""
     x = {"z": np.array([15.0])}
     subject = oracles.manual(lambda z: (np.tanh(z), np.tanh(z)), lambda y, d: {"z": d * (1 - y * y)})
@@ -99,7 +99,7 @@ def test_the_tolerance_is_that_of_the_subjects_own_operations():
     assert tolerance > 2.0**-54
 
 
-def test_functions_that_compute_past_the_ufuncs_are_perturbed_too():
+def test_numpy_functions_other_than_ufuncs_are_perturbed():
     a = perturbed_array(np.ones((3, 3)), Perturbation(np.random.default_rng(0), 1e-3))
     computed = (np.tensordot(a, a, 1), np.einsum("ij,jk", a, a), a.dot(a), np.kron(a, a), a @ a, a.sum(0), np.cumsum(a))
     exact = np.ones((3, 3))

@@ -21,7 +21,7 @@ def fractions(rng, *shape):
 def filled(case, seed):
     """A drawn case's layer, fractions for its primals, and the generator to draw more from."""
     rng = np.random.default_rng(seed)
-    primals = {name: fractions(rng, *drawn.shape) for name, drawn in case.primals.items()}
+    primals = {name: fractions(rng, *specification.shape) for name, specification in case.primals.items()}
     return case.subject.implementation, primals, rng
 
 
@@ -39,9 +39,9 @@ class Roots(np.ndarray):
 
 
 def root(x):
-    found = Fraction(isqrt(x.numerator), isqrt(x.denominator))
-    assert found * found == x
-    return found
+    root = Fraction(isqrt(x.numerator), isqrt(x.denominator))
+    assert root * root == x
+    return root
 
 
 _ROOT = np.frompyfunc(root, 1, 1)

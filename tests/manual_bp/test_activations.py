@@ -28,10 +28,10 @@ def balls(array):
     return [arb(flint.fmpq(*v.as_integer_ratio())) for v in np.ravel(array)]
 
 
-def within(got, exact, units, least=0.0):
+def within(actual, exact, units, least=0.0):
     """Assert |got − exact| <= units · u · |exact| + least."""
-    u = UNITS[got.dtype.type]
-    for value, truth in zip(balls(got), exact, strict=True):
+    u = UNITS[actual.dtype.type]
+    for value, truth in zip(balls(actual), exact, strict=True):
         assert abs(value - truth) <= units * u * abs(truth) + least, f"{value} for {truth}"
 
 
@@ -95,9 +95,9 @@ def test_gelu_keeps_its_tail(dtype):
     within(value, [x * exact_cumulative(x) for x in balls(z)], 9)
     slope, _ = m.GELU().backward(cache, np.ones_like(z))
     u = UNITS[dtype]
-    for got, x in zip(balls(slope), balls(z), strict=True):
+    for actual, x in zip(balls(slope), balls(z), strict=True):
         terms = exact_cumulative(x), x * exact_density(x)
-        assert abs(got - sum(terms)) <= 10 * u * sum(map(abs, terms))
+        assert abs(actual - sum(terms)) <= 10 * u * sum(map(abs, terms))
     assert slope[z < -5].all()  # where torch's float32 has ½(1 + erf) = 0
 
 
@@ -110,11 +110,11 @@ def test_the_tanh_form_is_the_logistic_of_twice_s(dtype):
     u = UNITS[np.float64]  # float32 is carried in float64
     rounded = UNITS[dtype]
     k = (2 / arb.pi()).sqrt()
-    for got, dgot, x in zip(balls(value), balls(slope), balls(z), strict=True):
+    for actual, dgot, x in zip(balls(value), balls(slope), balls(z), strict=True):
         s = k * (x + arb("0.044715") * x**3)
         p, q = (1 + (-2 * s).exp()) ** -1, (1 + (2 * s).exp()) ** -1
         units = 12 + 6 * abs(2 * s)
-        assert abs(got - x * p) <= (units * u + rounded) * abs(x * p)
+        assert abs(actual - x * p) <= (units * u + rounded) * abs(x * p)
         terms = p, x * p * q * 2 * k * (1 + 3 * arb("0.044715") * x**2)
         assert abs(dgot - sum(terms)) <= (2 * units * u + 2 * rounded) * sum(map(abs, terms))
 
@@ -128,9 +128,9 @@ def test_silu_and_softplus_keep_their_tails(dtype):
     value, cache = m.SiLU().forward({}, z)
     within(value, [x * s for x, s in zip(exact, gates, strict=True)], 12)
     slope, _ = m.SiLU().backward(cache, np.ones_like(z))
-    for got, x, s in zip(balls(slope), exact, gates, strict=True):
+    for actual, x, s in zip(balls(slope), exact, gates, strict=True):
         terms = s, x * s / (1 + x.exp())
-        assert abs(got - sum(terms)) <= 16 * UNITS[dtype] * sum(map(abs, terms))
+        assert abs(actual - sum(terms)) <= 16 * UNITS[dtype] * sum(map(abs, terms))
     for beta in (1.0, 0.5, 2.0):  # powers of two: βz is exact
         layer = m.Softplus(beta)
         value, cache = layer.forward({}, z)
@@ -205,14 +205,14 @@ def test_log_softmax_survives_saturation(row):
     e = [x.exp() for x in exact]
     within(y[0], [x - sum(e).log() for x in exact], 20, 2.0**-148)
     top = row.index(max(row))
-    for i, got in enumerate(balls(dz)):
+    for i, actual in enumerate(balls(dz)):
         a = [v / sum(e) for v in e]
         others = sum(a[k] for k in range(3) if k != i)
         truth = d[i] * others - a[i] * sum(d[k] for k in range(3) if k != i)
         terms = [abs(d[i]), a[i] * sum(map(abs, d))]
         if i == top:
             terms = [abs(d[i]) * others, a[i] * sum(abs(d[k]) for k in range(3) if k != i)]
-        assert abs(got - truth) <= 24 * UNITS[np.float32] * sum(terms) + 2.0**-147
+        assert abs(actual - truth) <= 24 * UNITS[np.float32] * sum(terms) + 2.0**-147
 
 
 def test_swiglu_is_a_gate_times_a_unit():

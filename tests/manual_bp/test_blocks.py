@@ -38,12 +38,12 @@ def test_large_arrays_are_many_small_ones(layer, dtype):
         y, cache = layer.forward({}, laid)
         dz, _ = layer.backward(cache, laid_delta)
         np.testing.assert_array_equal(dz, layer.backward(cache, laid_delta)[0])
-        for got, of_rows in zip((y, dz), expected, strict=True):
-            assert got.dtype == dtype
-            assert not any(np.shares_memory(got, a) for a in (laid, laid_delta))
-            found = got.reshape(-1, got.shape[-1])[::29]
+        for actual, of_rows in zip((y, dz), expected, strict=True):
+            assert actual.dtype == dtype
+            assert not any(np.shares_memory(actual, a) for a in (laid, laid_delta))
+            result = actual.reshape(-1, actual.shape[-1])[::29]
             size = np.maximum(1, np.abs(of_rows))
-            assert (np.abs(found - of_rows) <= np.finfo(dtype).eps * 2**4 * size).all()
+            assert (np.abs(result - of_rows) <= np.finfo(dtype).eps * 2**4 * size).all()
 
 
 def test_blocks_cover_the_first_axis_once():

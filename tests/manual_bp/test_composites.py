@@ -1,4 +1,4 @@
-"""Composites: side inputs and outputs find their layers, graphs that are no chains, what is refused."""
+"""Composites: routing of side inputs and outputs, graphs that are not chains, errors."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import manual_bp as m
 
 @dataclass(frozen=True)
 class Gain:
-    """y = z·gain + shift; gain comes out too, doubled. Integers in `which` are only looked at."""
+    """A layer with side arrays: y = z·gain + shift, and a side output 2·gain; the integers `which` are not used."""
 
     inputs = ("z", "gain", "which")
     outputs = ("y", "gain")
@@ -59,26 +59,26 @@ def test_side_arrays_find_their_layers():
     (y, one, two), cache = network.forward(params, (z, first, which, second, which))
     same((one, two), (2 * first, 2 * second))
     delta = rng.standard_normal(y.shape), rng.standard_normal((1, 2)), rng.standard_normal((1, 2))
-    (dz, *beside), grads = network.backward(cache, delta)
+    (dz, *rest), grads = network.backward(cache, delta)
     assert list(grads) == list(params)
 
     caches, at = [], z
     flat = [(network.layers[0], "0."), (Gain(), "1."), (m.ReLU(), "-"), (Gain(), "2.1.0."), (m.Tanh(), "-")]
     for layer, prefix in [*flat, (network.layers[3], "3.")]:
         own = {n.removeprefix(prefix): p for n, p in params.items() if n.startswith(prefix)}
-        given = {"1.": (at, first, which), "2.1.0.": (at, second, which)}.get(prefix, at)
-        came, kept = layer.forward(own, given)
-        at = m.protocol.as_tuple(came)[0]
-        caches.append((layer, kept, prefix))
+        layer_inputs = {"1.": (at, first, which), "2.1.0.": (at, second, which)}.get(prefix, at)
+        result, inner_cache = layer.forward(own, layer_inputs)
+        at = m.protocol.as_tuple(result)[0]
+        caches.append((layer, inner_cache, prefix))
     assert np.array_equal(at, y)
     back, dgains = delta[0], {}
-    for layer, kept, prefix in reversed(caches):
+    for layer, inner_cache, prefix in reversed(caches):
         side = {"1.": delta[1], "2.1.0.": delta[2]}.get(prefix)
-        back, _ = layer.backward(kept, back if side is None else (back, side))
+        back, _ = layer.backward(inner_cache, back if side is None else (back, side))
         if side is not None:
             back, dgains[prefix], none = back
             assert none is None
-    same((dz, *beside), (back, dgains["1."], None, dgains["2.1.0."], None))
+    same((dz, *rest), (back, dgains["1."], None, dgains["2.1.0."], None))
 
 
 def test_a_loss_leaves_side_outputs_alone():
@@ -96,7 +96,7 @@ def test_a_loss_leaves_side_outputs_alone():
     assert np.array_equal(grads["1.W"], plain[1]["0.W"])
 
 
-def test_residual_and_parallel_by_definition():
+def test_residual_and_parallel_match_their_definitions():
     rng = np.random.default_rng(2)
     f, g = m.Sequential(m.Linear(2, 3), m.ReLU(), m.Linear(3, 2)), m.Linear(2, 2)
     z, delta = exact(rng, 4, 2), exact(rng, 4, 2)
@@ -104,22 +104,22 @@ def test_residual_and_parallel_by_definition():
     (y, cache), (y_g, cache_g) = f.forward(own, z), g.forward(of_g, z)
     (dz, grads), (dz_g, _) = f.backward(cache, delta), g.backward(cache_g, delta)
 
-    came, kept = m.Residual(f).forward(own, z)
-    back, dparams = m.Residual(f).backward(kept, delta)
-    same((came, back, *dparams.values()), (z + y, delta + dz, *grads.values()))
+    result, inner_cache = m.Residual(f).forward(own, z)
+    back, dparams = m.Residual(f).backward(inner_cache, delta)
+    same((result, back, *dparams.values()), (z + y, delta + dz, *grads.values()))
 
     params = {f"0.{n}": p for n, p in own.items()} | {f"1.{n}": p for n, p in of_g.items()}
     both = m.Parallel(f, g)
-    came, kept = both.forward(params, z)
-    same((came, both.backward(kept, delta)[0]), (y + y_g, dz + dz_g))
+    result, inner_cache = both.forward(params, z)
+    same((result, both.backward(inner_cache, delta)[0]), (y + y_g, dz + dz_g))
 
-    beside = m.Parallel(f, g, axis=-1)
-    came, kept = beside.forward(params, z)
-    assert np.array_equal(came, np.concatenate((y, y_g), axis=1))
+    rest = m.Parallel(f, g, axis=-1)
+    result, inner_cache = rest.forward(params, z)
+    assert np.array_equal(result, np.concatenate((y, y_g), axis=1))
     dz_f = f.backward(cache, delta)[0]
-    assert np.array_equal(beside.backward(kept, np.concatenate((delta, delta), axis=1))[0], dz_f + dz_g)
-    assert (both.n_in, both.n_out, beside.n_out, m.Residual(g).n_out) == (2, 2, 4, 2)
-    assert m.Sequential(beside, m.Linear(4, 1)).n_out == 1
+    assert np.array_equal(rest.backward(inner_cache, np.concatenate((delta, delta), axis=1))[0], dz_f + dz_g)
+    assert (both.n_in, both.n_out, rest.n_out, m.Residual(g).n_out) == (2, 2, 4, 2)
+    assert m.Sequential(rest, m.Linear(4, 1)).n_out == 1
 
 
 def test_a_residual_is_parallel_to_the_identity():
@@ -127,11 +127,11 @@ def test_a_residual_is_parallel_to_the_identity():
     f = m.Linear(3, 3)
     params, z, delta = exact_params(f, rng), exact(rng, 2, 3), exact(rng, 2, 3)
     one, other = m.Residual(f), m.Parallel(m.Identity(), f)
-    (y, kept), (y_p, kept_p) = (
+    (y, inner_cache), (y_p, kept_p) = (
         one.forward(params, z),
         other.forward({f"1.{n}": p for n, p in params.items()}, z),
     )
-    same((y, one.backward(kept, delta)[0]), (y_p, other.backward(kept_p, delta)[0]))
+    same((y, one.backward(inner_cache, delta)[0]), (y_p, other.backward(kept_p, delta)[0]))
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,10 @@ def test_rowwise_is_the_layer_on_all_rows(lead):
     y, cache = f.forward(params, z)
     dz, grads = f.backward(cache, delta)
     layer = m.Rowwise(f)
-    came, kept = layer.forward(params, z.reshape(*lead, 3))
-    back, dparams = layer.backward(kept, delta.reshape(*lead, 2))
-    assert (came.shape, back.shape) == ((*lead, 2), (*lead, 3))
-    same((came.reshape(y.shape), back.reshape(z.shape), *dparams.values()), (y, dz, *grads.values()))
+    result, inner_cache = layer.forward(params, z.reshape(*lead, 3))
+    back, dparams = layer.backward(inner_cache, delta.reshape(*lead, 2))
+    assert (result.shape, back.shape) == ((*lead, 2), (*lead, 3))
+    same((result.reshape(y.shape), back.reshape(z.shape), *dparams.values()), (y, dz, *grads.values()))
     assert (layer.n_in, layer.n_out, m.Rowwise(m.Softmax()).preserves_shape) == (3, 2, True)
 
 
@@ -235,12 +235,12 @@ def test_composites_refuse():
     refuses(ValueError, "Rowwise.forward: f(z)", m.Rowwise(Mean()).forward, {}, np.ones((2, 3, 3)))
     rowwise = m.Rowwise(m.Tanh())
     refuses(ValueError, "Rowwise.backward: delta", rowwise.backward, rowwise.forward({}, z)[1], z.ravel())
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError) as excinfo:
         P(m.Tanh(), S(m.Tanh())).forward({}, z.astype(int))
-    assert caught.value.__notes__ == ["in branch 0, Tanh(), parameters '0.…'"]
+    assert excinfo.value.__notes__ == ["in branch 0, Tanh(), parameters '0.…'"]
 
 
-def test_a_residual_of_unknown_width_is_taken():
+def test_residual_accepts_a_layer_of_unknown_width():
     assert m.Residual(m.Sequential(m.Linear(2, 3), Mean())).n_out is None
 
 

@@ -43,7 +43,7 @@ KINDS = (m.HalfSquaredError, m.Huber, m.BinaryCrossEntropyWithLogits, *OF_CLASSE
 LOSSES = [kind(reduction) for kind in KINDS for reduction in ("sum", "mean", "none")]
 
 
-def drawn(layer, n_rows, dtype):
+def draw_inputs(layer, n_rows, dtype):
     """Parameters, inputs but for generators, and a delta for each output."""
     rng = np.random.default_rng(n_rows)
     inputs = {}
@@ -65,7 +65,7 @@ def inputs_with_rng(layer, inputs):
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_layers_keep_the_dtype(layer, dtype):
-    params, inputs, delta = drawn(layer, 4, dtype)
+    params, inputs, delta = draw_inputs(layer, 4, dtype)
     y, cache = layer.forward(params, inputs_with_rng(layer, inputs))
     dz, dparams = layer.backward(cache, untupled(delta))
     cotangents = dict(zip(inputs_of(layer), as_tuple(dz), strict=True))
@@ -77,7 +77,7 @@ def test_layers_keep_the_dtype(layer, dtype):
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_backward_runs_in_two_threads(layer):
-    params, inputs, delta = drawn(layer, 4, np.float64)
+    params, inputs, delta = draw_inputs(layer, 4, np.float64)
     _, cache = layer.forward(params, inputs_with_rng(layer, inputs))
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: layer.backward(cache, untupled(delta)), range(2))
@@ -101,7 +101,7 @@ def test_losses_keep_the_dtype(loss, dtype):
 
 @pytest.mark.parametrize("layer", [x for x in LAYERS if isinstance(x, m.LSTM | m.GRU | m.MultiHeadAttention)], ids=repr)
 def test_float16_is_computed_in_float32_and_rounded_once(layer):
-    params, inputs, delta = drawn(layer, 4, np.float16)
+    params, inputs, delta = draw_inputs(layer, 4, np.float16)
 
     def run(dtype):
         own, at = ({n: as_dtype(a, dtype) for n, a in named.items()} for named in (params, inputs))

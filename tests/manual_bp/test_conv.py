@@ -51,8 +51,8 @@ def check_element_forms(case, seed, meetings_of, tap):
 @exactly
 @given(case=st.composite(conv2d)(), seed=seeds)
 def test_convolution_is_its_element_form(case, seed):
-    def tap(layer, meeting, given, sums):
-        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+    def tap(layer, meeting, arrays, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, arrays, sums
         share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
         for n, o, c in np.ndindex(len(z), layer.n_out, share_in):
             C = o // share_out * share_in + c
@@ -66,8 +66,8 @@ def test_convolution_is_its_element_form(case, seed):
 @exactly
 @given(case=st.composite(conv_transpose2d)(), seed=seeds)
 def test_transposed_convolution_is_its_element_form(case, seed):
-    def tap(layer, meeting, given, sums):
-        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, given, sums
+    def tap(layer, meeting, arrays, sums):
+        (p, q, i, j, u, v), (z, W, delta), (Y, K, Z) = meeting, arrays, sums
         share_in, share_out = layer.n_in // layer.groups, layer.n_out // layer.groups
         for n, c, o in np.ndindex(len(z), layer.n_in, share_out):
             O = c // share_in * share_out + o
@@ -80,7 +80,7 @@ def test_transposed_convolution_is_its_element_form(case, seed):
 
 @exactly
 @given(case=st.composite(conv_transpose2d)(), seed=seeds)
-def test_each_is_the_others_adjoint(case, seed):
+def test_convolution_and_transposed_convolution_are_adjoint(case, seed):
     """⟨conv x, z⟩ = ⟨x, transposed z⟩, and each one's backward is the other's forward."""
     layer, params, rng = filled(case, seed)
     assume(all(more < s for more, s in zip(layer.output_padding, layer.stride, strict=True)))
@@ -90,9 +90,9 @@ def test_each_is_the_others_adjoint(case, seed):
     )
     spread, cache = layer.forward(W, z)
     x = fractions(rng, *spread.shape)
-    seen, conv_cache = conv.forward(W, x)
-    assert (seen * z).sum() == (x * spread).sum()
-    same((conv.backward(conv_cache, z)[0], layer.backward(cache, x)[0]), (spread, seen))
+    correlated, conv_cache = conv.forward(W, x)
+    assert (correlated * z).sum() == (x * spread).sum()
+    same((conv.backward(conv_cache, z)[0], layer.backward(cache, x)[0]), (spread, correlated))
     np.testing.assert_array_equal(conv.backward(conv_cache, z)[1]["W"], layer.backward(cache, x)[1]["W"])
 
 

@@ -1,4 +1,4 @@
-"""Dropout: one draw for forward and backward, its law, evaluation, and what it refuses."""
+"""Dropout: forward and backward drop the same entries, their number, evaluation mode, and errors."""
 
 import re
 from fractions import Fraction
@@ -22,12 +22,12 @@ def test_the_same_entries_are_dropped_in_backward(dtype):
     assert y.dtype == dz.dtype == dtype
     assert np.array_equal(y, dz)
     assert np.array_equal(dz, again)
-    kept = y != 0
-    assert np.array_equal(y[kept], (z * dtype(1 / 0.75))[kept])
+    survivors = y != 0
+    assert np.array_equal(y[survivors], (z * dtype(1 / 0.75))[survivors])
     # 1000 draws: six standard deviations of their count.
-    assert abs(kept.sum() - 750) < 6 * (1000 * 0.25 * 0.75) ** 0.5
+    assert abs(survivors.sum() - 750) < 6 * (1000 * 0.25 * 0.75) ** 0.5
     one, other = run(m.Dropout(0.25), z.astype(np.float64), z.astype(np.float64))[0], np.asfortranarray(z)
-    assert np.array_equal(one != 0, kept)
+    assert np.array_equal(one != 0, survivors)
     assert np.array_equal(run(m.Dropout(0.25), other, z)[0], y)
 
 

@@ -13,17 +13,17 @@ def by_definition(layer, W, z, delta):
     """(52) and (53), index by index, in exact fractions."""
     y = np.zeros((*z.shape, layer.n_out), object)
     dW = np.zeros(W.shape, object)
-    for place in np.ndindex(z.shape):
-        if z[place] != layer.padding_idx:
-            y[place] = W[z[place]]
-            dW[z[place]] = dW[z[place]] + delta[place]
+    for position in np.ndindex(z.shape):
+        if z[position] != layer.padding_idx:
+            y[position] = W[z[position]]
+            dW[z[position]] = dW[z[position]] + delta[position]
     return y, dW
 
 
 @pytest.mark.parametrize("padding_idx", [None, 0, 4])
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (23,), (3, 2), (2, 0, 3), (4, 5, 6)])
 @pytest.mark.parametrize("named", [5, 1])
-def test_embedding_by_definition(shape, named, padding_idx):
+def test_embedding_matches_its_definition(shape, named, padding_idx):
     rng, layer = np.random.default_rng(len(shape)), m.Embedding(5, 2, padding_idx)
     W, z = rng.integers(-9, 10, (5, 2)), np.asarray(rng.integers(0, named, shape))
     delta = rng.integers(-9, 10, (*shape, 2))
@@ -48,7 +48,7 @@ def test_sums_are_pairwise():
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64])
-def test_any_integers_index(dtype):
+def test_all_integer_dtypes_index(dtype):
     layer = m.Embedding(3, 2, 1)
     params = layer.init(np.random.default_rng(0), np.float32)
     assert not params["W"][1].any()

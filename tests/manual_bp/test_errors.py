@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from test_recurrent import drawn
+from test_recurrent import draw_inputs
 
 import manual_bp as m
 
@@ -160,15 +160,15 @@ def test_networks_refuse():
     for unknown in ("3.W", "W", "0.", "00.W"):
         refuses(ValueError, "Sequential: params", network.forward, params | {unknown: x}, x)
     refuses(TypeError, "Sequential.forward: params", network.forward, None, x)
-    with pytest.raises(ValueError, match="params") as caught:
+    with pytest.raises(ValueError, match="params") as excinfo:
         network.forward({k: v for k, v in params.items() if k != "2.0.b"}, x)
-    assert [note.split(",")[0] for note in caught.value.__notes__] == [
+    assert [note.split(",")[0] for note in excinfo.value.__notes__] == [
         "in layer 0", "in layer 2",
     ]  # fmt: skip
     _, cache = network.forward(params, x)
-    with pytest.raises(ValueError, match="delta") as caught:
+    with pytest.raises(ValueError, match="delta") as excinfo:
         network.backward(cache, np.ones((4, 2)))
-    assert len(caught.value.__notes__) == 2
+    assert len(excinfo.value.__notes__) == 2
     refuses(
         ValueError,
         "'sum' or 'mean'",
@@ -358,7 +358,7 @@ def test_recurrent_layers_refuse():
     refuses(TypeError, "LSTM: bidirectional", m.LSTM, 1, 1, bidirectional=2)
     refuses(ValueError, "Sequential: layer 1", m.Sequential, m.LSTM(2, 3, bidirectional=True), m.Linear(3, 1))
     layer = m.LSTM(2, 3, lengths=True)
-    params, (z, h, c), _ = drawn(layer, 4, 5)
+    params, (z, h, c), _ = draw_inputs(layer, 4, 5)
     lengths = np.array([5, 0, 1, 2])
     f = layer.forward
     refuses(TypeError, "LSTM.forward: z", f, params, (z, h, c))
@@ -435,7 +435,7 @@ def test_axes_are_checked():
         refuses(ValueError, f"{name}.jacobian: z", kind(0).jacobian, {}, np.ones((2, 3)))
 
 
-def test_swiglu_wants_halves():
+def test_swiglu_refuses_an_odd_number_of_columns():
     f = m.SwiGLU().forward
     refuses(ValueError, "SwiGLU.forward: z", f, {}, np.ones((2, 3)))
     refuses(ValueError, "SwiGLU.forward: z", f, {}, np.array(1.0))
@@ -450,7 +450,7 @@ def test_swiglu_wants_halves():
     )
 
 
-def test_prelu_wants_its_channels():
+def test_prelu_refuses_another_number_of_channels():
     layer, slope = m.PReLU(3), {"slope": np.ones(3)}
     refuses(ValueError, "PReLU.forward: z", layer.forward, slope, np.ones(3))
     refuses(ValueError, "PReLU.forward: z", layer.forward, slope, np.ones((3, 2)))

@@ -56,7 +56,7 @@ def test_smoothed_classes_are_smoothed_shares():
     np.testing.assert_array_equal(loss.backward(by_class[1]), loss.backward(by_share[1]))
 
 
-def test_places_are_rows_of_another_matrix():
+def test_positions_are_rows_of_a_matrix():
     rng = np.random.default_rng(2)
     y, classes = rng.standard_normal((2, 3, 4, 2)), rng.integers(-1, 3, size=(2, 4, 2))
     rows, flat = np.moveaxis(y, 1, -1).reshape(-1, 3), classes.ravel()
@@ -74,7 +74,7 @@ def test_places_are_rows_of_another_matrix():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_what_is_ignored_may_be_anything(dtype):
+def test_ignored_rows_may_hold_any_values(dtype):
     y = np.array([[1, 2], [np.nan, np.nan], [3, 1]], dtype)
     loss = m.CrossEntropy("none", ignore_index=-100)
     value, cache = loss.forward(y, np.array([0, -100, 1]))

@@ -111,8 +111,8 @@ def test_batch_normalization_in_evaluation_is_its_element_form(n_rows, n, places
     y, cache = layer.forward(params, (z, mean, (root**2 - eps).view(Roots)))
     (dz, d_mean, d_var), grads = layer.backward(cache, delta)
     sums = {name: [0] * n for name in ("mean", "var", "gamma", "beta")}
-    for k, c, *place in np.ndindex(*z.shape):
-        at = k, c, *place
+    for k, c, *index in np.ndindex(*z.shape):
+        at = k, c, *index
         g = gamma[c] * delta[at]
         assert y[at] == gamma[c] * (z[at] - mean[c]) / root[c] + beta[c]
         assert dz[at] == g / root[c]  # (42)
@@ -161,8 +161,8 @@ def test_one_degree_of_freedom_keeps_its_digits(dtype):
     batch = m.BatchNorm(1, eps, affine=False)
     _, cache = batch.forward({}, (pair.T, np.zeros(1, dtype), np.ones(1, dtype)))
     two = batch.backward(cache, (np.array([[-1], [1]], dtype), np.zeros(1, dtype), np.zeros(1, dtype)))[0][0]
-    for found in (dz[0, 0], one[0, 1], two[1, 0]):
-        assert abs(found / right - 1) <= 16 * np.finfo(dtype).eps
+    for actual in (dz[0, 0], one[0, 1], two[1, 0]):
+        assert abs(actual / right - 1) <= 16 * np.finfo(dtype).eps
 
 
 def test_one_entry_is_normalized_to_beta():
@@ -194,7 +194,7 @@ def test_no_rows_leave_the_state_as_it_is():
     assert not any(g.any() for g in grads.values())
 
 
-def test_blocks_of_rows_do_not_show():
+def test_block_size_does_not_change_row_results():
     """Rows are taken a block at a time; 90 of 1024 numbers are three blocks."""
     rng = np.random.default_rng(0)
     z, delta = rng.standard_normal((2, 90, 1024))
@@ -210,7 +210,7 @@ def test_blocks_of_rows_do_not_show():
     assert layer.forward(params, z.reshape(9, 10, 1024))[0].shape == (9, 10, 1024)
 
 
-def test_axes_may_be_several():
+def test_several_axes_are_normalized():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((2, 3, 4, 5))
     several, flat = m.LayerNorm((4, 5)), m.LayerNorm(20)

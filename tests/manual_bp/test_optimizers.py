@@ -41,8 +41,8 @@ def objects(*numbers):
     ],
 )
 def test_momentum_by_hand(optimizer, path):
-    came, state = run(optimizer, {"w": objects(1)}, [{"w": objects(4)}] * 3)
-    assert [p["w"][0] for p in came] == path
+    result, state = run(optimizer, {"w": objects(1)}, [{"w": objects(4)}] * 3)
+    assert [p["w"][0] for p in result] == path
     assert [v[0] for v in state.values()] == ([7] if optimizer.momentum else [])
 
 
@@ -81,7 +81,7 @@ def test_weights_decay_by_themselves():
 
 @pytest.mark.parametrize("optimizer", ALL, ids=repr)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
-def test_optimizers_keep_the_laws(optimizer, dtype):
+def test_optimizers_follow_the_contract(optimizer, dtype):
     rng = np.random.default_rng(0)
     params, grads = ({n: rng.standard_normal(s).astype(dtype) for n, s in SHAPES.items()} for _ in range(2))
     state = optimizer.init(params)
@@ -112,8 +112,8 @@ def test_clipping_by_hand():
     np.testing.assert_array_equal(clipped["W"], [[1.5, 0]])
     np.testing.assert_array_equal(clipped["b"], [-2])
     for enough in (5, 100.0):
-        kept, norm = m.clip_by_global_norm(grads, enough)
-        assert all(np.array_equal(kept[n], g) and not np.shares_memory(kept[n], g) for n, g in grads.items())
+        cache, norm = m.clip_by_global_norm(grads, enough)
+        assert all(np.array_equal(cache[n], g) and not np.shares_memory(cache[n], g) for n, g in grads.items())
         assert norm == 5
     assert m.clip_by_global_norm({}, 1.0) == ({}, 0)
     assert m.clip_by_global_norm({"w": np.zeros(3)}, 1.0)[1] == 0

@@ -34,9 +34,9 @@ def good():
 
 
 def refused(path, reason):
-    with pytest.raises(ValueError, match=reason) as caught:
+    with pytest.raises(ValueError, match=reason) as excinfo:
         load_params(path, params())
-    assert str(path) in str(caught.value)
+    assert str(path) in str(excinfo.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])

@@ -79,7 +79,7 @@ def test_an_average_without_overlap_is_a_convolution():
     np.testing.assert_array_equal(m.AvgPool2d((2, 3)).forward({}, z)[0], by_convolution)
 
 
-def test_the_first_of_a_tie_gets_everything():
+def test_first_entry_of_a_tie_gets_all_of_delta():
     layer = m.MaxPool2d(2, stride=1)
     y, cache = layer.forward({}, np.zeros((1, 1, 3, 3)))
     dz, _ = layer.backward(cache, np.array([[[[1.0, 10], [100, 1000]]]]))

@@ -1,4 +1,4 @@
-"""Recurrent layers by their definition, step by step and number by number; lengths, directions, a cell of one's own."""
+"""Recurrent layers against their definition, step by step and entry by entry; lengths, directions, a custom cell."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,7 +53,7 @@ def by_definition(layer, params, z, states, lengths):
     return [y, *finals]
 
 
-def drawn(layer, n_rows, steps, dtype=np.float64, seed=0):
+def draw_inputs(layer, n_rows, steps, dtype=np.float64, seed=0):
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((n_rows, steps, layer.n_in)).astype(dtype)
     shape = n_rows, layer.n_layers * layer.n_directions, layer.n_hidden
@@ -66,10 +66,10 @@ def deltas_of(rng, outputs):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recurrence_by_definition(kind):
+def test_recurrence_matches_its_definition(kind):
     """The definition in complex numbers gives the derivative too: f(x + ih) = f(x) + ih f'(x), without a difference."""
     layer = kind(2, 3, lengths=True)
-    params, inputs, rng = drawn(layer, 3, 4)
+    params, inputs, rng = draw_inputs(layer, 3, 4)
     lengths = np.array([4, 0, 2])
     outputs, cache = layer.forward(params, (*inputs, lengths))
     for one, other in zip(outputs, by_definition(layer, params, inputs[0], inputs[1:], lengths), strict=True):
@@ -77,33 +77,33 @@ def test_recurrence_by_definition(kind):
     delta = deltas_of(rng, outputs)
     (*back, none), grads = layer.backward(cache, delta)
     assert none is None
-    given = dict(zip(layer.inputs, inputs, strict=False)) | params
+    arguments = dict(zip(layer.inputs, inputs, strict=False)) | params
     for name, gradient in (dict(zip(layer.inputs, back, strict=False)) | grads).items():
-        for place in np.ndindex(gradient.shape):
-            at = {n: a.astype(complex) for n, a in given.items()}
-            at[name][place] += 1e-200j
-            came = by_definition(
+        for index in np.ndindex(gradient.shape):
+            at = {n: a.astype(complex) for n, a in arguments.items()}
+            at[name][index] += 1e-200j
+            row_outputs = by_definition(
                 layer, {n: at[n] for n in params}, at["z"], [at[s] for s in layer.cell.states], lengths
             )
-            slope = sum(float((d * y.imag).sum()) for d, y in zip(delta, came, strict=True)) * 1e200
-            assert abs(gradient[place] - slope) <= ROUNDINGS, (name, place)
+            slope = sum(float((d * y.imag).sum()) for d, y in zip(delta, row_outputs, strict=True)) * 1e200
+            assert abs(gradient[index] - slope) <= ROUNDINGS, (name, index)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_layers_are_a_network_of_two(kind):
     layer = kind(2, 3, n_layers=2)
-    params, (z, *states), rng = drawn(layer, 4, 5)
+    params, (z, *states), rng = draw_inputs(layer, 4, 5)
     network = m.Sequential(kind(2, 3), kind(3, 3))
     apart = {f"{name[0]}.0.{name[2:]}": p for name, p in params.items()}
     sides = [s[:, k : k + 1] for k in range(2) for s in states]
     outputs, cache = layer.forward(params, (z, *states))
-    (y, *finals), kept = network.forward(apart, (z, *sides))
+    (y, *finals), inner_cache = network.forward(apart, (z, *sides))
     assert network.inputs[1:] == tuple(f"{k}.{s}" for k in range(2) for s in layer.cell.states)
     assert np.array_equal(y, outputs[0])
     delta = deltas_of(rng, outputs)
     back, grads = layer.backward(cache, delta)
     (dz, *dsides), grads_apart = network.backward(
-        kept, (delta[0], *(d[:, k : k + 1] for k in range(2) for d in delta[1:]))
+        inner_cache, (delta[0], *(d[:, k : k + 1] for k in range(2) for d in delta[1:]))
     )
     assert np.array_equal(dz, back[0])
     assert all(np.array_equal(grads[n], grads_apart[f"{n[0]}.0.{n[2:]}"]) for n in grads)
@@ -114,9 +114,9 @@ def test_two_layers_are_a_network_of_two(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_way_back_reads_each_row_from_its_own_end(kind):
+def test_reverse_direction_starts_at_each_rows_own_end(kind):
     layer, one = kind(2, 3, bidirectional=True, lengths=True), kind(2, 3)
-    params, (z, *states), rng = drawn(layer, 3, 4)
+    params, (z, *states), rng = draw_inputs(layer, 3, 4)
     lengths = np.array([4, 1, 3])
     outputs, cache = layer.forward(params, (z, *states, lengths))
     delta = deltas_of(rng, outputs)
@@ -127,33 +127,33 @@ def test_the_way_back_reads_each_row_from_its_own_end(kind):
         whole = np.zeros_like(z[row : row + 1])
         for d, (own, order) in enumerate(((onward, slice(None)), (back, slice(None, None, -1)))):
             columns = slice(3 * d, 3 * d + 3)
-            mine = [s[row : row + 1, d : d + 1] for s in states]
-            came, kept = one.forward(own, (z[row : row + 1, :length][:, order], *mine))
+            row_states = [s[row : row + 1, d : d + 1] for s in states]
+            row_outputs, inner_cache = one.forward(own, (z[row : row + 1, :length][:, order], *row_states))
             dy = delta[0][row : row + 1, :length, columns][:, order]
-            (dx, *dfirst), _ = one.backward(kept, (dy, *(each[row : row + 1, d : d + 1] for each in delta[1:])))
-            assert np.abs(outputs[0][row, :length, columns] - came[0][0][order]).max() <= ROUNDINGS
+            (dx, *dfirst), _ = one.backward(inner_cache, (dy, *(each[row : row + 1, d : d + 1] for each in delta[1:])))
+            assert np.abs(outputs[0][row, :length, columns] - row_outputs[0][0][order]).max() <= ROUNDINGS
             assert not outputs[0][row, length:].any()
             whole[:, :length] += dx[:, order]
-            for k, (final, first) in enumerate(zip(came[1:], dfirst, strict=True)):
+            for k, (final, first) in enumerate(zip(row_outputs[1:], dfirst, strict=True)):
                 assert np.abs(outputs[1 + k][row, d] - final[0, 0]).max() <= ROUNDINGS
                 assert np.abs(dstates[k][row, d] - first[0, 0]).max() <= ROUNDINGS
         assert np.abs(dz[row] - whole).max() <= ROUNDINGS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_beyond_a_length_is_not_looked_at(kind):
+def test_steps_beyond_a_rows_length_are_ignored(kind):
     layer = kind(2, 3, n_layers=2, bidirectional=True, lengths=True)
-    params, (z, *states), rng = drawn(layer, 2, 3)
+    params, (z, *states), rng = draw_inputs(layer, 2, 3)
     lengths = np.array([0, 2], np.uint8)
     outputs, cache = layer.forward(params, (z, *states, lengths))
     delta = deltas_of(rng, outputs)
     (dz, *dstates, _), grads = layer.backward(cache, delta)
-    spoiled = z.copy()
-    spoiled[0], spoiled[1, 2] = np.nan, np.inf
-    again, kept = layer.forward(params, (spoiled, *states, lengths))
+    corrupted = z.copy()
+    corrupted[0], corrupted[1, 2] = np.nan, np.inf
+    again, inner_cache = layer.forward(params, (corrupted, *states, lengths))
     more = delta[0].copy()
     more[0], more[1, 2] = 7, -7
-    (other, *_), grads_again = layer.backward(kept, (more, *delta[1:]))
+    (other, *_), grads_again = layer.backward(inner_cache, (more, *delta[1:]))
     assert all(np.array_equal(a, b) for a, b in zip(outputs, again, strict=True))
     assert np.array_equal(dz, other)
     assert not dz[0].any()
@@ -169,7 +169,7 @@ def test_what_lies_beyond_a_length_is_not_looked_at(kind):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble])
 def test_no_rows_and_no_steps(kind, n_rows, steps, dtype):
     layer = kind(2, 3, n_layers=2, bidirectional=True)
-    params, inputs, rng = drawn(layer, n_rows, steps, dtype)
+    params, inputs, rng = draw_inputs(layer, n_rows, steps, dtype)
     outputs, cache = layer.forward(params, inputs)
     assert [y.shape for y in outputs] == [(n_rows, steps, 6), *[(n_rows, 4, 3)] * len(layer.cell.states)]
     delta = deltas_of(rng, outputs)
@@ -219,9 +219,9 @@ class Elman(Recurrent):
     cell: ClassVar = TanhCell()
 
 
-def test_the_walk_takes_a_cell_of_ones_own():
+def test_recurrent_accepts_a_custom_cell():
     layer = Elman(2, 3, n_layers=2, bidirectional=True, lengths=True)
-    params, (z, h), rng = drawn(layer, 3, 4)
+    params, (z, h), rng = draw_inputs(layer, 3, 4)
     lengths = np.array([4, 2, 3])
     assert layer.inputs == ("z", "h", "lengths")
     outputs, cache = layer.forward(params, (z, h, lengths))
@@ -235,7 +235,7 @@ def test_the_walk_takes_a_cell_of_ones_own():
         for sign in (1, -1):
             at = {"z": z, "h": h, **params}
             at[name] = at[name] + sign * step * v
-            came, _ = layer.forward({n: at[n] for n in params}, (at["z"], at["h"], lengths))
-            sides.append(sum(float((d * y).sum()) for d, y in zip(delta, came, strict=True)))
+            row_outputs, _ = layer.forward({n: at[n] for n in params}, (at["z"], at["h"], lengths))
+            sides.append(sum(float((d * y).sum()) for d, y in zip(delta, row_outputs, strict=True)))
         # Central differences: third derivatives of a few dozen, times h², and rounding by 2^-53/h.
         assert abs((sides[0] - sides[1]) / (2 * step) - float((gradient * v).sum())) <= 2.0**-34 * 512

@@ -36,8 +36,8 @@ def precise():
         yield
 
 
-def within(got, exact, units, subnormals=1):
-    for value, truth in zip(np.ravel(got), exact, strict=True):
+def within(actual, exact, units, subnormals=1):
+    for value, truth in zip(np.ravel(actual), exact, strict=True):
         error = abs(Decimal(float(value)) - truth)
         assert error <= units * Decimal(2) ** -24 * abs(truth) + subnormals * SUBNORMAL, f"{value} for {truth:.9e}"
 

@@ -63,21 +63,23 @@ def test_the_loss_of_an_epoch_is_that_of_its_rows(reduction):
 
 
 def test_patience_keeps_the_best_epoch():
-    seen = []
+    progress = []
     x, target = xor(16)
-    result = run(epochs=50, rate=30.0, patience=3, validation=(x, target), callback=lambda p: seen.append(p) and None)
-    best = min(seen, key=lambda p: p.validation_loss)
+    result = run(
+        epochs=50, rate=30.0, patience=3, validation=(x, target), callback=lambda p: progress.append(p) and None
+    )
+    best = min(progress, key=lambda p: p.validation_loss)
     assert result.stopped == "patience"
-    assert result.epochs == best.epoch + 3 == len(result.validation_losses) == len(seen)
+    assert result.epochs == best.epoch + 3 == len(result.validation_losses) == len(progress)
     assert result.params is best.params
     assert run(patience=2, min_improvement=100.0).epochs == 3
 
 
 def test_callback_stops():
-    seen = []
-    result = run(callback=lambda p: seen.append((p.epoch, p.epochs, p.validation_loss)) or p.epoch == 2)
+    progress = []
+    result = run(callback=lambda p: progress.append((p.epoch, p.epochs, p.validation_loss)) or p.epoch == 2)
     assert (result.stopped, result.epochs) == ("callback", 2)
-    assert seen == [(1, 5, None), (2, 5, None)]
+    assert progress == [(1, 5, None), (2, 5, None)]
 
 
 def test_divergence_stops_with_finite_params():

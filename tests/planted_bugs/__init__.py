@@ -1,4 +1,4 @@
-"""Operations of manual_bp with one thing wrong each, a file for each family; importing the package plants them all."""
+"""Operations of manual_bp with one thing wrong each, a file for each family; importing the package registers them."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -9,16 +9,16 @@ import numpy as np
 import manual_bp as m
 from manual_bp.protocol import as_tuple, untupled
 from oracles.strategies import booleans, constant, real
-from planted_bugs.planting import Wrong, at, bug
+from planted_bugs.planting import Mutant, bug, case_of
 
 
 def attention(steps=3, bias=True, causal=False, **inputs):
     layer = m.MultiHeadAttention(4, 2, (), bias, "mask" in inputs, causal, "score_bias" in inputs)
-    return at(layer, z=real(2, steps, 4), **inputs)
+    return case_of(layer, z=real(2, steps, 4), **inputs)
 
 
 EVERYTHING = constant(np.ones((2, 2, 3, 3), bool))
-CROSS = at(m.MultiHeadAttention(4, 2, (3,)), z=real(2, 3, 4), source=real(2, 2, 3))
+CROSS = case_of(m.MultiHeadAttention(4, 2, (3,)), z=real(2, 3, 4), source=real(2, 2, 3))
 
 
 def _named(layer, dz):
@@ -34,7 +34,7 @@ def keys_and_values_detached(layer):
         dz = as_tuple(dz)
         return untupled(dz if layer.sources else (dz[0], *dz[2:])), grads
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("constant_factor", attention(score_bias=real(2, 2, 3, 3)), silent=attention())
@@ -46,7 +46,7 @@ def score_bias_gradient_averaged_over_the_heads(layer):
             dz["score_bias"] = dz["score_bias"] / dz["score_bias"].dtype.type(layer.n_heads)
         return untupled(tuple(dz.values())), grads
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug(
@@ -56,20 +56,20 @@ def score_bias_gradient_averaged_over_the_heads(layer):
     refused_by="primal_agrees",
 )
 class MaskInverted(m.MultiHeadAttention):
-    def _mask(self, given, z, k):
-        return super()._mask(given | {"mask": ~given["mask"]} if self.masked else given, z, k)
+    def _mask(self, inputs, z, k):
+        return super()._mask(inputs | {"mask": ~inputs["mask"]} if self.masked else inputs, z, k)
 
 
 @bug("masked", attention(mask=booleans(2, 2, 3, 3, true=0.6)), silent=attention(), refused_by="primal_agrees")
 class FirstMaskBroadcast(m.MultiHeadAttention):
-    def _mask(self, given, z, k):
-        return super()._mask(given | {"mask": given["mask"][:1, :1]} if self.masked else given, z, k)
+    def _mask(self, inputs, z, k):
+        return super()._mask(inputs | {"mask": inputs["mask"][:1, :1]} if self.masked else inputs, z, k)
 
 
 @bug("", attention(causal=True), silent=attention(), refused_by="primal_agrees")
 class CausalMaskOffByOne(m.MultiHeadAttention):
-    def _mask(self, given, z, k):
-        mask = super()._mask(given, z, k)
+    def _mask(self, inputs, z, k):
+        mask = super()._mask(inputs, z, k)
         return mask & np.tri(z.shape[1], k.shape[1], -1, dtype=bool) if self.causal else mask
 
 
@@ -79,4 +79,4 @@ def key_gradient_scaled_twice(layer):
         dz, grads = layer.backward(cache, delta)
         return dz, {**grads, "W_k": grads["W_k"] / grads["W_k"].dtype.type((layer.n_model // layer.n_heads) ** 0.5)}
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)

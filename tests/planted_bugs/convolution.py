@@ -7,15 +7,15 @@ import numpy as np
 import manual_bp as m
 from manual_bp import conv
 from oracles.strategies import real
-from planted_bugs.planting import at, bug
+from planted_bugs.planting import bug, case_of
 
 
 def convolution(**options):
-    return at(m.Conv2d(2, 4, (2, 3), **options), z=real(2, 2, 4, 5))
+    return case_of(m.Conv2d(2, 4, (2, 3), **options), z=real(2, 2, 4, 5))
 
 
 def transposed(**options):
-    return at(m.ConvTranspose2d(2, 2, (2, 3), **options), z=real(2, 2, 3, 4))
+    return case_of(m.ConvTranspose2d(2, 2, (2, 3), **options), z=real(2, 2, 3, 4))
 
 
 @bug("reversed", convolution())

@@ -6,20 +6,20 @@ import numpy as np
 
 import manual_bp as m
 from oracles.strategies import constant, indices, real
-from planted_bugs.planting import Wrong, at, bug
+from planted_bugs.planting import Mutant, bug, case_of
 
 PLAIN, SEED = real(3, 4), indices(below=2**16)
-KEPT = 7  # the seed whose first entry stays at a rate of 0.9
+SURVIVING_SEED = 7  # with this seed the only entry survives a rate of 0.9
 
 
 def dropout(rate=0.5, z=PLAIN, rng=SEED):
-    return at(m.Dropout(rate), z=z, rng=rng)
+    return case_of(m.Dropout(rate), z=z, rng=rng)
 
 
-EVALUATED = at(m.Dropout(0.5, training=False), z=PLAIN)
+EVALUATED = case_of(m.Dropout(0.5, training=False), z=PLAIN)
 
 
-@bug("all_zero", dropout(0.9, real(1, 1), constant(KEPT)), silent=EVALUATED)
+@bug("all_zero", dropout(0.9, real(1, 1), constant(SURVIVING_SEED)), silent=EVALUATED)
 def mask_drawn_again_in_backward(layer):
     def backward(cache, delta):
         z, factors = cache
@@ -27,7 +27,7 @@ def mask_drawn_again_in_backward(layer):
             return layer.backward(cache, delta)
         return layer.backward((z, layer._factors(z, np.random.default_rng(factors.size))), delta)
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("constant_factor", dropout(), silent=EVALUATED)
@@ -36,19 +36,19 @@ def backward_not_rescaled(layer):
         z, factors = cache
         return layer.backward((z, factors if factors is None else (factors != 0).astype(z.dtype)), delta)
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("constant_factor", dropout(0.25), silent=dropout(), refused_by="primal_agrees")
 def divided_by_the_rate_of_dropping(layer):
     def forward(params, z):
-        y, (kept, factors) = layer.forward(params, z)
+        y, (inputs, factors) = layer.forward(params, z)
         if factors is not None and layer.rate:
             factors = factors * factors.dtype.type((1 - layer.rate) / layer.rate)
-            y = kept * factors
-        return y, (kept, factors)
+            y = inputs * factors
+        return y, (inputs, factors)
 
-    return Wrong(layer, forward=forward)
+    return Mutant(layer, forward=forward)
 
 
 _HIDDEN = np.random.default_rng(0)
@@ -59,4 +59,4 @@ def generator_hidden_in_the_module(layer):
     def forward(params, z):
         return layer.forward(params, (z[0], _HIDDEN) if layer.training else z)
 
-    return Wrong(layer, forward=forward)
+    return Mutant(layer, forward=forward)

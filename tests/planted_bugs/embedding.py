@@ -6,16 +6,16 @@ import numpy as np
 
 import manual_bp as m
 from oracles.strategies import indices
-from planted_bugs.planting import Wrong, at, bug
+from planted_bugs.planting import Mutant, bug, case_of
 
 
 def embedding(n_entries=5, **options):
-    return at(m.Embedding(n_entries, 3, **options), z=indices(4, 3, below=n_entries))
+    return case_of(m.Embedding(n_entries, 3, **options), z=indices(4, 3, below=n_entries))
 
 
 @bug("wrong_only_in_locations", embedding(padding_idx=2), silent=embedding())
 def padding_row_gets_gradient(layer):
-    return Wrong(layer, m.Embedding(layer.n_entries, layer.n_out).backward)
+    return Mutant(layer, m.Embedding(layer.n_entries, layer.n_out).backward)
 
 
 @bug("repeated_indices", embedding())
@@ -28,7 +28,7 @@ def repeated_indices_counted_once(layer):
             dW[layer.padding_idx] = 0
         return None, {"W": dW}
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("constant_factor", embedding(1))
@@ -37,7 +37,7 @@ def gradient_averaged_over_repeated_indices(layer):
         counts = np.maximum(np.bincount(cache[0].ravel(), minlength=layer.n_entries), 1)
         return None, {"W": layer.backward(cache, delta)[1]["W"] / counts[:, None].astype(delta.dtype)}
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("", embedding())
@@ -46,4 +46,4 @@ def indices_read_in_column_major_order(layer):
         z, y = cache
         return layer.backward((z.ravel(order="F").reshape(z.shape), y), delta)
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)

@@ -1,4 +1,4 @@
-"""Bugs in Linear, as public bug reports show them: every check of the judge has one to find, in every run."""
+"""Bugs in Linear, from public bug reports; for every property there is one that only this property refuses."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ import numpy as np
 
 import manual_bp as m
 from oracles.strategies import real
-from planted_bugs.planting import Wrong, at, bug
+from planted_bugs.planting import Mutant, bug, case_of
 
 linear = partial(bug, quick=True)
 
 
 def dense(n_in=3, n_out=5, **options):
-    return at(m.Linear(n_in, n_out, **options), z=real(4, n_in))
+    return case_of(m.Linear(n_in, n_out, **options), z=real(4, n_in))
 
 
-def but(layer, **wrong):
+def with_cotangents(layer, **changes):
     """The layer with some cotangents replaced: functions of z, W and delta."""
 
     def backward(cache, delta):
         dz, grads = layer.backward(cache, delta)
-        right = {"z": dz, **grads}
-        found = right | {n: f(*cache, delta) for n, f in wrong.items() if n in right}
-        return found.pop("z"), found
+        correct = {"z": dz, **grads}
+        cotangents = correct | {n: f(*cache, delta) for n, f in changes.items() if n in correct}
+        return cotangents.pop("z"), cotangents
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @linear("not_reduced", dense())
 def bias_gradient_not_summed_over_the_batch(layer):
-    return but(layer, b=lambda z, W, d: d.copy())
+    return with_cotangents(layer, b=lambda z, W, d: d.copy())
 
 
 @linear("constant_factor", dense(), refused_by="batch_is_a_sum")
 def mean_over_the_batch(layer):
-    return but(layer, W=lambda z, W, d: z.T @ d / z.dtype.type(max(len(z), 1)))
+    return with_cotangents(layer, W=lambda z, W, d: z.T @ d / z.dtype.type(max(len(z), 1)))
 
 
 @linear("delta_ones", dense(), refused_by="pullback_is_linear")
 def delta_assumed_to_be_ones(layer):
-    return but(layer, W=lambda z, W, d: z.T @ np.ones_like(d))
+    return with_cotangents(layer, W=lambda z, W, d: z.T @ np.ones_like(d))
 
 
 @linear("delta_abs", dense(), refused_by="pullback_is_linear")
 def absolute_value_of_delta(layer):
-    return but(layer, z=lambda z, W, d: np.abs(d) @ W.T)
+    return with_cotangents(layer, z=lambda z, W, d: np.abs(d) @ W.T)
 
 
 @linear("delta_first_only", dense())
 def first_row_of_delta_only(layer):
-    return but(layer, b=lambda z, W, d: d[:1].copy() if len(d) else d.sum(0, keepdims=True))
+    return with_cotangents(layer, b=lambda z, W, d: d[:1].copy() if len(d) else d.sum(0, keepdims=True))
 
 
 @linear("primal_transposed", dense(4, 4), silent=dense())
 def square_weight_not_transposed(layer):
-    return but(layer, z=lambda z, W, d: d @ W if W.shape[0] == W.shape[1] else d @ W.T)
+    return with_cotangents(layer, z=lambda z, W, d: d @ W if W.shape[0] == W.shape[1] else d @ W.T)
 
 
 @linear("primal_transposed", dense(4, 4))
 def weight_not_transposed(layer):
-    return but(layer, z=lambda z, W, d: d @ W)
+    return with_cotangents(layer, z=lambda z, W, d: d @ W)
 
 
 @bug("primal_transposed", dense(4, 4, bias=False), silent=dense(4, 4))
 def square_weight_not_transposed_without_bias(layer):
-    return layer if layer.bias or layer.n_in != layer.n_out else but(layer, z=lambda z, W, d: d @ W)
+    return layer if layer.bias or layer.n_in != layer.n_out else with_cotangents(layer, z=lambda z, W, d: d @ W)
 
 
 @linear("coarse_rounding", dense(), verdict="unstable")
 def half_precision_inside(layer):
-    return but(layer, W=lambda z, W, d: (z.astype(np.float16).T @ d.astype(np.float16)).astype(z.dtype))
+    return with_cotangents(layer, W=lambda z, W, d: (z.astype(np.float16).T @ d.astype(np.float16)).astype(z.dtype))
 
 
 @linear("wrong_only_in_locations", dense())
@@ -81,7 +81,7 @@ def one_entry_off_by_a_billionth(layer):
         g[-1, -1] *= g.dtype.type(1 + 1e-9 if g.dtype == np.float64 else 1 + 1e-4)
         return g
 
-    return but(layer, W=slightly)
+    return with_cotangents(layer, W=slightly)
 
 
 @linear("not_repeatable", dense(), refused_by="nothing_mutated_or_aliased")
@@ -91,33 +91,33 @@ def delta_scaled_in_place(layer):
             delta *= delta.dtype.type(2)
         return layer.backward(cache, delta / 2)
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
-@linear("", at(m.Linear(3, 5), z=real(1, 3)), silent=dense(), refused_by="nothing_mutated_or_aliased")
+@linear("", case_of(m.Linear(3, 5), z=real(1, 3)), silent=dense(), refused_by="nothing_mutated_or_aliased")
 def bias_gradient_is_a_view_of_delta(layer):
-    return but(layer, b=lambda z, W, d: d[:1] if len(d) == 1 else d.sum(0, keepdims=True))
+    return with_cotangents(layer, b=lambda z, W, d: d[:1] if len(d) == 1 else d.sum(0, keepdims=True))
 
 
 @linear("", dense(), refused_by="layout_independent")
 def delta_read_in_memory_order(layer):
-    return but(layer, z=lambda z, W, d: d.ravel(order="K").reshape(d.shape) @ W.T)
+    return with_cotangents(layer, z=lambda z, W, d: d.ravel(order="K").reshape(d.shape) @ W.T)
 
 
 @linear("", dense(), refused_by="shapes_and_dtypes_exact", dtypes=("float32",))
 def gradient_always_in_float64(layer):
-    return but(layer, W=lambda z, W, d: (z.T @ d).astype(np.float64))
+    return with_cotangents(layer, W=lambda z, W, d: (z.T @ d).astype(np.float64))
 
 
 @linear("", dense(), refused_by="same_every_time")
 def cache_kept_on_the_object_and_overwritten(layer):
-    kept = {}
+    memory = {}
 
     def forward(params, z):
-        y, kept["cache"] = layer.forward(params, z)
+        y, memory["cache"] = layer.forward(params, z)
         return y, None
 
-    return Wrong(layer, lambda cache, delta: layer.backward(kept["cache"], delta), forward)
+    return Mutant(layer, lambda cache, delta: layer.backward(memory["cache"], delta), forward)
 
 
 @linear("", dense(), refused_by="same_every_time")
@@ -126,13 +126,13 @@ def gradient_accumulates_over_calls(layer):
         y, cache = layer.forward(params, z)
         return y, (cache, [np.zeros_like(params["W"])])
 
-    def backward(kept, delta):
-        cache, total = kept
+    def backward(memory, delta):
+        cache, total = memory
         dz, grads = layer.backward(cache, delta)
         total[0] = total[0] + grads["W"]
         return dz, grads | {"W": total[0].copy()}
 
-    return Wrong(layer, backward, forward)
+    return Mutant(layer, backward, forward)
 
 
 @linear("", dense(), refused_by="primal_agrees")
@@ -140,9 +140,9 @@ def bias_forgotten_in_forward(layer):
     def forward(params, z):
         return z @ params["W"], (z, params["W"])
 
-    return Wrong(layer, forward=forward)
+    return Mutant(layer, forward=forward)
 
 
 @linear("term_along_axis", dense(), refused_by="batch_is_a_sum")
 def rows_leak_into_each_other(layer):
-    return but(layer, z=lambda z, W, d: (d - d.mean(0, keepdims=True) if len(d) else d) @ W.T)
+    return with_cotangents(layer, z=lambda z, W, d: (d - d.mean(0, keepdims=True) if len(d) else d) @ W.T)

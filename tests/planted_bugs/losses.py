@@ -8,7 +8,7 @@ import manual_bp as m
 from manual_bp._reduction import scale_rows
 from oracles.references.cross_entropy import shares
 from oracles.strategies import constant, indices, nonnegative, probabilities, real
-from planted_bugs.planting import at, bug, logistic
+from planted_bugs.planting import bug, case_of, logistic
 
 CLASSES = indices(4, below=3)
 SHARES = probabilities(4, 3)
@@ -18,29 +18,29 @@ NEAR_AND_FAR = constant([[0.25, -3.0, 2.0], [5.0, -0.5, 0.1]])
 
 
 def half(**options):
-    return at(m.HalfSquaredError(**options), y=real(4, 3), target=real(4, 3))
+    return case_of(m.HalfSquaredError(**options), y=real(4, 3), target=real(4, 3))
 
 
 def softmax(target=CLASSES, **options):
-    return at(m.SoftmaxCrossEntropy(**options), y=real(4, 3), target=target)
+    return case_of(m.SoftmaxCrossEntropy(**options), y=real(4, 3), target=target)
 
 
 def cross_entropy(target=CLASSES, **options):
-    return at(m.CrossEntropy(**options), y=real(4, 3), target=target)
+    return case_of(m.CrossEntropy(**options), y=real(4, 3), target=target)
 
 
 def binary(**options):
-    return at(m.BinaryCrossEntropyWithLogits(**options), y=real(4, 3), target=shares(4, 3))
+    return case_of(m.BinaryCrossEntropyWithLogits(**options), y=real(4, 3), target=shares(4, 3))
 
 
 def huber(**options):
-    return at(m.Huber(**options), y=NEAR_AND_FAR, target=constant(np.zeros((2, 3))))
+    return case_of(m.Huber(**options), y=NEAR_AND_FAR, target=constant(np.zeros((2, 3))))
 
 
-def right(loss, **changed):
-    """Return the loss as it should be, in another configuration."""
-    kept = {f.name: getattr(loss, f.name) for f in fields(loss)}
-    return type(loss).__mro__[1](**kept | changed)
+def reconfigured(loss, **changed):
+    """Return the correct loss in another configuration."""
+    options = {f.name: getattr(loss, f.name) for f in fields(loss)}
+    return type(loss).__mro__[1](**options | changed)
 
 
 def over_entries(loss, gradient):
@@ -49,7 +49,7 @@ def over_entries(loss, gradient):
 
 
 def over_rows(loss, gradient):
-    """Divide the gradient by the number of rows where there is no mean."""
+    """Divide the gradient by the number of rows unless the loss is a mean."""
     return gradient / gradient.dtype.type(1 if loss.reduction == "mean" else max(len(gradient), 1))
 
 
@@ -74,13 +74,13 @@ class SquaredErrorAlwaysAMean(m.HalfSquaredError):
 @bug("", softmax(nonnegative(4, 3)), silent=softmax(), quick=True)
 class TargetsAssumedToSumToOne(m.SoftmaxCrossEntropy):
     def forward(self, y, target):
-        value, cache = super().forward(y, target)
-        return value, (y, target, cache)
+        value, inner = super().forward(y, target)
+        return value, (y, target, inner)
 
-    def backward(self, kept, delta=1.0):
-        y, target, cache = kept
+    def backward(self, cache, delta=1.0):
+        y, target, inner = cache
         if target.ndim == 1:
-            return super().backward(cache, delta)
+            return super().backward(inner, delta)
         e = np.exp(y - y.max(1, keepdims=True))
         return scale_rows(self, e / e.sum(1, keepdims=True) - target, delta, self.reduction, y.dtype)
 
@@ -99,41 +99,41 @@ class SoftmaxAlwaysAMean(m.SoftmaxCrossEntropy):
 
 @bug("constant_factor", cross_entropy(class_weights=WEIGHTS), silent=cross_entropy())
 class WeightedMeanDividedByTheRows(m.CrossEntropy):
-    def _of_classes(self, indices, w, found):
-        weights = super()._of_classes(indices, w, found)
+    def _of_classes(self, indices, w, exp):
+        weights = super()._of_classes(indices, w, exp)
         return weights._replace(total=len(indices) if weights.ignored is None else np.sum(~weights.ignored))
 
 
 @bug("constant_factor", cross_entropy(SOME_IGNORED, ignore_index=0), silent=cross_entropy(SOME_IGNORED))
 class MeanCountsIgnoredRows(m.CrossEntropy):
-    def _of_classes(self, indices, w, found):
-        weights = super()._of_classes(indices, w, found)
+    def _of_classes(self, indices, w, exp):
+        weights = super()._of_classes(indices, w, exp)
         return weights if w is not None else weights._replace(total=len(indices))
 
 
 @bug("constant_factor", cross_entropy(temperature=2.0), silent=cross_entropy())
 class TemperatureIgnoredInBackward(m.CrossEntropy):
     def backward(self, cache, delta=1.0):
-        return right(self, temperature=1.0).backward(cache, delta)
+        return reconfigured(self, temperature=1.0).backward(cache, delta)
 
 
 @bug("", cross_entropy(SOME_IGNORED, ignore_index=0), silent=cross_entropy(SOME_IGNORED), verdict="unstable")
 class IgnoredRowsGetGradient(m.CrossEntropy):
     def backward(self, cache, delta=1.0):
-        found, weights, y = cache
-        return super().backward((found, weights._replace(ignored=None, row_weights=None), y), delta)
+        exp, weights, y = cache
+        return super().backward((exp, weights._replace(ignored=None, row_weights=None), y), delta)
 
 
 @bug("", cross_entropy(SHARES, smoothing=0.1), silent=cross_entropy(SHARES))
 class LabelSmoothingInForwardOnly(m.CrossEntropy):
     def forward(self, y, target):
-        return super().forward(y, target)[0], right(self, smoothing=0.0).forward(y, target)[1]
+        return super().forward(y, target)[0], reconfigured(self, smoothing=0.0).forward(y, target)[1]
 
 
 @bug("", binary(pos_weight=2.5), silent=binary())
 class PositiveWeightInForwardOnly(m.BinaryCrossEntropyWithLogits):
     def forward(self, y, target):
-        return super().forward(y, target)[0], right(self, pos_weight=None).forward(y, target)[1]
+        return super().forward(y, target)[0], reconfigured(self, pos_weight=None).forward(y, target)[1]
 
 
 @bug("", binary(pos_weight=2.5), silent=binary())

@@ -5,48 +5,48 @@ import numpy as np
 import manual_bp as m
 from manual_bp.normalization import Rows
 from oracles.strategies import constant, positive, real
-from planted_bugs.planting import at, bug
+from planted_bugs.planting import bug, case_of
 
 ONES = {"gamma": constant(np.ones(3))}
 
 
 def batch_norm(**options):
-    return at(m.BatchNorm(2, **options), z=real(3, 2, 2), running_mean=real(2), running_var=positive(2))
+    return case_of(m.BatchNorm(2, **options), z=real(3, 2, 2), running_mean=real(2), running_var=positive(2))
 
 
 def layer_norm(*shape, **inputs):
-    return at(m.LayerNorm(shape or (3,)), z=real(4, *(shape or (3,))), **inputs)
+    return case_of(m.LayerNorm(shape or (3,)), z=real(4, *(shape or (3,))), **inputs)
 
 
 def rms_norm(**inputs):
-    return at(m.RMSNorm((3,)), z=real(4, 3), **inputs)
+    return case_of(m.RMSNorm((3,)), z=real(4, 3), **inputs)
 
 
 @bug("term_along_axis", batch_norm())
 class RunningStatisticsDetached(m.BatchNorm):
-    def _in_training(self, g, by, moved):
-        dz = super()._in_training(g, by, [np.zeros_like(x) for x in moved])[0]
-        return dz, *super()._in_training(g.copy(), by, moved)[1:]
+    def _in_training(self, g, norm, moments):
+        dz = super()._in_training(g, norm, [np.zeros_like(x) for x in moments])[0]
+        return dz, *super()._in_training(g.copy(), norm, moments)[1:]
 
 
 @bug("term_along_axis", batch_norm(training=False), silent=batch_norm())
 class TrainingBackwardInEvaluation(m.BatchNorm):
-    def _in_evaluation(self, g, by, moved):
-        _, *state = super()._in_evaluation(g, by, moved)
-        return super()._in_training(g.copy(), by, [np.zeros_like(x) for x in state])[0], *state
+    def _in_evaluation(self, g, norm, moments):
+        _, *state = super()._in_evaluation(g, norm, moments)
+        return super()._in_training(g.copy(), norm, [np.zeros_like(x) for x in state])[0], *state
 
 
 @bug("all_zero", batch_norm(training=False), silent=batch_norm())
 class RunningVarianceDetached(m.BatchNorm):
-    def _in_evaluation(self, g, by, moved):
-        dz, of_mean, of_var = super()._in_evaluation(g, by, moved)
+    def _in_evaluation(self, g, norm, moments):
+        dz, of_mean, of_var = super()._in_evaluation(g, norm, moments)
         return dz, of_mean, np.zeros_like(of_var)
 
 
 @bug("", batch_norm(), refused_by="primal_agrees")
 class BiasedRunningVariance(m.BatchNorm):
-    def _next_state(self, size, state, by):
-        mean, var = super()._next_state(size, state, by)
+    def _next_state(self, size, state, norm):
+        mean, var = super()._next_state(size, state, norm)
         old = state[1]
         return mean, (old + (var - old) * ((size - 1) / size if size > 1 else 1)).astype(var.dtype)
 

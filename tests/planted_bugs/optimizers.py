@@ -1,4 +1,4 @@
-"""Bugs in the optimizers. A run of one parameter, or of one step, would be blind to some of them."""
+"""Bugs in the optimizers. Some of them do not show in a run of one parameter or of one step."""
 
 from functools import partial
 
@@ -6,14 +6,14 @@ import numpy as np
 
 import manual_bp as m
 from oracles.strategies import real
-from planted_bugs.planting import at, bug
+from planted_bugs.planting import bug, case_of
 
 primal = partial(bug, "", refused_by="primal_agrees")
 FAR = {"learning_rate": 0.1, "beta1": 0.5, "beta2": 0.75, "epsilon": 0.1}
 
 
 def run(optimizer):
-    return at(optimizer, W=real(2, 3), b=real(1, 3), dW=real(5, 2, 3), db=real(5, 1, 3))
+    return case_of(optimizer, W=real(2, 3), b=real(1, 3), dW=real(5, 2, 3), db=real(5, 1, 3))
 
 
 SGD, ADAM, ADAMW, CLIPPED = map(run, (m.SGD(0.1), m.Adam(), m.AdamW(), m.Clipped(m.SGD(0.1), 1.0)))
@@ -36,7 +36,7 @@ class NesterovIgnored(m.SGD):
 
 
 @primal(run(m.SGD(0.1, momentum=0.9)), silent=SGD)
-class VelocityNotKept(m.SGD):
+class VelocityNotUpdated(m.SGD):
     def step(self, params, grads, state):
         return super().step(params, grads, state)[0], state
 
@@ -67,7 +67,7 @@ class EpsilonIgnored(m.Adam):
 
 @primal(run(m.Adam(**FAR)), silent=ADAM)
 class BetasSwapped(m.Adam):
-    # Silent where both are what they are by default.
+    # The defaults are not swapped, so that the bug is silent for them.
     def step(self, params, grads, state):
         usual = (self.beta1, self.beta2) == (0.9, 0.999)
         betas = (self.beta1, self.beta2) if usual else (self.beta2, self.beta1)

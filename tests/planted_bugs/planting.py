@@ -1,13 +1,13 @@
-"""How to plant a bug: an operation of manual_bp with one thing wrong.
+"""Plant bugs: operations of manual_bp with one thing wrong.
 
-It stands in for the operation in every case that is drawn for it, and at one point its diagnosis is known.
+A search draws the operation's reference cases and puts the bug in its place; at one case the diagnosis is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -25,44 +25,53 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Bug:
-    """A wrong operation made of a right one, the property that refuses it, its verdict, and its diagnosed pattern.
+    """A planted bug.
 
-    At `silent` it does not show. One that is `quick` to be found is searched for in every run, in all its dtypes.
+    Attributes:
+        name: the bug's name.
+        plant: makes the wrong operation of a correct one.
+        cases: the name of the reference cases into which it is planted.
+        refused_by, verdict, pattern: the property that refuses it, the verdict, and the diagnosed pattern.
+        example: a case at which the bug is refused and diagnosed.
+        silent: a case whose results the bug does not change, if there is one.
+        quick: whether every run of the tests searches for it, in all its dtypes.
+        dtypes: the dtypes in which it is refused.
     """
 
     name: str
-    wrong: Callable[[Any], Any]
+    plant: Callable[[Any], Any]
     cases: str
     refused_by: str
     verdict: str
     pattern: str
-    shown: Case
+    example: Case
     silent: Case | None
     quick: bool
     dtypes: tuple[str, ...]
 
     @property
-    def of(self) -> type:
-        return type(self.shown.subject.implementation)
+    def layer_type(self) -> type:
+        """The type of the correct operation."""
+        return type(self.example.subject.implementation)
 
-    def planted(self) -> st.SearchStrategy[Case]:
-        """The cases that are drawn for the operation, with the bug in each."""
+    def cases_with_bug(self) -> st.SearchStrategy[Case]:
+        """Return the operation's reference cases, each with the bug."""
         (entry,) = entries([self.cases])
-        return entry.cases.map(self.spoilt)
+        return entry.cases.map(self.with_bug)
 
-    def spoilt(self, right: Case) -> Case:
-        """The case of a right operation with the wrong one in its place."""
-        return replace(
-            right, subject=replace(right.subject.adapt(self.wrong(right.subject.implementation)), name=self.name)
-        )
+    def with_bug(self, case: Case) -> Case:
+        """Return the case of a correct operation with the wrong one in its place."""
+        subject = case.subject.adapt(self.plant(case.subject.implementation))
+        return replace(case, subject=replace(subject, name=self.name))
 
 
 BUGS: list[Bug] = []
+Mutation = TypeVar("Mutation", bound=Callable[..., Any])
 
 
 def bug(
     pattern: str,
-    shown: Case,
+    example: Case,
     *,
     silent: Case | None = None,
     refused_by: str = "cotangents_agree",
@@ -70,46 +79,51 @@ def bug(
     cases: str = "",
     quick: bool = False,
     dtypes: tuple[str, ...] = DTYPES,
-) -> Callable[[Any], Any]:
-    """Plant a subclass of the operation, or a function that makes the wrong one of the right one."""
+) -> Callable[[Mutation], Mutation]:
+    """Register a bug: a subclass of the operation, or a function from the correct operation to the wrong one."""
 
-    def plant(made: Any) -> Any:
-        wrong = made
-        if isinstance(made, type):
-            wrong = lambda right: made(*(getattr(right, f.name) for f in fields(right)))  # noqa: E731
-        kind = cases or type(shown.subject.implementation).__name__
-        BUGS.append(Bug(made.__name__, wrong, kind, refused_by, verdict, pattern, shown, silent, quick, dtypes))
-        return made
+    def register(mutation: Mutation) -> Mutation:
+        plant: Callable[[Any], Any] = mutation
+        if isinstance(mutation, type):
+            plant = lambda layer: mutation(*(getattr(layer, f.name) for f in fields(layer)))  # noqa: E731
+        kind = cases or type(example.subject.implementation).__name__
+        BUGS.append(Bug(mutation.__name__, plant, kind, refused_by, verdict, pattern, example, silent, quick, dtypes))
+        return mutation
 
-    return plant
-
-
-def at(right: Any, **inputs: Drawn) -> Case:
-    """The case of an operation at these inputs; its parameters are drawn as in its reference cases."""
-    adapt = optimizer_run if hasattr(right, "step") else manual_layer if hasattr(right, "init") else manual_loss
-    primals = {**inputs, **parameters_of(right), **inputs} if adapt is manual_layer else inputs
-    return reference_of(type(right)).case(adapt(right), primals, kinks="declared")
+    return register
 
 
-class Wrong:
-    """A layer with another backward, or another forward; each is told the layer."""
+def case_of(operation: Any, **inputs: Drawn) -> Case:
+    """Return the case of an operation at these inputs; its parameters are drawn as in its reference cases."""
+    adapt = optimizer_run if hasattr(operation, "step") else manual_layer if hasattr(operation, "init") else manual_loss
+    primals = {**inputs, **parameters_of(operation), **inputs} if adapt is manual_layer else inputs
+    return reference_of(type(operation)).case(adapt(operation), primals, kinks="declared")
 
-    def __init__(self, layer: Any, backward: Any = None, forward: Any = None) -> None:
+
+class Mutant:
+    """A layer with another backward or another forward."""
+
+    def __init__(
+        self,
+        layer: Any,
+        backward: Callable[[Any, Any], Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         self.layer, self.inputs, self.outputs = layer, inputs_of(layer), outputs_of(layer)
         self.forward = forward or layer.forward
         self.backward = backward or layer.backward
 
 
-def going_back(layer: Any, backward: Callable[[Any, Any, Any, Any], Any]) -> Wrong:
-    """A layer whose backward is a function of its z and y, of delta, and of what is right: (dz, dparams)."""
+def with_backward(layer: Any, backward: Callable[[Any, Any, Any, Any], Any]) -> Mutant:
+    """Return the layer with another backward: a function of z, y, delta and the correct (dz, dparams)."""
 
     def forward(params: Any, z: Any) -> Any:
         y, cache = layer.forward(params, z)
         return y, (z, y, cache)
 
-    return Wrong(layer, lambda kept, delta: backward(*kept[:2], delta, layer.backward(kept[2], delta)), forward)
+    return Mutant(layer, lambda cache, delta: backward(*cache[:2], delta, layer.backward(cache[2], delta)), forward)
 
 
 def logistic(z: Any) -> Any:
-    """Return 1/(1 + e^{−z}) by the textbook, where a bug needs it."""
+    """Return 1/(1 + e^{−z}) by the textbook's formula, which is less accurate than the layer's."""
     return 1 / (1 + np.exp(-np.clip(z, -80, 80)))

@@ -5,7 +5,7 @@ import numpy as np
 import manual_bp as m
 from manual_bp.pooling import windows_of
 from oracles.strategies import constant, real
-from planted_bugs.planting import at, bug
+from planted_bugs.planting import bug, case_of
 
 PLAIN = real(2, 1, 5, 6)
 TIES = constant([[[[1.0, 2, 0], [2, 2, 1], [0, 1, 3]]]])
@@ -13,15 +13,15 @@ NEGATIVE = constant(-np.arange(1.0, 10).reshape(1, 1, 3, 3))
 
 
 def max_pool(z=PLAIN, **options):
-    return at(m.MaxPool2d((2, 2), **options), z=z)
+    return case_of(m.MaxPool2d((2, 2), **options), z=z)
 
 
 def average_pool(z=PLAIN, **options):
-    return at(m.AvgPool2d((2, 2), **options), z=z)
+    return case_of(m.AvgPool2d((2, 2), **options), z=z)
 
 
 def flatten(*shape):
-    return at(m.Flatten(), z=real(*shape))
+    return case_of(m.Flatten(), z=real(*shape))
 
 
 @bug("ties", max_pool(TIES), silent=max_pool())
@@ -30,9 +30,9 @@ class GradientToEveryTie(m.MaxPool2d):
         _, z = cache
         windows = windows_of(self)
         y = super().forward({}, z)[0]
-        seen = windows.pad(z, -np.inf)
-        padded = np.zeros_like(seen, order="C")
-        taps = zip(windows.views(seen, y.shape[2:]), windows.views(padded, y.shape[2:]), strict=True)
+        image = windows.pad(z, -np.inf)
+        padded = np.zeros_like(image, order="C")
+        taps = zip(windows.views(image, y.shape[2:]), windows.views(padded, y.shape[2:]), strict=True)
         for entries, back in taps:
             back += (entries == y) * delta
         return windows.crop(padded, z.shape[2:]), {}

@@ -9,13 +9,13 @@ import numpy as np
 import manual_bp as m
 from manual_bp.recurrent import GRUCell, LSTMCell
 from oracles.strategies import constant, real
-from planted_bugs.planting import Wrong, at, bug
+from planted_bugs.planting import Mutant, bug, case_of
 
 
 def recurrent(kind, lengths=False, steps=4, **options):
     layer = kind(3, 2, lengths=lengths, **options)
     states = {name: real(3, layer.n_layers * layer.n_directions, 2) for name in layer.cell.states}
-    return at(layer, z=real(3, steps, 3), **states, **({"lengths": constant([2, 4, 3])} if lengths else {}))
+    return case_of(layer, z=real(3, steps, 3), **states, **({"lengths": constant([2, 4, 3])} if lengths else {}))
 
 
 lstm, gru = partial(recurrent, m.LSTM), partial(recurrent, m.GRU)
@@ -25,7 +25,7 @@ lstm, gru = partial(recurrent, m.LSTM), partial(recurrent, m.GRU)
 
 @bug("", lstm())
 def delta_of_the_final_state_ignored(layer):
-    return Wrong(layer, lambda cache, delta: layer.backward(cache, (delta[0], *map(np.zeros_like, delta[1:]))))
+    return Mutant(layer, lambda cache, delta: layer.backward(cache, (delta[0], *map(np.zeros_like, delta[1:]))))
 
 
 @bug("wrong_only_in_locations", lstm(bidirectional=True), silent=lstm())
@@ -34,7 +34,7 @@ def first_state_gradient_repeated(layer):
         (dz, dh, dc, *rest), grads = layer.backward(cache, delta)
         return (dz, np.repeat(dh[:, :1], dh.shape[1], axis=1), dc, *rest), grads
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("wrong_only_in_locations", lstm(True, bidirectional=True), silent=lstm(), refused_by="primal_agrees")
@@ -42,14 +42,14 @@ class ReverseDirectionStartsInThePadding(m.LSTM):
     def _walk(self, own, z, state, mask, order):
         if mask is None or order.step == 1:
             return super()._walk(own, z, state, mask, order)
-        hs, last, kept = super()._walk(own, z, state, None, order)
-        return np.where(mask, hs, 0), last, kept
+        hs, last, cache = super()._walk(own, z, state, None, order)
+        return np.where(mask, hs, 0), last, cache
 
 
 @bug("", lstm(True), silent=lstm())
 class GradientFlowsThroughThePadding(m.LSTM):
-    def _back(self, kept, dy, dstate, mask):
-        return super()._back(kept, dy, dstate, None)
+    def _back(self, cache, dy, dstate, mask):
+        return super()._back(cache, dy, dstate, None)
 
 
 class _CellWithoutPeak(LSTMCell):
@@ -94,7 +94,7 @@ def recurrent_bias_gets_the_input_biases_gradient(layer):
         dz, grads = layer.backward(cache, delta)
         return dz, {n: grads[n[:-1] + "b"].copy() if n.endswith(".d") else g for n, g in grads.items()}
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)
 
 
 @bug("reversed", gru(n_layers=2), silent=gru())
@@ -103,4 +103,4 @@ def state_gradients_of_the_layers_swapped(layer):
         (dz, dh, *rest), grads = layer.backward(cache, delta)
         return (dz, dh[:, ::-1].copy() if layer.n_layers > 1 else dh, *rest), grads
 
-    return Wrong(layer, backward)
+    return Mutant(layer, backward)

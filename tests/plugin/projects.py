@@ -1,4 +1,4 @@
-"""A project of somebody else, in a folder of its own, with this package installed beside it."""
+"""Temporary projects with a folder and a site-packages of their own, in which this package is installed."""
 
 import json
 import os
@@ -138,19 +138,20 @@ class Project:
 
     def pytests(self, *runs):
         """Run pytest several times in one process, which loads torch and JAX once; what goes to stderr is in stdout."""
-        done = self.run("-c", EACH, json.dumps([[*PLAIN, *run] for run in runs]))
-        assert done.returncode == 0, done.stdout + done.stderr
-        *told, rest = re.split(r"\nexit status (\d+)\n", done.stdout)
-        assert (len(told), rest) == (2 * len(runs), ""), done.stdout
+        process = self.run("-c", EACH, json.dumps([[*PLAIN, *run] for run in runs]))
+        assert process.returncode == 0, process.stdout + process.stderr
+        *outputs, rest = re.split(r"\nexit status (\d+)\n", process.stdout)
+        assert (len(outputs), rest) == (2 * len(runs), ""), process.stdout
         return [
-            SimpleNamespace(stdout=out, returncode=int(code)) for out, code in zip(told[::2], told[1::2], strict=True)
+            SimpleNamespace(stdout=out, returncode=int(code))
+            for out, code in zip(outputs[::2], outputs[1::2], strict=True)
         ]
 
     def oracles(self, *arguments):
         return self.run("-m", "oracles", *arguments)
 
 
-def outcomes(done):
+def outcomes(process):
     """The counts of pytest's last line; warnings are the layer's own."""
-    counts = re.findall(r"(\d+) (\w+)", done.stdout.strip().splitlines()[-1])
+    counts = re.findall(r"(\d+) (\w+)", process.stdout.strip().splitlines()[-1])
     return {name: int(count) for count, name in counts if not name.startswith("warning")}

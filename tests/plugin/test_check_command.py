@@ -32,10 +32,10 @@ pytestmark = pytest.mark.usefixtures("folder")
 def test_what_is_right_agrees_with_whom_and_how_closely(target, references, oracles, capsys, folder):
     against = [part for text in references for part in ("--against", text)]
     assert main(["check", target, *against, *AT, "--json", "out.json"]) == 0
-    said = capsys.readouterr().out
-    assert ": agrees\n" in said
-    assert "at: z float64[4, 3]" in said
-    assert all(f" {oracle} " in said for oracle in oracles)
+    message = capsys.readouterr().out
+    assert ": agrees\n" in message
+    assert "at: z float64[4, 3]" in message
+    assert all(f" {oracle} " in message for oracle in oracles)
     (result,) = json.loads((folder / "out.json").read_text())["results"]
     assert result["verdict"] == "agrees"
     assert {f["oracle"] for f in result["findings"] if f["quantity"] == "z"} == oracles
@@ -45,10 +45,10 @@ def test_what_is_right_agrees_with_whom_and_how_closely(target, references, orac
 def test_a_planted_bug_is_refused_with_report_script_and_json(capsys, folder):
     status = main(["check", WRONG, "--against", "torch:reference", *AT, "--script", "out.py", "--json", "out.json"])
     assert status == 1
-    said = capsys.readouterr().out
-    assert "forward,forgets_a_term: WRONG in the cotangent of z" in said
-    assert "reproduce: python out.py" in said
-    assert "script()" not in said
+    message = capsys.readouterr().out
+    assert "forward,forgets_a_term: WRONG in the cotangent of z" in message
+    assert "reproduce: python out.py" in message
+    assert "script()" not in message
     document = json.loads((folder / "out.json").read_text())
     assert document["status"] == 1
     assert document["results"][0]["verdict"] == "wrong"
@@ -72,9 +72,9 @@ def test_a_registered_class_is_drawn_and_an_instance_follows_the_contract(layer,
     (folder / "scale.py").write_text(layer)
     assert main(["check", "scale.py:Scale", "--examples", "20"]) == status
     assert main(["check", "scale.py:Scale(3)", "--shapes", "z=4,3", "--against", "jax:reference"]) == status
-    said = capsys.readouterr().out
-    assert ("Scale: agrees wherever its cases were drawn" in said) == (status == 0)
-    assert ("g float64[1, 3]" in said) == (status == 0) or "Scale(n=3): WRONG in the cotangent of g" in said
+    message = capsys.readouterr().out
+    assert ("Scale: agrees wherever its cases were drawn" in message) == (status == 0)
+    assert ("g float64[1, 3]" in message) == (status == 0) or "Scale(n=3): WRONG in the cotangent of g" in message
 
 
 def test_ours_need_no_file(capsys):
@@ -164,12 +164,12 @@ def test_a_crash_of_the_whole_process_is_a_finding(capsys, folder):
 
 def test_dtypes_examples_and_seed(capsys):
     assert main(["check", RIGHT, *AT, "--dtype", "float32,float64", "--examples", "3", "--seed", "5"]) == 0
-    said = capsys.readouterr().out
-    assert "6 points, the first z float32[4, 3]" in said
+    message = capsys.readouterr().out
+    assert "6 points, the first z float32[4, 3]" in message
     assert main(["check", RIGHT, *AT, "--dtype", "float32,float64", "--examples", "3", "--seed", "5"]) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == message
     assert main(["check", RIGHT, *AT, "--seed", "6"]) == 0
-    assert capsys.readouterr().out != said
+    assert capsys.readouterr().out != message
 
 
 def test_primals_and_delta_from_files(capsys, folder):
@@ -227,14 +227,14 @@ def test_nothing_judged_is_no_pass(capsys):
 
 def test_what_raises_is_no_pass_and_its_line_is_named(capsys):
     assert main(["check", "silu.py:forward,raises", *AT, "--script", "raised.py"]) == 1
-    said = capsys.readouterr().out
-    assert "the pullback raised ZeroDivisionError: in backward" in said
-    assert "reproduce: python raised.py" in said
+    message = capsys.readouterr().out
+    assert "the pullback raised ZeroDivisionError: in backward" in message
+    assert "reproduce: python raised.py" in message
     assert "ZeroDivisionError" in Path("raised.py").read_text()
     assert main(["check", "silu.py:lambda z: z @ z, backward", *AT, "--script", "out.py"]) == 1
-    said = capsys.readouterr().out
-    assert "the forward raised ValueError: matmul" in said
+    message = capsys.readouterr().out
+    assert "the forward raised ValueError: matmul" in message
 
 
-def test_names_of_frameworks_are_those_of_the_registry():
+def test_framework_names_match_the_registry():
     assert set(FRAMEWORK_NAMES) == set(FRAMEWORKS)

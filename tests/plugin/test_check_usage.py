@@ -73,10 +73,10 @@ def test_help_teaches_and_loads_nothing(folder):
         "finally:\n    print(sorted({'numpy', 'hypothesis', 'rich'} & sys.modules.keys()))"
     )
     for command in ([], ["check"], ["verify"]):
-        done = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
-        assert done.returncode == 0
-        assert done.stdout.endswith("[]\n")
-        assert "exit status: 0" in done.stdout
+        process = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
+        assert process.returncode == 0
+        assert process.stdout.endswith("[]\n")
+        assert "exit status: 0" in process.stdout
 
 
 def test_the_example_of_the_help_works(capsys, folder):

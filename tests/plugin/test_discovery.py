@@ -15,8 +15,8 @@ FEW = ("--max-examples", "4", "--against", "torch", "--dtype", "float64")
 QUICK = ("--max-examples", "20", "--against", "torch", "--dtype", "float64")
 
 
-def _listed(done):
-    return {row[0]: " ".join(row) for line in done.stdout.splitlines() if (row := re.findall(r"[^\s│]+", line))}
+def _listed(process):
+    return {row[0]: " ".join(row) for line in process.stdout.splitlines() if (row := re.findall(r"[^\s│]+", line))}
 
 
 def test_an_entry_point_makes_a_layer_known_and_a_broken_one_is_reported(project):
@@ -26,14 +26,14 @@ def test_an_entry_point_makes_a_layer_known_and_a_broken_one_is_reported(project
     project.install("bad-layers", **{GROUP: {"failing": "failing", "gone": "gone.cases"}})
     (project.folder / "mine.py").rename(project.site / "mine.py")
     (project.folder / "failing.py").rename(project.site / "failing.py")
-    done = project.oracles("list")
-    assert done.returncode == 0
-    listed = _listed(done)
+    process = project.oracles("list")
+    assert process.returncode == 0
+    listed = _listed(process)
     assert "entry" in listed["Scale"]
     assert "mine" in listed["Scale"]
     assert "manual-bp" in listed["Linear"]
-    assert "cannot be judged: entry point failing = failing of bad-layers: ZeroDivisionError" in done.stderr
-    assert "cannot be judged: entry point gone = gone.cases of bad-layers: ModuleNotFoundError" in done.stderr
+    assert "cannot be judged: entry point failing = failing of bad-layers: ZeroDivisionError" in process.stderr
+    assert "cannot be judged: entry point gone = gone.cases of bad-layers: ModuleNotFoundError" in process.stderr
 
 
 @pytest.mark.slow
@@ -42,9 +42,9 @@ def test_verify_judges_what_an_entry_point_brings(bug, status, project):
     project.write("mine.py", LAYER, replacing=bug)
     project.install("good-layers", **{GROUP: {"mine": "mine"}})
     (project.folder / "mine.py").rename(project.site / "mine.py")
-    done = project.oracles("verify", "Scale", *QUICK)
-    assert done.returncode == status, done.stderr
-    assert ("WRONG in the cotangent of g" in done.stdout) == bool(status)
+    process = project.oracles("verify", "Scale", *QUICK)
+    assert process.returncode == status, process.stderr
+    assert ("WRONG in the cotangent of g" in process.stdout) == bool(status)
 
 
 def test_what_cannot_be_imported_is_no_green_run_of_everything(project, monkeypatch, capsys):
@@ -63,8 +63,8 @@ def test_cases_named_on_the_command_line(named, project):
     listed = _listed(project.oracles("list", "--cases", named))
     assert named in listed["Scale"]
     assert "Linear" in listed
-    done = project.oracles("verify", "--cases", named, *QUICK, "--json", "out.json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = project.oracles("verify", "--cases", named, *QUICK, "--json", "out.json")
+    assert process.returncode == 0, process.stdout + process.stderr
     rows = json.loads((project.folder / "out.json").read_text())["results"]
     assert {row["layer"] for row in rows} == {"Scale"}
 
@@ -72,21 +72,21 @@ def test_cases_named_on_the_command_line(named, project):
 @pytest.mark.slow
 def test_a_planted_bug_in_named_cases_is_refused(project):
     project.write("mine.py", LAYER, replacing=BUG)
-    done = project.oracles("verify", "--cases", "mine", *QUICK)
-    assert done.returncode == 1
-    assert "WRONG in the cotangent of g" in done.stdout
+    process = project.oracles("verify", "--cases", "mine", *QUICK)
+    assert process.returncode == 1
+    assert "WRONG in the cotangent of g" in process.stdout
 
 
 @pytest.mark.parametrize("command", ["list", "verify"])
 def test_cases_that_are_not_there(command, project):
-    done = project.oracles(command, "--cases", "mien.py")
-    assert done.returncode == 2
-    assert "no file mien.py" in done.stderr
+    process = project.oracles(command, "--cases", "mien.py")
+    assert process.returncode == 2
+    assert "no file mien.py" in process.stderr
 
 
 def test_a_name_that_we_have_is_refused_with_the_fix(project):
     project.write("mine.py", LAYER.replace("oracle_for(Scale)", "oracle_for(Scale, name='Linear')"))
-    done = project.oracles("list", "--cases", "mine")
-    assert done.returncode == 2
-    assert "name 'Linear' is taken by oracles.references.linear; pass another name=" in done.stderr
-    assert "Fix:    @oracles.oracle_for(Scale, name='MyLinear')" in done.stderr
+    process = project.oracles("list", "--cases", "mine")
+    assert process.returncode == 2
+    assert "name 'Linear' is taken by oracles.references.linear; pass another name=" in process.stderr
+    assert "Fix:    @oracles.oracle_for(Scale, name='MyLinear')" in process.stderr

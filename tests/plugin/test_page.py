@@ -30,9 +30,11 @@ def test_command_prints_what_is_shown(command, printed, project):
     for name, text in FILES:
         project.write(name, text)
     program, *arguments = shlex.split(command)
-    done = {"oracles": project.oracles, "pytest": project.pytest}[program](*arguments)
-    assert done.returncode == STATUS[arguments[0] if program == "oracles" else program], done.stdout + done.stderr
-    assert _shape_of(printed) in _shape_of(done.stdout)
+    process = {"oracles": project.oracles, "pytest": project.pytest}[program](*arguments)
+    assert process.returncode == STATUS[arguments[0] if program == "oracles" else program], (
+        process.stdout + process.stderr
+    )
+    assert _shape_of(printed) in _shape_of(process.stdout)
     assert "--script" not in arguments or (project.folder / arguments[arguments.index("--script") + 1]).exists()
 
 

@@ -43,9 +43,9 @@ def test_skipped():
 }
 
 
-def _output(done):
+def _output(process):
     """What pytest prints, without its times, its addresses, and the list of what is installed."""
-    return re.sub(r"\d+\.\d+s|0x[0-9a-f]+|^plugins: .*$", "", done.stdout, flags=re.MULTILINE)
+    return re.sub(r"\d+\.\d+s|0x[0-9a-f]+|^plugins: .*$", "", process.stdout, flags=re.MULTILINE)
 
 
 def _written(project, files):
@@ -72,48 +72,48 @@ def test_nothing_is_imported_for_a_project_that_does_not_use_it(project):
         "    print('\\nheavy', sorted(heavy), 'ours', sorted(m for m in sys.modules if m.startswith('oracles')))\n",
     )
     project.write("test_theirs.py", "def test_it(record_property):\n    record_property('oracles', 'Delphi')\n")
-    done = project.pytest("-p", "no:hypothesispytest")
-    assert done.returncode == 0, done.stdout
-    assert "heavy [] ours ['oracles', 'oracles.options', 'oracles.pytest_plugin']" in done.stdout
+    process = project.pytest("-p", "no:hypothesispytest")
+    assert process.returncode == 0, process.stdout
+    assert "heavy [] ours ['oracles', 'oracles.options', 'oracles.pytest_plugin']" in process.stdout
 
 
 def test_cases_are_collected_one_test_for_each_property_and_dtype(project):
     project.write("mine.py", LAYER)
-    done = project.pytest("--oracles-cases=mine", "--collect-only", "-q")
-    assert done.returncode == 0, done.stdout
-    wanted = [f"mine::Scale::{name}-{dtype}" for name in PROPERTIES for dtype in ("float64", "float32")]
-    assert [line for line in done.stdout.splitlines() if "::" in line] == wanted
+    process = project.pytest("--oracles-cases=mine", "--collect-only", "-q")
+    assert process.returncode == 0, process.stdout
+    expected = [f"mine::Scale::{name}-{dtype}" for name in PROPERTIES for dtype in ("float64", "float32")]
+    assert [line for line in process.stdout.splitlines() if "::" in line] == expected
 
 
 @pytest.mark.slow
 def test_cases_are_judged_selected_and_summed_up(project):
     project.write("mine.py", LAYER)
     project.write("test_theirs.py", "def test_it():\n    pass\n")
-    done = project.pytest("--oracles-cases=mine.py,mine.py", "-k", "agree or test_it", *QUICK)
-    assert done.returncode == 0, done.stdout
-    assert outcomes(done) == {"passed": 5, "deselected": 14}
-    assert re.search(r"^oracles: manual-bp .*, numpy .*, torch .*, jax .*, hypothesis ", done.stdout, re.MULTILINE)
-    assert "oracles: against torch; seed 3; profile quick; cases mine.py" in done.stdout
-    header, row = re.findall(r"^(?:layer|Scale) .*$", done.stdout, re.MULTILINE)
+    process = project.pytest("--oracles-cases=mine.py,mine.py", "-k", "agree or test_it", *QUICK)
+    assert process.returncode == 0, process.stdout
+    assert outcomes(process) == {"passed": 5, "deselected": 14}
+    assert re.search(r"^oracles: manual-bp .*, numpy .*, torch .*, jax .*, hypothesis ", process.stdout, re.MULTILINE)
+    assert "oracles: against torch; seed 3; profile quick; cases mine.py" in process.stdout
+    header, row = re.findall(r"^(?:layer|Scale) .*$", process.stdout, re.MULTILINE)
     columns = ["layer", "tests", "examples", "error / tolerance", "detects above", "inconclusive", "verdict"]
     assert re.split("  +", header)[:7] == columns
     assert row.split()[:3] == ["Scale", "4", "80"]
     assert "agrees" in row
     assert "torch" in row
     assert "jax" not in row
-    assert "1 judged at 80 points: all agree" in done.stdout
+    assert "1 judged at 80 points: all agree" in process.stdout
 
 
 @pytest.mark.slow
 def test_a_planted_bug_shows_its_report_alone_and_is_in_junit_xml(project):
     project.write("mine.py", LAYER, replacing=BUG)
     alone = "Scale and cotangents_agree-float64"
-    done, again = project.pytests(
+    process, again = project.pytests(
         ("--oracles-cases=mine", "-k", "agree", "--junit-xml=out.xml", *QUICK),
         ("--oracles-cases=mine", "-k", alone, "--oracles-seed=3", *QUICK),
     )
-    assert done.returncode == 1
-    failure = done.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("\n___")[0]
+    assert process.returncode == 1
+    failure = process.stdout.split("_ Scale::cotangents_agree-float64 _", 1)[1].split("\n___")[0]
     assert "WRONG in the cotangent of g" in failure
     assert "diagnosis: " in failure
     assert "Traceback" not in failure
@@ -122,11 +122,13 @@ def test_a_planted_bug_shows_its_report_alone_and_is_in_junit_xml(project):
     assert f'this test alone: pytest --oracles-cases=mine -k "{alone}" --oracles-seed 3\n' in failure + "\n"
     assert outcomes(again)["failed"] == 1
     assert re.search(r"1 judged at \d+ points: 1 of 1 tests refused", again.stdout)
-    seen = {
+    values = {
         (test.get("classname"), test.get("name")): {p.get("name"): p.get("value") for p in test.iter("property")}
         for test in ElementTree.parse(project.folder / "out.xml").iter("testcase")
     }
-    right, wrong = (seen["mine.Scale", f"{name}_agree{s}-float64"] for name, s in (("primal", "s"), ("cotangents", "")))
+    right, wrong = (
+        values["mine.Scale", f"{name}_agree{s}-float64"] for name, s in (("primal", "s"), ("cotangents", ""))
+    )
     assert right["oracles.verdict"] == "agrees"
     assert right["oracles.examples"] == "20"
     assert right["oracles.seed"] == "3"
@@ -148,9 +150,9 @@ def test_what_failed_last_is_known_by_its_id(project):
 @pytest.mark.slow
 def test_warnings_that_are_errors_do_not_hide_the_report(project):
     project.write("mine.py", LAYER, replacing=(BUG[0], BUG[0].replace("sum", "mean")))
-    done = project.pytest("--oracles-cases=mine", "-k", "batch_is_a_sum or cotangents", "-W", "error", *QUICK)
-    assert outcomes(done)["failed"] == 4
-    assert "INTERNALERROR" not in done.stdout
+    process = project.pytest("--oracles-cases=mine", "-k", "batch_is_a_sum or cotangents", "-W", "error", *QUICK)
+    assert outcomes(process)["failed"] == 4
+    assert "INTERNALERROR" not in process.stdout
 
 
 DECORATED = """
@@ -186,7 +188,9 @@ def test_the_command_line_wins_over_the_decorator_and_that_over_the_profile(proj
         ("test_decorated.py", "-k", "primal_agrees", "--oracles-profile=quick"),
         ("test_again.py", "-k", "primal_agrees", "--oracles-max-examples=12", "--oracles-against=torch"),
     )
-    rows = [re.search(r"^test_decorated +1 +(\d+) .* (\w+)$", done.stdout, re.MULTILINE).groups() for done in runs]
+    rows = [
+        re.search(r"^test_decorated +1 +(\d+) .* (\w+)$", process.stdout, re.MULTILINE).groups() for process in runs
+    ]
     assert rows == [("8", "jax"), ("12", "torch")]
 
 
@@ -199,8 +203,8 @@ def test_hypothesis_profiles_stay_their_own(project):
         "from hypothesis import settings\nsettings.register_profile('few', max_examples=4, database=None)\n"
         "settings.load_profile('few')\n",
     )
-    done = project.pytest("--oracles-cases=mine", "-k", "primal_agrees-float64", "--oracles-against=torch")
-    assert re.search(r"^Scale +1 +4 ", done.stdout, re.MULTILINE)
+    process = project.pytest("--oracles-cases=mine", "-k", "primal_agrees-float64", "--oracles-against=torch")
+    assert re.search(r"^Scale +1 +4 ", process.stdout, re.MULTILINE)
 
 
 WRONG_USAGE = {
@@ -223,10 +227,12 @@ def test_wrong_usage_says_what_is_expected(project):
     (project.folder / "beneath").mkdir()
     files = {"mine.py": LAYER, "empty.py": "", "failing.py": "1 / 0\n", "beneath/needs.py": "import nowhere\n"}
     _written(project, files)
-    for said, done in zip(WRONG_USAGE.values(), project.pytests(*([option] for option in WRONG_USAGE)), strict=True):
-        assert done.returncode in (2, 4), done.stdout
-        assert said in done.stdout
-        assert "INTERNALERROR" not in done.stdout
+    for message, process in zip(
+        WRONG_USAGE.values(), project.pytests(*([option] for option in WRONG_USAGE)), strict=True
+    ):
+        assert process.returncode in (2, 4), process.stdout
+        assert message in process.stdout
+        assert "INTERNALERROR" not in process.stdout
 
 
 def test_without_the_extra_the_fix_is_named(project):
@@ -234,18 +240,18 @@ def test_without_the_extra_the_fix_is_named(project):
     project.write("mine.py", LAYER)
     missing = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
     (project.site / "hypothesis.py").write_text(missing)
-    done = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
-    assert done.returncode == 4
-    assert "--oracles-cases: hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
-    done = project.oracles("verify", "--cases", "mine")
-    assert done.returncode == 2
-    assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in done.stderr
+    process = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
+    assert process.returncode == 4
+    assert "--oracles-cases: hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in process.stderr
+    process = project.oracles("verify", "--cases", "mine")
+    assert process.returncode == 2
+    assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in process.stderr
 
 
 @pytest.mark.deep
 def test_the_same_command_with_the_same_seed_judges_the_same_points(project):
     project.write("mine.py", LAYER)
-    seen = []
+    values = []
     for seed in ("5", "5", "6"):
         options = (
             "-k",
@@ -255,6 +261,6 @@ def test_the_same_command_with_the_same_seed_judges_the_same_points(project):
             "--junit-xml=out.xml",
         )
         project.pytest("--oracles-cases=mine", f"--oracles-seed={seed}", *options)
-        found = ElementTree.parse(project.folder / "out.xml").iter("property")
-        seen.append([(p.get("name"), p.get("value")) for p in found if p.get("name") != "oracles.seed"])
-    assert seen[0] == seen[1] != seen[2]
+        entries = ElementTree.parse(project.folder / "out.xml").iter("property")
+        values.append([(p.get("name"), p.get("value")) for p in entries if p.get("name") != "oracles.seed"])
+    assert values[0] == values[1] != values[2]

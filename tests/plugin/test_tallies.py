@@ -23,9 +23,9 @@ def properties(*verdicts, refuses=False, **changes):
 
 
 def test_properties_are_plain_values():
-    found = properties(Verdict.AGREES, Verdict.AGREES)
-    assert {type(value) for value in found.values()} <= {str, int, float}
-    assert found == {
+    result = properties(Verdict.AGREES, Verdict.AGREES)
+    assert {type(value) for value in result.values()} <= {str, int, float}
+    assert result == {
         "oracles.layer": "Mine",
         "oracles.property": "cotangents_agree",
         "oracles.dtype": "float64",
@@ -48,7 +48,7 @@ def test_verdicts():
     assert properties(Verdict.UNSTABLE, refuses=True)["oracles.verdict"] == "unstable"
 
 
-def test_what_is_left_out_is_said_once():
+def test_left_out_options_are_reported_once():
     lines = summary([properties(Verdict.AGREES), properties(Verdict.AGREES)])
     assert lines.count("Mine: takes no bias") == 1
     assert any(line.startswith("1 judged at 2 points: all agree") for line in lines)
@@ -71,6 +71,6 @@ def test_too_many_inconclusive_points_are_a_warning_where_oracles_judge():
     assert not warned(properties(*verdicts, property_name="adjoint_of_own_primal"))
 
 
-def test_nothing_is_said_where_nothing_was_judged():
+def test_no_summary_if_nothing_was_judged():
     assert summary([]) == []
     assert summary([{"oracles.something": "else"}]) == []

@@ -1,4 +1,4 @@
-"""Finite differences know their own error: the truth lies within the radius, and at a kink they see nothing."""
+"""The error radius of finite differences contains the exact derivative, and is infinite at a kink."""
 
 from decimal import Decimal, localcontext
 
@@ -25,7 +25,7 @@ SMOOTH = {
 
 @pytest.mark.parametrize("name", SMOOTH)
 @given(z=st.floats(-3, 3), delta=st.floats(-2, 2))
-def test_the_truth_lies_within_the_radius(name, z, delta):
+def test_radius_contains_the_exact_derivative(name, z, delta):
     f, derivative = SMOOTH[name]
     slope, radius = directional_derivative(
         rule(lambda z: f(z)), {"z": np.array([z])}, np.array([delta]), {"z": np.ones(1)}
@@ -34,16 +34,16 @@ def test_the_truth_lies_within_the_radius(name, z, delta):
         context.prec = 50
         error = abs(float(Decimal(slope) - Decimal(delta) * derivative(Decimal(z))))
     assert error <= radius
-    assert radius <= 1e-7 * (1 + abs(delta))  # and it is a narrow one
+    assert radius <= 1e-7 * (1 + abs(delta))  # a useful radius is small
 
 
 @pytest.mark.parametrize("f", [np.abs, lambda z: np.maximum(z, 0), lambda z: np.maximum(z, 0.1 * z)])
-def test_at_a_kink_it_sees_nothing(f):
+def test_radius_is_infinite_at_a_kink(f):
     _, radius = directional_derivative(rule(lambda z: f(z)), {"z": np.zeros(3)}, np.ones(3), {"z": np.ones(3)})
     assert radius == np.inf
 
 
-def test_kinks_that_cancel_are_still_seen():
+def test_radius_is_infinite_at_kinks_that_cancel():
     _, radius = directional_derivative(
         rule(lambda z: np.abs(z)), {"z": np.zeros(2)}, np.array([1.0, -1.0]), {"z": np.ones(2)}
     )
@@ -64,7 +64,7 @@ def test_every_entry_has_its_enclosure():
 
 @pytest.mark.parametrize("name", ["tanh", "exp"])
 @pytest.mark.parametrize("v", [2.0**-1074, 2.0**-1071, 2.0**-1022, 2.0**-600])
-def test_along_the_smallest_numbers_too(name, v):
+def test_radius_contains_the_exact_derivative_of_subnormal_numbers(name, v):
     f, derivative = SMOOTH[name]
     slope, radius = directional_derivative(
         rule(lambda z: f(z)), {"z": np.array([v])}, np.array([1.75]), {"z": np.array([v])}

@@ -1,4 +1,4 @@
-"""Small layers in NumPy with their references in torch or JAX, and the defects that diagnosis must name in them."""
+"""Small layers in NumPy with their references in torch or JAX, and bugs in them whose pattern diagnosis must name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ def draw(*shape):
 
 @dataclass(frozen=True)
 class Layer:
-    """A right pair of functions, what torch or JAX calls it, and a point."""
+    """A correct pair of functions, its reference in torch or JAX, and a point."""
 
     oracle: Rule
     forward: Callable[..., Any]
@@ -25,8 +25,8 @@ class Layer:
     primals: dict[str, Any]
     delta: Any
 
-    def but(self, **wrong):
-        """The right backward with some cotangents replaced: functions of the cache, delta, and the right one."""
+    def with_cotangents(self, **wrong):
+        """Replace cotangents of the correct backward by functions of the cache, delta, and the correct cotangent."""
 
         def backward(cache, delta):
             cotangents = self.backward(cache, delta)
@@ -201,8 +201,9 @@ def at(g, index, value):
     return g
 
 
-# pattern, words of the text, layer, primal, wrong(cache, delta, right cotangent), the entry that the near-miss spoils
-DEFECTS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
+# Pattern, part of its text, layer, primal, wrong(cache, delta, correct cotangent), and the flat index of the entry that
+# the near miss changes.
+BUGS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("constant_factor", "the sign is wrong", DENSE, "z", lambda c, d, g: -g, -1),
     ("constant_factor", "a factor 2 too many", SOFTMAX, "z", lambda c, d, g: 2 * g, -1),
     ("constant_factor", "a factor 2 too few", TANH, "z", lambda c, d, g: g / 2, -1),

@@ -1,4 +1,4 @@
-"""Forwards as people write them in NumPy."""
+"""Forward passes in the NumPy style of ordinary code."""
 
 import numpy as np
 

@@ -1,10 +1,10 @@
-"""The rigorous radius: all of manual_bp is within it, and it agrees with the injected noise."""
+"""Certified enclosures: all of manual_bp is within the rounding radius, which agrees with the estimated tolerance."""
 
 import numpy as np
 import pytest
-from forwards import N, layer_norm, rule, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy_forwards import N, layer_norm, rule, softmax
 
 import manual_bp as m
 from oracles.adapters.functions import manual_layer, manual_loss
@@ -20,7 +20,7 @@ pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
 
 
 def subjects(n, k, classes):
-    """Every layer and loss of manual_bp, with the shapes of its primals."""
+    """Yield every layer and loss of manual_bp, with the shapes of its primals."""
     for layer in (m.Identity(), m.ReLU(), m.LeakyReLU(), m.Sigmoid(), m.Tanh(), m.Softmax()):
         yield manual_layer(layer), {"z": (3, n)}
     for layer in (m.GELU(), m.GELU("tanh"), m.SiLU(), m.Softplus(), m.Softplus(3.0, 20.0), m.LogSoftmax()):
@@ -57,7 +57,7 @@ def subjects(n, k, classes):
     seed=st.integers(0, 2**32 - 1),
     magnitude=st.sampled_from([1e-3, 1.0, 30.0, 1e4]),
 )
-def test_all_of_manual_bp_is_within_the_radius(dtype, n, k, seed, magnitude):
+def test_manual_bp_is_within_the_rounding_radius(dtype, n, k, seed, magnitude):
     rng = np.random.default_rng(seed)
     for subject, shapes in subjects(n, k, rng.integers(0, 8, 3)):
         primals = {name: (rng.standard_normal(s) * magnitude).astype(dtype) for name, s in shapes.items()}
@@ -83,7 +83,7 @@ def network(z, W, V):
     seed=st.integers(0, 2**32 - 1),
     shift=st.sampled_from([0.0, 1.0, 100.0]),
 )
-def test_torch_is_within_the_radius(n, seed, shift):
+def test_torch_is_within_the_rounding_radius(n, seed, shift):
     rng = np.random.default_rng(seed)
     z = rng.standard_normal((3, n)) + shift
     W, V = rng.uniform(-1, 1, (n, 4)) / n, rng.standard_normal((4, 3))  # not saturated: see the next test
@@ -100,7 +100,7 @@ def test_torch_is_within_the_radius(n, seed, shift):
             assert np.all(np.abs(value - exact[name].mid) <= exact[name].rounding), (f.__name__, name)
 
 
-def test_the_usual_backward_of_a_saturated_tanh_is_beyond_the_radius():
+def test_one_minus_y_squared_exceeds_the_radius_where_tanh_saturates():
     z = np.array([8.0, 9.5, -12.0], np.float32)
     exact = certified_enclosures(rule(lambda z: np.tanh(z)), {"z": z}, np.ones(3, np.float32), "float32")
     usual = 1 - np.tanh(z) ** 2
@@ -109,7 +109,7 @@ def test_the_usual_backward_of_a_saturated_tanh_is_beyond_the_radius():
     assert np.all(np.abs(stable - exact["z"].mid) <= exact["z"].rounding)
 
 
-def test_a_comparison_that_rounding_can_turn_counts_both_ways():
+def test_radius_covers_both_branches_of_an_undecidable_comparison():
     z, W = np.array([[1.0, -1.0]]), np.array([[0.1], [0.1 + 1e-9]])
     subject, primals = rule(lambda z, W: np.maximum(z @ W, 0)), {"z": z, "W": W}
     coarse = certified_enclosures(subject, primals, np.ones((1, 1)), "float32")
@@ -132,7 +132,7 @@ def layer_norm_jax(z, g):
 
 @pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
 @pytest.mark.parametrize(("f", "reference"), [(softmax, softmax_jax), (layer_norm, layer_norm_jax)])
-def test_the_radius_and_the_injected_noise_are_consistent(f, reference, precision):
+def test_rounding_radius_agrees_with_the_estimated_tolerance(f, reference, precision):
     """In the median over the entries radius/noise lies in 1/16 … 4; measured at 360 points: 0.16 … 1.28."""
     pytest.importorskip("jax")
     primals = {"z": N((3, 5))} | ({"g": N(5)} if f is layer_norm else {})

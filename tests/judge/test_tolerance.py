@@ -1,4 +1,4 @@
-"""What rounding may do: the two sources agree, it follows the conditioning, and it is a function of the input."""
+"""The tolerance: torch and JAX give similar ones, it follows the conditioning, and it depends on the input alone."""
 
 import numpy as np
 import pytest
@@ -53,8 +53,8 @@ def point(name):
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_torch_and_jax_see_the_same_rounding(name):
-    """Median over the entries within a factor of 4: they shake different operations of the same function."""
+def test_torch_and_jax_give_similar_tolerances(name):
+    """Median over the entries within a factor of 4: they perturb different operations of the same function."""
     torch, jax, primals, delta = point(name)
     by_torch, by_jax = (
         tolerance_at([o], primals, delta, "float32", fallback=o).estimate(MORE_SAMPLES) for o in (torch, jax)
@@ -66,7 +66,7 @@ def test_torch_and_jax_see_the_same_rounding(name):
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_allowance_scales_with_the_unit_roundoff(name):
+def test_tolerance_scales_with_the_unit_roundoff(name):
     _, jax, primals, delta = point(name)
     fine, coarse = (tolerance_at([jax], primals, delta, p, fallback=jax).estimate() for p in ("float32", "float16"))
     scale = unit_roundoff("float16") / unit_roundoff("float32")
@@ -74,7 +74,7 @@ def test_allowance_scales_with_the_unit_roundoff(name):
         assert scale / 4 < np.median(coarse[n]) / np.median(fine[n]) < 4 * scale
 
 
-def test_allowance_is_a_function_of_the_input_and_grows_with_samples():
+def test_tolerance_is_deterministic_and_grows_with_samples():
     torch, _, primals, delta = point("layer norm")
     first, second = (tolerance_at([torch], primals, delta, "float64", fallback=torch).estimate() for _ in range(2))
     assert all(first[n].tobytes() == second[n].tobytes() for n in first)
@@ -82,8 +82,8 @@ def test_allowance_is_a_function_of_the_input_and_grows_with_samples():
     assert all(np.all(more[n] >= first[n]) for n in first)
 
 
-def test_allowance_follows_the_conditioning():
-    """Mean far from zero against the spread: layer norm cancels, and rounding may move its gradient further."""
+def test_tolerance_follows_the_conditioning():
+    """Mean far from zero against the spread: layer norm cancels, so rounding moves its gradient further."""
     torch, _, primals, delta = point("layer norm")
     far = {**primals, "z": primals["z"] + 1000.0}
     near_, far_ = (
@@ -92,7 +92,7 @@ def test_allowance_follows_the_conditioning():
     assert far_ > 100 * near_
 
 
-def test_an_exact_zero_of_a_fused_kernel_has_rounding_of_its_own():
+def test_tolerance_of_an_exact_zero_from_a_fused_kernel_is_positive():
     """Layer norm over one feature: the exact gradient is 0, and torch's fused backward is only nearly so."""
     import torch
 
@@ -103,7 +103,7 @@ def test_an_exact_zero_of_a_fused_kernel_has_rounding_of_its_own():
     assert np.all(estimator.estimate()["z"] > 0)
 
 
-def test_a_rule_that_cannot_be_seen_into_shows_its_conditioning():
+def test_tolerance_of_an_opaque_rule_is_positive():
     opaque = Rule(lambda z: (np.sin(z), lambda d: {"z": d * np.cos(z)}))
     tolerances = tolerance_at([opaque], {"z": np.array([1.0, 2.0])}, np.ones(2), "float64", fallback=opaque).estimate()
     assert np.all(tolerances["z"] > 0)
@@ -120,7 +120,7 @@ def test_precisions():
         precision_name("int8")
 
 
-def test_what_torch_does_in_place_is_shaken_too():
+def test_in_place_torch_operations_are_perturbed():
     """torch.lstm applies its gates in place: a perturbed copy of the operand must not swallow the result."""
     z, delta = RNG.standard_normal((3, 4)), RNG.standard_normal((4, 3))
 
@@ -177,7 +177,7 @@ def at_equal_rows():
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_rounding_in_the_backward_is_seen_where_noise_in_the_forward_saturates(name):
+def test_perturbing_the_backward_alone_covers_saturated_forwards(name):
     """A batch of equal rows has no variance. Perturbed it has some, tanh saturates, and hides its own perturbation."""
     primals, delta = at_equal_rows()
     subject = manual(equal_rows_forward, equal_rows_backward)
@@ -188,9 +188,9 @@ def test_rounding_in_the_backward_is_seen_where_noise_in_the_forward_saturates(n
 
 
 @pytest.mark.parametrize("name", EQUAL_ROWS)
-def test_the_backward_alone_can_be_shaken(name):
+def test_backward_can_be_perturbed_alone(name):
     source = EQUAL_ROWS[name]
-    primals, delta = (with_dtype(given, np.float64) for given in at_equal_rows())
+    primals, delta = (with_dtype(arrays, np.float64) for arrays in at_equal_rows())
     primals["z"] = 1e-7 * RNG.standard_normal(primals["z"].shape)  # where tanh is not flat
     outputs, cotangents = source.evaluate_perturbed(
         primals, delta, Perturbation(np.random.default_rng(0), 1e-6, forward=False)

@@ -1,4 +1,4 @@
-"""Hold translated programs against XLA: what the tests of the JAX oracle share."""
+"""Compare translated programs with XLA, for the tests of the JAX oracle."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def parts(y):
 
 
 def draw(shapes, seed=0, dtype=f8):
-    """Primals by name: a shape draws normals, an array stands for itself."""
+    """Draw primals by name: normal numbers for a shape; an array is used as it is."""
     rng = np.random.default_rng(seed)
     return {k: s if isinstance(s, np.ndarray) else rng.standard_normal(s).astype(dtype) for k, s in shapes.items()}
 
@@ -25,7 +25,7 @@ def deltas_of(y, seed=1):
     return ds if isinstance(y, tuple) else ds[0]
 
 
-def shaken(rule, primals, delta, h, seed):
+def evaluate_perturbed(rule, primals, delta, h, seed):
     wide = tuple(np.asarray(d, f8) if d.dtype.kind == "f" else d for d in parts(delta))
     ys, gs = rule.evaluate_perturbed(
         primals, wide if isinstance(delta, tuple) else wide[0], Perturbation(np.random.default_rng(seed), h)
@@ -34,7 +34,7 @@ def shaken(rule, primals, delta, h, seed):
 
 
 def disagreements(f, primals, unit=2.0**-53, rule=None):
-    """Names whose NumPy and XLA values differ by more than rounding can explain: c √n u noise."""
+    """Return the names whose NumPy and XLA values differ by more than rounding can explain: c √n u noise."""
     rule = rule or jax_vjp(f)
     (y, pull), (y_xla, pull_xla) = rule(**primals), jax_vjp(f, through="xla")(**primals)
     delta = deltas_of(y)
@@ -42,9 +42,9 @@ def disagreements(f, primals, unit=2.0**-53, rule=None):
     xla = dict(enumerate(parts(y_xla))) | pull_xla(delta)
     assert ours.keys() == xla.keys()
     wide = {k: a.astype(f8) if a.dtype.kind == "f" else a for k, a in primals.items()}
-    centre, noise = shaken(rule, wide, delta, 0.0, 0), {k: np.zeros(np.shape(v)) for k, v in ours.items()}
+    centre, noise = evaluate_perturbed(rule, wide, delta, 0.0, 0), {k: np.zeros(np.shape(v)) for k, v in ours.items()}
     for seed in range(SAMPLES):
-        for k, v in shaken(rule, wide, delta, H, seed).items():
+        for k, v in evaluate_perturbed(rule, wide, delta, H, seed).items():
             with np.errstate(invalid="ignore"):
                 noise[k] = np.fmax(noise[k], np.abs(v - centre[k]) / H) if v.dtype.kind == "f" else noise[k]
     n = max((e for a in (*primals.values(), *parts(delta)) for e in a.shape), default=1)
