@@ -62,7 +62,6 @@ def check(
             what was given.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
-    # Copies, since the subject may write into its arguments, and the caller's arrays must stay.
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     working = precision_name(precision) if precision is not None else precision_of(arrays)
     if isolate:
