@@ -42,8 +42,6 @@ Reference: TypeAlias = Callable[..., JaxArray]
 Options: TypeAlias = Mapping[str, Hashable]
 
 KEPT = 512  # shapes of one reference; of more, those used least recently are forgotten
-# Each program runs a few times only, so compile it fast.
-XLA_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def jax_vjp(f: Reference, *, name: str = "jax", through: str = "numpy", options: Options | None = None) -> Rule:
@@ -373,9 +371,7 @@ def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Ex
     def compiled(function: Callable[..., Any], *args: Sequence[JaxArray]) -> Callable[..., Sequence[JaxArray]]:
         count()
         with jax.enable_x64(True):
-            executable: Callable[..., Sequence[JaxArray]] = (
-                jax.jit(function).lower(*args).compile(compiler_options=XLA_OPTIONS)
-            )
+            executable: Callable[..., Sequence[JaxArray]] = jax.jit(function).lower(*args).compile()
         return executable
 
     def run(executable: Callable[..., Sequence[JaxArray]], *args: Sequence[Array]) -> list[Array]:

@@ -493,11 +493,11 @@ def _option_product(shape: tuple[int, ...]) -> Callable[..., Array]:
 
 def _scan(equation: Equation, perturbed: bool) -> Callable[..., Any]:
     p = equation.params
-    n_consts, n_carry, length = p["num_consts"], p["num_carry"], p["length"]
+    n_consts, n_carry = _scan_counts(equation)
     options = [i for i, v in enumerate(equation.inputs[:n_consts]) if v.option]
     body = _body(p["jaxpr"], perturbed, options)
     stacked = [(v.shape, v.dtype) for v in equation.outputs[n_carry:]]
-    order = range(length - 1, -1, -1) if p["reverse"] else range(length)
+    order = range(p["length"])[:: -1 if p["reverse"] else 1]
 
     def run(perturb: Perturb | None, *operands: Array) -> list[Array]:
         consts, xs = operands[:n_consts], operands[n_consts + n_carry :]
@@ -511,6 +511,20 @@ def _scan(equation: Equation, perturbed: bool) -> Callable[..., Any]:
         return [*carry, *ys]
 
     return run
+
+
+def _scan_counts(equation: Equation) -> tuple[int, int]:
+    """Return how many operands of a scan are constants, and how many are its carry.
+
+    The operands are the constants, the carry and the arrays that the body gets by slices; the results are the carry and
+    the stacked arrays. JAX 0.12 no longer has the counts among the parameters, so the shapes tell them: an array that
+    is sliced or stacked has one axis more outside of the body.
+    """
+    body = equation.params["jaxpr"]
+    n_sliced = sum(len(v.shape) > aval.ndim for v, aval in zip(equation.inputs, body.in_avals, strict=True))
+    n_stacked = sum(len(v.shape) > aval.ndim for v, aval in zip(equation.outputs, body.out_avals, strict=True))
+    n_carry = len(equation.outputs) - n_stacked
+    return len(equation.inputs) - n_sliced - n_carry, n_carry
 
 
 def _while(equation: Equation, perturbed: bool) -> Callable[..., Any]:
