@@ -165,6 +165,14 @@ def _integer_power(eq: Equation) -> Kernel:
     return Kernel(function, rounds=True, broadcasts=True, fresh=True)
 
 
+def _polynomial(x: Array, *coefficients: Array) -> Array:
+    """Evaluate a₀ + a₁ x + … + aₙ xⁿ by Horner's rule, as XLA does."""
+    result = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        result = result * x + coefficient
+    return result
+
+
 def _round(eq: Equation) -> Kernel:
     to_even = int(eq.params["rounding_method"]) == 1
     return Kernel(np.rint if to_even else kernels.round_away, broadcasts=True, fresh=True)
@@ -185,6 +193,12 @@ def _convert(eq: Equation) -> Kernel:
     if old.dtype == dtype:
         return Kernel(None, broadcasts=True)
     return Kernel(lambda x: x.astype(dtype), narrows, broadcasts=True)
+
+
+def _bitcast(eq: Equation) -> Kernel:
+    """Read the same bits as another dtype; between dtypes of different sizes the last axis appears or goes."""
+    (out,) = eq.outputs
+    return Kernel(lambda x: np.ascontiguousarray(x).reshape(-1).view(out.dtype).reshape(out.shape))
 
 
 def extreme(dtype: np.dtype[Any], which: str) -> Array:
@@ -459,9 +473,13 @@ PRIMITIVES: dict[str, Maker] = {
     "div": _divide,
     "pow": _power,
     "integer_pow": _integer_power,
+    # Of JAX 0.12 and later, as is "polynomial". Near |x| = 1 the product keeps the digits that 1 - x² loses.
+    "one_minus_square": _in_dtype(lambda one, x: (one + x) * (one - x)),
+    "polynomial": _elementwise(_polynomial),
     "round": _round,
     "select_n": _select,
     "convert_element_type": _convert,
+    "bitcast_convert_type": _bitcast,
     "reduce_sum": _reduce(np.add, rounds=True),
     "reduce_prod": _reduce(np.multiply, rounds=True),
     "reduce_max": _reduce(np.maximum, empty="min"),
