@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from dense_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except, softmax_of
-from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import HalfSquaredError, Linear, Sequential, Sigmoid, Softmax, SoftmaxCrossEntropy, Tanh

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense_bugs import BUGS
 from forms import as_custom_vjp
 from pairs import DTYPES, PAIRS
-from planted_bugs import BUGS
 
 import oracles
 from manual_bp import Linear

@@ -3,10 +3,10 @@
 import dense_classes as classes
 import numpy as np
 import pytest
+from dense_bugs import BUGS, QUICK
 from dense_classes import AT, TORCH
 from forms import as_class
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Sequential, SoftmaxCrossEntropy, Tanh

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from dense_bugs import BUGS, QUICK
 from forms import as_function
 from pairs import DTYPES, PAIRS, slow_except
-from planted_bugs import BUGS, QUICK
 
 import oracles
 from manual_bp import Linear, Softmax
