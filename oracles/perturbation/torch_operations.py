@@ -7,7 +7,8 @@ This is the one file that uses private modules of torch, since no public interfa
 - `torch._decomp.get_decompositions` takes fused operations apart. The public `torch.export.default_decompositions`
   keeps the core operations, layer norm among them, whole.
 
-`tests/judge/test_torch_operations.py` fails with their names if a version of torch lacks them.
+`tests/judge/test_torch_operations.py` fails with their names if a version of torch lacks them. The workflow
+.github/workflows/versions.yml runs it with the lowest version of torch that is supported and with the newest.
 """
 
 from __future__ import annotations

@@ -130,6 +130,18 @@ def divided(z, i):
     return z * (i // 2) + (i % 3) + jnp.where((i > 0) & ~(i == 2), z, -z)
 
 
+def reinterpreted(z):
+    bits = lax.bitcast_convert_type(z, jnp.uint64)
+    upper = lax.bitcast_convert_type(bits & jnp.uint64(0xFFFFFFFF00000000), z.dtype)
+    halves = lax.bitcast_convert_type(z, jnp.uint32)
+    return z * lax.stop_gradient(upper), halves, lax.bitcast_convert_type(halves, jnp.uint64)
+
+
+def fused(z):
+    """What JAX has since 0.12."""
+    return lax.one_minus_square(z), lax.polynomial(z, [1.0, z[:1], 0.25])
+
+
 INTS = np.array([[-5, 2, 0], [7, -1, 3]])
 CASES = [
     (mlp, [mlp_shapes(3, 4, 5, 2, 6), mlp_shapes(1, 1, 1, 1, 1), mlp_shapes(0, 3, 2, 4, 1)]),
@@ -156,7 +168,10 @@ CASES = [
     (reduced, [of(z=(3, 4)), of(z=(1, 1)), of(z=(2, 0))]),
     (einsums, [of(a=(2, 3, 4), b=(2, 4, 5)), of(a=(1, 1, 1), b=(1, 1, 1))]),
     (divided, [of(z=(2, 3), i=INTS), of(z=(1, 3), i=INTS.astype(np.int32))]),
+    (reinterpreted, [of(z=(2, 3)), of(z=(0,))]),
 ]
+if hasattr(lax, "polynomial"):
+    CASES.append((fused, [of(z=(3, 1)), of(z=np.array([0.0, 1e-20, 1.0 - 2.0**-50, -1.0]))]))
 
 
 @pytest.mark.slow
@@ -242,7 +257,7 @@ def branches_swapped(eq):
 
 
 PLANTS = [
-    ("sub", primitives.PRIMITIVES["add"], mlp, mlp_shapes(3, 4, 5, 2, 6)),
+    ("sub", primitives.PRIMITIVES["add"], layer_norm, of(z=(4, 4), g=(4,), b=(4,))),
     ("sub", swapped, batch_norm, of(z=(7, 3), g=(3,))),
     ("dot_general", transposed, mlp, mlp_shapes(3, 4, 5, 2, 6)),
     ("reduce_sum", over_the_first_axis, layer_norm, of(z=(4, 4), g=(4,), b=(4,))),
