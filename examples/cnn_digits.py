@@ -156,7 +156,7 @@ def train(args: argparse.Namespace, console: Console) -> tuple[Record, Model]:
     state = {name: (np.zeros if "mean" in name else np.ones)(n) for name, n in channels.items()}
     record, model = Record(NAMES, console), Model(NETWORK.init(rng), state)
     moments = OPTIMIZER.init(model.params)
-    with record.survives(args.epochs) as keep:
+    with record.recording(args.epochs) as keep:
         try:
             for epoch in range(1, args.epochs + 1):
                 loss = 0.0

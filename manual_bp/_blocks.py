@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ._validation import OBJECT
-from .protocol import Array, Arrays, as_tuple, untupled
+from .protocol import Array, Arrays, as_tuple, one_or_tuple
 
 # Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core.
 _BLOCK = 1 << 18
@@ -30,7 +30,7 @@ def blockwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
     if first.nbytes <= _BLOCK or first.dtype == OBJECT:
         return f(*arrays)
     flat = rowwise(f, *(a.reshape(-1) for a in arrays))
-    return untupled(tuple(part.reshape(first.shape) for part in as_tuple(flat)))
+    return one_or_tuple(tuple(part.reshape(first.shape) for part in as_tuple(flat)))
 
 
 def rowwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
@@ -44,7 +44,7 @@ def rowwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
         results = results or tuple(np.empty_like(part, shape=(len(first), *part.shape[1:])) for part in parts)
         for result, part in zip(results, parts, strict=True):
             result[rows] = part
-    return untupled(results)
+    return one_or_tuple(results)
 
 
 def rows_along(x: Array, axis: int) -> Array:

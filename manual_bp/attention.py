@@ -25,7 +25,7 @@ from ._validation import (
     require_sequence,
     require_shape,
 )
-from .protocol import Array, Arrays, Cache, Number, Params, untupled
+from .protocol import Array, Arrays, Cache, Number, Params, one_or_tuple
 
 # The names of the inputs that are attended to, by their number.
 _SOURCES: tuple[tuple[str, ...], ...] = (
@@ -161,7 +161,7 @@ class MultiHeadAttention:
         sides: tuple[Array | None, ...] = (None,) if self.masked else ()
         if bias is not None:
             sides = (*sides, narrow(self._to_bias(dscores, bias, len(z)), z.dtype))
-        return untupled((*(narrow(d, z.dtype) for d in back), *sides)), {n: grads[n] for n in self._shapes()}
+        return one_or_tuple((*(narrow(d, z.dtype) for d in back), *sides)), {n: grads[n] for n in self._shapes()}
 
     def _check_inputs(self, params: Params, inputs: dict[str, Array]) -> tuple[Array, Array, Array]:
         """Check params and inputs, and return the arrays from which queries, keys and values are projected."""

@@ -25,7 +25,7 @@ from ._routing import (
     stated_width,
 )
 from ._validation import require_parts, require_ranked, require_shape
-from .protocol import Array, Arrays, Cache, Layer, Params, as_tuple, inputs_of, outputs_of, untupled
+from .protocol import Array, Arrays, Cache, Layer, Params, as_tuple, inputs_of, one_or_tuple, outputs_of
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ class Residual(Around):
         result, cache = self.f.forward(params, z)
         y, *side_outputs = as_tuple(result)
         require_shape(self, "forward", "f(z)", y, main.shape, main, "z")
-        return untupled((main + y, *side_outputs)), cache
+        return one_or_tuple((main + y, *side_outputs)), cache
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
         """Return δ plus f's cotangent (49), and f's other cotangents."""
         cotangents, dparams = self.f.backward(cache, delta)
         dz, *side_cotangents = as_tuple(cotangents)
-        return untupled((as_tuple(delta)[0] + dz, *side_cotangents)), dparams
+        return one_or_tuple((as_tuple(delta)[0] + dz, *side_cotangents)), dparams
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return I + ∂f/∂z."""
@@ -146,20 +146,20 @@ class Rowwise(Around):
         z, *side_inputs = require_parts(self, "forward", "z", z, self.inputs)
         require_ranked(self, "forward", "z", z)
         count = prod(z.shape[:-1])
-        result, cache = self.f.forward(params, untupled((z.reshape(count, z.shape[-1]), *side_inputs)))
+        result, cache = self.f.forward(params, one_or_tuple((z.reshape(count, z.shape[-1]), *side_inputs)))
         rows, *side_outputs = as_tuple(result)
         require_shape(self, "forward", "f(z)", rows, (count, rows.shape[-1]), z, "z")
         y = rows.reshape(*z.shape[:-1], rows.shape[-1])
-        return untupled((y, *side_outputs)), (cache, z, y, rows.shape)
+        return one_or_tuple((y, *side_outputs)), (cache, z, y, rows.shape)
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
         """Return f's cotangents of every row (75)."""
         inner, z, y, shape = cache
         delta, *side_deltas = require_parts(self, "backward", "delta", delta, self.outputs)
         require_shape(self, "backward", "delta", delta, y.shape, y, "y")
-        cotangents, dparams = self.f.backward(inner, untupled((delta.reshape(shape), *side_deltas)))
+        cotangents, dparams = self.f.backward(inner, one_or_tuple((delta.reshape(shape), *side_deltas)))
         rows, *side_cotangents = as_tuple(cotangents)
-        return untupled((rows.reshape(z.shape), *side_cotangents)), dparams
+        return one_or_tuple((rows.reshape(z.shape), *side_cotangents)), dparams
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -234,7 +234,7 @@ class Parallel:
         caches: list[Cache] = []
         try:
             for branch, route, port in zip(self.branches, routes, self._ports, strict=True):
-                own_inputs = inputs[0] if port is None else untupled((inputs[0], *inputs[port.inputs]))
+                own_inputs = inputs[0] if port is None else one_or_tuple((inputs[0], *inputs[port.inputs]))
                 result, cache = branch.forward(own_params(params, route), own_inputs)
                 y, *own_outputs = as_tuple(result)
                 self._require_joinable(ys, y)
@@ -246,7 +246,7 @@ class Parallel:
                 note_layer("branch", len(caches), self.branches[len(caches)])
         # reduce, not sum: sum starts with the integer 0, one more pass over the first array.
         joined = reduce(add, ys) if self.axis is None else np.concatenate(ys, axis=self.axis)
-        return untupled((joined, *side_outputs)), (caches, joined, [y.shape for y in ys])
+        return one_or_tuple((joined, *side_outputs)), (caches, joined, [y.shape for y in ys])
 
     def backward(self, cache: Cache, delta: Arrays) -> tuple[Arrays, Params]:
         """Return the sum of the branches' cotangents (51), and every branch's gradients under their names."""
@@ -259,7 +259,7 @@ class Parallel:
         parts = zip(self.branches, self._shares(cotangents[0], shapes), self._ports, caches, strict=True)
         try:
             for branch, part, port, inner in parts:
-                own_delta = part if port is None else untupled((part, *cotangents[port.outputs]))
+                own_delta = part if port is None else one_or_tuple((part, *cotangents[port.outputs]))
                 result, dparams = branch.backward(inner, own_delta)
                 branch_dz, *own_cotangents = as_tuple(result)
                 dz = branch_dz if dz is None else dz + branch_dz  # None for all branches if the input is indices
@@ -268,7 +268,7 @@ class Parallel:
         finally:
             if len(grads) < len(self.branches):
                 note_layer("branch", len(grads), self.branches[len(grads)])
-        return untupled((dz, *side_cotangents)), add_prefixes(grads)
+        return one_or_tuple((dz, *side_cotangents)), add_prefixes(grads)
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return the sum of the branches' Jacobians, or with `axis` those rows one after another."""

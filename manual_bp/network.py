@@ -21,7 +21,7 @@ from ._routing import (
     routes_of,
 )
 from ._validation import require_parts, require_shape
-from .protocol import Array, Arrays, Cache, Layer, Loss, Number, Params, as_tuple, untupled
+from .protocol import Array, Arrays, Cache, Layer, Loss, Number, Params, as_tuple, one_or_tuple
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -98,7 +98,7 @@ class Sequential:
                 if port is None:
                     z, cache = layers[index].forward(own, z)
                 else:
-                    y, cache = layers[index].forward(own, untupled((z, *inputs[port.inputs])))
+                    y, cache = layers[index].forward(own, one_or_tuple((z, *inputs[port.inputs])))
                     z, *own_outputs = as_tuple(y)
                     side_outputs += own_outputs
                 caches.append(cache)
@@ -124,7 +124,7 @@ class Sequential:
                 if port is None:
                     delta, dparams = layers[index].backward(caches[index], delta)
                 else:
-                    dz, dparams = layers[index].backward(caches[index], untupled((delta, *deltas[port.outputs])))
+                    dz, dparams = layers[index].backward(caches[index], one_or_tuple((delta, *deltas[port.outputs])))
                     delta, *own_cotangents = as_tuple(dz)
                     side_cotangents = (*own_cotangents, *side_cotangents)
                 for name, full in reversed(routes[index]):

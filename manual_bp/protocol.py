@@ -45,7 +45,7 @@ def as_tuple(arrays: Arrays) -> tuple[Arrays, ...]:
     return arrays if isinstance(arrays, tuple) else (arrays,)
 
 
-def untupled(parts: tuple[Arrays, ...]) -> Arrays:
+def one_or_tuple(parts: tuple[Arrays, ...]) -> Arrays:
     """Return inputs or outputs as they are passed: a tuple of one array becomes that array."""
     return parts if len(parts) > 1 else parts[0]
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from oracles.backends.arrays import ForeignArray, backend_for
-from oracles.backends.lazy import jax
+from oracles.lazy_modules import jax
 from oracles.rule import (
     Array,
     Cotangents,

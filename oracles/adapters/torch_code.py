@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from oracles.backends.arrays import Backend, Device, backend_for
-from oracles.backends.lazy import Tensor, torch
+from oracles.lazy_modules import Tensor, torch
 from oracles.rule import (
     Array,
     Cotangents,

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.backends.lazy import Tensor, jax, jnp, torch
+from oracles.lazy_modules import Tensor, jax, jnp, torch
 from oracles.rule import Array, Delta, InvalidInput, Runtime
 
 ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]

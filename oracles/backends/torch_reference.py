@@ -9,7 +9,7 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 
-from oracles.backends.lazy import Tensor, torch
+from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import (
     Array,

@@ -19,7 +19,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeAlias
 
-from oracles.backends.lazy import Tensor, torch
+from oracles.lazy_modules import Tensor, torch
 from oracles.rule import Perturbation
 
 Value: TypeAlias = Any  # an argument or a result of an operation: a tensor, a number, a list of those

@@ -39,6 +39,6 @@ def apply(framework: Framework, layer: Link, z: Any, primals: Mapping[str, Any])
     return y if isinstance(y, tuple) else (y,)
 
 
-def untupled(parts: tuple[Any, ...]) -> Any:
+def one_or_tuple(parts: tuple[Any, ...]) -> Any:
     """Return the outputs as a reference returns them: one array, or a tuple of several."""
     return parts if len(parts) > 1 else parts[0]

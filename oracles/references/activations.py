@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manual_bp import GELU, Identity, Layer, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows, widths
 

@@ -23,8 +23,8 @@ from manual_bp import (
     Tanh,
 )
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import JaxArray, Tensor, jnp, torch
-from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
+from oracles.lazy_modules import JaxArray, Tensor, jnp, torch
+from oracles.references._composition import Framework, Link, apply, link, one_or_tuple, own_primals, parameters_of
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, real, rows, widths
 
@@ -51,7 +51,7 @@ def residual_jax(z: JaxArray, f: Link, **primals: JaxArray) -> JaxArray:
 
 def _around(framework: Framework, z: Any, f: Link, primals: Mapping[str, Any]) -> Any:
     y, *side_outputs = apply(framework, f, z, primals)
-    return untupled((z + y, *side_outputs))
+    return one_or_tuple((z + y, *side_outputs))
 
 
 RESIDUAL_REFERENCE = Reference(residual_torch, residual_jax, options=residual_options, parameters=residual_parameters)
@@ -98,7 +98,7 @@ def rowwise_jax(z: JaxArray, f: Link, **primals: JaxArray) -> JaxArray:
 
 def _on_rows(framework: Framework, z: Any, f: Link, primals: Mapping[str, Any]) -> Any:
     y, *side_outputs = apply(framework, f, z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), primals)
-    return untupled((y.reshape(*z.shape[:-1], y.shape[-1]), *side_outputs))
+    return one_or_tuple((y.reshape(*z.shape[:-1], y.shape[-1]), *side_outputs))
 
 
 ROWWISE_REFERENCE = Reference(rowwise_torch, rowwise_jax, options=rowwise_options, parameters=rowwise_parameters)
@@ -136,13 +136,13 @@ def parallel_options(layer: Parallel) -> Mapping[str, Any]:
 def parallel_torch(z: Tensor, branches: tuple[Link, ...], axis: int | None, **primals: Tensor) -> Tensor:
     """`sum`, or `torch.cat`."""
     ys, side_outputs = _each("torch", z, branches, primals)
-    return untupled((sum(ys[1:], ys[0]) if axis is None else torch.cat(ys, dim=axis), *side_outputs))
+    return one_or_tuple((sum(ys[1:], ys[0]) if axis is None else torch.cat(ys, dim=axis), *side_outputs))
 
 
 def parallel_jax(z: JaxArray, branches: tuple[Link, ...], axis: int | None, **primals: JaxArray) -> JaxArray:
     """`sum`, or `jnp.concatenate`."""
     ys, side_outputs = _each("jax", z, branches, primals)
-    return untupled((sum(ys[1:], ys[0]) if axis is None else jnp.concatenate(ys, axis=axis), *side_outputs))
+    return one_or_tuple((sum(ys[1:], ys[0]) if axis is None else jnp.concatenate(ys, axis=axis), *side_outputs))
 
 
 def _each(

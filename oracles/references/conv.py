@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from manual_bp import Conv2d, ConvTranspose2d
 from manual_bp._windows import Pair
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
+from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manual_bp import BinaryCrossEntropyWithLogits, CrossEntropy, SoftmaxCrossEntropy
 from oracles.adapters.functions import manual_loss
-from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, constant, indices, nonnegative, probabilities, real, rows, widths
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from manual_bp import SwiGLU
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp
+from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows, widths
 

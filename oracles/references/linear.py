@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Linear
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jnp
+from oracles.lazy_modules import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, real, rows, widths
 

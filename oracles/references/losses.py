@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manual_bp import HalfSquaredError, Huber
 from oracles.adapters.functions import manual_loss
-from oracles.backends.lazy import F, JaxArray, Tensor, jnp
+from oracles.lazy_modules import F, JaxArray, Tensor, jnp
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows, widths
 

@@ -30,8 +30,8 @@ from manual_bp import (
     Tanh,
 )
 from oracles.adapters.functions import manual_layer, manual_objective
-from oracles.backends.lazy import JaxArray, Tensor
-from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of, untupled
+from oracles.lazy_modules import JaxArray, Tensor
+from oracles.references._composition import Framework, Link, apply, link, one_or_tuple, own_primals, parameters_of
 from oracles.references.cross_entropy import softmax_cross_entropy_jax, softmax_cross_entropy_torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, booleans, indices, pixels, positive, real, rows, widths
@@ -74,7 +74,7 @@ def _compose(framework: Framework, z: Any, chain: Chain, primals: Mapping[str, A
     for i, each in enumerate(chain):
         z, *own = apply(framework, each, z, own_primals(primals, i))
         side_outputs = (*side_outputs, *own)
-    return untupled((z, *side_outputs))
+    return one_or_tuple((z, *side_outputs))
 
 
 SEQUENTIAL_REFERENCE = Reference(

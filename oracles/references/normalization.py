@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manual_bp import BatchNorm, LayerNorm, RMSNorm
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, positive, real, rows, widths
 

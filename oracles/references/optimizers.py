@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manual_bp import SGD, Adam, AdamW, Clipped, Optimizer
 from oracles.adapters.functions import manual
-from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array, Rule
 from oracles.strategies import real, rows, widths

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from manual_bp import AvgPool2d, MaxPool2d
 from manual_bp._windows import Pair
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import F, JaxArray, Tensor, jnp, lax
+from oracles.lazy_modules import F, JaxArray, Tensor, jnp, lax
 from oracles.references.conv import pairs
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import pixels, real, rows

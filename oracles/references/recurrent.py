@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from manual_bp import GRU, LSTM
 from manual_bp.recurrent import Recurrent
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import Drawn, indices, real, rows, widths
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Flatten
 from oracles.adapters.functions import manual_layer
-from oracles.backends.lazy import JaxArray, Tensor
+from oracles.lazy_modules import JaxArray, Tensor
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows, widths
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dense_bugs import BUGS
 from forms import as_custom_vjp
 from pair_bugs import BUGS
 from pairs import DTYPES, PAIRS

@@ -3,7 +3,6 @@
 import dense_classes as classes
 import numpy as np
 import pytest
-from dense_bugs import BUGS, QUICK
 from dense_classes import AT, TORCH
 from forms import as_class
 from pair_bugs import BUGS, QUICK

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from dense_bugs import BUGS, QUICK
 from forms import as_function
 from pair_bugs import BUGS, QUICK
 from pairs import DTYPES, PAIRS, slow_except

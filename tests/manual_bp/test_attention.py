@@ -53,7 +53,7 @@ def draw_inputs(layer, n_rows=2, steps=3, answers=4, shared=(), dtype=np.float64
 
 def run(layer, arguments, params, delta=None):
     """Return y, the inputs' cotangents by name, and the parameters' gradients."""
-    y, cache = layer.forward(params, m.protocol.untupled(tuple(arguments.values())))
+    y, cache = layer.forward(params, m.protocol.one_or_tuple(tuple(arguments.values())))
     dz, grads = layer.backward(cache, np.ones_like(y) if delta is None else delta)
     return y, dict(zip(layer.inputs, m.protocol.as_tuple(dz), strict=True)), grads
 

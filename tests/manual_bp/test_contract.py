@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import manual_bp as m
-from manual_bp.protocol import as_tuple, inputs_of, untupled
+from manual_bp.protocol import as_tuple, inputs_of, one_or_tuple
 
 ATTENTION = m.MultiHeadAttention(4, 2, masked=True, score_bias=True)
 ROW, IMAGE = {"z": (3,)}, {"z": (4, 5, 6)}
@@ -59,7 +59,7 @@ def draw_inputs(layer, n_rows, dtype):
 
 
 def inputs_with_rng(layer, inputs):
-    return untupled(tuple(inputs[n] if n in inputs else np.random.default_rng(7) for n in inputs_of(layer)))
+    return one_or_tuple(tuple(inputs[n] if n in inputs else np.random.default_rng(7) for n in inputs_of(layer)))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
@@ -67,7 +67,7 @@ def inputs_with_rng(layer, inputs):
 def test_layers_keep_the_dtype(layer, dtype):
     params, inputs, delta = draw_inputs(layer, 4, dtype)
     y, cache = layer.forward(params, inputs_with_rng(layer, inputs))
-    dz, dparams = layer.backward(cache, untupled(delta))
+    dz, dparams = layer.backward(cache, one_or_tuple(delta))
     cotangents = dict(zip(inputs_of(layer), as_tuple(dz), strict=True))
     results = [*as_tuple(y), *(d for d in cotangents.values() if d is not None), *dparams.values()]
     assert {a.dtype for a in results} == {np.dtype(dtype)}
@@ -80,7 +80,7 @@ def test_backward_runs_in_two_threads(layer):
     params, inputs, delta = draw_inputs(layer, 4, np.float64)
     _, cache = layer.forward(params, inputs_with_rng(layer, inputs))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: layer.backward(cache, untupled(delta)), range(2))
+        first, second = pool.map(lambda _: layer.backward(cache, one_or_tuple(delta)), range(2))
     for one, other in zip(
         (*as_tuple(first[0]), *first[1].values()), (*as_tuple(second[0]), *second[1].values()), strict=True
     ):
@@ -106,7 +106,7 @@ def test_float16_is_computed_in_float32_and_rounded_once(layer):
     def run(dtype):
         own, at = ({n: as_dtype(a, dtype) for n, a in named.items()} for named in (params, inputs))
         y, cache = layer.forward(own, inputs_with_rng(layer, at))
-        dz, grads = layer.backward(cache, untupled(tuple(as_dtype(d, dtype) for d in delta)))
+        dz, grads = layer.backward(cache, one_or_tuple(tuple(as_dtype(d, dtype) for d in delta)))
         return [a.astype(np.float16) for a in (*as_tuple(y), *as_tuple(dz), *grads.values()) if a is not None]
 
     for half, single in zip(run(np.float16), run(np.float32), strict=True):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import manual_bp as m
-from manual_bp.protocol import as_tuple, untupled
+from manual_bp.protocol import as_tuple, one_or_tuple
 from oracles.strategies import booleans, constant, real
 from planted_bugs.planting import Mutant, bug, case_of
 
@@ -32,7 +32,7 @@ def keys_and_values_detached(layer):
     def backward(cache, delta):
         dz, grads = cross.backward(cache, delta)
         dz = as_tuple(dz)
-        return untupled(dz if layer.sources else (dz[0], *dz[2:])), grads
+        return one_or_tuple(dz if layer.sources else (dz[0], *dz[2:])), grads
 
     return Mutant(layer, backward)
 
@@ -44,7 +44,7 @@ def score_bias_gradient_averaged_over_the_heads(layer):
         dz = _named(layer, dz)
         if layer.score_bias:
             dz["score_bias"] = dz["score_bias"] / dz["score_bias"].dtype.type(layer.n_heads)
-        return untupled(tuple(dz.values())), grads
+        return one_or_tuple(tuple(dz.values())), grads
 
     return Mutant(layer, backward)
 

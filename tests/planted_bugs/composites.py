@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 import manual_bp as m
-from manual_bp.protocol import as_tuple, untupled
+from manual_bp.protocol import as_tuple, one_or_tuple
 from oracles.strategies import constant, indices, real
 from planted_bugs.planting import Mutant, bug, case_of
 
@@ -136,7 +136,7 @@ def _with_side_cotangents(layer, changed):
     def backward(cache, delta):
         dz, grads = layer.backward(cache, delta)
         named = dict(zip(layer.inputs, as_tuple(dz), strict=True))
-        return untupled(tuple((named | changed(named)).values())), grads
+        return one_or_tuple(tuple((named | changed(named)).values())), grads
 
     return backward
 
