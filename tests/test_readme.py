@@ -99,7 +99,7 @@ def _rows_of(table):
 @pytest.mark.slow
 def test_table_is_what_verify_prints(tmp_path):
     shown = _after("verify-output").removeprefix("```text\n").removesuffix("\n```")
-    command = re.search(r"`\.venv/bin/oracles (verify [\w ]+)` prints", README)[1].split()
+    command = re.search(r"`\.venv/bin/oracles (verify [\w -]+)` prints", README)[1].split()
     result = _run("-m", "oracles", *command, cwd=tmp_path).strip()
     assert _rows_of(result) == _rows_of(shown)
     assert all(_rows_of(shown))
