@@ -121,6 +121,9 @@ OTHER_POINT_SCALE = 0.75
 
 # A run in which more than this share of an oracle's points are inconclusive is not green.
 VACUOUS_LIMIT = 0.1
+# The share is that of a random sample: of 88 points, 3 more or fewer than 10 % are chance. Only a share that exceeds
+# the limit by more than this many standard deviations counts.
+VACUOUS_DEVIATIONS = 2.0
 # Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
 POINTS_PER_CASE = 4
 # Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.

@@ -16,7 +16,7 @@ from oracles.options import PREFIX
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
 from oracles.report.disagreement import REPRODUCE, Disagreement
-from oracles.search import Search, Tally, searches_of
+from oracles.search import Search, Tally, exceeds_vacuous_limit, searches_of
 from oracles.verdict import Verdict
 
 # The user_properties of one test, by name.
@@ -170,9 +170,13 @@ def _row(layer: str, judged: Sequence[UserProperties]) -> tuple[str, ...]:
     )
 
 
+def _inconclusive_points(judged: Sequence[UserProperties]) -> float:
+    return float(sum(p[PREFIX + "vacuous"] * p[PREFIX + "examples"] for p in judged))
+
+
 def _inconclusive_share(judged: Sequence[UserProperties]) -> float:
     examples = sum(_column(judged, "examples"))
-    return sum(p[PREFIX + "vacuous"] * p[PREFIX + "examples"] for p in judged) / examples if examples else 0.0
+    return _inconclusive_points(judged) / examples if examples else 0.0
 
 
 def _inconclusive_layers(by_layer: Mapping[str, Sequence[UserProperties]]) -> list[str]:
@@ -180,7 +184,11 @@ def _inconclusive_layers(by_layer: Mapping[str, Sequence[UserProperties]]) -> li
     by_oracles = {
         layer: [p for p in judged if p[PREFIX + "property"] in ORACLE_PROPERTIES] for layer, judged in by_layer.items()
     }
-    names = [layer for layer, judged in by_oracles.items() if _inconclusive_share(judged) > VACUOUS_LIMIT]
+    names = [
+        layer
+        for layer, judged in by_oracles.items()
+        if exceeds_vacuous_limit(_inconclusive_points(judged), sum(_column(judged, "examples")))
+    ]
     if not names:
         return []
     return [f"more than {VACUOUS_LIMIT:.0%} of the points were inconclusive for {', '.join(sorted(names))}"]

@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
-from oracles.constants import POINTS_PER_CASE
+from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.properties import PROPERTIES, properties_of
@@ -27,6 +28,12 @@ from oracles.verdict import Finding, Result, Setting, Verdict
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]
+
+
+def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
+    """Return whether more points are inconclusive than the limit p and chance explain: k > p n + 2 √(p (1 − p) n)."""
+    expected = VACUOUS_LIMIT * points
+    return vacuous > expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT))
 
 
 @dataclass

@@ -27,7 +27,7 @@ from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
 from oracles.rule import Primals, Rule
-from oracles.search import Search, searches_of
+from oracles.search import Search, exceeds_vacuous_limit, searches_of
 from oracles.verdict import Verdict
 
 # A function in a framework's own idiom, on its own arrays.
@@ -92,7 +92,7 @@ class Report:
         return [
             f"{row.layer} by {row.oracle} in {row.dtype}"
             for row in self.rows
-            if row.property in ORACLE_PROPERTIES and row.vacuous > VACUOUS_LIMIT * row.examples
+            if row.property in ORACLE_PROPERTIES and exceeds_vacuous_limit(row.vacuous, row.examples)
         ]
 
     @property
