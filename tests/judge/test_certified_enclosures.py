@@ -57,6 +57,7 @@ def subjects(n, k, classes):
     seed=st.integers(0, 2**32 - 1),
     magnitude=st.sampled_from([1e-3, 1.0, 30.0, 1e4]),
 )
+@pytest.mark.slow
 def test_manual_bp_is_within_the_rounding_radius(dtype, n, k, seed, magnitude):
     rng = np.random.default_rng(seed)
     for subject, shapes in subjects(n, k, rng.integers(0, 8, 3)):

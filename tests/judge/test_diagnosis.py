@@ -75,6 +75,7 @@ def test_near_miss_is_not_given_the_pattern(bug):
     assert not (diagnosis.pattern == pattern and words in str(diagnosis)), f"{diagnosis.pattern}: {diagnosis}"
 
 
+@pytest.mark.slow
 def test_sentences(snapshot):
     """The full sentence for every bug stands in the snapshot."""
     sentences = {}

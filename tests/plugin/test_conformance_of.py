@@ -128,6 +128,7 @@ def test_an_adapter_reaches_any_contract_and_every_case():
         result_at(decorated(Mine, like=manual_bp.Linear, adapt=wrong))
 
 
+@pytest.mark.slow
 def test_convention_is_required_only_if_declared():
     @dataclass(frozen=True)
     class Half:
