@@ -67,6 +67,10 @@ class Perturbation(NamedTuple):
     absolute: float = 0.0
     forward: bool = True
 
+    def of_length(self, terms: int) -> float:
+        """Return the size of a simulated rounding error in a reduction of so many terms: ``relative · √terms``."""
+        return self.relative * max(1, terms) ** 0.5
+
 
 class InvalidInput(TypeError, ValueError):
     """Invalid arguments. The message states what was expected, what was given, and the line to write instead."""
