@@ -1,7 +1,7 @@
 """Pairs of a wrong subject and its right control, of any adapter: at one point, or in a search.
 
 The bugs of `planting` are operations of manual_bp with one thing wrong; these are subjects as users bring them.
-A module of this folder plants its pairs when it is imported; `tests/test_planted_pairs.py` judges both subjects of each.
+A module of this folder plants its pairs when it is imported; tests/test_planted_pairs.py judges both subjects of each.
 """
 
 from __future__ import annotations
