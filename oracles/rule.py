@@ -69,7 +69,7 @@ class Perturbation(NamedTuple):
 
     def of_length(self, terms: int) -> float:
         """Return the size of a simulated rounding error in a reduction of so many terms: ``relative · √terms``."""
-        return self.relative * max(1, terms) ** 0.5
+        return self.relative * float(max(1, terms) ** 0.5)
 
 
 class InvalidInput(TypeError, ValueError):
