@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from oracles.registry import oracle_for as oracle_for
     from oracles.reimplementation import conformance_of as conformance_of
     from oracles.report.disagreement import Disagreement as Disagreement
+    from oracles.report.disagreement import Inconclusive as Inconclusive
+    from oracles.report.disagreement import InconclusiveWarning as InconclusiveWarning
     from oracles.rule import Enclosure as Enclosure
     from oracles.rule import InvalidInput as InvalidInput
     from oracles.rule import ReferenceFailed as ReferenceFailed
@@ -47,6 +49,8 @@ _MODULES = {
     "Crashed": "adapters.child_process",
     "Disagreement": "report.disagreement",
     "Enclosure": "rule",
+    "Inconclusive": "report.disagreement",
+    "InconclusiveWarning": "report.disagreement",
     "InvalidInput": "rule",
     "ReferenceFailed": "rule",
     "Result": "verdict",

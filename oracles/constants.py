@@ -29,6 +29,8 @@ RESAMPLED_SHARE = 1 / 16
 # A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
 JUMP_SHRINKAGE = 2.0**-10
 JUMP_SHARE = 1 / 8
+# Of two operands that are tied, half of the samples move both alike: 8 miss the jump in 1 of 256.
+JUMP_SAMPLES = 8
 
 # --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 
@@ -57,6 +59,23 @@ COARSE_ERROR = 2.0**-7
 ONE_FACTOR_SPREAD = 0.25
 # float64 has 29 bits more than float32. A rounding error shrinks by most of them; 6 are left to chance.
 PRECISION_SHRINKAGE = 2.0**-23
+
+# --- Entries that are judged (oracles/decision/comparison.py) ---
+
+# An agreement whose median tolerance is above this share of the entries lets errors of 10 % pass: nothing is judged.
+RESOLUTION_LIMIT = 0.1
+# So many entries that are not judged are named.
+NAMED_ENTRIES = 4
+
+# --- References that differ from the derivative of the value (oracles/decision/declared_gradients.py) ---
+
+# Two derivatives that differ by more than this share are different gradients, and not one with an inaccurate
+# implementation: torch's special functions are off by 1e-7 at most, a detached term by far more.
+GROSS_DIFFERENCE = 2.0**-13
+# So many of the worst entries are asked of finite differences, at two ladders of about 20 evaluations each.
+ASKED_ENTRIES = 3
+# Up to so many entries without any finite oracle are asked of finite differences.
+ASKED_UNKNOWN = 64
 
 # --- Kinks (oracles/decision/kinks.py) ---
 

@@ -26,11 +26,12 @@ from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_t
 
 # The unit roundoff, smallest normal and smallest positive number of float64, in which differences are computed.
 ROUNDOFF, SMALLEST_NORMAL, SMALLEST = 2.0**-53, 2.0**-1022, 2.0**-1074
+DIFFERENCES = "finite difference"  # what reports call this oracle
 # A primal raises these where its domain ends.
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
-def finite_difference(rule: Rule, *, name: str = "finite difference") -> Rule:
+def finite_difference(rule: Rule, *, name: str = DIFFERENCES) -> Rule:
     """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
     Each entry costs about 20 evaluations of the primal, so this is for small inputs; for large ones see
@@ -45,8 +46,10 @@ def finite_difference(rule: Rule, *, name: str = "finite difference") -> Rule:
             for target, array in primals.items():
                 if not is_differentiable(array):
                     continue
-                slopes = np.zeros((2, array.size))
-                for k in range(array.size):
+                # At an infinite primal there is no step.
+                slopes = np.full((2, array.size), np.inf)
+                slopes[0] = np.nan
+                for k in np.flatnonzero(np.isfinite(array)):
                     direction = np.zeros(array.size)
                     direction[k] = 1.0
                     slopes[:, k] = directional_derivative(
@@ -97,7 +100,8 @@ class _Line:
     def first_step(self) -> float:
         """Return the largest step: a power of two, `DIFFERENCE_STEP` of the size of the primals."""
         names = [name for name, d in self.direction.items() if np.any(d)]
-        size = max((float(np.max(np.abs(self.primals[name]), initial=0.0)) for name in names), default=1.0)
+        primals = [self.primals[name] for name in names]
+        size = max((float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a))) for a in primals), default=1.0)
         unit = max((float(np.max(np.abs(self.direction[name]))) for name in names), default=1.0)
         unit = max(unit, SMALLEST_NORMAL)  # along subnormal numbers a step would be infinite
         return DIFFERENCE_STEP * (2.0 ** round(float(np.log2(size))) if size > LEAST_SIZE else LEAST_SIZE) / unit
@@ -106,7 +110,9 @@ class _Line:
         """Return f(primals + t·direction), and the size of the terms of ⟨delta, f⟩ there."""
         point = {n: a if n not in self.direction else a + t * self.direction[n] for n, a in self.primals.items()}
         parts = [np.asarray(part, np.float64) for part in as_tuple(self.rule(**point)[0])]
-        return parts, sum(float(np.sum(np.abs(w * p))) for w, p in zip(self.weights, parts, strict=True))
+        terms = [np.abs(w * p) for w, p in zip(self.weights, parts, strict=True)]
+        # An output of −∞ that stays so has no slope; it must not hide those of the others.
+        return parts, sum(float(np.sum(t, where=~np.isinf(p))) for t, p in zip(terms, parts, strict=True))
 
     def slopes(self, t: float) -> tuple[float, float, float]:
         """Return the central slope at step t, how far the one-sided slopes are from it, and the rounding in either."""
@@ -114,10 +120,15 @@ class _Line:
         if np.isfinite(self.size) and not (np.isfinite(size_up) and np.isfinite(size_down)):
             raise FloatingPointError("the primal is not finite next to the point")
         terms = list(zip(self.weights, up, self.middle, down, strict=True))
-        slope = sum(float(np.sum(w * (u - d))) for w, u, _, d in terms) / (2 * t)
-        gap = sum(float(np.sum(np.abs(w * ((u - m) + (d - m))))) for w, u, m, d in terms) / (2 * t)
+        slope = sum(float(np.sum(w * _difference(u, d))) for w, u, _, d in terms) / (2 * t)
+        gap = sum(float(np.sum(np.abs(w * (_difference(u, m) + _difference(d, m))))) for w, u, m, d in terms) / (2 * t)
         rounding = ((size_up + size_down) * ROUNDOFF + SMALLEST_NORMAL) / (2 * t) + SMALLEST
         return slope, gap, rounding
+
+
+def _difference(a: Array, b: Array) -> Array:
+    """Return a − b, which is 0 between equal infinities."""
+    return np.where(a == b, 0.0, a - b)
 
 
 def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step: float) -> tuple[float, float]:

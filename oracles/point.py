@@ -12,7 +12,7 @@ from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
-from oracles.report.disagreement import require
+from oracles.report.disagreement import require, require_conclusive
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
 from oracles.tolerance import precision_name, precision_of
@@ -58,6 +58,9 @@ def check(
 
     Raises:
         Disagreement: (an AssertionError) if the subject is refused; it carries the verdict and its evidence.
+        Inconclusive: (an AssertionError) if nothing bounds a whole cotangent: no oracle has a finite value there, or
+            every tolerance is infinite. An `InconclusiveWarning` tells of a cotangent that rounding can move by its
+            own size, and of a delta that is zero: nothing of it was judged.
         InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected and
             what was given.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
@@ -81,7 +84,7 @@ def check(
     if not any(f.quantity == CALL for result in results for f in result.findings):
         setting = Setting(subject, oracles, arrays, deltas[0], working)
         results.append(_try_subject(lambda: _self_consistency(setting), "a second call", setting))
-    return require(_merge(results))
+    return require_conclusive(_merge(results))
 
 
 def _merge(results: Sequence[Result]) -> Result:

@@ -12,14 +12,22 @@ c and the numbers of samples are chosen: see `oracles.constants`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from oracles.constants import BACKWARD_SAMPLES, CONFIDENCE, FIRST_SAMPLES, JUMP_SHARE, JUMP_SHRINKAGE, MORE_SAMPLES
+from oracles.constants import (
+    BACKWARD_SAMPLES,
+    CONFIDENCE,
+    FIRST_SAMPLES,
+    JUMP_SAMPLES,
+    JUMP_SHARE,
+    JUMP_SHRINKAGE,
+    MORE_SAMPLES,
+)
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,
@@ -135,17 +143,42 @@ class ToleranceEstimator:
                 self._largest = np.maximum(np.maximum(last, absolute), deviation)
             self._samples = samples
         tolerances = self._named(self._largest)
+        plain_values = np.asarray(self._unperturbed)
+        if np.isnan(plain_values).any() and len(self.sources) > 1:
+            # The source has no value there, so that it tells nothing of rounding: the next one may.
+            others = self._next.estimate(samples)
+            for n, plain in self._named(plain_values).items():
+                tolerances[n] = np.where(np.isnan(plain), others[n], tolerances[n])
         for n in self.read_error.keys() & tolerances.keys():
             tolerances[n] = tolerances[n] + self.read_error[n]
         return tolerances
 
     def jumps(self, name: str) -> bool:
-        """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
+        """Return whether some deviation does not shrink with the perturbation: a kink is within its reach."""
+        return bool(np.any(self.jumping(name)))
+
+    def jumping(self, name: str) -> Array:
+        """Return the entries whose deviation does not shrink with the perturbation, as booleans."""
         large = self.estimate()[name]
-        relative = JUMP_SHRINKAGE * PRECISIONS[self.precision][0] * self._growth
-        finer = [self._deviation(Perturbation(np.random.default_rng(k), relative)) for k in range(FIRST_SAMPLES)]
-        small = self._named(np.maximum.reduce(finer))[name]
-        return bool(np.any((small > large * JUMP_SHARE) & (large > 0)))
+        u, tiny = PRECISIONS[self.precision]
+        relative, absolute = (JUMP_SHRINKAGE * size * self._growth for size in (u, tiny))
+        rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
+        small = self._named(np.maximum.reduce([self._deviation(Perturbation(r, relative, absolute)) for r in rngs]))
+        return np.asarray((small[name] > large * JUMP_SHARE) & (large > 0))
+
+    def backward_tolerance(self, name: str) -> Array:
+        """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
+        relative = PRECISIONS[self.precision][0] * self._growth
+        rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
+        deviations = [self._deviation(Perturbation(rng, relative, forward=False)) for rng in rngs]
+        assert self._unperturbed is not None
+        return self._named(np.maximum.reduce([relative * np.abs(self._unperturbed), *deviations]))[name]
+
+    @cached_property
+    def _next(self) -> ToleranceEstimator:
+        return replace(
+            self, sources=self.sources[1:], read_error={}, _unperturbed=None, _largest=None, _slices={}, _samples=0
+        )
 
     @cached_property
     def _growth(self) -> float:

@@ -15,7 +15,7 @@ class Verdict(StrEnum):
 
     AGREES: the subject differs from the oracles by no more than rounding can explain.
     KINK: there is no derivative at this point, and the subject returned another subgradient than the oracles.
-    VACUOUS: rounding alone can change the gradient by its own size, so the comparison is inconclusive.
+    VACUOUS: rounding alone can change the gradient by its own size, or no oracle has a value; nothing was judged.
     UNSTABLE: the formula is right, but it loses digits that another evaluation keeps.
     ORACLES_CONFLICT: the oracles contradict one another, and ball arithmetic could not arbitrate.
     WRONG: rounding does not explain the difference.
@@ -29,7 +29,12 @@ class Verdict(StrEnum):
     WRONG = "wrong"
 
 
+Index: TypeAlias = tuple[int, ...]
 Gravity: TypeAlias = tuple[bool, int, bool, float]
+# The oracle of findings that compare the subject with itself.
+SELF_CONSISTENCY = "self-consistency"
+# The oracle that is ball arithmetic on the subject's own primal.
+EXACT = "exact"
 # The position in the enumeration, which runs from the best to the worst.
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
@@ -73,6 +78,10 @@ class Finding:
         detects_above: the smallest relative error in one entry that would have been refused here, by median over the
             entries that rounding cannot move by their own size; 0 if there are none.
         evidence: the entry that shows it.
+        judged: (number of judged entries, number of entries). An entry is not judged where the oracle has no finite
+            value and no limit ±∞, or where rounding alone can move the entry by its own size.
+        unknown: the indices of the first entries that are not judged.
+        unbounded: whether no entry has a value of the oracle and a finite tolerance, so that any number would pass.
     """
 
     quantity: str
@@ -82,6 +91,9 @@ class Finding:
     ratio: float = 0.0
     detects_above: float = 0.0
     evidence: Evidence = Evidence()
+    judged: tuple[int, int] = (0, 0)
+    unknown: tuple[Index, ...] = ()
+    unbounded: bool = False
 
     @property
     def is_cotangent(self) -> bool:
@@ -145,6 +157,10 @@ class Result:
                 by_oracle[f.oracle].append(f.quantity)
         accepted = "; ".join(f"{', '.join(quantities)} by {oracle}" for oracle, quantities in by_oracle.items())
         lines = [f"{self.subject}: {self.verdict}  [{self.property_name}]", f"  judged: {accepted or 'nothing'}"]
+        judged, entries = (sum(counts) for counts in zip(*self.judged.values(), strict=True)) if self.judged else (0, 0)
+        if entries:
+            unknown = f"; not {', '.join(self.unknown)}" if self.unknown else ""
+            lines.append(f"  entries judged: {judged} of {entries}{unknown}")
         if self.detects_above:
             lines.append(f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused")
         unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
@@ -152,6 +168,34 @@ class Result:
         if self.not_claimed:
             lines.append(f"  no gradient claimed, nothing judged: {', '.join(self.not_claimed)}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    @property
+    def judged(self) -> dict[str, tuple[int, int]]:
+        """(number of judged entries, number of entries) of every array, by the oracle that judged the most."""
+        shares: dict[str, tuple[int, int]] = {}
+        for f in self.findings:
+            if f.oracle != SELF_CONSISTENCY:
+                shares[f.quantity] = max(shares.get(f.quantity, (0, 0)), f.judged)
+        return shares
+
+    @property
+    def unknown(self) -> list[str]:
+        """The entries that no oracle judged, a text for every array: "z[0], z[3] and 7 more"."""
+        texts = []
+        for quantity, (k, n) in self.judged.items():
+            if k < n:
+                best = max((f for f in self.findings if f.quantity == quantity), key=lambda f: f.judged)
+                names = [f"{quantity}{list(index) if index else ''}" for index in best.unknown]
+                rest = n - k - len(names)
+                texts.append(", ".join(names) + (f" and {rest} more" if rest > 0 else ""))
+        return texts
+
+    @property
+    def inconclusive(self) -> tuple[str, ...]:
+        """The cotangents of which no oracle judged an entry, under any delta."""
+        conclusive = {f.quantity for f in self.findings if f.verdict is not Verdict.VACUOUS}
+        cotangents = {f.quantity for f in self.findings if f.is_cotangent}
+        return tuple(n for n, (k, total) in self.judged.items() if total and n in cotangents - conclusive)
 
     @property
     def worst(self) -> Finding | None:
@@ -165,9 +209,9 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """The most severe verdict; vacuous where every comparison was inconclusive, or no gradient was judged."""
+        """The most severe verdict; vacuous if nothing of some cotangent was judged, or of every one that is claimed."""
         conclusive = [f for f in self.findings if f.verdict is not Verdict.VACUOUS]
-        if not conclusive:
+        if not conclusive or (self.inconclusive and not self.refuses):
             return Verdict.VACUOUS
         if self.not_claimed and not self.refuses and not any(f.is_cotangent for f in self.findings):
             return Verdict.VACUOUS

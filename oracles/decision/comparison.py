@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule
-from oracles.tolerance import ToleranceEstimator
-from oracles.verdict import Evidence, Finding, Setting, Verdict
+from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, RESOLUTION_LIMIT
+from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
+from oracles.tolerance import ToleranceEstimator, unit_roundoff
+from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
 
 Answers: TypeAlias = Mapping[str, Answer]  # by the oracle's name
-EXACT = "exact"  # the name of the oracle that is ball arithmetic on the subject's own primal
 LARGEST_BFLOAT16 = 3.4e38  # NumPy's finfo does not know bfloat16
 
 
@@ -69,26 +69,30 @@ class Comparison:
 
     @cached_property
     def ratios(self) -> dict[str, Array]:
-        """|error| / tolerance for every oracle: up to 1 is rounding."""
-        return {o: self._ratio(*value_and_radius(answer)) for o, answer in self.answers.items()}
+        """|error| / tolerance for every oracle: up to 1 is rounding, 0 where the oracle knows nothing."""
+        return {o: self._ratio(answer) for o, answer in self.answers.items()}
 
-    def _ratio(self, expected: Array, radius: Array | float) -> Array:
-        """NaN equals nothing; Inf only the same Inf, and only where the answer overflows the subject's dtype.
-
-        Where rounding alone reaches beyond that dtype, 0: `agreement` counts such entries as inconclusive.
-        """
-        actual, dtype = self.value, self.actual.dtype
+    def _ratio(self, answer: Answer) -> Array:
+        actual, largest = self.value, largest_number(self.actual.dtype)
+        expected, radius = value_and_radius(answer)
         with np.errstate(all="ignore"):  # NaN and Inf are expected here
-            error, tolerance = np.abs(actual - expected), self.tolerance + radius
-            ratio = np.where(error == 0, 0.0, error / tolerance)
-            if not np.all(np.isfinite(actual)):
-                largest = float(np.finfo(dtype).max) if dtype.kind == "f" else LARGEST_BFLOAT16
-                same_infinity = np.isinf(actual) & (np.sign(actual) == np.sign(expected))
-                overflows = same_infinity & (np.abs(expected) + tolerance > largest)
-                ratio = np.where(overflows, 0.0, np.where(np.isfinite(actual), ratio, np.inf))
-                unknown = ~np.isfinite(actual) & (np.abs(expected) <= largest) & (tolerance > largest)
-                ratio = np.where(unknown, 0.0, ratio)
-        return np.where(np.isnan(ratio), np.inf, ratio)
+            error, tolerance = np.abs(actual - expected), self.tolerance_of(answer)
+            ratio = np.where(actual == expected, 0.0, error / tolerance)
+            # A NaN equals nothing, and an infinity only itself: as a limit of the oracle, or where the value overflows.
+            ratio = np.where(np.isnan(ratio) | ~np.isfinite(error), np.inf, ratio)
+            ratio = np.where(np.isfinite(error) & ~np.isfinite(tolerance), 0.0, ratio)
+            reach = np.abs(expected) + np.where(np.isfinite(tolerance), tolerance, 0.0)
+            overflows = (actual == np.copysign(np.inf, expected)) & (reach > largest)
+            # Rounding alone reaches beyond the dtype, from a number inside it.
+            beyond_range = ~np.isfinite(actual) & (tolerance > largest) & (np.abs(expected) <= largest)
+            beyond_range &= np.isfinite(tolerance)
+            return np.where(overflows | beyond_range | ~is_known(expected, radius), 0.0, ratio)
+
+    def tolerance_of(self, answer: Answer) -> Array:
+        """Return the tolerance around an answer; a rigorous bound where the samples give none."""
+        tolerance = np.asarray(self.tolerance + value_and_radius(answer)[1])
+        bound = rounding_bound(answer)
+        return tolerance if bound is None else np.where(np.isfinite(tolerance), tolerance, bound)
 
     @property
     def is_cotangent(self) -> bool:
@@ -129,10 +133,16 @@ class Comparison:
         for oracle, ratio in self.ratios.items():
             worst = float(np.max(ratio, initial=0.0))
             if worst > 1 or by_all:
-                evidence = self._evidence(ratio, reason)
-                findings.append(Finding(self.name, oracle, verdict, refuses, worst, evidence=evidence))
+                finding = Finding(self.name, oracle, verdict, refuses, worst, evidence=self._evidence(ratio, reason))
             else:
-                findings.append(Finding(self.name, oracle, Verdict.AGREES, ratio=worst))
+                finding = Finding(self.name, oracle, Verdict.AGREES, ratio=worst)
+            # An entry that is refused was judged, whatever the tolerance.
+            expected = value_and_radius(self.answers[oracle])[0]
+            tolerance = np.broadcast_to(self.tolerance_of(self.answers[oracle]), ratio.shape)
+            judged = judged_entries(self.name, expected, tolerance, self.estimator) | (ratio > 1)
+            findings.append(
+                replace(finding, judged=(int(np.count_nonzero(judged)), ratio.size), unknown=_first(~judged))
+            )
         return findings
 
     def _evidence(self, ratio: Array, reason: str) -> Evidence:
@@ -157,16 +167,30 @@ class Comparison:
     def agreement(self, oracle: str) -> Finding:
         """Return the finding of an oracle that accepts the array."""
         answer, actual = self.answers[oracle], self.value
-        expected, radius = value_and_radius(answer)
-        tolerance = np.broadcast_to(self.tolerance + radius, expected.shape)
+        expected, _ = value_and_radius(answer)
+        tolerance = np.broadcast_to(self.tolerance_of(answer), expected.shape)
         # A rigorous bound is sharper to report than the sampled tolerance, where the array keeps within it.
         bound = rounding_bound(answer)
-        if bound is not None and np.all(np.abs(actual - expected) <= bound):
-            tolerance = bound
         with np.errstate(all="ignore"):
-            ratio = np.where(actual == expected, 0.0, np.abs(actual - expected) / tolerance)
-        worst = float(np.max(np.where(np.isfinite(actual), ratio, 0.0), initial=0.0))
-        return _agreement(self.name, oracle, worst, np.abs(expected).ravel(), tolerance.ravel(), self.estimator)
+            if bound is not None and np.all(np.abs(actual - expected) <= bound):
+                tolerance = bound
+        worst = float(np.max(self.ratios[oracle], initial=0.0))
+        return _agreement(self.name, oracle, worst, expected, tolerance, self.estimator)
+
+    @property
+    def unknown(self) -> Array:
+        """The entries that have no finite value, and no limit ±∞, by any oracle."""
+        return np.asarray(np.all([~is_known(*value_and_radius(a)) for a in self.answers.values()], axis=0))
+
+
+def largest_number(dtype: np.dtype[Any]) -> float:
+    """Return the largest finite number of a floating dtype, as a float64."""
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else LARGEST_BFLOAT16
+
+
+def is_known(expected: Array, radius: Array | float) -> Array:
+    """Return where an oracle knows a value: no NaN, and no infinite radius."""
+    return np.asarray(~np.isnan(expected) & np.isfinite(radius))
 
 
 def enclosure_at(enclosure: Enclosure, index: tuple[int, ...]) -> tuple[float, float]:
@@ -195,12 +219,14 @@ def all_agreements(
         value = flat if len(names) == len(actual) else _flat([actual[n] for n in names])
         expected = _flat([value_and_radius(values[n])[0] for n in names])
         tolerance = _flat([_tolerance(values[n], tolerances[n]) for n in names])
-        # NaN compares false, so it is decided array by array like every refused entry.
-        error = np.abs(value - expected)
-        if not (error <= tolerance).all():
+        with np.errstate(invalid="ignore"):
+            error = np.abs(value - expected)
+        # NaN compares false. What is not finite is decided array by array, like every refused entry, and so is an
+        # error of the entry's own size, behind which a kink may be.
+        if not (error <= tolerance).all() or not np.isfinite(tolerance).all() or (error > np.abs(expected) / 2).any():
             return None
         ratio = np.divide(error, tolerance, out=np.zeros_like(error), where=error > 0)
-        size, stop = np.abs(expected), 0
+        stop = 0
         for n in names:
             start, stop = stop, stop + actual[n].size
             worst = float(ratio[start:stop].max()) if stop > start else 0.0
@@ -208,7 +234,9 @@ def all_agreements(
             if n in by_reference and not isinstance(values[n], Enclosure):
                 findings.append(replace(by_reference[n], oracle=oracle, ratio=worst))
             else:
-                findings.append(_agreement(n, oracle, worst, size[start:stop], tolerance[start:stop], estimator))
+                shape = np.shape(actual[n])
+                own, bound = expected[start:stop].reshape(shape), tolerance[start:stop].reshape(shape)
+                findings.append(_agreement(n, oracle, worst, own, bound, estimator))
                 if not isinstance(values[n], Enclosure):
                     by_reference[n] = findings[-1]
     return findings
@@ -225,33 +253,84 @@ def _flat(arrays: Sequence[Array]) -> Array:
 
 
 def _agreement(
-    name: str, oracle: str, worst: float, size: Array, tolerance: Array, estimator: ToleranceEstimator
+    name: str, oracle: str, worst: float, expected: Array, tolerance: Array, estimator: ToleranceEstimator
 ) -> Finding:
     """Return the finding on an array whose error is within the tolerance: AGREES with the error that it detects.
 
-    If rounding can move every nonzero entry by its own size, nothing is detected: VACUOUS, or KINK if the deviation
-    does not shrink with the perturbation.
+    VACUOUS if nothing was judged: rounding can move every entry by its own size, or by a tenth of it in the median
+    (KINK if the deviation does not shrink with the perturbation).
     """
-    # No relative error is defined at 0.
-    nonzero = size > 0
-    if not nonzero.all():
-        size, tolerance = size[nonzero], tolerance[nonzero]
-    if not size.size:
-        return Finding(name, oracle, Verdict.AGREES, ratio=worst)
-    with np.errstate(over="ignore", invalid="ignore"):
-        relative = np.sort(tolerance / size)
-    conclusive = int(np.searchsorted(relative, 1.0))  # the number of entries that rounding cannot move by their size
-    if conclusive:
-        return Finding(name, oracle, Verdict.AGREES, ratio=worst, detects_above=float(relative[conclusive // 2]))
-    return Finding(name, oracle, Verdict.KINK if estimator.jumps(name) else Verdict.VACUOUS, ratio=worst)
+    size = np.abs(expected)
+    judged = judged_entries(name, expected, tolerance, estimator)
+    count = int(np.count_nonzero(judged))
+    unknown = _first(~judged) if count < size.size else ()
+    measured = judged & (size > 0) & np.isfinite(size)  # no relative error is defined at 0 and at ∞
+    with np.errstate(over="ignore"):
+        relative = np.sort(tolerance[measured] / size[measured])
+    detects_above = float(relative[relative.size // 2]) if relative.size else 0.0
+    finding = Finding(
+        name,
+        oracle,
+        Verdict.AGREES,
+        ratio=worst,
+        detects_above=detects_above,
+        judged=(count, size.size),
+        unknown=unknown,
+        unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
+    )
+    if size.size == 0 or (count and detects_above <= RESOLUTION_LIMIT):
+        return finding
+    is_kink = count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name)
+    return replace(finding, verdict=Verdict.KINK if is_kink else Verdict.VACUOUS, detects_above=0.0)
+
+
+def _first(entries: Array) -> tuple[Index, ...]:
+    """Return the indices of the first true entries."""
+    return tuple(tuple(map(int, index)) for index in np.argwhere(entries)[:NAMED_ENTRIES])
+
+
+def judged_entries(name: str, expected: Array, tolerance: Array, estimator: ToleranceEstimator) -> Array:
+    """Return which entries an oracle judges, as booleans.
+
+    A nonzero entry is judged if its tolerance is smaller than itself. An exact zero is judged if the tolerance is less
+    than half of the digits of the array's largest entry. A limit ±∞ is judged, since only ±∞ equals it. A cotangent is
+    not judged if the delta is zero.
+    """
+    if name in estimator.primals and is_zero(estimator.delta):
+        return np.zeros(expected.shape, bool)
+    with np.errstate(invalid="ignore"):
+        size = np.abs(expected)
+        judged = tolerance < size
+    zero = size == 0
+    if zero.any():
+        scale = float(np.max(size, initial=0.0, where=np.isfinite(size))) or _scale_of_point(name, estimator)
+        judged |= zero & (tolerance <= half_of_the_digits(estimator.precision) * scale)
+    return np.asarray(judged | np.isinf(expected))
+
+
+def _scale_of_point(name: str, estimator: ToleranceEstimator) -> float:
+    """Return the largest number that an array of zeros is computed from: of the delta, or of the primals."""
+    arrays = as_tuple(estimator.delta) if name in estimator.primals else estimator.primals.values()
+    return max((float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a))) for a in arrays), default=0.0)
+
+
+def is_zero(delta: Output) -> bool:
+    """Return whether a cotangent of the output is zero everywhere, so that it says nothing."""
+    return not any(np.any(d) for d in as_tuple(delta))
+
+
+def half_of_the_digits(precision: str) -> float:
+    """Return the relative error above which less than half of a precision's digits are right."""
+    return float(unit_roundoff(precision) ** HALF_OF_THE_DIGITS)
 
 
 def certified_enclosures(subject: Rule, primals: Primals, delta: Output, precision: str) -> dict[str, Enclosure]:
     """Return the certified enclosures of the subject's own primal and its derivative, by name.
 
-    Empty if ball arithmetic cannot run: a framework's tensors hold no balls, python-flint may be missing.
+    Empty if ball arithmetic cannot run: a framework's tensors hold no balls, a ball holds no infinity, python-flint may
+    be missing.
     """
-    if not subject.runs_on_object_arrays:
+    if not subject.runs_on_object_arrays or not is_finite(primals, delta):
         return {}
 
     from oracles.exact import ball_arithmetic
@@ -260,3 +339,8 @@ def certified_enclosures(subject: Rule, primals: Primals, delta: Output, precisi
         return ball_arithmetic.certified_enclosures(subject, primals, delta, precision)
     except (NotPerturbable, ImportError):
         return {}
+
+
+def is_finite(primals: Primals, delta: Output) -> bool:
+    """Return whether a point has no NaN and no infinity."""
+    return all(np.all(np.isfinite(a)) for a in (*primals.values(), *as_tuple(delta)) if is_differentiable(a))

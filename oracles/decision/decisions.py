@@ -17,12 +17,13 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_SAMPLES, RESAMPLED_SHARE, SECOND_SAMPLES
-from oracles.decision.comparison import EXACT, Comparison, certified_enclosures, value_and_radius
+from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
+from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.kinks import is_subgradient
-from oracles.decision.precision import formula_is_right, frameworks_lose, half_of_the_digits, lost_digits, right_up_to
+from oracles.decision.precision import formula_is_right, frameworks_lose, lost_digits, right_up_to
 from oracles.rule import Enclosure, Rule, as_tuple
 from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, smallest_normal
-from oracles.verdict import Finding, Verdict
+from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
 # A rule raises these if it has no value, near the end of its domain.
@@ -44,8 +45,9 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
 
     Question: is it, under up to `MORE_SAMPLES` samples of rounding?
     Consequence: AGREES. For an oracle whose tolerance reaches every entry's own size, VACUOUS (KINK if a kink is the
-    reason). For an oracle that certifies lost digits, UNSTABLE. A dtype coarser than the primals' is left to the next
-    decision.
+    reason). For an oracle that certifies lost digits, UNSTABLE. Where an error of the entry's own size is within the
+    tolerance only because rounding crosses a kink, KINK, or WRONG for what is no subgradient. A dtype coarser than the
+    primals' is left to the next decision.
     """
     for samples in (FIRST_SAMPLES, SECOND_SAMPLES, MORE_SAMPLES):
         comparison = comparison.with_samples(samples)
@@ -53,7 +55,9 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
             break
     if comparison.refusing or is_coarser(comparison.actual.dtype, precision_of(comparison.setting.primals)):
         return comparison
-    return [lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers]
+    return _across_a_kink(comparison) or [
+        lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers
+    ]
 
 
 def coarser_dtype(comparison: Comparison) -> list[Finding] | Comparison:
@@ -75,6 +79,40 @@ def coarser_dtype(comparison: Comparison) -> list[Finding] | Comparison:
         return coarse.findings(Verdict.WRONG, reason=reason, by_all=True)
     reason += f"; right up to {returned}: declare precision={returned.name!r}, or compute in {primals_dtype}"
     return coarse.findings(Verdict.UNSTABLE, reason=reason, by_all=True)
+
+
+def not_finite(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse NaN and ±Inf where an oracle has a finite number.
+
+    Question: is there such an entry? (An overflow of the subject's dtype is none: no oracle refuses it.)
+    Consequence: WRONG.
+    """
+    actual = comparison.value
+    values = {o: value_and_radius(answer) for o, answer in comparison.answers.items()}
+    finite = np.any([is_known(e, r) & np.isfinite(e) for e, r in values.values()], axis=0)
+    # The derivative itself may be infinite, where the balls follow the branch that one point takes.
+    is_limit = np.any([e == actual for e, _ in values.values()], axis=0)
+    at = comparison.refused & finite & ~np.isfinite(actual) & ~is_limit
+    if not np.any(at):
+        return comparison
+    number = float(actual[tuple(np.argwhere(at)[0])])
+    return comparison.findings(Verdict.WRONG, reason=f"{number:g} where the gradient is finite")
+
+
+def zero_where_infinite(comparison: Comparison) -> list[Finding] | Comparison:
+    """Accept the gradient 0 where the derivative is infinite, as at √0, unless the oracles' choice is declared.
+
+    Question: is every refused entry exactly 0, and every reference there ±∞?
+    Consequence: KINK.
+    """
+    if not comparison.is_cotangent or not comparison.references:
+        return comparison
+    expected = [value_and_radius(comparison.answers[o.name])[0] for o in comparison.references]
+    infinite = np.all([~np.isfinite(e) for e in expected], axis=0) & np.any([np.isinf(e) for e in expected], axis=0)
+    if not np.all((infinite & (comparison.value == 0))[comparison.refused]):
+        return comparison
+    reason = "the derivative is infinite here, and the subject returns 0"
+    return comparison.findings(Verdict.KINK, refuses=comparison.declared_kinks, reason=reason)
 
 
 def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
@@ -113,10 +151,12 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
 
 
 def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comparison:
-    """Accept a cotangent that ball arithmetic certifies.
+    """Accept a cotangent that ball arithmetic certifies, or the references alone.
 
     Question: is every entry within its tolerance of the certified enclosure? The balls enclose the derivative of the
-    subject's own primal. So they count only where that primal has a reference's value, and never for the output itself.
+    subject's own primal. So they count only where that primal has a reference's value, never for the output itself,
+    and never where a reference differs grossly from them: it defines another gradient (a detached term, a straight-
+    through estimator).
     Consequence: AGREES, and the reason names the oracles that are off. If not, the enclosure is the expected value of
     the decisions below.
     """
@@ -126,10 +166,16 @@ def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comp
     enclosure = None if comparison.references else own
     if comparison.is_cotangent and _same_function(comparison, certified):
         enclosure = certified.get(comparison.name)
-    if enclosure is not None:
+    is_gross = isinstance(enclosure, Enclosure) and differs_grossly(comparison, enclosure)
+    if enclosure is not None and not is_gross:
         answers[EXACT] = enclosure
     comparison = replace(comparison, answers=answers, certified=certified)
-    if enclosure is None or EXACT in comparison.refusing:
+    if is_gross:
+        reason = "the references define another gradient than the derivative of the forward's value"
+        accepted = not comparison.refusing
+        return comparison.findings(Verdict.AGREES, refuses=False, reason=reason) if accepted else comparison
+    is_certain = enclosure is not None and np.all(is_known(*value_and_radius(enclosure))[comparison.refused])
+    if not is_certain or EXACT in comparison.refusing:
         return comparison
     reason = f"ball arithmetic proves the subject right, and {', '.join(comparison.refusing)} off"
     findings = comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
@@ -168,7 +214,8 @@ def primals_differ_slightly(comparison: Comparison) -> list[Finding] | Compariso
     if enclosure is None or not comparison.references:
         return comparison
     expected, _ = value_and_radius(comparison.answers[comparison.references[0].name])
-    consistent = np.abs(comparison.value - enclosure.mid) <= comparison.tolerance + enclosure.radius
+    known = is_known(*value_and_radius(enclosure)) & np.isfinite(expected)
+    consistent = known & (np.abs(comparison.value - enclosure.mid) <= comparison.tolerance + enclosure.radius)
     close = np.abs(enclosure.mid - expected) <= half_of_the_digits("float64") * np.abs(expected)
     if not np.all((consistent & close)[comparison.refused]):
         return comparison
@@ -176,6 +223,25 @@ def primals_differ_slightly(comparison: Comparison) -> list[Finding] | Compariso
         "the subject is right for its own primal, by ball arithmetic, and that differs from the reference in its "
         "last digits: one of the two approximates"
     )
+    return comparison.findings(Verdict.ORACLES_CONFLICT, reason=reason)
+
+
+def reference_contradicts_itself(comparison: Comparison) -> list[Finding] | Comparison:
+    """Blame neither side if finite differences contradict the one reference that refuses.
+
+    Question: do finite differences of the subject's primal, and those of the reference's, agree with the subject and
+    not with the reference's own backward? A reference that may declare its gradient (it detaches a term) defines it,
+    if the difference is gross. Two references that agree are not questioned.
+    Consequence: ORACLES_CONFLICT, and the reason says who agrees with whom.
+    """
+    if not comparison.is_cotangent or len(comparison.references) != 1:
+        return comparison
+    reference = comparison.references[0]
+    if reference.name not in comparison.refusing:
+        return comparison
+    reason = finite_differences_agree(comparison, reference)
+    if not reason or (differs_grossly(comparison) and may_declare_gradient(reference, comparison.estimator.primals)):
+        return comparison
     return comparison.findings(Verdict.ORACLES_CONFLICT, reason=reason)
 
 
@@ -224,6 +290,9 @@ DECISIONS: tuple[Decision, ...] = (
     within_tolerance,
     # In its own dtype the array may be right, and then no other decision is needed.
     coarser_dtype,
+    # Before the samples: no number of them explains an infinite difference.
+    not_finite,
+    zero_where_infinite,
     # The tolerance itself is the first suspect: it comes from samples.
     within_more_samples,
     # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
@@ -233,6 +302,8 @@ DECISIONS: tuple[Decision, ...] = (
     oracles_contradict,
     # Before the formulas are tested: here both are right.
     primals_differ_slightly,
+    # The same question to finite differences, where the code does not run on balls.
+    reference_contradicts_itself,
     # Before the precisions: a small error of a formula may look like float32's rounding.
     wrong_formula,
     # Before `loses_digits`, since it says which precision to declare.
@@ -269,6 +340,29 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
     grave = error > half_of_the_digits(comparison.estimator.precision) * np.max(np.abs(expected), initial=0.0)
     refuses = bool(comparison.references) or bool(np.any(grave & comparison.refused))
     return _unless_rounding(comparison, Verdict.UNSTABLE, reason, refuses=refuses)
+
+
+def _across_a_kink(comparison: Comparison) -> list[Finding]:
+    """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
+    references = comparison.references
+    if not comparison.is_cotangent or not references:
+        return []
+    expected, _ = value_and_radius(comparison.answers[references[0].name])
+    with np.errstate(invalid="ignore"):
+        size, error = np.abs(expected), np.abs(comparison.value - expected)
+        least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
+        large = (error > size / 2) & (error > least) & np.isfinite(comparison.tolerance)
+    if not np.any(large):
+        return []
+    jumping = comparison.estimator.jumping(comparison.name)
+    if not np.any(large & jumping):
+        return []
+    on_one_side = comparison.estimator.backward_tolerance(comparison.name)
+    beyond = replace(comparison, tolerance=np.where(jumping, on_one_side, comparison.tolerance))
+    if not beyond.refusing or not _is_subgradient(beyond):
+        return []
+    reason = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
+    return beyond.findings(Verdict.KINK, refuses=False, reason=reason)
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from oracles.constants import DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
-from oracles.decision.comparison import EXACT, Comparison, all_agreements, certified_enclosures
+from oracles.constants import ASKED_UNKNOWN, DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
+from oracles.decision.comparison import (
+    Comparison,
+    all_agreements,
+    certified_enclosures,
+    is_known,
+    value_and_radius,
+)
 from oracles.decision.decisions import decide
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
+from oracles.finite_differences import DIFFERENCES, directional_derivative
 from oracles.rule import (
     Answer,
     Array,
+    Enclosure,
     InvalidInput,
     NotPerturbable,
     Output,
@@ -29,7 +38,7 @@ from oracles.rule import (
 )
 from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
 from oracles.user_code import Raised, attempt
-from oracles.verdict import Finding, Result, Setting
+from oracles.verdict import EXACT, Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
 P = ParamSpec("P")
@@ -174,7 +183,7 @@ def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, 
 
 def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kwargs) -> T:
     """Call an oracle; an exception of its reference says nothing about the subject."""
-    result = attempt(lambda: function(*args, **primals), reraise=(InvalidInput, NotPerturbable))
+    result = attempt(lambda: function(*args, **primals), reraise=(InvalidInput, NotPerturbable, ReferenceFailed))
     if not isinstance(result, Raised):
         return result
     error = result.error
@@ -186,6 +195,37 @@ def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kw
         f"{oracle.name}: the reference raised {type(error).__name__}: {error}\n"
         f"Nothing is known of the subject{' at ' + point if point else ''}. The judge asks references in float64."
     ) from error
+
+
+def _with_differences(
+    answers: dict[str, Mapping[str, Answer]], names: set[str], setting: Setting
+) -> dict[str, Mapping[str, Answer]]:
+    """Ask finite differences of the subject's own primal for the entries of cotangents that no oracle knows.
+
+    torch and JAX have no derivative where theirs is NaN: eigenvectors of equal eigenvalues, a norm at zero.
+    """
+    if DIFFERENCES in answers:
+        return answers
+    differences: dict[str, Answer] = {}
+    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    for name in names & primals.keys():
+        known = [is_known(*value_and_radius(values[name])) for values in answers.values() if name in values]
+        unknown = ~np.any(known, axis=0) & np.isfinite(primals[name])
+        if 0 < np.count_nonzero(unknown) <= ASKED_UNKNOWN:
+            slopes = attempt(partial(_differences_at, unknown, name, setting.subject, primals, delta))
+            if not isinstance(slopes, Raised):
+                differences[name] = slopes
+    return {**answers, DIFFERENCES: differences} if differences else answers
+
+
+def _differences_at(entries: Array, name: str, subject: Rule, primals: Primals, delta: Output) -> Enclosure:
+    """Return finite differences along some entries of a primal, and an infinite radius in the others."""
+    middle, radius = np.full(entries.shape, np.nan), np.full(entries.shape, np.inf)
+    for k in map(tuple, np.argwhere(entries)):
+        direction = np.zeros(entries.shape)
+        direction[k] = 1.0
+        middle[k], radius[k] = directional_derivative(subject, primals, delta, {name: direction})
+    return Enclosure(middle, radius)
 
 
 def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Primals) -> dict[str, Array]:
@@ -211,6 +251,7 @@ def _compare(
     if sum(np.size(a) for a in primals.values() if is_differentiable(a)) <= most_inputs:
         certified = certified_enclosures(subject, primals, delta, precision)
         answers = {**answers, EXACT: certified} if certified else answers
+    answers = _with_differences(answers, set(actual) - erroneous, setting)
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers)
     # After the estimator: its tolerance is that of the oracles' own values.
     answers = dict(subject.convention.adjusted(setting.primals, actual, answers))

@@ -9,13 +9,12 @@ import numpy as np
 from oracles.constants import (
     AS_MANY_DIGITS,
     COARSE_ERROR,
-    HALF_OF_THE_DIGITS,
     ONE_FACTOR_SPREAD,
     PRECISION_SHRINKAGE,
     SPREAD_ENTRIES,
     SPREAD_SHARE,
 )
-from oracles.decision.comparison import Comparison, enclosure_at, rounding_bound
+from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
 from oracles.tolerance import named_outputs, precision_of, unit_roundoff
@@ -25,11 +24,6 @@ from oracles.verdict import Evidence, Finding, Setting, Verdict
 COARSER = ("float32", "bfloat16", "float16")
 # A framework raises these if it does not compute in the subject's precision, or not at all.
 FRAMEWORK_ERRORS = (TypeError, ValueError, RuntimeError, KeyError)
-
-
-def half_of_the_digits(precision: str) -> float:
-    """Return the relative error above which less than half of a precision's digits are right."""
-    return float(unit_roundoff(precision) ** HALF_OF_THE_DIGITS)
 
 
 def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
@@ -45,7 +39,7 @@ def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
         return None
     error, size = np.abs(comparison.value - exact.mid), np.abs(exact.mid)
     half = half_of_the_digits(setting.precision)
-    lost = (error > bound) & (error > half * size)
+    lost = (error > bound) & (error > half * size) & np.isfinite(comparison.tolerance)
     if not np.any(lost):
         return None
     index = tuple(int(i) for i in np.argwhere(lost)[0])
@@ -142,7 +136,8 @@ def formula_is_right(comparison: Comparison) -> bool | None:
         value = _in_dtype(setting, name, finer)
     if value is not None:
         with np.errstate(invalid="ignore"):
-            return bool(np.all((np.abs(value - expected) <= comparison.tolerance)[refused]))
+            error = np.where(value == expected, 0.0, np.abs(value - expected))
+            return bool(np.all((np.isfinite(error) & (error <= comparison.tolerance))[refused]))
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None

@@ -76,6 +76,54 @@ def require(result: Result) -> Result:
     return result
 
 
+class Inconclusive(AssertionError):
+    """Nothing bounds a whole cotangent of the subject, so that any numbers would pass. It is no refusal.
+
+    Attributes:
+        result: all findings at the point.
+    """
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        names = ", ".join(self.result.inconclusive)
+        return (
+            f"{self.result.subject}: nothing is known of the cotangent of {names}: no oracle has a finite value and a "
+            f"finite tolerance there.\n{self.result}\n"
+            "Fix: judge at another point, or against another reference."
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """`Verdict.VACUOUS`."""
+        return self.result.verdict
+
+
+class InconclusiveWarning(UserWarning):
+    """A whole cotangent passed a comparison that would have let an error of its own size pass."""
+
+
+def require_conclusive(result: Result) -> Result:
+    """Return the result of `require`, and report a cotangent of which nothing was judged.
+
+    Rounding alone may move every entry by its own size, or the delta is zero: then the result is returned with an
+    `InconclusiveWarning`.
+
+    Raises:
+        Disagreement: as `require` does.
+        Inconclusive: if no oracle bounds an entry of a cotangent at all.
+    """
+    require(result)
+    if any(f.unbounded for f in result.findings if f.quantity in result.inconclusive):
+        raise Inconclusive(result)
+    if result.inconclusive:
+        names = ", ".join(result.inconclusive)
+        warnings.warn(f"{result.subject}: nothing of the cotangent of {names} was judged", InconclusiveWarning, 3)
+    return result
+
+
 # A report fits a terminal of 100 columns, and one screen above the prompt.
 WIDTH = 100
 MOST_LINES = 25
@@ -206,6 +254,7 @@ def _finding(finding: Finding) -> Json:
         "tolerance": number(evidence.tolerance),
         "enclosure": None if evidence.enclosure is None else [number(value) for value in evidence.enclosure],
         "refused": list(evidence.refused),
+        "judged": list(finding.judged),
         "reason": evidence.reason,
         "fix": evidence.fix,
     }
