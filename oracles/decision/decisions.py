@@ -20,8 +20,8 @@ from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.kinks import is_subgradient
-from oracles.decision.precision import formula_is_right, frameworks_lose, lost_digits, right_up_to
-from oracles.rule import Enclosure, Rule, as_tuple
+from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
+from oracles.rule import Array, Enclosure, Rule, as_tuple
 from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, smallest_normal
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -248,11 +248,14 @@ def reference_contradicts_itself(comparison: Comparison) -> list[Finding] | Comp
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
     """Refuse a formula whose error no precision reduces.
 
-    Question: does the error stay when the subject's own code runs in exact arithmetic, or in a finer precision?
+    Question: does the error stay when the subject's own code runs in exact arithmetic, or in a finer precision? Code
+    that holds a coarser precision inside keeps its error too: there the error must not be the rounding of it.
     Consequence: WRONG.
     """
     right = formula_is_right(comparison)
-    return wrong(comparison) if right is False else replace(comparison, right_formula=right)
+    if right is False and not _in_coarser_precision(comparison, confirmed=True):
+        return wrong(comparison)
+    return replace(comparison, right_formula=right)
 
 
 def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Comparison:
@@ -261,8 +264,17 @@ def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Compar
     Question: is the whole array right up to that precision, with errors that look like its rounding?
     Consequence: UNSTABLE. The subject should compute finer, or declare that precision.
     """
-    reason = right_up_to(comparison.value, comparison.expected, comparison.tolerance, comparison.estimator.precision)
-    return _unstable(comparison, reason) if reason else comparison
+    coarse = _in_coarser_precision(comparison)
+    if not coarse:
+        return comparison
+    reason = f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
+    return _unstable(comparison, reason)
+
+
+def _in_coarser_precision(comparison: Comparison, *, confirmed: bool = False) -> str:
+    """Return the precision in which an array is right, ``confirmed`` by errors that are drawn anew nearby; else ""."""
+    coarse = right_up_to(comparison.value, comparison.expected, comparison.tolerance, comparison.estimator.precision)
+    return coarse if coarse and (not confirmed or is_rounding(comparison, coarse)) else ""
 
 
 def loses_digits(comparison: Comparison) -> list[Finding] | Comparison:
@@ -401,9 +413,12 @@ def _same_function(comparison: Comparison, certified: Mapping[str, Enclosure]) -
 
     def matches(reference: Rule) -> bool:
         outputs = named_outputs(as_tuple(reference(**point.primals)[0]), {})
-        return all(
-            n in certified and np.all(np.abs(certified[n].mid - y) <= tolerances[n] + certified[n].radius)
-            for n, y in outputs.items()
-        )
+        return all(n in certified and _is_near(certified[n], y, tolerances[n]) for n, y in outputs.items())
 
     return not comparison.references or any(map(matches, comparison.references))
+
+
+def _is_near(enclosure: Enclosure, value: Array, tolerance: Array) -> bool:
+    with np.errstate(invalid="ignore"):  # ∞ − ∞
+        near = np.abs(enclosure.mid - value) <= tolerance + enclosure.radius
+    return bool(np.all(near | (enclosure.mid == value)))

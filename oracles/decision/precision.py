@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from oracles.constants import (
     AS_MANY_DIGITS,
     COARSE_ERROR,
+    LEAST_BEND,
     ONE_FACTOR_SPREAD,
     PRECISION_SHRINKAGE,
     SPREAD_ENTRIES,
     SPREAD_SHARE,
+    STEP_IN_ROUNDINGS,
 )
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
@@ -86,7 +89,7 @@ def frameworks_lose(
 
 
 def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str) -> str:
-    """Return words for the coarser precision in which the whole array is right; "" if there is none.
+    """Return the coarser precision in which the whole array is right; "" if there is none.
 
     The errors must look like rounding: within the tolerance of that precision, in most entries rather than in a few,
     and not one factor. The values themselves must be representable there, or, for float32, the typical error must have
@@ -108,7 +111,7 @@ def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str
         typical = COARSE_ERROR * unit_roundoff(coarse) * np.median(np.abs(expected[off]))
         sized = coarse == "float32" and np.count_nonzero(off) >= SPREAD_ENTRIES and np.median(error[off]) >= typical
         if spread_out and (representable or sized) and not _one_factor(actual, expected):
-            return f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
+            return coarse
     return ""
 
 
@@ -117,6 +120,39 @@ def _one_factor(actual: Array, expected: Array) -> bool:
     nonzero = expected != 0
     factors = actual[nonzero] / expected[nonzero] - 1
     return factors.size > 1 and bool(np.ptp(factors) < ONE_FACTOR_SPREAD * np.max(np.abs(factors)))
+
+
+def is_rounding(comparison: Comparison, precision: str) -> bool:
+    """Return whether the errors are drawn anew when the inputs move by a few roundings of a precision.
+
+    The error of a formula is a smooth function of the input, so it is straight along so short a line; three rounding
+    errors on it are independent.
+    """
+    setting, name = comparison.setting, comparison.name
+    reference = next(iter(comparison.references), None)
+    if reference is None:
+        return False
+
+    def error_at(k: int) -> Array:
+        rng = np.random.default_rng(1)  # the same direction for each k: the points are on one line
+
+        def move(a: Array) -> Array:
+            step = STEP_IN_ROUNDINGS * k * unit_roundoff(precision) * rng.uniform(-1, 1, a.shape)
+            return np.asarray(a * (1 + step)).astype(a.dtype) if is_differentiable(a) else a
+
+        primals = {n: move(np.asarray(a)) for n, a in setting.primals.items()}
+        wide, delta = with_dtype(primals, np.float64), with_dtype(setting.delta, np.float64)
+        y, pullback = setting.subject(**primals)
+        actual = named_outputs(as_tuple(y), dict(pullback(setting.delta)))[name]
+        y, pullback = reference(**wide)
+        return np.asarray(actual, np.float64) - named_outputs(as_tuple(y), dict(pullback(delta)))[name]
+
+    errors = [attempt(partial(error_at, k)) for k in range(3)]
+    values = [e for e in errors if not isinstance(e, Raised)]
+    if len(values) < len(errors):
+        return False
+    bend = np.linalg.norm(values[2] - 2 * values[1] + values[0])
+    return bool(bend > LEAST_BEND * max(np.linalg.norm(e) for e in values))
 
 
 def formula_is_right(comparison: Comparison) -> bool | None:
@@ -136,8 +172,8 @@ def formula_is_right(comparison: Comparison) -> bool | None:
         value = _in_dtype(setting, name, finer)
     if value is not None:
         with np.errstate(invalid="ignore"):
-            error = np.where(value == expected, 0.0, np.abs(value - expected))
-            return bool(np.all((np.isfinite(error) & (error <= comparison.tolerance))[refused]))
+            distance = np.where(value == expected, 0.0, np.abs(value - expected))
+            return bool(np.all((np.isfinite(distance) & (distance <= comparison.tolerance))[refused]))
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None

@@ -136,8 +136,10 @@ def test_oracles_that_contradict_each_other_are_not_the_subjects_fault():
 
 def test_nan_equals_nothing():
     broken = oracles.manual(lambda z: (z * np.nan, z), lambda z, d: {"z": d})
-    with pytest.raises(Disagreement):
+    with pytest.raises(oracles.Inconclusive) as excinfo:
         oracles.check(broken, {"z": POINT["z"]}, against=[oracles.torch_autograd(lambda z: z * float("nan"))])
+    assert excinfo.value.verdict == "vacuous"
+    assert excinfo.value.result.inconclusive == ("z",)
 
 
 def test_overflow_to_the_same_infinity_is_right():

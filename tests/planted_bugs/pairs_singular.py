@@ -110,7 +110,7 @@ at_point(
 at_point("inverse_of_zero_is_42", inverse(42.0), inverse(np.inf), ZEROS, [torch_autograd(lambda z: 1 / z)])
 
 
-# References that detach a term define the gradient: the right subject follows them, the wrong one differentiates through.
+# References that detach a term define the gradient: the wrong subject differentiates through.
 def straight_through(slope):
     return manual(lambda z: (np.round(z), z), lambda z, delta: {"z": slope * delta}, name="straight-through rounding")
 

@@ -1,0 +1,195 @@
+"""Entries that are not judged are counted and named; what is judged by no oracle is no agreement."""
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from oracles import Disagreement, Inconclusive, InconclusiveWarning, Verdict, check, manual, torch_autograd
+
+POINTS = np.append(np.linspace(-0.9, 0.9, 9), 1 - 2.0**-53)
+
+
+def arcsine(factor):
+    """Return arcsin, whose last cotangent is multiplied by a factor."""
+
+    def backward(z, delta):
+        dz = delta / np.sqrt((1 - z) * (1 + z))
+        dz[-1] *= factor
+        return {"z": dz}
+
+    return manual(lambda z: (np.arcsin(z), z), backward)
+
+
+def square(factor=1.0):
+    return manual(lambda z: (z * z, z), lambda z, delta: {"z": factor * 2 * z * delta})
+
+
+SQUARE = torch_autograd(torch.square)
+
+
+def test_result_counts_the_judged_entries():
+    result = check(square(), {"z": np.linspace(1, 2, 5)}, [SQUARE])
+    assert result.judged == {"output": (5, 5), "z": (5, 5)}
+    assert result.unknown == []
+    assert "entries judged: 10 of 10" in str(result)
+
+
+def test_entry_that_rounding_can_move_by_its_size_is_named():
+    z = np.array([1.0, 2.0, 3.0])
+    shifted = manual(lambda z: ((z - 1e20) + 1e20 + z, z), lambda z, delta: {"z": 2 * delta})
+    reference = torch_autograd(lambda z: (z - 1e20) + 1e20 + z)
+    result = check(shifted, {"z": z}, [reference])
+    assert result.judged["output"] == (0, 3)
+    assert result.judged["z"] == (3, 3)
+    assert result.unknown == ["output[0], output[1], output[2]"]
+
+
+def test_entry_without_a_finite_oracle_is_named():
+    def norm(z):
+        y = np.sqrt((z * z).sum(-1))
+        return y, (z, y)
+
+    def backward(cache, delta):
+        z, y = cache
+        return {"z": delta[:, None] * z / np.where(y > 0, y, 1.0)[:, None]}
+
+    z = np.array([[3.0, 4.0], [0.0, 0.0]])
+    result = check(manual(norm, backward), {"z": z}, [torch_autograd(lambda z: z.square().sum(-1).sqrt())])
+    assert result.verdict is Verdict.AGREES
+    assert result.judged["z"] == (2, 4)
+    assert result.unknown == ["z[1, 0], z[1, 1]"]
+
+
+def test_delta_of_zeros_judges_nothing():
+    with pytest.warns(InconclusiveWarning):
+        result = check(square(), {"z": np.ones(3)}, [SQUARE], delta=np.zeros(3))
+    assert result.verdict is Verdict.VACUOUS
+    assert result.inconclusive == ("z",)
+    assert result.judged["z"] == (0, 3)
+
+
+def test_nonzero_cotangent_of_a_delta_of_zeros_is_wrong():
+    ignores_delta = manual(lambda z: (z * z, z), lambda z, delta: {"z": 2 * z})
+    with pytest.raises(Disagreement) as excinfo:
+        check(ignores_delta, {"z": np.ones(3)}, [SQUARE], delta=np.zeros(3))
+    assert excinfo.value.verdict == "wrong"
+
+
+@pytest.mark.parametrize("factor", [1.0, -1e6])
+def test_cotangent_without_any_bound_is_inconclusive(factor):
+    """A script must not pass where any number would."""
+    subject = manual(lambda z: (z * np.nan, z), lambda z, delta: {"z": factor * delta})
+    with pytest.raises(Inconclusive) as excinfo:
+        check(subject, {"z": np.ones(3)}, [torch_autograd(lambda z: z * torch.nan)])
+    assert excinfo.value.verdict is Verdict.VACUOUS
+    assert excinfo.value.result.inconclusive == ("z",)
+
+
+def test_finite_differences_decide_where_the_reference_has_no_derivative():
+    """torch's eigh has no derivative at equal eigenvalues; the matrix square root has one."""
+
+    def root(A):
+        values, vectors = np.linalg.eigh((A + A.T) / 2)
+        return (vectors * np.sqrt(values)) @ vectors.T, (vectors, np.sqrt(values))
+
+    def sylvester(factor):
+        def backward(cache, delta):
+            vectors, roots = cache
+            inner = vectors.T @ ((delta + delta.T) / 2) @ vectors
+            return {"A": factor * vectors @ (inner / (roots[:, None] + roots)) @ vectors.T}
+
+        return manual(root, backward)
+
+    def reference(A):
+        values, vectors = torch.linalg.eigh((A + A.T) / 2)
+        return (vectors * values.sqrt()) @ vectors.T
+
+    identity = {"A": 2 * np.eye(3)}
+    assert check(sylvester(1.0), identity, [torch_autograd(reference)]).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement) as excinfo:
+        check(sylvester(1.01), identity, [torch_autograd(reference)])
+    assert excinfo.value.verdict == "wrong"
+    assert excinfo.value.result.worst.oracle == "finite difference"
+
+
+class Inaccurate(torch.autograd.Function):
+    """The square, whose gradient is off by 5e-10."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z * z
+
+    @staticmethod
+    def backward(ctx, delta):
+        (z,) = ctx.saved_tensors
+        return 2 * z * delta * (1 + 5e-10)
+
+
+def opaque_square(factor=1.0):
+    """Return the square in code that does not run on balls."""
+
+    def forward(z):
+        if z.dtype == object:
+            raise TypeError("floating arrays only")
+        return z * z, z
+
+    return manual(forward, lambda z, delta: {"z": factor * 2 * z * delta})
+
+
+def test_one_inaccurate_reference_is_no_proof():
+    point, reference = {"z": np.linspace(0.5, 2, 12)}, torch_autograd(Inaccurate.apply)
+    with pytest.raises(Disagreement) as excinfo:
+        check(opaque_square(), point, [reference])
+    assert excinfo.value.verdict == "oracles_conflict"
+    assert "torch" in excinfo.value.evidence.reason
+    with pytest.raises(Disagreement) as excinfo:
+        check(opaque_square(1 + 1e-6), point, [reference])
+    assert excinfo.value.verdict == "wrong"
+
+
+def test_infinite_primals_are_judged_without_a_reference():
+    doubled = manual(lambda z: (z * 2, z), lambda z, delta: {"z": 2 * delta})
+    result = check(doubled, {"z": np.array([1.0, -np.inf, 2.0])})
+    assert result.verdict is Verdict.AGREES
+    assert result.judged["z"] == (2, 3)
+    wrong = manual(lambda z: (z * 2, z), lambda z, delta: {"z": 2.1 * delta})
+    with pytest.raises(Disagreement):
+        check(wrong, {"z": np.array([1.0, -np.inf, 2.0])})
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_arcsine_next_to_one(dtype):
+    z = POINTS.astype(dtype)
+    z[-1] = np.nextafter(z.dtype.type(1), z.dtype.type(0))
+    result = check(arcsine(1.0), {"z": z}, [torch_autograd(torch.arcsin)])
+    assert result.verdict is Verdict.AGREES
+    assert result.judged["z"][0] >= 9
+
+
+def tie(slope):
+    """Return |p − q| / 2, with this slope where p = q."""
+
+    def backward(cache, delta):
+        p, q = cache
+        sign = np.where(p > q, 0.5, np.where(p == q, slope, -0.5))
+        return {"p": delta * sign, "q": -delta * sign}
+
+    return manual(lambda p, q: (np.abs(p - q) / 2, (p, q)), backward)
+
+
+TIED = {"p": np.array([0.2, 0.5, 0.0, 0.3]), "q": np.array([0.1, 0.5, 0.0, 0.4])}
+
+
+@pytest.mark.parametrize("slope", [-0.5, 0.25, 0.5])
+def test_another_slope_at_a_tie_of_two_primals_is_a_kink(slope):
+    reference = [torch_autograd(lambda p, q: (p - q).abs() / 2)]
+    assert check(tie(slope), TIED, reference).verdict is Verdict.KINK
+    assert check(tie(0.0), TIED, reference, kinks="declared").verdict is Verdict.AGREES
+
+
+def test_slope_beyond_the_subgradients_at_a_tie_is_wrong():
+    with pytest.raises(Disagreement) as excinfo:
+        check(tie(0.8), TIED, [oracles.torch_autograd(lambda p, q: (p - q).abs() / 2)])
+    assert excinfo.value.verdict == "wrong"
