@@ -76,7 +76,8 @@ def is_subgradient(
 
 def _step(array: Array, least_step: float) -> float:
     """Return the size of a step: relative to the largest entry, and at least twice the least step."""
-    return max(KINK_STEP * (float(np.max(np.abs(array), initial=0.0)) or 1.0), 2 * least_step)
+    size = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+    return max(KINK_STEP * (size or 1.0), 2 * least_step)
 
 
 def _groups(
