@@ -191,6 +191,9 @@ POLL_SECONDS = 0.05
 
 # Random signs in the pool: drawing fresh ones for each operand would cost most of a perturbed evaluation.
 SIGN_POOL = 2**16
+# Random factors in the pool of each length of a reduction. There are many lengths, so these pools are smaller; an array
+# of more than half as many entries gets its factors by arithmetic.
+SMALL_SIGN_POOL = 2**13
 # Entries above which an array's memory is freed as soon as no later call of a program reads it; for smaller ones the
 # bookkeeping costs more than the memory.
 FREED_ENTRIES = 2**14

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.perturbation.jaxpr import COTANGENT, Program, UnsupportedPrimitive, contains
-from oracles.perturbation.numpy_arrays import perturber
+from oracles.perturbation.jaxpr import Program
+from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
+from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
     Array,
     Cotangents,
+    InvalidInput,
     NotPerturbable,
     Output,
     Perturbation,
     Primals,
     Pullback,
+    ReferenceFailed,
     Rule,
     Runtime,
     as_tuple,
@@ -98,14 +101,20 @@ class _Oracle:
         trace = None if self.through_xla else self._trace(primals)
         if not isinstance(trace, Trace):
             return self._evaluate_in_xla(primals)
-        with np.errstate(all="ignore"):
-            ys, memory = trace.program.forward((*primals.values(), *trace.floats(self._options)))
-        shapes, dtypes = [y.shape for y in ys], [y.dtype for y in ys]
+        try:
+            with np.errstate(all="ignore"):
+                ys, memory = trace.program.forward((*primals.values(), *trace.floats(self._options)))
+        except Exception:  # a fault here says nothing about the subject, and JAX may do without; else it raises too
+            return self._evaluate_in_xla(primals)
+        shapes, dtypes = [y.shape for y in ys], _real_dtypes(ys, self.name)
 
         def pullback(delta: Output) -> Cotangents:
             deltas = _checked(delta, shapes, dtypes, self.name)
-            with np.errstate(all="ignore"):
-                return _named(primals, trace.program.pull(memory, deltas))
+            try:
+                with np.errstate(all="ignore"):
+                    return _named(primals, trace.program.pull(memory, deltas))
+            except Exception:  # as above
+                return self._evaluate_in_xla(primals)[1](delta)
 
         return (tuple(ys) if trace.is_tuple else ys[0]), pullback
 
@@ -115,17 +124,22 @@ class _Oracle:
         """Evaluate outputs and cotangents with every operand of every rounding operation perturbed.
 
         Raises:
-            NotPerturbable: if the program runs in XLA.
+            NotPerturbable: if the program runs in XLA, or its evaluation here fails.
+            ReferenceFailed: if the reference raises.
         """
-        trace = self._trace(primals)
+        try:
+            trace = self._trace(primals)
+        except Exception as error:  # a reference may raise anything
+            raise ReferenceFailed(f"{self.name}: the reference raised {type(error).__name__}: {error}") from error
         if isinstance(trace, Unsupported):
-            raise NotPerturbable(
-                f"{self.name}: {trace.primitive!r} runs in XLA, where single operations cannot be perturbed"
-            )
+            raise NotPerturbable(f"{self.name}: {trace.reason} in XLA, where single operations cannot be perturbed")
         arrays = (*primals.values(), *trace.floats(self._options))
-        deltas = [np.asarray(d) for d in as_tuple(delta) if is_differentiable(d)]
-        with np.errstate(all="ignore"):
-            ys, cotangents = trace.program.perturbed(arrays, deltas, perturber(perturbation), perturbation.forward)
+        deltas = [np.asarray(d) for d, moves in zip(as_tuple(delta), trace.program.moves, strict=True) if moves]
+        try:
+            with np.errstate(all="ignore"):
+                ys, cotangents = trace.program.perturbed(arrays, deltas, perturber(perturbation), perturbation.forward)
+        except Exception as error:  # the judge's own fault, or the reference's: neither is the subject's
+            raise NotPerturbable(f"{self.name}: its evaluation in NumPy raised {type(error).__name__}") from error
         return tuple(ys), _named(primals, cotangents)
 
     def _trace(self, primals: Primals) -> Trace | Unsupported:
@@ -142,7 +156,7 @@ class _Oracle:
                 self._executables.popitem(last=False)
         executables, arrays = self._executables[key], tuple(primals.values())
         ys = executables.forward(arrays)
-        shapes, dtypes = [y.shape for y in ys], [y.dtype for y in ys]
+        shapes, dtypes = [y.shape for y in ys], _real_dtypes(ys, self.name)
 
         def pullback(delta: Output) -> Cotangents:
             return _named(primals, executables.pull(arrays, _checked(delta, shapes, dtypes, self.name)))
@@ -201,9 +215,9 @@ class Trace(NamedTuple):
 
 
 class Unsupported(NamedTuple):
-    """Takes the place of a trace that has a primitive which NumPy cannot evaluate here."""
+    """Takes the place of a trace that NumPy cannot evaluate here; says what runs elsewhere."""
 
-    primitive: str
+    reason: str
 
 
 class _Traces:
@@ -297,7 +311,9 @@ class _Traces:
         try:
             return Trace(Program(closed, n_outputs[0], len(names)), is_tuple[0], takes_floats)
         except UnsupportedPrimitive as error:
-            return Unsupported(str(error))
+            return Unsupported(f"{str(error)!r} runs")
+        except Exception as error:  # a fault of the translation, which JAX does without
+            return Unsupported(f"its translation raised {type(error).__name__}: {error}. It runs")
 
 
 @cache
@@ -433,3 +449,16 @@ def _checked(
         for d, dtype in zip(deltas, dtypes, strict=True)
         if dtype.kind == "f" or dtype.name == "bfloat16"
     ]
+
+
+def _real_dtypes(ys: Sequence[Array], name: str) -> list[np.dtype[Any]]:
+    """Return the dtypes of outputs.
+
+    Raises:
+        InvalidInput: if one is complex.
+    """
+    if any(y.dtype.kind == "c" for y in ys):
+        raise InvalidInput(
+            f"{name}: the reference returns complex numbers, which have no cotangent here.\nFix: return y.real, y.imag"
+        )
+    return [y.dtype for y in ys]

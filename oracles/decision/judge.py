@@ -229,11 +229,14 @@ def _differences_at(entries: Array, name: str, subject: Rule, primals: Primals, 
 
 
 def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Primals) -> dict[str, Array]:
-    """Return arrays with the shapes of an oracle's outputs and the dtype of the floating primals."""
+    """Return arrays with the shapes of an oracle's outputs and the dtype of the floating primals; integers as such."""
     dtypes = [a.dtype for a in primals.values() if is_differentiable(a)]
     dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    y, _ = next(iter(evaluated.values()))
-    return named_outputs(tuple(np.broadcast_to(np.zeros((), dtype), np.shape(part)) for part in as_tuple(y)), {})
+    parts = as_tuple(next(iter(evaluated.values()))[0])
+    dtypes = [dtype if is_differentiable(part) else np.asarray(part).dtype for part in parts]
+    return named_outputs(
+        tuple(np.broadcast_to(np.zeros((), own), np.shape(part)) for own, part in zip(dtypes, parts, strict=True)), {}
+    )
 
 
 def _compare(

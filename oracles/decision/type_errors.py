@@ -91,7 +91,8 @@ def type_error(name: str, actual: object, expected: Array, working: str) -> tupl
     if actual.shape != np.shape(expected):
         fix = _fix_of_shape(variable, np.asarray(actual), np.shape(expected))
         return f"shape {actual.shape}, expected {np.shape(expected)}", fix
-    if actual.dtype == dtype or actual.dtype.name == working or is_coarser(actual.dtype, dtype):
+    # Integers have no precision: only their values are compared.
+    if actual.dtype == dtype or dtype.kind in "iub" or actual.dtype.name == working or is_coarser(actual.dtype, dtype):
         return "", ""
     if not is_differentiable(actual):
         fix = f"{variable} = np.zeros(shape, {dtype})      # not integers: they cut off what follows the point"

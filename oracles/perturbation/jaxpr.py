@@ -10,22 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from oracles.constants import FREED_ENTRIES
-from oracles.perturbation.jaxpr_kernels import fill
-from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, PRIMITIVES, Equation, Kernel, Value, is_trivial_factor
-from oracles.perturbation.numpy_arrays import Perturb
+from oracles.perturbation.jaxpr_kernels import fill, integer_bound
+from oracles.perturbation.jaxpr_primitives import Equation, Kernel, Value, is_trivial_factor
+from oracles.perturbation.jaxpr_reading import (
+    PRIMAL,
+    PULLBACK,
+    RESIDUAL,
+    Reading,
+    clamped,
+    contains,
+    fold,
+    is_constant,
+    needed,
+    split,
+)
+from oracles.perturbation.random_signs import Perturb
 from oracles.rule import Array
 
 if TYPE_CHECKING:
-    from jax.extend.core import ClosedJaxpr, Jaxpr
-
-# The primitive that stands for the cotangent of an output: its operand is the output, its result has its shape.
-COTANGENT = "oracles_cotangent"
+    from jax.extend.core import ClosedJaxpr
 
 # A call: function, slots of its arguments, slot of its result (or slots of its several results).
 Step: TypeAlias = "tuple[Callable[..., Any], tuple[int, ...], int | tuple[int, ...]]"
@@ -33,22 +42,10 @@ Memory: TypeAlias = "list[Any]"
 # An inner program (the body of a loop, a branch): body(perturb, *arrays) -> results.
 Body: TypeAlias = Callable[..., Sequence[Array]]
 
-PRIMAL, RESIDUAL, PULLBACK = range(3)  # the stages of a program, in this order
-PERTURB_SLOT = 0  # where the function that perturbs lies in the memory of a run
-
-
-class UnsupportedPrimitive(NotImplementedError):
-    """A JAX primitive that NumPy has no function for here: its name is the message."""
-
-
-def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
-    """Return whether a jaxpr, or one inside it, has one of these primitives."""
-    from jax.extend.core import jaxprs_in_params
-
-    return any(
-        eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
-        for eqn in jaxpr.eqns
-    )
+# Where the memory of a run has the function that perturbs, the memory of the plain run beside it, and the inputs.
+PERTURB_SLOT, PLAIN_SLOT, FIRST_SLOT = range(3)
+# Every precision has all integers up to this one: bfloat16 has 8 bits.
+ALWAYS_EXACT = 2.0**8
 
 
 class Program:
@@ -59,6 +56,7 @@ class Program:
 
     Attributes:
         calls_back: whether it has a callback into Python.
+        moves: of each output, whether it has a cotangent: integers and booleans have none.
     """
 
     def __init__(self, closed: ClosedJaxpr, n_outputs: int, n_options: int) -> None:
@@ -73,10 +71,12 @@ class Program:
             UnsupportedPrimitive: if a primitive is not known.
         """
         n = len(closed.jaxpr.invars)
-        self._reading = _Reading(closed.jaxpr, closed.consts, range(n - n_options, n))
+        self._reading = Reading(closed.jaxpr, closed.consts, range(n - n_options, n))
         self._n_outputs = n_outputs
         self.calls_back = contains(closed.jaxpr, "pure_callback")
+        self.moves = [v.is_floating for v in self._reading.outputs[:n_outputs]]
         self._plain = _Calls(self._reading, n_outputs)
+        self._built: dict[object, _Calls] = {}
 
     def forward(self, arrays: Sequence[Array]) -> tuple[list[Array], Memory]:
         """Return the outputs, which belong to the caller, and what `pull` goes on from."""
@@ -89,136 +89,64 @@ class Program:
     def perturbed(
         self, arrays: Sequence[Array], deltas: Sequence[Array], perturb: Perturb, forward: bool
     ) -> tuple[list[Array], list[Array]]:
-        """Return outputs and cotangents of a perturbed run; without ``forward`` the pullback alone is perturbed."""
-        calls = self._perturbed if forward else self._perturbed_pullback
-        outputs, memory = calls.forward(arrays, perturb)
-        return outputs, calls.pull(memory, deltas)
+        """Return outputs and cotangents of a perturbed run; without ``forward`` the pullback alone is perturbed.
 
-    @cached_property
-    def _perturbed(self) -> _Calls:
-        return _Calls(self._reading, self._n_outputs, (PRIMAL, RESIDUAL, PULLBACK))
-
-    @cached_property
-    def _perturbed_pullback(self) -> _Calls:
-        return _Calls(self._reading, self._n_outputs, (PULLBACK,))
-
-
-class _Reading:
-    """The equations of a jaxpr in order, calls inlined and exact constants folded.
-
-    Attributes:
-        equations, inputs, outputs: of the whole program.
-        deltas: the values that stand for cotangents of outputs, in order.
-    """
-
-    def __init__(self, jaxpr: Jaxpr, consts: Sequence[object], options: Collection[int] = ()) -> None:
-        self.equations: list[Equation] = []
-        self.deltas: list[Value] = []
-        self.inputs = [
-            Value(tuple(v.aval.shape), np.dtype(v.aval.dtype), option=i in options) for i, v in enumerate(jaxpr.invars)
-        ]
-        self.outputs = self._inline(jaxpr, consts, self.inputs)
-
-    def _inline(self, jaxpr: Jaxpr, consts: Sequence[object], inputs: Sequence[Value]) -> list[Value]:
-        from jax.extend.core import Literal
-
-        values: dict[object, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-        values.update((v, _constant(c, v.aval)) for v, c in zip(jaxpr.constvars, consts, strict=True))
-
-        def read(atom: Any) -> Value:
-            return _constant(atom.val, atom.aval) if isinstance(atom, Literal) else values[atom]
-
-        for eqn in jaxpr.eqns:
-            results = self._read(eqn, [read(atom) for atom in eqn.invars])
-            values.update(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _read(self, eqn: Any, operands: list[Value]) -> list[Value]:
-        """Read one equation of a jaxpr; return its results."""
-        name, params = eqn.primitive.name, eqn.params
-        if name in ALIASES:
-            return operands
-        if name in CALLS:
-            return self._inline_call(params[CALLS[name]], operands)
-        # A branch that is known when the program is read costs nothing when it runs.
-        if name == "cond" and (index := operands[0].constant) is not None:
-            return self._inline_call(params["branches"][_clamped(index, params["branches"])], operands[1:])
-        results = [_value(v.aval, name) for v in eqn.outvars]
-        if name == COTANGENT:
-            results[0].stage = PULLBACK
-            self.deltas += results
-        elif name in PRIMITIVES or name in _CONTROL:
-            self._append(Equation(name, params, operands, results))
+        Where an operation leaves its domain because its operands are perturbed (the arcsine of 1 + 1e-15), its result
+        is that of the plain run, perturbed.
+        """
+        stages = (PRIMAL, RESIDUAL, PULLBACK) if forward else (PULLBACK,)
+        try:
+            outputs, cotangents, _ = self._calls(stages).run(arrays, deltas, perturb)
+        except Exception:  # a callback may raise anything outside of its domain; the guarded run shows other causes
+            pass
         else:
-            raise UnsupportedPrimitive(name)
-        return results
+            if _are_finite(outputs) and _are_finite(cotangents):
+                return outputs, cotangents
+        plain = self._calls((), keeps=True)
+        guarded = self._calls(stages, plain)
+        outputs, cotangents, _ = guarded.run(arrays, deltas, perturb, plain.run(arrays, deltas, None)[2])
+        return outputs, cotangents
 
-    def _inline_call(self, inner: Any, operands: Sequence[Value]) -> list[Value]:
-        """Read a jaxpr, closed or not, in the place of the equation that calls it."""
-        return self._inline(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
-
-    def _append(self, equation: Equation) -> None:
-        inputs = equation.inputs
-        option = any(v.option for v in inputs) and all(v.option or v.constant is not None for v in inputs)
-        # An equation belongs to the latest stage of its inputs: it can run no earlier.
-        stage = max((v.stage for v in inputs), default=PRIMAL)
-        for v in equation.outputs:
-            v.option, v.stage = option, stage
-        constants = [v.constant for v in inputs]
-        # Constants that round are left to the run, where their operands may be perturbed.
-        if _is_constant(equation, constants) and not equation.kernel.rounds:
-            for v, constant in zip(equation.outputs, _fold(equation, constants), strict=True):
-                v.constant = constant
-        else:
-            self.equations.append(equation)
+    def _calls(self, stages: tuple[int, ...], guard: _Calls | None = None, keeps: bool = False) -> _Calls:
+        """Return the calls that perturb these stages; they are built once."""
+        key = stages, guard is not None, keeps
+        if key not in self._built:
+            self._built[key] = _Calls(self._reading, self._n_outputs, stages, guard, keeps)
+        return self._built[key]
 
 
-def _value(aval: Any, primitive: str) -> Value:
-    dtype = aval.dtype if isinstance(aval.dtype, np.dtype) else None  # keys of random numbers have dtypes of their own
-    if dtype is None or not (dtype.kind in "fiub" or dtype.name == "bfloat16"):
-        raise UnsupportedPrimitive(f"{primitive} of {aval.dtype}")
-    return Value(tuple(aval.shape), dtype)
-
-
-def _constant(value: object, aval: Any) -> Value:
-    return Value(tuple(aval.shape), np.dtype(aval.dtype), np.asarray(value, aval.dtype))
-
-
-def _is_constant(equation: Equation, constants: Sequence[Array | None]) -> bool:
-    """Return whether an equation may be evaluated at once: a loop may be long, and a callback may count its calls."""
-    later = equation.primitive in _CONTROL or equation.primitive == "pure_callback"
-    return not later and all(c is not None for c in constants)
-
-
-def _fold(equation: Equation, constants: Sequence[Any]) -> list[Array]:
-    """Return the results of an equation whose inputs are constants; they may broadcast to their shapes."""
-    kernel = equation.kernel
-    if kernel.function is None:
-        return [constants[0]]
-    if not kernel.broadcasts:
-        constants = [_filled(c, v.shape) for c, v in zip(constants, equation.inputs, strict=True)]
-    with np.errstate(all="ignore"):
-        results = kernel.function(*constants)
-    return [
-        np.asarray(r, v.dtype) for r, v in zip(results if kernel.several else [results], equation.outputs, strict=True)
-    ]
-
-
-def _filled(x: Array, shape: tuple[int, ...]) -> Array:
-    return x if x.shape == shape else fill(x, shape)
-
-
-def _clamped(index: Any, branches: Sequence[object]) -> int:
-    return min(max(int(index), 0), len(branches) - 1)
+def _are_finite(arrays: Iterable[Array]) -> bool:
+    # The sum of squares costs a fraction of a test of each entry; only where it overflows is that made.
+    return all(math.isfinite(np.vdot(x, x)) or np.isfinite(x).all() for x in arrays if x.dtype.kind == "f")
 
 
 class _Calls:
-    """The calls that evaluate a reading, its stages perturbed or not."""
+    """The calls that evaluate a reading, its stages perturbed or not.
 
-    def __init__(self, reading: _Reading, n_outputs: int, perturbed: Collection[int] = ()) -> None:
-        """Build the calls; operands of the rounding operations of the ``perturbed`` stages are perturbed."""
-        build, results = _Builder(), reading.outputs
-        primal, rest = _split(reading, n_outputs)
+    Attributes:
+        builder: knows where the memory of a run has which value.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        n_outputs: int,
+        perturbed: Collection[int] = (),
+        guard: _Calls | None = None,
+        keeps: bool = False,
+    ) -> None:
+        """Build the calls.
+
+        Args:
+            reading, n_outputs: the program.
+            perturbed: the stages of which the operands of rounding operations are perturbed.
+            guard: the calls of the plain program, whose results replace those that are lost by a perturbation.
+            keeps: leave all arrays in memory after a run.
+        """
+        build = _Builder(guard.builder if guard else None)
+        self.builder: _Builder = build
+        results = reading.outputs
+        primal, rest = split(reading, n_outputs)
         build.read_once(reading.equations, results)
         self._inputs = [build.slot(v) for v in reading.inputs]
         self._deltas = [build.slot(v) for v in reading.deltas]
@@ -229,14 +157,27 @@ class _Calls:
         build.inexact.clear()  # what the pullback hands on unchanged has shown its rounding where it was computed
         build.add((eq for eq in rest if eq.stage == PULLBACK), PULLBACK in perturbed)
         self._cotangents = [build.finished(v) for v in results[n_outputs:]]
-        self._pullback, unread = _freeing(build.take_steps(), build.large - {*self._outputs, *self._cotangents})
+        freed = set() if keeps else build.large - {*self._outputs, *self._cotangents}
+        self._pullback, unread = _freeing(build.take_steps(), freed)
         self._primal, _ = _freeing(primal_steps, unread)
         self._memory = build.memory
 
-    def forward(self, arrays: Sequence[Array], perturb: Perturb | None) -> tuple[list[Array], Memory]:
+    def run(
+        self, arrays: Sequence[Array], deltas: Sequence[Array], perturb: Perturb | None, plain: Memory | None = None
+    ) -> tuple[list[Array], list[Array], Memory]:
+        """Return outputs, cotangents and memory; ``plain`` is the memory of a plain run that keeps it."""
+        outputs, memory = self.forward(arrays, perturb, plain)
+        for slot, delta in zip(self._deltas, deltas, strict=True):
+            memory[slot] = delta
+        _execute(self._pullback, memory)
+        return outputs, [memory[slot] for slot in self._cotangents], memory
+
+    def forward(
+        self, arrays: Sequence[Array], perturb: Perturb | None, plain: Memory | None = None
+    ) -> tuple[list[Array], Memory]:
         """Return the outputs, and the memory that the pullback goes on from."""
         memory = self._memory.copy()
-        memory[PERTURB_SLOT] = perturb
+        memory[PERTURB_SLOT], memory[PLAIN_SLOT] = perturb, plain
         for slot, array in zip(self._inputs, arrays, strict=True):
             memory[slot] = array
         _execute(self._primal, memory)
@@ -283,38 +224,18 @@ def _slots_of(target: int | tuple[int, ...]) -> tuple[int, ...]:
     return target if isinstance(target, tuple) else (target,)
 
 
-def _split(reading: _Reading, n_outputs: int) -> tuple[list[Equation], list[Equation]]:
-    """Return the equations that the outputs need, and the others that the cotangents need."""
-    outputs, cotangents = reading.outputs[:n_outputs], reading.outputs[n_outputs:]
-    primal = _needed(reading.equations, outputs)
-    known = set(primal)
-    rest = [eq for eq in reading.equations if eq not in known]
-    return primal, _needed(rest, cotangents)
-
-
-def _needed(equations: Sequence[Equation], results: Iterable[Value]) -> list[Equation]:
-    """Return the equations that results need, in order."""
-    live, needed = set(results), []
-    # Backwards, so that one pass finds the inputs of all that is needed.
-    for equation in reversed(equations):
-        if not live.isdisjoint(equation.outputs):
-            needed.append(equation)
-            live.update(equation.inputs)
-    return needed[::-1]
-
-
 def _body(closed: Any, perturbed: bool, options: Collection[int] = ()) -> Body:
     """Return the inner program of a loop or a branch, whose inputs ``options`` come from floating options."""
-    reading, build = _Reading(closed.jaxpr, closed.consts, options), _Builder()
-    inputs = slice(PERTURB_SLOT, PERTURB_SLOT + 1 + len([build.slot(v) for v in reading.inputs]))
-    build.add(_needed(reading.equations, reading.outputs), perturbed)
+    reading, build = Reading(closed.jaxpr, closed.consts, options), _Builder()
+    inputs = slice(FIRST_SLOT, FIRST_SLOT + len([build.slot(v) for v in reading.inputs]))
+    build.add(needed(reading.equations, reading.outputs), perturbed)
     outputs = [build.whole(v) for v in reading.outputs]
     steps, _ = _freeing(build.take_steps(), build.large.difference(outputs))
     template = build.memory
 
     def run(perturb: Perturb | None, *arrays: Array) -> list[Array]:
         memory = template.copy()
-        memory[inputs] = perturb, *arrays
+        memory[PERTURB_SLOT], memory[inputs] = perturb, arrays
         _execute(steps, memory)
         return [memory[slot] for slot in outputs]
 
@@ -325,13 +246,15 @@ class _Builder:
     """Turns equations into steps on numbered slots of memory.
 
     Attributes:
-        memory: the slots before a run: the function that perturbs, inputs, constants, results.
+        memory: the slots before a run: what `PERTURB_SLOT` and `PLAIN_SLOT` hold, inputs, constants, results.
         inexact: values that perturbed operations led to.
         large: the slots of results with many entries.
     """
 
-    def __init__(self) -> None:
-        self.memory: Memory = [None]
+    def __init__(self, plain: _Builder | None = None) -> None:
+        """Start a program; ``plain`` is that of the plain run which guards it, if any."""
+        self.memory: Memory = [None] * FIRST_SLOT
+        self._plain = plain
         self.large: set[int] = set()
         self.inexact: set[Value] = set()
         self._steps: list[Step] = []
@@ -414,15 +337,18 @@ class _Builder:
     def _add_control(self, equation: Equation, perturbed: bool) -> None:
         function = _CONTROL[equation.primitive](equation, perturbed)
         targets = tuple(self._define(v) for v in equation.outputs)
-        self._steps.append((function, (PERTURB_SLOT, *map(self.whole, equation.inputs)), targets))
+        sources = (PERTURB_SLOT, *map(self.whole, equation.inputs))
+        if perturbed and self._plain:
+            function, sources = self._guarded(equation, function, True), (PERTURB_SLOT, PLAIN_SLOT, *sources)
+        self._steps.append((function, sources, targets))
         if perturbed:
             self.inexact.update(v for v in equation.outputs if v.is_floating)
 
     def _add_plain(self, equation: Equation) -> None:
         kernel, inputs = equation.kernel, equation.inputs
         constants = [self._constant(v) for v in inputs]
-        if _is_constant(equation, constants):
-            self._constants.update(zip(equation.outputs, _fold(equation, constants), strict=True))
+        if is_constant(equation, constants):
+            self._constants.update(zip(equation.outputs, fold(equation, constants), strict=True))
             return
         slots = tuple(map(self.slot if kernel.broadcasts else self.whole, inputs))
         shapes = [self._shapes[v] for v in inputs]
@@ -439,33 +365,63 @@ class _Builder:
         kernel, (out, *_) = equation.kernel, equation.outputs
         if equation.primitive == "mul" and any(v.option for v in equation.inputs):
             x, y = map(self.slot, equation.inputs)
-            self._slots[out] = self._step(out.shape, _option_product(out.shape), PERTURB_SLOT, x, y)
+            product = _option_product(out.shape, *(v.option for v in equation.inputs))
+            self._slots[out] = self._step(out.shape, product, PERTURB_SLOT, x, y)
             self._shapes[out] = out.shape
         else:
-            slots = [
-                self._perturbed_operand(v, kernel, out) if i not in kernel.decides else self.whole(v)
+            operands = [
+                self._operand(v, kernel) if i in kernel.decides else self._perturbed_operand(v, kernel, out)
                 for i, v in enumerate(equation.inputs)
             ]
-            self._call(equation, kernel, slots, None)
+            slots, shapes = [slot for slot, _ in operands], [shape for _, shape in operands]
+            shape = np.broadcast_shapes(*shapes) if kernel.broadcasts else None
+            self._call(equation, kernel, slots, shape, guarded=self._plain is not None)
         self.inexact.update(v for v in equation.outputs if v.is_floating)
 
-    def _perturbed_operand(self, v: Value, kernel: Kernel, out: Value) -> int:
-        if not v.is_floating:
-            return self.whole(v)
-        if not kernel.broadcasts:
-            return self._step(v.shape, _perturb, PERTURB_SLOT, self.whole(v))
-        slot, shape = self.slot(v), out.shape
-        if self._shapes[v] == shape:
-            return self._step(shape, _perturb, PERTURB_SLOT, slot)
-        return self._step(shape, lambda perturb, x: perturb(x, shape), PERTURB_SLOT, slot)
+    def _operand(self, v: Value, kernel: Kernel) -> tuple[int, tuple[int, ...]]:
+        """Return the slot of an operand and the shape of its array, which a kernel may broadcast."""
+        slot = self.slot(v) if kernel.broadcasts else self.whole(v)
+        return slot, self._shapes[v]
 
-    def _call(self, equation: Equation, kernel: Kernel, slots: Iterable[int], shape: tuple[int, ...] | None) -> None:
+    def _perturbed_operand(self, v: Value, kernel: Kernel, out: Value) -> tuple[int, tuple[int, ...]]:
+        """Return the slot of a perturbed operand and the shape of its array; integers that are exact stay so."""
+        bound = self._largest_integer(v) if v.is_floating else 0.0
+        slot, own = self._operand(v, kernel)
+        if bound is not None and bound <= ALWAYS_EXACT:
+            return slot, own
+        # What is broadcast is an operand of its own for each entry of the result.
+        shape = own if bound is not None or not kernel.broadcasts else out.shape
+        unless_exact = bound is not None or v.option
+        simple = shape == own and kernel.terms == 1 and not unless_exact
+        perturbed = _perturb if simple else _perturb_as(shape, kernel.terms, unless_exact)
+        return self._step(shape, perturbed, PERTURB_SLOT, slot), shape
+
+    def _largest_integer(self, v: Value) -> float | None:
+        constant = self._constants.get(v)
+        return v.largest_integer if constant is None else integer_bound(constant)
+
+    def _call(
+        self,
+        equation: Equation,
+        kernel: Kernel,
+        slots: Iterable[int],
+        shape: tuple[int, ...] | None,
+        guarded: bool = False,
+    ) -> None:
         """Add the call of a kernel, whose result has this shape; None if it is that of the value."""
-        assert kernel.function is not None
+        function = kernel.function
+        assert function is not None
+        if guarded:
+            function, slots = self._guarded(equation, function, kernel.several), (PERTURB_SLOT, PLAIN_SLOT, *slots)
         targets = tuple(self._define(v, shape) for v in equation.outputs)
         if kernel.fresh:
             self._own.update(equation.outputs)
-        self._steps.append((kernel.function, tuple(slots), targets if kernel.several else targets[0]))
+        self._steps.append((function, tuple(slots), targets if kernel.several else targets[0]))
+
+    def _guarded(self, equation: Equation, function: Callable[..., Any], several: bool) -> Callable[..., Any]:
+        assert self._plain is not None
+        slots = [self._plain.slot(v) for v in equation.outputs]
+        return partial(_run_guarded, function, slots if several else slots[0])
 
     def _define(self, v: Value, shape: tuple[int, ...] | None = None) -> int:
         self._shapes[v] = v.shape if shape is None else shape
@@ -486,13 +442,49 @@ def _perturb(perturb: Perturb, x: Array) -> Array:
     return perturb(x)
 
 
-def _option_product(shape: tuple[int, ...]) -> Callable[..., Array]:
+def _perturb_as(shape: tuple[int, ...], terms: int, unless_exact: bool) -> Callable[[Perturb, Array], Array]:
+    return lambda perturb, x: perturb(x, shape, terms, unless_exact)
+
+
+def _run_guarded(
+    function: Callable[..., Any], slots: int | Sequence[int], perturb: Perturb, plain: Memory, *operands: Array
+) -> Any:
+    """Call a function of perturbed operands; what it does not know there is its plain result, perturbed.
+
+    Args:
+        function: the function.
+        slots: where ``plain`` has its plain result, or its several results.
+        perturb: perturbs what is taken from there.
+        plain: the memory of the plain run.
+        operands: the perturbed operands.
+    """
+    expected = [plain[slot] for slot in ([slots] if isinstance(slots, int) else slots)]
+    try:
+        results = function(*operands)
+    except Exception:  # a callback may raise anything outside of its domain
+        results = [x if x.dtype.kind in "iub" else perturb(x) for x in expected]
+        return results[0] if isinstance(slots, int) else results
+    if isinstance(slots, int):
+        return _restored(results, expected[0], perturb)
+    return [_restored(result, x, perturb) for result, x in zip(results, expected, strict=True)]
+
+
+def _restored(result: Array, plain: Array, perturb: Perturb) -> Array:
+    """Return a result, with the perturbed plain one wherever only that is finite."""
+    if result.dtype.kind in "iub":
+        return result
+    lost = ~np.isfinite(result) & np.isfinite(plain)
+    return np.where(lost, perturb(plain, result.shape), result) if lost.any() else result
+
+
+def _option_product(shape: tuple[int, ...], *are_options: bool) -> Callable[..., Array]:
     """Return the perturbed product with an option: exact where that is 0 or ±1, as if it were a constant."""
+    of_x, of_y = are_options
 
     def multiply(perturb: Perturb, x: Array, y: Array) -> Array:
         if any(np.ndim(a) == 0 and is_trivial_factor(a) for a in (x, y)):
             return fill(np.asarray(x * y), shape)
-        return np.asarray(perturb(x, shape) * perturb(y, shape))
+        return np.asarray(perturb(x, shape, 1, of_x) * perturb(y, shape, 1, of_y))
 
     return multiply
 
@@ -552,7 +544,7 @@ def _cond(equation: Equation, perturbed: bool) -> Callable[..., Any]:
     """Run one branch, the index clamped as XLA does."""
     options = [i for i, v in enumerate(equation.inputs[1:]) if v.option]
     branches = [_body(branch, perturbed, options) for branch in equation.params["branches"]]
-    return lambda perturb, index, *operands: branches[_clamped(index, branches)](perturb, *operands)
+    return lambda perturb, index, *operands: branches[clamped(index, branches)](perturb, *operands)
 
 
 _CONTROL: dict[str, Callable[[Equation, bool], Callable[..., Any]]] = {"scan": _scan, "while": _while, "cond": _cond}

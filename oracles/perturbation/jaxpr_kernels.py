@@ -26,6 +26,15 @@ def fill(x: Array, shape: Ints) -> Array:
     return full
 
 
+def integer_bound(x: Array) -> float | None:
+    """Return the largest magnitude among integers; None if an entry is no integer."""
+    wide = np.asarray(x, np.complex128 if x.dtype.kind == "c" else np.float64)
+    parts = (wide.real, wide.imag) if wide.dtype.kind == "c" else (wide,)
+    if not all(np.array_equal(part, np.rint(part)) for part in parts):
+        return None
+    return max((float(np.abs(part).max(initial=0.0)) for part in parts), default=0.0)
+
+
 def to_int(x: Array, dtype: np.dtype[Any]) -> Array:
     """Convert floating to integer as XLA does: towards zero, saturating, NaN to 0."""
     x, info = np.asarray(x, np.float64), np.iinfo(dtype)
@@ -201,6 +210,16 @@ def reduce_window(
     """Reduce every window of x, padded by ``config`` with ``start``, with a ufunc."""
     view = windows(pad(x, start, config), extents, strides, dilations)
     return np.asarray(ufunc.reduce(view, tuple(range(x.ndim, 2 * x.ndim)), dtype=x.dtype))
+
+
+# XLA's four kinds of Fourier transform, by their numbers.
+_FFTS = (np.fft.fftn, np.fft.ifftn, np.fft.rfftn, np.fft.irfftn)
+
+
+def fft(x: Array, kind: int, lengths: Ints, dtype: np.dtype[Any]) -> Array:
+    """Transform the last axes of x; ``lengths`` are those of the real array where one side is real."""
+    axes = tuple(range(x.ndim - len(lengths), x.ndim))
+    return np.asarray(_FFTS[kind](x, tuple(lengths), axes), dtype)
 
 
 def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints, strides: Ints, pads: Pads) -> Array:

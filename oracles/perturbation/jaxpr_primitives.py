@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.perturbation import jaxpr_kernels as kernels
+from oracles.perturbation.random_signs import unit_of
 from oracles.rule import Array
 
 # The parameters of a primitive: ints, tuples, dtypes and JAX's own enumerations.
@@ -32,6 +33,8 @@ class Value:
         constant: the array, if it is known; it broadcasts to ``shape``.
         option: it is computed from floating options alone, and is not perturbed, as if it were a constant.
         stage: the first part of a program that can compute it, see `oracles.perturbation.jaxpr.Program`.
+        integers: the largest magnitude of its entries, if all of them are integers for a reason that the program shows
+            (they were integers or booleans before); infinite if only the reason is known.
     """
 
     shape: tuple[int, ...]
@@ -39,11 +42,22 @@ class Value:
     constant: Array | None = None
     option: bool = False
     stage: int = 0
+    integers: float | None = None
 
     @property
     def is_floating(self) -> bool:
         """Whether operations of this dtype round; NumPy does not know that bfloat16 is floating."""
-        return self.dtype.kind == "f" or self.dtype.name == "bfloat16"
+        return self.dtype.kind in "fc" or self.dtype.name == "bfloat16"
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the entries are pairs of floating numbers."""
+        return self.dtype.kind == "c"
+
+    @cached_property
+    def largest_integer(self) -> float | None:
+        """The largest magnitude of integers, known when the program is read; None if they may be no integers."""
+        return self.integers if self.constant is None else kernels.integer_bound(self.constant)
 
 
 @dataclass(eq=False)
@@ -74,6 +88,7 @@ class Kernel:
         function: takes one array for each input; returns one array, or a sequence where ``several``. None if the
             result is the first input itself, which broadcasts to the shape of the result.
         rounds: the function rounds: its floating operands are to be perturbed.
+        terms: how many terms it sums, or factors it multiplies, for one entry of its result; 1 if it reduces nothing.
         decides: inputs that only decide where something goes, and are not perturbed.
         broadcasts: it is elementwise: its inputs may be smaller than their shapes and broadcast.
         fresh: its result shares no memory with its inputs.
@@ -83,6 +98,7 @@ class Kernel:
 
     function: Callable[..., Any] | None
     rounds: bool = False
+    terms: int = 1
     decides: tuple[int, ...] = ()
     broadcasts: bool = False
     fresh: bool = False
@@ -111,8 +127,8 @@ def _special(name: str) -> Maker:
 
 # Operations without rounding.
 _EXACT: dict[str, Callable[..., Any]] = {
-    "neg": np.negative, "max": np.maximum, "min": np.minimum, "abs": np.absolute, "sign": np.sign, "floor": np.floor,
-    "ceil": np.ceil, "is_finite": np.isfinite, "gt": np.greater, "lt": np.less, "ge": np.greater_equal,
+    "neg": np.negative, "max": np.maximum, "min": np.minimum, "floor": np.floor, "ceil": np.ceil,
+    "is_finite": np.isfinite, "gt": np.greater, "lt": np.less, "ge": np.greater_equal,
     "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
     "xor": np.bitwise_xor, "not": np.invert, "shift_left": np.left_shift, "shift_right_arithmetic": np.right_shift,
     "rem": np.fmod, "nextafter": np.nextafter,
@@ -132,20 +148,42 @@ _SPECIAL = {
 }  # fmt: skip
 
 
+def _of_complex_rounds(function: Callable[..., Any]) -> Maker:
+    """Make the kernel of a function that is exact for real numbers: |x| and the sign."""
+    return lambda eq: Kernel(function, rounds=eq.inputs[0].is_complex, broadcasts=True, fresh=True)
+
+
 def _multiply(eq: Equation) -> Kernel:
-    """Multiply; by a constant 0 or ±1 that is exact."""
+    """Multiply; by a constant 0, ±1 or ±i that is exact."""
     exact = any(v.constant is not None and is_trivial_factor(v.constant) for v in eq.inputs)
     return Kernel(np.multiply, rounds=not exact, broadcasts=True, fresh=True)
 
 
 def is_trivial_factor(x: Array) -> bool:
-    """Return whether a product with this one number is exact: it is 0 or ±1."""
-    return bool(np.size(x) == 1 and np.all(np.isin(np.abs(np.asarray(x, np.float64)), (0, 1))))
+    """Return whether a product with this one number is exact: it is 0, ±1 or ±i."""
+    return np.size(x) == 1 and complex(np.asarray(x).reshape(-1)[0]) in (0, 1, -1, 1j, -1j)
 
 
 def _divide(eq: Equation) -> Kernel:
     function = np.divide if eq.outputs[0].is_floating else kernels.divide_int
     return Kernel(function, rounds=True, broadcasts=True, fresh=True)
+
+
+def _complex(eq: Equation) -> Kernel:
+    """Put real and imaginary parts together; NumPy's x + iy would make NaN of the parts of an infinite number."""
+    dtype = eq.outputs[0].dtype
+
+    def together(x: Array, y: Array) -> Array:
+        z = np.empty(np.broadcast_shapes(x.shape, y.shape), dtype)
+        z.real, z.imag = x, y
+        return z
+
+    return Kernel(together, broadcasts=True, fresh=True)
+
+
+def _conjugate(eq: Equation) -> Kernel:
+    dtype = eq.outputs[0].dtype
+    return Kernel(lambda x: np.conjugate(x).astype(dtype, copy=False), broadcasts=True, fresh=True)
 
 
 def _power(eq: Equation) -> Kernel:
@@ -163,6 +201,10 @@ def _integer_power(eq: Equation) -> Kernel:
     else:
         function = (lambda x: np.power(x, y)) if y > 0 else lambda x: one / np.power(x, -y)
     return Kernel(function, rounds=True, broadcasts=True, fresh=True)
+
+
+def _horner(eq: Equation) -> Kernel:
+    return Kernel(_polynomial, rounds=True, terms=len(eq.inputs) - 1, broadcasts=True, fresh=True)
 
 
 def _polynomial(x: Array, *coefficients: Array) -> Array:
@@ -185,14 +227,17 @@ def _select(eq: Equation) -> Kernel:
 
 
 def _convert(eq: Equation) -> Kernel:
-    """Convert; to fewer digits that rounds."""
+    """Convert; between floating dtypes of other precisions that rounds, or shows what rounding came before."""
     old, new = eq.inputs[0], eq.outputs[0]
-    dtype, narrows = new.dtype, new.is_floating and new.dtype.itemsize < old.dtype.itemsize
+    dtype = new.dtype
     if old.is_floating and not new.is_floating and dtype.kind != "b":
-        return Kernel(lambda x: kernels.to_int(x, dtype), narrows, broadcasts=True)
+        return Kernel(lambda x: kernels.to_int(x, dtype), broadcasts=True)
     if old.dtype == dtype:
         return Kernel(None, broadcasts=True)
-    return Kernel(lambda x: x.astype(dtype), narrows, broadcasts=True)
+    rounds = old.is_floating and new.is_floating and unit_of(old.dtype) != unit_of(dtype)
+    if old.is_complex and not new.is_complex:
+        return Kernel(lambda x: x.real.astype(dtype), rounds, broadcasts=True)
+    return Kernel(lambda x: x.astype(dtype), rounds, broadcasts=True)
 
 
 def _bitcast(eq: Equation) -> Kernel:
@@ -221,9 +266,10 @@ def _reduce(ufunc: np.ufunc, rounds: bool = False, empty: str = "") -> Maker:
         if empty and any(x.shape[a] == 0 for a in axes):
             options["initial"] = extreme(out.dtype, empty)
         over = axes[0] if len(axes) == 1 else axes
+        terms = math.prod(x.shape[a] for a in axes)
         if options:
-            return Kernel(lambda x: ufunc.reduce(x, over, **options), rounds, fresh=True)
-        return Kernel(lambda x: ufunc.reduce(x, over), rounds, fresh=True)
+            return Kernel(lambda x: ufunc.reduce(x, over, **options), rounds, terms, fresh=True)
+        return Kernel(lambda x: ufunc.reduce(x, over), rounds, terms, fresh=True)
 
     return make
 
@@ -238,11 +284,11 @@ def _argument(function: Callable[..., Any]) -> Maker:
 
 def _accumulate(ufunc: np.ufunc, rounds: bool) -> Maker:
     def make(eq: Equation) -> Kernel:
-        axis, dtype = eq.params["axis"], eq.inputs[0].dtype
+        axis, dtype, terms = eq.params["axis"], eq.inputs[0].dtype, eq.inputs[0].shape[eq.params["axis"]]
         if not eq.params["reverse"]:
-            return Kernel(lambda x: ufunc.accumulate(x, axis, dtype), rounds)
+            return Kernel(lambda x: ufunc.accumulate(x, axis, dtype), rounds, terms)
         flip = (*(slice(None),) * axis, slice(None, None, -1))
-        return Kernel(lambda x: ufunc.accumulate(x[flip], axis, dtype)[flip], rounds)
+        return Kernel(lambda x: ufunc.accumulate(x[flip], axis, dtype)[flip], rounds, terms)
 
     return make
 
@@ -254,9 +300,11 @@ def _dot_general(eq: Equation) -> Kernel:
     shape, dtype = out.shape, out.dtype
     wide = np.dtype(np.float32) if out.is_floating and dtype.itemsize == 2 else dtype
     if a.dtype != wide or b.dtype != wide or wide != dtype:
+        # What is stored rounds once; the sum in float32 is exact next to that.
         inner = _contraction(a.shape, b.shape, (ka, kb), (na, nb), shape)
         return Kernel(lambda x, y: inner(x.astype(wide), y.astype(wide)).astype(dtype), rounds=True)
-    return Kernel(_contraction(a.shape, b.shape, (ka, kb), (na, nb), shape), rounds=True)
+    terms = math.prod(a.shape[d] for d in ka)
+    return Kernel(_contraction(a.shape, b.shape, (ka, kb), (na, nb), shape), rounds=True, terms=terms)
 
 
 def _contraction(
@@ -385,7 +433,12 @@ def _scatter(combine: np.ufunc | None, rounds: bool = False) -> Maker:
         n, clip = eq.params["dimension_numbers"], eq.params["mode"].name == "CLIP"
         batched = (n.operand_batching_dims, n.scatter_indices_batching_dims)
         layout = (n.update_window_dims, n.inserted_window_dims, n.scatter_dims_to_operand_dims, batched)
-        return Kernel(lambda x, i, updates: kernels.scatter(x, i, updates, combine, clip, *layout), rounds, fresh=True)
+        # Each window of updates touches an entry once at most.
+        starts = [d for d in range(len(eq.inputs[1].shape) - 1) if d not in batched[1]]
+        terms = 1 + math.prod(eq.inputs[1].shape[d] for d in starts)
+        return Kernel(
+            lambda x, i, updates: kernels.scatter(x, i, updates, combine, clip, *layout), rounds, terms, fresh=True
+        )
 
     return make
 
@@ -414,7 +467,8 @@ def _reduce_window(ufunc: np.ufunc, start: str) -> Maker:
         config = [(lo, hi, d - 1) for (lo, hi), d in zip(p["padding"], p["base_dilation"], strict=True)]
         first = extreme(x.dtype, start) if start else np.zeros((), x.dtype)
         layout = (p["window_dimensions"], p["window_strides"], p["window_dilation"])
-        return Kernel(lambda x: kernels.reduce_window(x, ufunc, first, config, *layout), rounds=not start)
+        terms = math.prod(p["window_dimensions"])
+        return Kernel(lambda x: kernels.reduce_window(x, ufunc, first, config, *layout), not start, terms)
 
     return make
 
@@ -422,9 +476,16 @@ def _reduce_window(ufunc: np.ufunc, start: str) -> Maker:
 def _select_and_scatter_add(eq: Equation) -> Kernel:
     p, largest = eq.params, eq.params["select_prim"].name == "ge"
     layout = (p["window_dimensions"], p["window_strides"], p["padding"])
+    # So many windows overlap in one entry.
+    terms = math.prod(-(-n // step) for n, step in zip(p["window_dimensions"], p["window_strides"], strict=True))
     return Kernel(
-        lambda source, x: kernels.select_and_scatter_add(source, x, largest, *layout), rounds=True, decides=(1,)
+        lambda source, x: kernels.select_and_scatter_add(source, x, largest, *layout), True, terms, decides=(1,)
     )
+
+
+def _fft(eq: Equation) -> Kernel:
+    kind, lengths, dtype = int(eq.params["fft_type"]), eq.params["fft_lengths"], eq.outputs[0].dtype
+    return Kernel(lambda x: kernels.fft(x, kind, lengths, dtype), True, math.prod(lengths))
 
 
 def _convolution(eq: Equation) -> Kernel:
@@ -437,16 +498,20 @@ def _convolution(eq: Equation) -> Kernel:
         y = kernels.convolve(x.transpose(n.lhs_spec), kernel.transpose(n.rhs_spec), *layout)
         return y.transpose(back)
 
-    return Kernel(convolve, rounds=True)
+    weights = eq.inputs[1].shape
+    terms = math.prod(weights) // max(1, weights[n.rhs_spec[0]]) if eq.inputs[0].dtype.itemsize > 2 else 1
+    return Kernel(convolve, rounds=True, terms=terms)
 
 
 def _pure_callback(eq: Equation) -> Kernel:
+    """Call back into Python; what is computed there is not known, so it may sum along any axis."""
     function, dtypes = eq.params["callback"], [v.dtype for v in eq.outputs]
 
     def call(*args: Array) -> list[npt.NDArray[Any]]:
         return [np.asarray(part, dtype) for part, dtype in zip(function(*args), dtypes, strict=True)]
 
-    return Kernel(call, several=True)
+    terms = max((n for v in eq.inputs for n in v.shape), default=1)
+    return Kernel(call, rounds=True, terms=terms, several=True)
 
 
 def _empty(eq: Equation) -> Kernel:
@@ -463,19 +528,28 @@ CALLS = {
     **dict.fromkeys(("jit", "pjit", "closed_call", "remat2", "checkpoint"), "jaxpr"),
     **dict.fromkeys(("core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
 }
+# Primitives that call inner jaxprs in another way; `oracles.perturbation.jaxpr` has their functions.
+CONTROL = frozenset(("scan", "while", "cond"))
 PRIMITIVES: dict[str, Maker] = {
     **{name: _elementwise(function, rounds=False) for name, function in _EXACT.items()},
     **{name: _elementwise(function) for name, function in _ROUNDING.items()},
     **{name: _special(function) for name, function in _SPECIAL.items()},
     "rsqrt": _in_dtype(lambda one, x: one / np.sqrt(x)),
     "logistic": _in_dtype(lambda one, x: one / (one + np.exp(-x))),
+    "abs": _of_complex_rounds(np.absolute),
+    "sign": _of_complex_rounds(np.sign),
+    "real": lambda eq: Kernel(np.real, broadcasts=True),
+    "imag": lambda eq: Kernel(np.imag, broadcasts=True),
+    "complex": _complex,
+    "conj": _conjugate,
+    "fft": _fft,
     "mul": _multiply,
     "div": _divide,
     "pow": _power,
     "integer_pow": _integer_power,
     # Of JAX 0.12 and later, as is "polynomial". Near |x| = 1 the product keeps the digits that 1 - x² loses.
     "one_minus_square": _in_dtype(lambda one, x: (one + x) * (one - x)),
-    "polynomial": _elementwise(_polynomial),
+    "polynomial": _horner,
     "round": _round,
     "select_n": _select,
     "convert_element_type": _convert,

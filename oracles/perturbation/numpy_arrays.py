@@ -1,19 +1,15 @@
-"""Perturb NumPy: arrays by random signs, and a subject's own code on arrays that perturb the operands of ufuncs.
+"""Perturb a subject's own NumPy code, run on arrays that perturb the operands of ufuncs.
 
-Signs are windows into one pool. Without a reference, the perturbed code of a subject shows how far rounding can move
-the results of its own formulas.
+Without a reference, the perturbed code of a subject shows how far rounding can move the results of its own formulas.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import SIGN_POOL
 from oracles.rule import (
     Array,
     Cotangents,
@@ -26,56 +22,6 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.user_code import Raised, attempt
-
-# perturb(x, shape=None): x, broadcast to shape, with every entry moved by its own signs.
-Perturb: TypeAlias = Callable[..., Array]
-
-_SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=SIGN_POOL)
-
-
-@lru_cache(maxsize=16)
-def _pools(dtype: np.dtype[Any], h: float, floor: float) -> tuple[Array, Array | None]:
-    return (1 + _SIGNS * h).astype(dtype), (_SIGNS * floor).astype(dtype) if floor else None
-
-
-def perturber(perturbation: Perturbation) -> Perturb:
-    """Return ``perturb(x, shape=None)``: x, broadcast to ``shape``, times 1 ± h, plus ± floor, with fresh signs.
-
-    The signs are windows into one pool of 2^16, at offsets that ``perturbation.rng`` seeds: a use costs 1.5 µs.
-    """
-    state = int(perturbation.rng.integers(1, 2**31 - 1))
-    dtype, (scales, floors) = None, _pools(np.dtype(np.float64), perturbation.relative, perturbation.absolute)
-
-    def perturb(x: Array, shape: Sequence[int] | None = None) -> Array:
-        nonlocal state, dtype, scales, floors
-        if x.dtype is not dtype:
-            dtype = x.dtype
-            scales, floors = _pools(dtype, perturbation.relative, perturbation.absolute)
-        if shape is None:
-            shape, size = x.shape, x.size
-        else:
-            size = math.prod(shape)
-        if size > SIGN_POOL:
-            return perturb_large(x, shape)
-        state = state * 48271 % 2147483647  # Lehmer's generator
-        # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
-        start = state % (SIGN_POOL - size + 1)
-        x = x * scales[start : start + size].reshape(shape)
-        if floors is None:
-            return x
-        state = state * 48271 % 2147483647
-        start = state % (SIGN_POOL - size + 1)
-        return np.asarray(x + floors[start : start + size].reshape(shape))
-
-    def perturb_large(x: Array, shape: Sequence[int]) -> Array:
-        """Perturb an array larger than the pool, with the pool repeated."""
-        nonlocal state
-        state = state * 48271 % 2147483647
-        x = x * np.resize(np.roll(scales, state % SIGN_POOL), shape)
-        return x if floors is None else x + np.resize(np.roll(floors, state // SIGN_POOL % SIGN_POOL), shape)
-
-    return perturb
-
 
 # Ufuncs whose result is exact, or is no floating number.
 _EXACT_NAMES = """

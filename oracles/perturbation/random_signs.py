@@ -1,0 +1,141 @@
+"""Perturb arrays by random signs, each dtype by a rounding error of its own size.
+
+Signs are windows into one pool. An array of a coarser precision than the subject's (a reference may cast to bfloat16)
+rounds in that precision, whatever the subject computes in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+
+from oracles.constants import CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
+from oracles.perturbation.jaxpr_kernels import integer_bound
+from oracles.rule import Array, Perturbation
+
+_SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=SIGN_POOL)
+# The signs of imaginary parts are other ones than those of real parts.
+_COMPLEX_SIGNS = _SIGNS + 1j * _SIGNS[::-1]
+
+
+class Perturb(Protocol):
+    """``perturb(x, shape, terms)``: x, broadcast to ``shape``, with every entry moved by its own signs.
+
+    ``terms`` is the length of the reduction that x is an operand of. With ``unless_exact``, integers stay as they are:
+    those that every number of the subject's precision represents.
+    """
+
+    def __call__(
+        self, x: Array, shape: Sequence[int] | None = None, terms: int = 1, unless_exact: bool = False
+    ) -> Array:
+        """Return the perturbed array."""
+
+
+@lru_cache(maxsize=16)
+def _signs_of(dtype: np.dtype[Any]) -> Array:
+    return np.asarray(_COMPLEX_SIGNS if dtype.kind == "c" else _SIGNS, dtype)
+
+
+@lru_cache(maxsize=16)
+def _pools(dtype: np.dtype[Any], relative: float, absolute: float) -> tuple[Array, Array | None]:
+    """Return the factors 1 ± relative, and ± absolute."""
+    signs = _signs_of(dtype)
+    return 1 + signs * dtype.type(relative), signs * dtype.type(absolute) if absolute else None
+
+
+@lru_cache(maxsize=64)
+def _small_pool(dtype: np.dtype[Any], size: float) -> Array:
+    """Return the factors 1 ± size of the operands of one kind of reduction."""
+    return np.asarray(1 + _signs_of(dtype)[:SMALL_SIGN_POOL] * dtype.type(size))
+
+
+@lru_cache(maxsize=16)
+def unit_of(dtype: np.dtype[Any]) -> float:
+    """Return the unit roundoff of a floating or complex dtype."""
+    finfo = ml_dtypes.finfo if dtype.name == "bfloat16" else np.finfo
+    return float(finfo(dtype).eps) / 2
+
+
+@lru_cache(maxsize=16)
+def _least(dtype: np.dtype[Any]) -> float:
+    """Return what a rounding in a dtype moves at least; nothing for the precision in which references are evaluated."""
+    unit = unit_of(dtype)
+    return CONFIDENCE * unit if unit > unit_of(np.dtype(np.float64)) else 0.0
+
+
+def _for_dtype(perturbation: Perturbation, dtype: np.dtype[Any]) -> Perturbation:
+    """Return the perturbation of arrays of a dtype."""
+    if not 0 < perturbation.relative < _least(dtype):
+        return perturbation
+    return perturbation._replace(relative=_least(dtype))
+
+
+def perturber(perturbation: Perturbation) -> Perturb:
+    """Return the function that perturbs arrays: x becomes x (1 ± h√terms) ± floor, with fresh signs.
+
+    Real and imaginary part of a complex z have signs of their own, and move by h |z|. The signs are windows into one
+    pool of 2^16, at offsets that ``perturbation.rng`` seeds: a use costs 1.5 µs.
+    """
+    state = int(perturbation.rng.integers(1, 2**31 - 1))
+    dtype, own = np.dtype(np.float64), perturbation
+    scales, floors = _pools(dtype, own.relative, own.absolute)
+    sizes: dict[int, float] = {}  # of the errors, by terms
+
+    def perturb(x: Array, shape: Sequence[int] | None = None, terms: int = 1, unless_exact: bool = False) -> Array:
+        nonlocal state, dtype, own, scales, floors
+        if x.dtype is not dtype:
+            dtype, own = x.dtype, _for_dtype(perturbation, x.dtype)
+            scales, floors = _pools(dtype, own.relative, own.absolute)
+            sizes.clear()
+        if shape is None:
+            shape, size = x.shape, x.size
+        else:
+            size = math.prod(shape)
+        if unless_exact and _are_exact(x, own.relative):
+            return x if x.shape == shape else np.broadcast_to(x, shape)
+        state = state * 48271 % 2147483647  # Lehmer's generator
+        if dtype.kind == "c" or size > (SIGN_POOL if terms == 1 else SMALL_SIGN_POOL // 2):
+            return perturb_otherwise(x, shape, size, own.of_length(terms))
+        # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
+        if terms == 1:
+            start = state % (SIGN_POOL - size + 1)
+            x = x * scales[start : start + size].reshape(shape)
+        else:
+            if terms not in sizes:
+                sizes[terms] = own.of_length(terms)
+            start = state % (SMALL_SIGN_POOL - size + 1)
+            x = x * _small_pool(dtype, sizes[terms])[start : start + size].reshape(shape)
+        if floors is None:
+            return x
+        state = state * 48271 % 2147483647
+        start = state % (SIGN_POOL - size + 1)
+        return np.asarray(x + floors[start : start + size].reshape(shape))
+
+    def perturb_otherwise(x: Array, shape: Sequence[int], size: int, error: float) -> Array:
+        """Perturb complex numbers, or an array that is large for its pool."""
+        moves = _window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
+        x = x + np.abs(x) * moves
+        return x if floors is None else np.asarray(x + _window(floors, state // 2, size).reshape(shape))
+
+    return perturb
+
+
+def _window(pool: Array, state: int, size: int) -> Array:
+    """Return so many entries of a pool, which is repeated for an array that is larger."""
+    if size > SIGN_POOL:
+        return np.resize(np.roll(pool, state % SIGN_POOL), size)
+    start = state % (SIGN_POOL - size + 1)
+    return pool[start : start + size]
+
+
+def _are_exact(x: Array, relative: float) -> bool:
+    """Return whether these are integers so small that a precision of this rounding error has all of them."""
+    if x.size and not float(np.real(x.item(0))).is_integer():
+        return False
+    bound = integer_bound(x)
+    return bound is not None and bound * relative < 1
