@@ -76,6 +76,8 @@ class PerturbedOperations:
         self._storage_key = import_module("torch.multiprocessing.reductions").StorageWeakRef
         # The memory of all that descends from what is given: weak references, so that none is reused unnoticed.
         self._descending: set[Any] = set()
+        # By the memory of a sum: how far another evaluation of it lies from the one that is there.
+        self._recomputed: dict[Any, Tensor] = {}
         self._follow(given)
 
     def run(self, operation: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value], mode: Mode) -> Value:
@@ -101,9 +103,16 @@ class PerturbedOperations:
         # Python's operators, such as __and__, end with two underscores and are not in place.
         in_place = name.endswith("_") and not name.endswith("__")
         length = reduction_length(name, torch.Tag.pointwise in operation.tags, args)
-        result = self._on_perturbed(operation, args, kwargs, self._perturbation.of_length(length), in_place)
-        # An operation in place, such as add_, wrote into a perturbed copy: the result belongs into its operand.
-        return args[0].copy_(result) if in_place else result
+        size = self._perturbation.of_length(length)
+        result = self._on_perturbed(operation, args, kwargs, size, in_place)
+        if in_place:
+            self._recomputed.pop(self._storage_key(args[0].untyped_storage()), None)
+            # An operation in place, such as add_, wrote into a perturbed copy: the result belongs into its operand.
+            return args[0].copy_(result)
+        if length > 1 and isinstance(result, torch.Tensor) and _is_inexact(result.dtype):
+            again = self._on_perturbed(operation, args, kwargs, size, in_place)
+            self._recomputed[self._storage_key(result.untyped_storage())] = again.sub_(result)
+        return result
 
     def _convolution_backward(self, operation: Operation, args: tuple[Value, ...]) -> Value:
         """Evaluate each cotangent on its own: their sums are of very different lengths."""
@@ -149,7 +158,7 @@ class PerturbedOperations:
             return value
         if not self._descends(value) and _is_integral(value):
             return value
-        absolute = self._perturbation.absolute
+        absolute, difference = self._perturbation.absolute, self._difference(value)
         if value.is_complex():
             # The rounding of a product is relative to the modulus, not to the real and imaginary part.
             real = value.real.dtype
@@ -158,7 +167,24 @@ class PerturbedOperations:
         else:
             value = value.addcmul(value, self._signs(value, value.dtype), value=size)
             signs = self._signs(value, value.dtype) if absolute else None
+        if difference is not None:
+            value = value.addcmul(difference, self._signs(value, value.dtype))
         return value.add(signs, alpha=absolute) if absolute else value
+
+    def _difference(self, x: Tensor) -> Tensor | None:
+        """Return how far another evaluation of a sum, or of a view of one, lies from it; ``None`` for anything else.
+
+        Code may evaluate a sum again at each use, or use an identity instead (attention in blocks takes Σ δ·y for
+        Σ P·δVᵀ). Each use then meets a rounding error of its own, which is relative to the terms, not to their sum.
+        """
+        if not self._recomputed or x.layout is not torch.strided:
+            return None
+        difference = self._recomputed.get(self._storage_key(x.untyped_storage()))
+        if difference is None or difference.dtype != x.dtype:
+            return None
+        if difference.untyped_storage().nbytes() != x.untyped_storage().nbytes():
+            return None
+        return difference.as_strided(x.size(), x.stride(), x.storage_offset())
 
     def _signs(self, like: Tensor, dtype: Value) -> Tensor:
         """Return random signs in the shape of a tensor: a window into one pool, which is cheaper than drawing."""
@@ -285,4 +311,17 @@ def _dispatch_mode(operations: PerturbedOperations) -> Mode:
 def _decompositions() -> Mapping[Operation, Operation]:
     get_decompositions: Callable[..., dict[Operation, Operation]]
     get_decompositions = import_module("torch._decomp").get_decompositions
-    return get_decompositions([getattr(torch.ops.aten, name) for name in FUSED.split()])
+    decompositions = get_decompositions([getattr(torch.ops.aten, name) for name in FUSED.split()])
+    aten = torch.ops.aten
+    return {**decompositions, aten._softmax.default: _softmax, aten._softmax_backward_data.default: _softmax_backward}
+
+
+def _softmax(x: Tensor, dim: int, _half_to_float: bool) -> Tensor:
+    # Attention in blocks evaluates it so. Then the rounding of x shows where a probability is almost 1 as well.
+    largest = x.amax(dim, keepdim=True)
+    return (x - (largest + (x - largest).exp().sum(dim, keepdim=True).log())).exp()
+
+
+def _softmax_backward(delta: Tensor, y: Tensor, dim: int, _dtype: Value) -> Tensor:
+    # Unlike torch's decomposition it does not use one product δ·y twice, whose rounding would cancel.
+    return y * (delta - (delta * y).sum(dim, keepdim=True))
