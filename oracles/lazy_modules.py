@@ -6,6 +6,7 @@ neither framework.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -19,7 +20,8 @@ class LazyModule(ModuleType):
     """Stands for a module, which is imported when an attribute is first read."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self.__name__), name)
+        # A perturbed evaluation reads thousands of names, and import_module takes microseconds for a module it knows.
+        return getattr(sys.modules.get(self.__name__) or import_module(self.__name__), name)
 
     def __reduce__(self) -> tuple[type[LazyModule], tuple[str]]:
         return LazyModule, (self.__name__,)  # a subject that is sent to another process may refer to it

@@ -1,9 +1,9 @@
 """Tolerances: how far rounding alone can move each entry of an output or a cotangent, at one point.
 
 The reference is evaluated again with every operand of every rounding operation, forward and backward, multiplied by
-``1 ± c√n·u`` with random signs, where u is the unit roundoff of the subject's precision and n the longest reduction.
-The tolerance of an entry is the largest deviation over the samples, so it includes conditioning and cancellation at
-this very input.
+``1 ± c√n·u`` with random signs, where u is the unit roundoff of the subject's precision and n the number of terms that
+this operation sums: 1 where it sums nothing. The tolerance of an entry is the largest deviation over the samples, so it
+includes conditioning and cancellation at this very input.
 
 √n·u is the probabilistic growth of rounding errors in a reduction of length n (Higham & Mary 2019, Ipsen & Zhou 2020).
 c and the numbers of samples are chosen: see `oracles.constants`.
@@ -41,6 +41,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
+from oracles.user_code import Raised, attempt
 
 AnyDType: TypeAlias = np.dtype[Any]
 
@@ -96,7 +97,7 @@ def precision_of(primals: Primals) -> str:
 
 
 def longest_reduction(primals: Primals, delta: Output) -> int:
-    """Return n, the length of the longest axis: no reduction over one axis is longer."""
+    """Return the length of the longest axis: no reduction over one axis is longer."""
     return max((extent for a in (*primals.values(), *as_tuple(delta)) for extent in np.shape(a)), default=1)
 
 
@@ -110,6 +111,7 @@ class ToleranceEstimator:
         precision: the precision in which the subject computes.
         known: results of oracles at the point, by the oracle's name, so that they need not be evaluated again.
         read_error: a bound on the error made in reading the subject's cotangents.
+        native: the point in the subject's dtypes, where these may differ; see `finer`.
     """
 
     sources: Sequence[Rule]
@@ -118,10 +120,12 @@ class ToleranceEstimator:
     precision: str
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_error: Mapping[str, Array] = field(default_factory=dict)
+    native: tuple[Primals, Output] | None = None
     _unperturbed: Array | None = None
     _largest: Array | None = None
     _slices: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
     _samples: int = 0
+    _in_precision: dict[str, ToleranceEstimator] = field(default_factory=dict)
 
     def estimate(self, samples: int = FIRST_SAMPLES) -> dict[str, Array]:
         """Return how far rounding may move each entry of the outputs ("output", or "output[0]" …) and cotangents.
@@ -129,17 +133,126 @@ class ToleranceEstimator:
         The perturbations are seeded, so that a tolerance is a function of the input. Beyond the first samples
         underflow is simulated too; the last `BACKWARD_SAMPLES` perturb the backward alone.
         """
+        tolerances = self._uniform(samples)
+        for n, precision in self.finer.items():
+            tolerances[n] = self.in_precision(precision).estimate(samples)[n]
+        for n in self.read_error.keys() & tolerances.keys():
+            scale = unit_roundoff(self.finer[n]) / unit_roundoff(self.precision) if n in self.finer else 1.0
+            tolerances[n] = tolerances[n] + scale * self.read_error[n]
+        return tolerances
+
+    def in_precision(self, precision: str) -> ToleranceEstimator:
+        """Return the estimator of a subject that computes everything in another precision; its samples are kept.
+
+        An error made in reading the subject's cotangents is not part of it.
+        """
+        if precision == self.precision and self.native is None and not self.read_error:
+            return self
+        if precision not in self._in_precision:
+            self._in_precision[precision] = ToleranceEstimator(
+                self.sources, self.primals, self.delta, precision, self.known
+            )
+        return self._in_precision[precision]
+
+    def of_array(self, name: str) -> ToleranceEstimator:
+        """Return the estimator in the precision of one output or cotangent; ``estimate`` gives the same for it."""
+        if name not in self.finer:
+            return self
+        scale = unit_roundoff(self.finer[name]) / unit_roundoff(self.precision)
+        read_error = {n: scale * error for n, error in self.read_error.items()}
+        alone = self.in_precision(self.finer[name])
+        return replace(alone, read_error=read_error) if read_error else alone
+
+    @cached_property
+    def finer(self) -> dict[str, str]:
+        """The precision of each output and cotangent that nothing of the coarsest precision reaches, by name.
+
+        Where primals differ in dtype, an operation computes in that of its finest operand. So a reference that is
+        evaluated in those dtypes shows which precision reaches an array: the finest one whose tolerance explains how
+        far the array then is from its value in float64. An array is no finer than its own dtype, and as fine as that
+        where the reference does not run in those dtypes.
+        """
+        if self.native is None:
+            return {}
+        dtypes = {n: precision_name(a.dtype) for n, a in self.native[0].items() if is_differentiable(a)}
+        precisions = sorted({*dtypes.values()} - {self.precision}, key=unit_roundoff)
+        precisions = [p for p in precisions if unit_roundoff(p) < unit_roundoff(self.precision)]
+        if not precisions:
+            return {}
+        wide = self._uniform(FIRST_SAMPLES)  # which also chooses the source
+        plain = self._named(self._unperturbed)
+        native = self._native()
+        return {
+            n: fine
+            for n in wide
+            for fine in precisions
+            if unit_roundoff(fine) >= unit_roundoff(dtypes.get(n, precisions[0]))
+            and (native is None or self._explains(fine, n, np.abs(native[n] - plain[n])))
+        }
+
+    def _native(self) -> dict[str, Array] | None:
+        """Return what the source computes in the dtypes of the point; ``None`` if it does not run in them."""
+        assert self.native is not None
+        primals, delta = self.native
+
+        def evaluate() -> dict[str, Array]:
+            with np.errstate(all="ignore"):
+                y, pullback = self.sources[0](**primals)
+                values = named_outputs(as_tuple(y), dict(pullback(delta)))
+            return {n: np.asarray(a, np.float64) for n, a in values.items()}
+
+        values = attempt(evaluate)
+        return None if isinstance(values, Raised) else values
+
+    def _explains(self, precision: str, name: str, error: Array) -> bool:
+        estimator = self.in_precision(precision)
+        return any(bool(np.all(error <= estimator.estimate(k)[name])) for k in (FIRST_SAMPLES, MORE_SAMPLES))
+
+    def jumps(self, name: str) -> bool:
+        """Return whether some deviation does not shrink with the perturbation: a kink is within its reach."""
+        return bool(np.any(self.jumping(name)))
+
+    def jumping(self, name: str) -> Array:
+        """Return the entries whose deviation does not shrink with the perturbation, as booleans."""
+        if name in self.finer:
+            return self.in_precision(self.finer[name]).jumping(name)
+        large = self.estimate()[name]
+        relative, absolute = JUMP_SHRINKAGE * self._relative, JUMP_SHRINKAGE * self._absolute
+        rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
+        small = self._named(np.maximum.reduce([self._deviation(Perturbation(r, relative, absolute)) for r in rngs]))
+        return np.asarray((small[name] > large * JUMP_SHARE) & (large > 0))
+
+    def backward_tolerance(self, name: str) -> Array:
+        """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
+        if name in self.finer:
+            return self.in_precision(self.finer[name]).backward_tolerance(name)
+        rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
+        deviations = [self._deviation(Perturbation(rng, self._relative, forward=False)) for rng in rngs]
+        assert self._unperturbed is not None
+        return self._named(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))[name]
+
+    @property
+    def _relative(self) -> float:
+        """The size of a simulated rounding error where nothing is summed: c·u."""
+        return CONFIDENCE * unit_roundoff(self.precision)
+
+    @property
+    def _absolute(self) -> float:
+        """The size of a simulated underflow error."""
+        return CONFIDENCE * smallest_normal(self.precision)
+
+    def _uniform(self, samples: int) -> dict[str, Array]:
+        """Return the tolerances of a subject that computes everything in ``precision``."""
         # Samples are kept: a refusal needs many more than an agreement, and most points agree.
         if samples > self._samples:
-            u, tiny = PRECISIONS[self.precision]
             for k in range(self._samples, samples):
                 # The seed is the sample's number, so that more samples only add to fewer.
-                absolute = 0.0 if k < FIRST_SAMPLES else tiny * self._growth
+                absolute = 0.0 if k < FIRST_SAMPLES else self._absolute
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
-                deviation = self._deviation(Perturbation(np.random.default_rng(k), u * self._growth, absolute, forward))
+                deviation = self._deviation(Perturbation(np.random.default_rng(k), self._relative, absolute, forward))
                 assert self._unperturbed is not None
                 # Operands are perturbed, so the last rounding of a result that no operation consumes is added here.
-                last = u * self._growth * np.abs(self._unperturbed) if self._largest is None else self._largest
+                last = self._relative * np.abs(self._unperturbed) if self._largest is None else self._largest
                 self._largest = np.maximum(np.maximum(last, absolute), deviation)
             self._samples = samples
         tolerances = self._named(self._largest)
@@ -149,40 +262,11 @@ class ToleranceEstimator:
             others = self._next.estimate(samples)
             for n, plain in self._named(plain_values).items():
                 tolerances[n] = np.where(np.isnan(plain), others[n], tolerances[n])
-        for n in self.read_error.keys() & tolerances.keys():
-            tolerances[n] = tolerances[n] + self.read_error[n]
         return tolerances
-
-    def jumps(self, name: str) -> bool:
-        """Return whether some deviation does not shrink with the perturbation: a kink is within its reach."""
-        return bool(np.any(self.jumping(name)))
-
-    def jumping(self, name: str) -> Array:
-        """Return the entries whose deviation does not shrink with the perturbation, as booleans."""
-        large = self.estimate()[name]
-        u, tiny = PRECISIONS[self.precision]
-        relative, absolute = (JUMP_SHRINKAGE * size * self._growth for size in (u, tiny))
-        rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        small = self._named(np.maximum.reduce([self._deviation(Perturbation(r, relative, absolute)) for r in rngs]))
-        return np.asarray((small[name] > large * JUMP_SHARE) & (large > 0))
-
-    def backward_tolerance(self, name: str) -> Array:
-        """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
-        relative = PRECISIONS[self.precision][0] * self._growth
-        rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
-        deviations = [self._deviation(Perturbation(rng, relative, forward=False)) for rng in rngs]
-        assert self._unperturbed is not None
-        return self._named(np.maximum.reduce([relative * np.abs(self._unperturbed), *deviations]))[name]
 
     @cached_property
     def _next(self) -> ToleranceEstimator:
-        return replace(
-            self, sources=self.sources[1:], read_error={}, _unperturbed=None, _largest=None, _slices={}, _samples=0
-        )
-
-    @cached_property
-    def _growth(self) -> float:
-        return CONFIDENCE * float(max(1, longest_reduction(self.primals, self.delta)) ** 0.5)
+        return ToleranceEstimator(self.sources[1:], self.primals, self.delta, self.precision, self.known)
 
     def _deviation(self, perturbation: Perturbation) -> Array:
         """Return how far one perturbed evaluation lies from the plain one, all arrays in one flat vector."""
@@ -233,6 +317,7 @@ def tolerance_at(
     *,
     fallback: Rule,
     known: Mapping[str, Mapping[str, Any]] | None = None,
+    native: tuple[Primals, Output] | None = None,
 ) -> ToleranceEstimator:
     """Return the estimator of tolerances at a point, from the first oracle that can be perturbed there.
 
@@ -245,24 +330,28 @@ def tolerance_at(
         precision: the precision in which the subject computes.
         fallback: the subject.
         known: results of oracles at the point by their names, so that they are not evaluated again.
+        native: the point in the subject's dtypes, if each array is to be judged in the precision that reaches it.
     """
     # The order is one of preference: a reference's rounding is independent of the subject's formulas.
     own = [perturb_own_code(fallback)] if fallback.runs_on_object_arrays else []
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     read_error = fallback.convention.read_error(wide, unit_roundoff(precision))
-    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error)
+    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error, native)
 
 
 def _perturb_inputs(rule: Rule) -> Rule:
     def evaluate_perturbed(
         primals: Primals, delta: Output, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
+        # Nothing is known of what is inside, so it is taken for the longest reduction.
+        relative = perturbation.of_length(longest_reduction(primals, delta))
+
         def perturb(array: Array) -> Array:
             if not is_differentiable(array):
                 return array
             signs = perturbation.rng.choice((-1.0, 1.0), size=(2, *array.shape))
-            return np.asarray(array * (1 + perturbation.relative * signs[0]) + perturbation.absolute * signs[1])
+            return np.asarray(array * (1 + relative * signs[0]) + perturbation.absolute * signs[1])
 
         y, pullback = rule(**({name: perturb(a) for name, a in primals.items()} if perturbation.forward else primals))
         cotangents = pullback(tuple(map(perturb, delta)) if isinstance(delta, tuple) else perturb(delta))

@@ -17,10 +17,12 @@ from oracles.rule import (
     Delta,
     Function,
     InvalidInput,
+    NotPerturbable,
     Output,
     Perturbation,
     Primals,
     Pullback,
+    ReferenceFailed,
     Rule,
     Runtime,
     as_tuple,
@@ -32,8 +34,8 @@ from oracles.rule import (
 def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
     """Return the Rule of a torch function, differentiated by ``torch.autograd.grad``.
 
-    The Rule takes and returns NumPy arrays and computes in the dtype of the primals. A primal that the output does not
-    depend on has a zero cotangent; integer and boolean primals have none.
+    The Rule takes and returns NumPy arrays and computes in the dtype of the primals. A primal that a
+    differentiable output does not depend on has a zero cotangent; integer and boolean primals have none.
 
     Args:
         f: ``f(**tensors) -> tensor or tuple of tensors``, written in torch's own idiom.
@@ -44,6 +46,7 @@ def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
 
     Raises:
         InvalidInput: when evaluated, if ``f`` does not return a tensor or a tuple of tensors.
+        ReferenceFailed: when pulled back, if an output does not require grad, so that torch has no derivative of it.
     """
     oracle = _TorchOracle(f, name)
     return Rule(oracle.evaluate, name, oracle.evaluate_perturbed, f, Runtime.TORCH)
@@ -62,10 +65,11 @@ class _TorchOracle:
     name: str
 
     def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
-        tensors, y = self._forward(primals)
+        tensors = self._tensors(primals)
+        y = self._forward(tensors)
 
         def pullback(delta: Delta) -> Cotangents:
-            return _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=True)
+            return _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), self.name, retain=True)
 
         arrays = tuple(map(_array, as_tuple(y)))
         return (arrays if isinstance(y, tuple | list) else arrays[0]), pullback
@@ -73,31 +77,58 @@ class _TorchOracle:
     def evaluate_perturbed(
         self, primals: Primals, delta: Delta, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
-        # A forward outside the context is exact; autograd then perturbs its backward alone.
-        unperturbed = None if perturbation.forward else self._forward(primals)
-        with perturbed_operands(perturbation):
-            tensors, y = unperturbed or self._forward(primals)
-            gradients = _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=False)
+        seed = int(perturbation.rng.integers(2**62))
+        y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=False)
+        if any(bool(np.isnan(a).any()) for a in (*y, *gradients.values())):
+            # Some perturbed operand has left the domain of its operation, unless the reference itself is NaN there.
+            y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=True)
+        return y, gradients
+
+    def _perturbed(
+        self, primals: Primals, delta: Delta, perturbation: Perturbation, seed: int, *, careful: bool
+    ) -> tuple[tuple[Array, ...], Cotangents]:
+        perturbation = perturbation._replace(rng=np.random.default_rng(seed))
+        tensors, seeds = self._tensors(primals), list(map(_tensor, as_tuple(delta)))
+        try:
+            with perturbed_operands(perturbation, [*tensors.values(), *seeds], careful=careful) as operations:
+                operations.active = perturbation.forward
+                y = self._forward(tensors)
+                operations.active = True
+                gradients = _gradients(tensors, y, seeds, self.name, retain=False)
+        except (InvalidInput, ReferenceFailed):
+            raise
+        except Exception as error:  # operations may raise anything on perturbed numbers: no Cholesky factor, say
+            raise NotPerturbable(f"{self.name} raises on perturbed numbers: {error}") from error
         return tuple(map(_array, as_tuple(y))), gradients
 
-    def _forward(self, primals: Primals) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, ...]]:
-        tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
+    def _tensors(self, primals: Primals) -> dict[str, Tensor]:
+        return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
+
+    def _forward(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
         # The caller may be under torch.no_grad.
         with torch.enable_grad():
-            y = call_by_name(self.f, tensors)
+            y: Tensor | tuple[Tensor, ...] = call_by_name(self.f, tensors)
         for part in as_tuple(y):
             if not isinstance(part, torch.Tensor):
                 raise InvalidInput(
                     f"{self.name}: the reference must return a torch tensor (or a tuple of them), "
                     f"got {type(part).__name__}"
                 )
-        return tensors, y
+        return y
 
 
 def _gradients(
-    tensors: Mapping[str, Tensor], y: Tensor | tuple[Tensor, ...], seeds: Sequence[Tensor], *, retain: bool
+    tensors: Mapping[str, Tensor],
+    y: Tensor | tuple[Tensor, ...],
+    seeds: Sequence[Tensor],
+    name: str,
+    *,
+    retain: bool,
 ) -> Cotangents:
     leaves = {n: t for n, t in tensors.items() if t.requires_grad}
+    floating = [i for i, part in enumerate(as_tuple(y)) if part.is_floating_point() or part.is_complex()]
+    if leaves:
+        _require_gradients(as_tuple(y), floating, leaves, name)
     # torch.autograd.grad refuses outputs that depend on no leaf.
     pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
     if not pairs:
@@ -107,6 +138,25 @@ def _gradients(
         outputs, list(leaves.values()), seeds, retain_graph=retain, allow_unused=True, materialize_grads=True
     )
     return {n: _array(g) for n, g in zip(leaves, gradients, strict=True)}
+
+
+def _require_gradients(y: Sequence[Tensor], floating: Sequence[int], leaves: Mapping[str, Tensor], name: str) -> None:
+    """Refuse an output without a graph: torch has no derivative of some functions, and tells nobody.
+
+    Raises:
+        ReferenceFailed: if a floating output does not require grad.
+    """
+    for i in floating:
+        if not y[i].requires_grad:
+            output = "the output" if len(y) == 1 else f"output[{i}]"
+            primal = next(iter(leaves))
+            raise ReferenceFailed(
+                f"{name}: {output} of the reference does not require grad, so torch has no derivative of it with "
+                f"respect to {', '.join(leaves)}: not differentiable (torch.special.bessel_j0 is one such function), "
+                f"computed under torch.no_grad, or detached.\n"
+                f"Fix: write it in differentiable operations; or, where zero is meant,\n"
+                f"    return y + 0 * {primal}.sum()"
+            )
 
 
 def _tensor(array: Array) -> Tensor:

@@ -22,7 +22,7 @@ from oracles.decision.declared_gradients import differs_grossly, finite_differen
 from oracles.decision.kinks import is_subgradient
 from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
 from oracles.rule import Array, Enclosure, Rule, as_tuple
-from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, smallest_normal
+from oracles.tolerance import is_coarser, named_outputs, precision_of, smallest_normal
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
@@ -327,8 +327,7 @@ DECISIONS: tuple[Decision, ...] = (
 
 def _tolerance_in(comparison: Comparison, precision: str) -> Comparison:
     """Return the comparison under the tolerance of another precision."""
-    point = comparison.estimator
-    estimator = ToleranceEstimator(point.sources, point.primals, point.delta, precision)
+    estimator = comparison.estimator.in_precision(precision)
     return replace(comparison, tolerance=estimator.estimate(MORE_SAMPLES)[comparison.name])
 
 

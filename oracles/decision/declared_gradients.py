@@ -16,7 +16,7 @@ from oracles.constants import ASKED_ENTRIES, GROSS_DIFFERENCE
 from oracles.decision.comparison import Comparison, half_of_the_digits, value_and_radius
 from oracles.finite_differences import directional_derivative
 from oracles.lazy_modules import JaxArray, jax, torch
-from oracles.perturbation.jaxpr import contains
+from oracles.perturbation.jaxpr_reading import contains
 from oracles.rule import Array, Enclosure, Function, Primals, Rule, Runtime, as_tuple, call_by_name
 from oracles.user_code import Raised, attempt
 

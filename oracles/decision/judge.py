@@ -106,7 +106,8 @@ def judge(
     errors = type_errors(actual, forward.expected, working)
     violations = subject.convention.violations(primals, delta, cotangents, working)
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
-    findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks)
+    native = None if precision else (primals, delta)
+    findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks, native)
     return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting)
 
 
@@ -246,8 +247,12 @@ def _compare(
     expected: Mapping[str, Array],
     setting: Setting,
     kinks: Kinks,
+    native: tuple[Primals, Output] | None,
 ) -> list[Finding]:
-    """Compare the values of all arrays without type errors: at once where all agree, else array by array."""
+    """Compare the values of all arrays without type errors: at once where all agree, else array by array.
+
+    ``native`` is the point in the subject's dtypes, unless a precision is declared for all arrays.
+    """
     subject, oracles, precision = setting.subject, setting.oracles, setting.precision
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     most_inputs = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
@@ -255,7 +260,7 @@ def _compare(
         certified = certified_enclosures(subject, primals, delta, precision)
         answers = {**answers, EXACT: certified} if certified else answers
     answers = _with_differences(answers, set(actual) - erroneous, setting)
-    estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers)
+    estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers, native=native)
     # After the estimator: its tolerance is that of the oracles' own values.
     answers = dict(subject.convention.adjusted(setting.primals, actual, answers))
     arrays: dict[str, Array] = {n: a for n, a in actual.items() if n not in erroneous}
@@ -267,7 +272,8 @@ def _compare(
     findings: list[Finding] = []
     for n, array in arrays.items():
         by_oracle = {oracle: values[n] for oracle, values in answers.items() if n in values}
-        tolerance = estimator.estimate()[n]
-        comparison = Comparison(n, array, by_oracle, tolerance, estimator, setting, declared_kinks=kinks == "declared")
+        own = estimator.of_array(n)
+        tolerance = own.estimate()[n]
+        comparison = Comparison(n, array, by_oracle, tolerance, own, setting, declared_kinks=kinks == "declared")
         findings += decide(comparison)
     return findings

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.perturbation.numpy_lengths import extents, length_of_function, length_of_ufunc
 from oracles.rule import (
     Array,
     Cotangents,
@@ -42,10 +43,16 @@ shares_memory result_type can_cast iscomplexobj isrealobj real imag nan_to_num s
 """
 Value: TypeAlias = Any  # an argument or a result of a NumPy function: an array, a number, an axis, a tuple of those
 _EXACT, _MOVING = frozenset(_EXACT_NAMES.split()), frozenset(_MOVING_NAMES.split())
+# Exact ufuncs that round all the same: the modulus and the direction of a complex number.
+_ROUNDS_COMPLEX = frozenset(("absolute", "sign"))
 
 
 class PerturbedArray(np.ndarray[Any, Any]):
-    """An array of floats; every operand of every rounding operation on it is perturbed: x (1 ± relative) ± absolute."""
+    """An array of floats; every operand of every rounding operation on it is perturbed: x (1 ± h) ± absolute.
+
+    h is that of the operation's own reduction, see `oracles.rule.Perturbation.of_length`. A complex number moves by h
+    times its modulus, in its real and in its imaginary part.
+    """
 
     perturbation: Perturbation
 
@@ -56,8 +63,10 @@ class PerturbedArray(np.ndarray[Any, Any]):
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value
     ) -> Value:
-        exact = ufunc.__name__ in _EXACT
-        operands = [_plain(x) if exact else self._perturbed(x) for x in inputs]
+        operands = list(map(_plain, inputs))
+        if ufunc.__name__ not in _EXACT or (ufunc.__name__ in _ROUNDS_COMPLEX and np.iscomplexobj(operands[0])):
+            size = self.perturbation.of_length(length_of_ufunc(ufunc, method, operands, options))
+            operands = [self._perturbed(x, size) for x in inputs]
         if method == "at":  # its first operand is written into, so it must be the array itself
             operands[0] = _plain(inputs[0])
         options = {name: _plain(value) for name, value in options.items()}
@@ -68,37 +77,48 @@ class PerturbedArray(np.ndarray[Any, Any]):
 
     def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
         if function.__name__ not in _MOVING:
-            args = tuple(map(self._perturbed_inside, args))
+            size = self.perturbation.of_length(length_of_function(function, args, kwargs))
+            args = tuple(self._perturbed_inside(x, size) for x in args)
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 
     def dot(self, other: Value, out: Value = None) -> Value:
         """Return the product, of perturbed operands."""
         return np.dot(self, other, out)
 
-    def cumsum(self, *args: Value, **kwargs: Value) -> Value:
+    def cumsum(self, axis: Value = None, *args: Value, **kwargs: Value) -> Value:
         """Return the running sums, of perturbed terms."""
-        return self._wrapped(np.ndarray.cumsum(self._perturbed(self), *args, **kwargs))
+        size = self.perturbation.of_length(extents(self, axis))
+        return self._wrapped(np.ndarray.cumsum(self._perturbed(self, size), axis, *args, **kwargs))
 
-    def _perturbed_inside(self, value: Value) -> Value:
+    def _perturbed_inside(self, value: Value, size: float) -> Value:
         """Return an array, or each of a list, as a perturbed array that goes on perturbing."""
         if isinstance(value, tuple | list):
-            return type(value)(map(self._perturbed_inside, value))
-        return (
-            perturbed_array(self._perturbed(value), self.perturbation) if isinstance(value, PerturbedArray) else value
-        )
+            return type(value)([self._perturbed_inside(x, size) for x in value])
+        return self._wrapped(self._perturbed(value, size)) if isinstance(value, PerturbedArray) else value
 
-    def _perturbed(self, x: Value) -> Value:
-        if not isinstance(x, PerturbedArray) or x.dtype.kind != "f":
-            return x
-        signs = self.perturbation.rng.integers(0, 2, x.shape, dtype=np.int8) * 2.0 - 1.0
-        values = _plain(x) * (1.0 + self.perturbation.relative * signs)
-        return values + self.perturbation.absolute * signs if self.perturbation.absolute else values
+    def _perturbed(self, x: Value, size: float) -> Value:
+        if not isinstance(x, PerturbedArray) or x.dtype.kind not in "fc":
+            return _plain(x)
+        values, absolute = _plain(x), self.perturbation.absolute
+        signs = self._signs(x.shape)
+        if x.dtype.kind == "c":
+            signs = signs + 1j * self._signs(x.shape)
+            values = values + np.abs(values) * size * signs
+        else:
+            values = values * (1.0 + size * signs)
+        return values + absolute * signs if absolute else values
+
+    def _signs(self, shape: tuple[int, ...]) -> Array:
+        return self.perturbation.rng.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1.0
 
     def _wrapped(self, result: Value) -> Value:
         if isinstance(result, tuple | list):
             return type(result)(map(self._wrapped, result))
-        if isinstance(result, np.ndarray | np.floating) and result.dtype.kind == "f":
-            return perturbed_array(np.asarray(_plain(result)), self.perturbation)
+        if isinstance(result, np.ndarray | np.inexact) and result.dtype.kind in "fc":
+            array = np.asarray(_plain(result))
+            wrapped = np.array(array, np.complex128 if array.dtype.kind == "c" else np.float64).view(PerturbedArray)
+            wrapped.perturbation = self.perturbation
+            return wrapped
         return _plain(result)
 
 
@@ -143,4 +163,5 @@ def _evaluate_perturbed(
 
 
 def _value(array: Value) -> Array:
-    return np.asarray(_plain(np.asarray(array)), np.float64)
+    plain = _plain(np.asarray(array))
+    return np.asarray(plain, np.complex128 if plain.dtype.kind == "c" else np.float64)

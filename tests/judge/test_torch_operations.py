@@ -27,7 +27,7 @@ def test_torch_decomposes(name):
 
 
 def _perturbed(f, *tensors):
-    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10)):
+    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10), tensors):
         return f(*tensors)
 
 
