@@ -116,6 +116,9 @@ DIFFERENCE_SAFETY = 10.0
 
 # The other point has the entries reversed and times this, so that it stays in the domain (a probability, a variance).
 OTHER_POINT_SCALE = 0.75
+# The memory between the entries of a strided copy is filled with NaN if it is at most so many times as large as the
+# array itself: every second column, or a padded row. A column of a large matrix reaches much farther.
+FILLED_GAPS = 16
 
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 

@@ -9,6 +9,7 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 
+from oracles.backends.arrays import autograd_enabled, with_autograd
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import (
@@ -46,7 +47,7 @@ def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
         InvalidInput: when evaluated, if ``f`` does not return a tensor or a tuple of tensors.
     """
     oracle = _TorchOracle(f, name)
-    return Rule(oracle.evaluate, name, oracle.evaluate_perturbed, f, Runtime.TORCH)
+    return Rule(with_autograd(oracle.evaluate), name, oracle.evaluate_perturbed, f, Runtime.TORCH)
 
 
 def torch_family(f: Function) -> Callable[[Mapping[str, object]], Rule]:
@@ -73,18 +74,17 @@ class _TorchOracle:
     def evaluate_perturbed(
         self, primals: Primals, delta: Delta, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
-        # A forward outside the context is exact; autograd then perturbs its backward alone.
-        unperturbed = None if perturbation.forward else self._forward(primals)
-        with perturbed_operands(perturbation):
-            tensors, y = unperturbed or self._forward(primals)
-            gradients = _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=False)
+        with autograd_enabled():
+            # A forward outside the context is exact; autograd then perturbs its backward alone.
+            unperturbed = None if perturbation.forward else self._forward(primals)
+            with perturbed_operands(perturbation):
+                tensors, y = unperturbed or self._forward(primals)
+                gradients = _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=False)
         return tuple(map(_array, as_tuple(y))), gradients
 
     def _forward(self, primals: Primals) -> tuple[dict[str, Tensor], Tensor | tuple[Tensor, ...]]:
         tensors = {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
-        # The caller may be under torch.no_grad.
-        with torch.enable_grad():
-            y = call_by_name(self.f, tensors)
+        y = call_by_name(self.f, tensors)
         for part in as_tuple(y):
             if not isinstance(part, torch.Tensor):
                 raise InvalidInput(
