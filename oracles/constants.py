@@ -119,6 +119,13 @@ OTHER_POINT_SCALE = 0.75
 # The memory between the entries of a strided copy is filled with NaN if it is at most so many times as large as the
 # array itself: every second column, or a padded row. A column of a large matrix reaches much farther.
 FILLED_GAPS = 16
+# The answers that one check, or one point of a search, remembers to notice another answer to the same call.
+REMEMBERED_BYTES = 2**26
+# Before a call that must show memory which was never written, so many blocks of each likely size are filled and freed:
+# NumPy and the C library each keep about seven freed blocks of a size, and the judge's own copies take some. Of a size
+# above the limit two blocks are: the first one only raises the limit of the C library, which gives such memory back.
+FREED_BLOCKS = 16
+LARGE_BLOCK = 2**16
 
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 

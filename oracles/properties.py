@@ -16,6 +16,7 @@ import numpy as np
 
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.decision.judge import judge
+from oracles.evaluations import values_of
 from oracles.finite_differences import directional_derivative
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Rule, as_tuple, is_differentiable, with_dtype
@@ -27,7 +28,6 @@ from oracles.self_consistency import (
     compare_values,
     exact_finding,
     self_tolerance_at,
-    values_of,
 )
 from oracles.strategies import Point, laid_out
 from oracles.tolerance import named_outputs, precision_of, tolerance_at

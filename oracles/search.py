@@ -15,13 +15,13 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 
 from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
+from oracles.evaluations import on_copies
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.properties import PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import Rule
-from oracles.self_consistency import on_copies
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
