@@ -233,7 +233,9 @@ def _key(arrays: Mapping[str, Any]) -> Key | None:
     for n, a in arrays.items():
         if type(a) is not np.ndarray or a.dtype.kind == "O":
             return None
-        address = addresses.setdefault(a.__array_interface__["data"][0], len(addresses))
-        digest.update(repr((n, a.dtype.name, a.shape, a.strides, address)).encode())
+        # An axis of one entry may have any stride, and an array without entries any address.
+        strides = [s for s, extent in zip(a.strides, a.shape, strict=True) if extent > 1]
+        address = addresses.setdefault(a.__array_interface__["data"][0], len(addresses)) if a.size else -1
+        digest.update(repr((n, a.dtype.name, a.shape, strides, address)).encode())
         digest.update(a.tobytes())
     return digest.digest()
