@@ -18,6 +18,7 @@ from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
 from oracles.decision.judge import judge
 from oracles.evaluations import values_of
 from oracles.finite_differences import directional_derivative
+from oracles.layouts import check_shared, contiguous, expanded, map_delta, repeated_rows
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.self_consistency import (
@@ -31,7 +32,7 @@ from oracles.self_consistency import (
 )
 from oracles.strategies import Point, laid_out
 from oracles.tolerance import named_outputs, precision_of, tolerance_at
-from oracles.verdict import Evidence, Finding, Result, Verdict
+from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
 
 Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]
 
@@ -41,6 +42,8 @@ ALONG = "⟨cotangents, v⟩"
 UNDERFLOW = 2.0**-1074
 # The memory layouts, besides the contiguous one, in which `layout_independent` evaluates.
 OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only")
+# Cotangents of which all entries, or all rows, are the same memory; their values differ from those of the point.
+REPEATED = (expanded, repeated_rows)
 
 
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -158,7 +161,7 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
 
 
 def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """Fortran order, strides, stride 0 and read-only memory, of primals and of delta, give the same values."""
+    """Fortran order, strides, stride 0, read-only and shared memory, of primals and of delta, give the same values."""
     plain = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in point.primals.items()}
     delta = _map(lambda d: np.ascontiguousarray(d).reshape(d.shape), point.delta)
     expected = values_of(case.subject, plain, delta)
@@ -169,6 +172,15 @@ def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
         actual = values_of(case.subject, {n: laid_out(a, layout) for n, a in plain.items()}, laid_delta)
         reason = f"{layout} memory against contiguous"
         findings += [compare_values(n, actual[n], expected[n], tolerance, reason) for n in expected]
+    for repeated in REPEATED:
+        constant = map_delta(repeated, delta)
+        dense = map_delta(contiguous, constant)
+        tolerance = _self_tolerance(case, point, oracles, dense)
+        _, pullback = case.subject(**plain)
+        of_dense, of_repeated = pullback(dense), pullback(constant)
+        reason = f"a cotangent with strides {np.asarray(as_tuple(constant)[0]).strides} against contiguous"
+        findings += [compare_values(n, of_repeated[n], of_dense[n], tolerance, reason) for n in of_dense]
+    findings += check_shared(Setting(case.subject, tuple(oracles), plain, delta, precision_of(plain)))
     return Result(case.subject.name, "layout_independent", tuple(findings))
 
 
