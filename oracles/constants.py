@@ -127,6 +127,12 @@ REMEMBERED_BYTES = 2**26
 FREED_BLOCKS = 16
 LARGE_BLOCK = 2**16
 
+# In float16 the values of points are compared whose numbers are at most this: the fourth power is still below float16's
+# largest number, and more than that rarely stands in a formula.
+LARGEST_IN_FLOAT16 = 12.0
+# A value in float16 that is off by more than this share is another value: so much is 128 of its roundings.
+FAR_OFF_IN_FLOAT16 = 1 / 16
+
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 
 # A run in which more than this share of an oracle's points are inconclusive is not green.

@@ -10,11 +10,12 @@ differences of its own primal; the others compare the subject with itself, exact
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
+from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES
 from oracles.decision.judge import judge
 from oracles.evaluations import values_of
 from oracles.finite_differences import directional_derivative
@@ -132,7 +133,35 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
             fits = isinstance(g, np.ndarray) and g.shape == primals[name].shape and g.dtype == dtype
             actual = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
             findings.append(exact_finding(name, fits, f"{actual}, expected {dtype}{primals[name].shape}"))
+    if not any(f.refuses for f in findings):
+        findings += _values_in_float16(case, point, oracles)
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
+
+
+def _values_in_float16(case: Case, point: Point, oracles: Sequence[Rule]) -> list[Finding]:
+    """Return the findings on the values in float16, which no other property compares: those of a wrong formula.
+
+    Points of large magnitudes are left out: what overflows in float16 says nothing of the formula.
+    """
+    primals, delta = with_dtype(dict(point.primals), np.float16), with_dtype(point.delta, np.float16)
+    arrays = [a for a in (*primals.values(), *as_tuple(delta)) if is_differentiable(a)]
+    if any(np.max(np.abs(a), initial=0.0) > LARGEST_IN_FLOAT16 for a in arrays):
+        return []
+    with np.errstate(all="ignore"):
+        result = judge(case.subject, primals, delta, oracles, kinks=case.kinks, property_name="shapes_and_dtypes_exact")
+    return [_in_float16_alone(f) for f in result.findings if f.refuses]
+
+
+def _in_float16_alone(finding: Finding) -> Finding:
+    """Return WRONG where a value in float16 is far off: the formula is right in a finer dtype, but it is not this one.
+
+    A formula that loses digits stays UNSTABLE.
+    """
+    value, expected = finding.evidence.subject, next(iter(finding.evidence.oracles.values()), 0.0)
+    if value is None or abs(value - expected) <= FAR_OFF_IN_FLOAT16 * abs(expected):
+        return finding
+    reason = "in float16 it gives another value, which no rounding explains"
+    return replace(finding, verdict=Verdict.WRONG, evidence=replace(finding.evidence, reason=reason))
 
 
 def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
