@@ -135,6 +135,22 @@ DIFFERENCE_SAFETY = 10.0
 
 # The other point has the entries reversed and times this, so that it stays in the domain (a probability, a variance).
 OTHER_POINT_SCALE = 0.75
+# The memory between the entries of a strided copy is filled with NaN if it is at most so many times as large as the
+# array itself: every second column, or a padded row. A column of a large matrix reaches much farther.
+FILLED_GAPS = 16
+# The answers that one check, or one point of a search, remembers to notice another answer to the same call.
+REMEMBERED_BYTES = 2**26
+# Before a call that must show memory which was never written, so many blocks of each likely size are filled and freed:
+# NumPy and the C library each keep about seven freed blocks of a size, and the judge's own copies take some. Of a size
+# above the limit two blocks are: the first one only raises the limit of the C library, which gives such memory back.
+FREED_BLOCKS = 16
+LARGE_BLOCK = 2**16
+
+# In float16 the values of points are compared whose numbers are at most this: the fourth power is still below float16's
+# largest number, and more than that rarely stands in a formula.
+LARGEST_IN_FLOAT16 = 12.0
+# A value in float16 that is off by more than this share is another value: so much is 128 of its roundings.
+FAR_OFF_IN_FLOAT16 = 1 / 16
 
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 

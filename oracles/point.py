@@ -11,10 +11,18 @@ import numpy as np
 from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.type_errors import CALL, refuse_exception
+from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
+from oracles.layouts import check_layouts, check_shared
 from oracles.report.disagreement import require, require_conclusive
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
-from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
+from oracles.self_consistency import (
+    check_aliasing,
+    check_mutation,
+    check_repeatability,
+    contradiction_findings,
+    self_tolerance_at,
+)
 from oracles.tolerance import precision_name, precision_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Result, Setting
@@ -71,6 +79,8 @@ def check(
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
+    memory = Memory()
+    subject = remembered(subject, memory)
     guarded = on_copies(subject)
     oracles = _uniquely_named(against) or (finite_difference(guarded),)
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
@@ -83,7 +93,7 @@ def check(
     # A subject that raised would raise again, and be refused twice for one defect.
     if not any(f.quantity == CALL for result in results for f in result.findings):
         setting = Setting(subject, oracles, arrays, deltas[0], working)
-        results.append(_try_subject(lambda: _self_consistency(setting), "a second call", setting))
+        results.append(_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting))
     return require_conclusive(_merge(results))
 
 
@@ -143,7 +153,7 @@ def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Outp
     return [parts if isinstance(delta, tuple | list) else parts[0]]
 
 
-def _self_consistency(setting: Setting) -> Result:
+def _self_consistency(setting: Setting, memory: Memory) -> Result:
     """Judge what no comparison of values with an oracle shows: writes into arguments, and results that change."""
     subject, primals, delta = setting.subject, setting.primals, setting.delta
     findings, arrays = check_mutation(subject, primals, delta)
@@ -151,6 +161,12 @@ def _self_consistency(setting: Setting) -> Result:
     tolerance = self_tolerance_at(subject, setting.oracles, primals, delta, setting.precision)
     findings += check_repeatability(on_copies(subject), primals, delta, tolerance)
     # Shared memory is a note and no refusal: many correct libraries return views.
-    notes = tuple(f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared)
+    notes = [f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared]
+    # What changes from call to call cannot be compared in another layout, and nothing more need be said of it.
+    if not any(f.refuses for f in findings):
+        of_layouts, further = check_layouts(setting)
+        of_layouts += check_shared(setting)
+        notes += further
+        findings += contradiction_findings(memory, subject, setting.oracles, setting.precision) or of_layouts
     refused = tuple(f for f in findings if f.refuses)
-    return Result(subject.name, "check", refused, setting=setting, notes=notes)
+    return Result(subject.name, "check", refused, setting=setting, notes=tuple(notes))

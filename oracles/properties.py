@@ -10,13 +10,16 @@ differences of its own primal; the others compare the subject with itself, exact
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES
+from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES
 from oracles.decision.judge import judge
+from oracles.evaluations import values_of
 from oracles.finite_differences import directional_derivative
+from oracles.layouts import check_shared, contiguous, expanded, map_delta, repeated_rows
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.self_consistency import (
@@ -27,11 +30,10 @@ from oracles.self_consistency import (
     compare_values,
     exact_finding,
     self_tolerance_at,
-    values_of,
 )
 from oracles.strategies import Point, laid_out
 from oracles.tolerance import named_outputs, precision_of, tolerance_at
-from oracles.verdict import Evidence, Finding, Result, Verdict
+from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
 
 Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]
 
@@ -41,6 +43,8 @@ ALONG = "⟨cotangents, v⟩"
 UNDERFLOW = 2.0**-1074
 # The memory layouts, besides the contiguous one, in which `layout_independent` evaluates.
 OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only")
+# Cotangents of which all entries, or all rows, are the same memory; their values differ from those of the point.
+REPEATED = (expanded, repeated_rows)
 
 
 def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -129,7 +133,35 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
             fits = isinstance(g, np.ndarray) and g.shape == primals[name].shape and g.dtype == dtype
             actual = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
             findings.append(exact_finding(name, fits, f"{actual}, expected {dtype}{primals[name].shape}"))
+    if not any(f.refuses for f in findings):
+        findings += _values_in_float16(case, point, oracles)
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
+
+
+def _values_in_float16(case: Case, point: Point, oracles: Sequence[Rule]) -> list[Finding]:
+    """Return the findings on the values in float16, which no other property compares: those of a wrong formula.
+
+    Points of large magnitudes are left out: what overflows in float16 says nothing of the formula.
+    """
+    primals, delta = with_dtype(dict(point.primals), np.float16), with_dtype(point.delta, np.float16)
+    arrays = [a for a in (*primals.values(), *as_tuple(delta)) if is_differentiable(a)]
+    if any(np.max(np.abs(a), initial=0.0) > LARGEST_IN_FLOAT16 for a in arrays):
+        return []
+    with np.errstate(all="ignore"):
+        result = judge(case.subject, primals, delta, oracles, kinks=case.kinks, property_name="shapes_and_dtypes_exact")
+    return [_in_float16_alone(f) for f in result.findings if f.refuses]
+
+
+def _in_float16_alone(finding: Finding) -> Finding:
+    """Return WRONG where a value in float16 is far off: the formula is right in a finer dtype, but it is not this one.
+
+    A formula that loses digits stays UNSTABLE.
+    """
+    value, expected = finding.evidence.subject, next(iter(finding.evidence.oracles.values()), 0.0)
+    if value is None or abs(value - expected) <= FAR_OFF_IN_FLOAT16 * abs(expected):
+        return finding
+    reason = "in float16 it gives another value, which no rounding explains"
+    return replace(finding, verdict=Verdict.WRONG, evidence=replace(finding.evidence, reason=reason))
 
 
 def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -158,7 +190,7 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
 
 
 def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """Fortran order, strides, stride 0 and read-only memory, of primals and of delta, give the same values."""
+    """Fortran order, strides, stride 0, read-only and shared memory, of primals and of delta, give the same values."""
     plain = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in point.primals.items()}
     delta = _map(lambda d: np.ascontiguousarray(d).reshape(d.shape), point.delta)
     expected = values_of(case.subject, plain, delta)
@@ -169,6 +201,15 @@ def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
         actual = values_of(case.subject, {n: laid_out(a, layout) for n, a in plain.items()}, laid_delta)
         reason = f"{layout} memory against contiguous"
         findings += [compare_values(n, actual[n], expected[n], tolerance, reason) for n in expected]
+    for repeated in REPEATED:
+        constant = map_delta(repeated, delta)
+        dense = map_delta(contiguous, constant)
+        tolerance = _self_tolerance(case, point, oracles, dense)
+        _, pullback = case.subject(**plain)
+        of_dense, of_repeated = pullback(dense), pullback(constant)
+        reason = f"a cotangent with strides {np.asarray(as_tuple(constant)[0]).strides} against contiguous"
+        findings += [compare_values(n, of_repeated[n], of_dense[n], tolerance, reason) for n in of_dense]
+    findings += check_shared(Setting(case.subject, tuple(oracles), plain, delta, precision_of(plain)))
     return Result(case.subject.name, "layout_independent", tuple(findings))
 
 

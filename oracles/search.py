@@ -13,15 +13,18 @@ from typing import Any, TypeAlias
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 
 from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
+from oracles.decision.type_errors import CALL
+from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
-from oracles.properties import PROPERTIES, properties_of
+from oracles.properties import PROPERTIES, properties_of, same_every_time
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import Rule
-from oracles.self_consistency import on_copies
+from oracles.self_consistency import contradiction_findings, exact_finding
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
@@ -111,17 +114,27 @@ def run_search(
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
     judge, counted = PROPERTIES[property_name], tally if tally is not None else Tally()
 
+    last_failure: list[Exception] = []
+
     def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
         case, case_points = drawn
-        oracles = case.oracles(against) or [finite_difference(case.subject)]
         for point in case_points:
             if tick:
                 tick()
-            result = judge(case, point, oracles)
-            if result is not None:
-                counted.add(result)
-                refused = result.refuses and not result.setting
-                require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
+            memory = Memory()
+            watched = replace(case, subject=remembered(case.subject, memory))
+            oracles = case.oracles(against) or [finite_difference(watched.subject)]
+            try:
+                result = judge(watched, point, oracles)
+                if result is not None:
+                    counted.add(result)
+                    refused = result.refuses and not result.setting
+                    require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
+            except Exception as failure:  # a refusal, or whatever the subject raises
+                _require_repetition(failure, memory, _setting(case, point, oracles), property_name)
+                last_failure[:] = [failure]
+                raise
+            _require_determinism(memory, _setting(case, point, oracles), property_name)
 
     # Hypothesis keys its database by the test's name.
     conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
@@ -129,6 +142,11 @@ def run_search(
     started = time.perf_counter()
     try:
         (test if seed is None else hypothesis_seed(seed)(test))()
+    except (_NotDeterministic, Flaky) as changed:
+        # What a subject does once, and not again for the same arguments, Hypothesis calls flaky.
+        refused = changed.result if isinstance(changed, _NotDeterministic) else _unrepeated(last_failure, changed)
+        counted.add(refused)
+        raise Disagreement(refused) from refused.cause
     except Disagreement as refusal:
         # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
         refusal.__notes__ = [note for note in getattr(refusal, "__notes__", ()) if "reproduce_failure" in note]
@@ -136,6 +154,56 @@ def run_search(
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
+
+
+class _NotDeterministic(BaseException):
+    """Ends a search: the subject gave two answers to the same call. Hypothesis would try to repeat an `Exception`."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+def _require_repetition(failure: Exception, memory: Memory, setting: Setting, property_name: str) -> None:
+    """Call the subject again where it failed, and end the search if it gives another answer.
+
+    The property that repeats calls says more of an answer that changes, so it may go on.
+    """
+    if property_name == same_every_time.__name__ and isinstance(failure, Disagreement):
+        return
+    memory.repeat(remembered(setting.subject, memory))
+    _require_determinism(memory, setting, property_name, None if isinstance(failure, Disagreement) else failure)
+
+
+def _require_determinism(
+    memory: Memory, setting: Setting, property_name: str, cause: BaseException | None = None
+) -> None:
+    """End the search if the subject gave two answers to the same call."""
+    findings = contradiction_findings(memory, setting.subject, setting.oracles, setting.precision)
+    if findings:
+        raise _NotDeterministic(
+            Result(setting.subject.name, property_name, tuple(findings), setting=setting, cause=cause)
+        )
+
+
+def _unrepeated(failures: Sequence[Exception], flaky: Flaky) -> Result:
+    """Return the refusal of a subject whose failure did not repeat, from what failed last."""
+    failure: BaseException = failures[-1] if failures else flaky
+    if isinstance(failure, BaseExceptionGroup):  # what Hypothesis caught
+        failure = failure.exceptions[0]
+    reason = "not deterministic: this failed once, and not again for the same point"
+    if isinstance(failure, Disagreement):
+        worst, result = failure.result.worst, failure.result
+        assert worst is not None
+        evidence = replace(worst.evidence, reason=f"{reason}; {worst.evidence.reason}".rstrip("; "))
+        finding = replace(worst, verdict=Verdict.WRONG, oracle="self-consistency", evidence=evidence)
+        return replace(result, findings=(finding,))
+    return Result(
+        "the subject",
+        "repetition",
+        (exact_finding(CALL, False, f"{reason}: {type(failure).__name__}: {failure}"),),
+        cause=failure,
+    )
 
 
 def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> settings:

@@ -14,6 +14,9 @@ import numpy as np
 
 from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
+from oracles.decision.type_errors import CALL
+from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values, values_of
+from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at
 from oracles.user_code import Raised, attempt
@@ -34,29 +37,6 @@ def self_tolerance_at(
     return lambda name, samples: 2 * estimator.estimate(samples)[name]
 
 
-def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
-    """Return the outputs and cotangents of one evaluation, by name."""
-    y, pullback = evaluate(**primals)
-    return named_outputs(as_tuple(y), dict(pullback(delta)))
-
-
-def on_copies(subject: Rule) -> Rule:
-    """Return the subject evaluated on copies of its arguments, so that it cannot change the caller's arrays.
-
-    Without copies, a write that changes nothing the second time (ReLU in place) would never be noticed.
-    """
-
-    def guard(evaluate: Evaluate) -> Evaluate:
-        def evaluate_on_copies(**primals: Array) -> tuple[Output, Pullback]:
-            y, pullback = evaluate(**{n: copied(a) for n, a in primals.items()})
-            return y, lambda delta: pullback(tuple(map(copied, delta)) if isinstance(delta, tuple) else copied(delta))
-
-        return evaluate_on_copies
-
-    call_patterns = {name: guard(evaluate) for name, evaluate in subject.call_patterns.items()}
-    return replace(subject, evaluate=guard(subject.evaluate), call_patterns=call_patterns)
-
-
 def check_mutation(subject: Rule, primals: Primals, delta: Output) -> tuple[list[Finding], dict[str, Array]]:
     """Check that neither forward nor backward writes into its arguments.
 
@@ -64,16 +44,15 @@ def check_mutation(subject: Rule, primals: Primals, delta: Output) -> tuple[list
         The findings, and every array that was passed ("given NAME") or returned ("returned NAME"), for
         `check_aliasing`.
     """
-    arguments = {n: a.copy() for n, a in primals.items()}
-    arguments |= {f"delta[{i}]": np.array(d) for i, d in enumerate(as_tuple(delta))}
-    # Bytes show a change of sign of a zero or of a NaN's bits too, which values would hide.
-    before = {n: a.tobytes() for n, a in arguments.items()}
+    arguments = {n: copied(a) for n, a in primals.items()}
+    arguments |= {f"delta[{i}]": copied(np.asarray(d)) for i, d in enumerate(as_tuple(delta))}
+    before = {n: np.array(a) for n, a in arguments.items()}
     deltas = tuple(arguments[n] for n in arguments if n not in primals)
     returned = values_of(subject, {n: arguments[n] for n in primals}, deltas if isinstance(delta, tuple) else deltas[0])
     findings = [
         exact_finding(
             f"the primal {n}" if n in primals else n,
-            a.tobytes() == before[n],
+            same_values(a, before[n]),
             f"{n} was written into",
             _fix_of_mutation(n),
         )
@@ -99,21 +78,21 @@ def check_aliasing(arrays: Mapping[str, Array]) -> Iterator[Finding]:
 def check_repeatability(subject: Rule, primals: Primals, delta: Output, tolerance: Tolerance) -> list[Finding]:
     """Check that repeated, interleaved and otherwise called evaluations give the same results.
 
-    NumPy must give the same bits. Other libraries and devices may differ by rounding.
+    NumPy must give the same bits, where NaN equals NaN. Other libraries and devices may differ by rounding. If an
+    answer changes, calls of the subject tell random numbers and memory that was never written from state.
     """
 
     def compare(name: str, actual: object, expected: object, reason: str) -> Finding:
         if not subject.is_bitwise_reproducible and np.asarray(actual).shape == np.asarray(expected).shape:
             return compare_values(name, actual, expected, tolerance, reason)
-        return exact_finding(name, _same_bits(actual, expected), reason)
+        return same_finding(name, actual, expected, reason)
 
-    other = _other_point(subject, primals, delta)
     y, pullback = subject(**primals)
     first = named_outputs(as_tuple(y), dict(pullback(delta)))
     # Copies: a later evaluation may write into arrays that were returned before.
     expected = {n: np.array(a) for n, a in first.items()}
     # This order matters: state that an evaluation leaves behind shows only if another one runs in between.
-    _, other_pullback = subject(**other)
+    other, other_pullback = _other_point(subject, primals, delta)
     again, between, interleaved = pullback(delta), other_pullback(delta), pullback(delta)
     fresh = subject(**other)[1](delta)
     findings = []
@@ -121,13 +100,76 @@ def check_repeatability(subject: Rule, primals: Primals, delta: Output, toleranc
         findings.append(compare(n, again[n], expected[n], "a second pullback differs, after another forward"))
         findings.append(compare(n, interleaved[n], expected[n], "a pullback interleaved with another differs"))
         findings.append(compare(n, between[n], fresh[n], "the other pullback differs from a fresh one"))
-    second = values_of(subject, primals, delta)
+    second = values_in_filled_memory(subject, primals, delta)
     findings += [compare(n, second[n], expected[n], "a second evaluation differs") for n in expected]
+    findings = explained(findings, subject, primals, delta)
     reason = "an array already returned was written into"
-    findings += [exact_finding(n, _same_bits(first[n], expected[n]), reason) for n in expected]
+    findings += [same_finding(n, first[n], expected[n], reason) for n in expected]
     for pattern, evaluate in subject.call_patterns.items():
         findings += check_call_pattern(pattern, evaluate, primals, delta, expected, tolerance)
     return findings
+
+
+def explained(findings: list[Finding], subject: Rule, primals: Primals, delta: Output) -> list[Finding]:
+    """Return findings on answers that change, each with the cause of the change in its reason."""
+    changed = [f for f in findings if f.refuses]
+    if not changed:
+        return findings
+    cause = cause_of_change(subject, primals, delta, changed[0].quantity)
+
+    def explain(finding: Finding) -> Finding:
+        if not finding.refuses:
+            return finding
+        own = cause.kind in (RANDOM, UNWRITTEN)
+        reason = cause.reason if own else f"{finding.evidence.reason}: {cause.reason}"
+        # No number of roundings is an answer that changes, so these come before differences from an oracle.
+        evidence = replace(finding.evidence, reason=reason, fix=cause.fix if own else finding.evidence.fix)
+        return replace(finding, ratio=np.inf, evidence=replace(evidence, tolerance=None))
+
+    return [explain(f) for f in findings]
+
+
+def contradiction_findings(memory: Memory, subject: Rule, oracles: Sequence[Rule], precision: str) -> list[Finding]:
+    """Return a finding for every array of which two answers to the same call differ by more than rounding."""
+    findings = []
+    for name, found in memory.contradictions.items():
+        first, second = found.calls
+        if not name:
+            in_order = found.first, found.second
+            raised = next(answer for answer in in_order if isinstance(answer, Exception))
+            calls = found.calls if raised is found.first else (second, first)
+            what = f"call {calls[0]} raised {type(raised).__name__}: {raised}; call {calls[1]} did not"
+            findings.append(exact_finding(CALL, False, f"not deterministic: for the same arguments, {what}"))
+            continue
+        reason = f"not deterministic: for the same arguments, call {first} and call {second} gave two answers"
+        delta = found.delta
+        if delta is None:
+            # Without a cotangent no tolerance is known; where outputs may differ by rounding, others compare them.
+            if subject.is_bitwise_reproducible:
+                findings.append(same_finding(name, found.second, found.first, reason))
+            continue
+        tolerance = self_tolerance_at(subject, oracles, found.primals, delta, precision)
+        if _reads_other_memory(found, delta, subject, tolerance):
+            continue  # a defect of layout, which is told as such
+        if subject.is_bitwise_reproducible or np.shape(found.first) != np.shape(found.second):
+            finding = same_finding(name, found.second, found.first, reason)
+        else:
+            finding = compare_values(name, found.second, found.first, tolerance, reason)
+        findings += explained([finding], on_copies(subject), found.primals, delta)
+    return [f for f in findings if f.refuses]
+
+
+def _reads_other_memory(found: Contradiction, delta: Output, subject: Rule, tolerance: Tolerance) -> bool:
+    """Return whether contiguous copies give another answer: then the subject reads memory between the entries."""
+    if all(np.asarray(a).flags.c_contiguous for a in (*found.primals.values(), *as_tuple(delta))):
+        return False
+    dense = {n: np.array(a, order="C") for n, a in found.primals.items()}
+    parts = tuple(np.array(d, order="C") for d in as_tuple(delta))
+    as_given = attempt(lambda: values_of(on_copies(subject), found.primals, delta))
+    of_dense = attempt(lambda: values_of(subject, dense, parts if isinstance(delta, tuple) else parts[0]))
+    if isinstance(as_given, Raised) or isinstance(of_dense, Raised):
+        return False
+    return compare_values(found.name, as_given[found.name], of_dense[found.name], tolerance, "").refuses
 
 
 def check_call_pattern(
@@ -155,11 +197,19 @@ def move_point(primals: Primals) -> dict[str, Array]:
     }
 
 
-def _other_point(subject: Rule, primals: Primals, delta: Output) -> Primals:
-    """Return another point at which the subject can be evaluated, or the same one if it raises there."""
+def _other_point(subject: Rule, primals: Primals, delta: Output) -> tuple[Primals, Pullback]:
+    """Return another point and the pullback there, or the same point if the subject raises at the other."""
     other = move_point(primals)
-    outside_domain = isinstance(attempt(lambda: values_of(subject.evaluate, other, delta)), Raised)
-    return primals if outside_domain else other
+    evaluated = attempt(lambda: subject(**other))
+    if isinstance(evaluated, Raised):
+        return primals, subject(**primals)[1]
+    _, pullback = evaluated
+
+    def pullback_there(delta: Output) -> Cotangents:
+        cotangents = attempt(lambda: pullback(delta))
+        return subject(**other)[1](delta) if isinstance(cotangents, Raised) else cotangents
+
+    return other, pullback_there
 
 
 def compare_values(name: str, actual: object, expected: object, tolerance: Tolerance, reason: str) -> Finding:
@@ -167,8 +217,10 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
         return exact_finding(name, False, f"{reason}: shape {result.shape} against {reference.shape}")
-    # Equal infinities differ by NaN, so equality is asked first.
-    error = np.where(result == reference, 0.0, np.abs(result - reference))
+    # Equal infinities differ by NaN, so equality is asked first; NaN in both is no difference.
+    with np.errstate(invalid="ignore"):
+        same = (result == reference) | (np.isnan(result) & np.isnan(reference))
+        error = np.where(same, 0.0, np.abs(result - reference))
     if not np.any(error != 0):
         return Finding(name, "self-consistency", Verdict.AGREES)
     # Few samples explain most differences; many are drawn only before a refusal.
@@ -198,9 +250,19 @@ def exact_finding(name: str, holds: bool, reason: str, fix: str = "") -> Finding
     return Finding(name, "self-consistency", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
-def _same_bits(actual: object, expected: object) -> bool:
+def same_finding(name: str, actual: object, expected: object, reason: str, fix: str = "") -> Finding:
+    """Return the finding of an array that must have the bits of an earlier one; it names an entry that has not."""
     a, b = np.asarray(actual), np.asarray(expected)
-    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
+    if same_values(a, b):
+        return Finding(name, "self-consistency", Verdict.AGREES)
+    if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind == "O":
+        return exact_finding(name, False, reason, fix)
+    differs = np.asarray(a != b) if a.dtype.kind in "iub" else different(a, b)
+    index = tuple(int(i) for i in np.argwhere(differs)[0])
+    count = int(np.count_nonzero(differs)), differs.size
+    values = {"an earlier call": float(b[index])}
+    evidence = Evidence(index, float(a[index]), values, refused=count, reason=reason, fix=fix)
+    return Finding(name, "self-consistency", Verdict.WRONG, True, np.inf, evidence=evidence)
 
 
 def _fix_of_mutation(name: str) -> str:

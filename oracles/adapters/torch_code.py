@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from oracles.backends.arrays import Backend, Device, backend_for
+from oracles.backends.arrays import Backend, Device, backend_for, with_autograd
 from oracles.lazy_modules import Tensor, torch
 from oracles.rule import (
     Array,
@@ -71,12 +71,16 @@ def torch_function(
     label = name or str(getattr(function, "__name__", "torch_function"))
     subject = _Function(function, dict(options or {}), backend_for("torch", device, dtypes), label)
     call_patterns = {
-        "autograd's engine": subject.through_the_engine,
-        "one gradient requested alone": subject.one_gradient_alone,
-        "one output's cotangent at a time": subject.one_output_at_a_time,
+        "autograd's engine": with_autograd(subject.through_the_engine),
+        "one gradient requested alone": with_autograd(subject.one_gradient_alone),
+        "one output's cotangent at a time": with_autograd(subject.one_output_at_a_time),
     }
     return Rule(
-        subject.own_backward, label, runtime=Runtime.TORCH, implementation=function, call_patterns=call_patterns
+        with_autograd(subject.own_backward),
+        label,
+        runtime=Runtime.TORCH,
+        implementation=function,
+        call_patterns=call_patterns,
     )
 
 
@@ -145,8 +149,7 @@ class _Function:
         """Return the order of forward's arguments, the tensors of the primals, and the output."""
         tensors = leaves(primals, requiring_grad, self.backend)
         order = self._argument_order(tuple(primals))
-        with torch.enable_grad():
-            y = self.function.apply(*(tensors[n] if n in tensors else self.options.get(n) for n in order))
+        y = self.function.apply(*(tensors[n] if n in tensors else self.options.get(n) for n in order))
         return order, tensors, y
 
     def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
@@ -237,11 +240,11 @@ def torch_module(
     label = name or str(getattr(make, "__name__", type(make).__name__))
     subject = _Subject(make, params, device, backend_for("torch", device, dtypes), label)
     return Rule(
-        subject.evaluate,
+        with_autograd(subject.evaluate),
         label,
         runtime=Runtime.TORCH,
         implementation=make,
-        call_patterns={"forward twice, then backward": subject.forward_twice},
+        call_patterns={"forward twice, then backward": with_autograd(subject.forward_twice)},
     )
 
 
@@ -291,13 +294,12 @@ class _Subject:
         names = self._parameters(module, tensors)
         own = {names[n]: t for n, t in tensors.items() if n in names}
         inputs = {n: t for n, t in tensors.items() if n not in names}
-        with torch.enable_grad():
-            try:
-                # Bind first: a TypeError of the call itself could come from inside forward.
-                inspect.signature(module.forward).bind(**inputs)
-            except TypeError:
-                return torch.func.functional_call(module, own, tuple(inputs.values()))
-            return torch.func.functional_call(module, own, (), inputs)
+        try:
+            # Bind first: a TypeError of the call itself could come from inside forward.
+            inspect.signature(module.forward).bind(**inputs)
+        except TypeError:
+            return torch.func.functional_call(module, own, tuple(inputs.values()))
+        return torch.func.functional_call(module, own, (), inputs)
 
     def _parameters(self, module: Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Return the module's name of the parameter of each primal that is one."""

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
+from oracles.constants import FILLED_GAPS
 from oracles.lazy_modules import Tensor, jax, jnp, torch
-from oracles.rule import Array, Delta, InvalidInput, Runtime
+from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Runtime
 
 ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]
 ForeignArray: TypeAlias = Any  # an array of the subject's own framework, for which no types are known
@@ -40,8 +41,12 @@ class Backend:
     runtime: Runtime = Runtime.NUMPY
 
     def primals_from_numpy(self, primals: Mapping[str, Array]) -> dict[str, ForeignArray]:
-        """Convert every array of a mapping."""
-        return {name: self.from_numpy(array) for name, array in primals.items()}
+        """Convert every array of a mapping; one array as two primals becomes one array of the framework."""
+        converted: dict[int, ForeignArray] = {}
+        for array in primals.values():
+            if id(array) not in converted:
+                converted[id(array)] = self.from_numpy(array)
+        return {name: converted[id(array)] for name, array in primals.items()}
 
     def delta_from_numpy(self, delta: Delta) -> ForeignArray:
         """Convert a cotangent, or each of a tuple of them."""
@@ -70,7 +75,7 @@ def backend_for(arrays: ArrayKind, device: Device = None, dtypes: Sequence[str] 
     if arrays == "numpy":
         backend = Backend(_unchanged, _unchanged)
     elif arrays == "torch":
-        backend = Backend(partial(tensor, device=device), array_of, runtime=Runtime.TORCH)
+        backend = Backend(partial(tensor, device=device), array_of, autograd_enabled, Runtime.TORCH)
     elif arrays == "jax":
         backend = Backend(_jax_from_numpy, _jax_to_numpy, _x64, Runtime.JAX)
     else:
@@ -104,15 +109,14 @@ def tensor(array: Array, device: Device = None) -> Tensor:
     array = np.asarray(array)
     if array.dtype.kind == "O":
         raise InvalidInput("torch tensors hold no objects")
-    shareable = array.flags.writeable and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
-    source = array if shareable else copied(array)
+    if any(s < 0 or s % array.itemsize for s in array.strides):
+        source = np.array(array, order="C", copy=True)
+    else:
+        source = array if array.flags.writeable else copied(array)
     if array.dtype.name == "bfloat16":  # torch.from_numpy knows no bfloat16: pass its bits
         result = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
     else:
         result = torch.from_numpy(source)
-    if not shareable and 0 in array.strides and array.size:
-        repeated = tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)
-        result = result[repeated].expand(array.shape)
     if device is None or torch.device(device).type == "cpu":
         return result
     if 0 in result.stride():
@@ -121,16 +125,24 @@ def tensor(array: Array, device: Device = None) -> Tensor:
 
 
 def copied(array: Array) -> Array:
-    """Copy an array into writeable memory of its own, with its strides if those are of a plain slice."""
+    """Copy an array into writeable memory of its own, with its strides: repeated and reversed axes stay so.
+
+    The memory between its entries holds NaN, and reaches as far as a contiguous array would, so that a subject which
+    reads it as contiguous stays inside, and its answer shows it.
+    """
     if type(array) is not np.ndarray or array.dtype.kind == "O":  # balls, perturbed arrays: a subclass copies itself
         return array.copy(order="K")
-    steps = [s // array.itemsize for s in array.strides]
-    if array.size and all(s > 0 for s in steps) and not array.flags.c_contiguous:
-        memory = np.zeros(1 + sum(s * (n - 1) for s, n in zip(steps, array.shape, strict=True)), array.dtype)
-        strided = np.lib.stride_tricks.as_strided(memory, array.shape, array.strides)
-        strided[...] = array
-        return strided
-    return np.array(array, order="C", copy=True)
+    if not array.size or array.flags.c_contiguous or any(s % array.itemsize for s in array.strides):
+        return np.array(array, order="C", copy=True)
+    reach = [s // array.itemsize * (n - 1) for s, n in zip(array.strides, array.shape, strict=True)]
+    first = -sum(r for r in reach if r < 0)
+    entries = max(first + sum(r for r in reach if r > 0) + 1, array.size)
+    memory = np.zeros(entries, array.dtype)  # not written where it need not be: a column of a large matrix reaches far
+    if array.dtype.kind not in "iub" and entries <= FILLED_GAPS * array.size:
+        memory[...] = np.nan
+    strided = np.lib.stride_tricks.as_strided(memory[first:], array.shape, array.strides)
+    strided[...] = array
+    return strided
 
 
 def array_of(value: ForeignArray) -> ForeignArray:
@@ -150,6 +162,29 @@ def _jax_from_numpy(array: Array) -> ForeignArray:
 
 def _jax_to_numpy(value: ForeignArray) -> ForeignArray:
     return np.asarray(value) if hasattr(value, "addressable_shards") else value
+
+
+@contextmanager
+def autograd_enabled() -> Iterator[None]:
+    """Let torch record gradients, also where the caller is under `torch.no_grad` or `torch.inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def with_autograd(evaluate: Evaluate) -> Evaluate:
+    """Return an evaluation that runs, its pullback too, where torch records gradients."""
+
+    def evaluate_with_autograd(**primals: Array) -> tuple[Output, Pullback]:
+        with autograd_enabled():
+            y, pullback = evaluate(**primals)
+
+        def pullback_with_autograd(delta: Delta) -> Cotangents:
+            with autograd_enabled():
+                return pullback(delta)
+
+        return y, pullback_with_autograd
+
+    return evaluate_with_autograd
 
 
 @contextmanager

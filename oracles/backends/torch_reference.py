@@ -9,6 +9,7 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 
+from oracles.backends.arrays import autograd_enabled, with_autograd
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import (
@@ -49,7 +50,7 @@ def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
         ReferenceFailed: when pulled back, if an output does not require grad, so that torch has no derivative of it.
     """
     oracle = _TorchOracle(f, name)
-    return Rule(oracle.evaluate, name, oracle.evaluate_perturbed, f, Runtime.TORCH)
+    return Rule(with_autograd(oracle.evaluate), name, oracle.evaluate_perturbed, f, Runtime.TORCH)
 
 
 def torch_family(f: Function) -> Callable[[Mapping[str, object]], Rule]:
@@ -78,10 +79,11 @@ class _TorchOracle:
         self, primals: Primals, delta: Delta, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
         seed = int(perturbation.rng.integers(2**62))
-        y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=False)
-        if any(bool(np.isnan(a).any()) for a in (*y, *gradients.values())):
-            # Some perturbed operand has left the domain of its operation, unless the reference itself is NaN there.
-            y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=True)
+        with autograd_enabled():
+            y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=False)
+            if any(bool(np.isnan(a).any()) for a in (*y, *gradients.values())):
+                # Some perturbed operand has left the domain of its operation, unless the reference is NaN there.
+                y, gradients = self._perturbed(primals, delta, perturbation, seed, careful=True)
         return y, gradients
 
     def _perturbed(
@@ -105,9 +107,7 @@ class _TorchOracle:
         return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
 
     def _forward(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
-        # The caller may be under torch.no_grad.
-        with torch.enable_grad():
-            y: Tensor | tuple[Tensor, ...] = call_by_name(self.f, tensors)
+        y: Tensor | tuple[Tensor, ...] = call_by_name(self.f, tensors)
         for part in as_tuple(y):
             if not isinstance(part, torch.Tensor):
                 raise InvalidInput(

@@ -21,6 +21,7 @@ from oracles.decision.comparison import Comparison, certified_enclosures, half_o
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.kinks import is_subgradient
 from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
+from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Rule, as_tuple
 from oracles.tolerance import is_coarser, named_outputs, precision_of, smallest_normal
 from oracles.verdict import EXACT, Finding, Verdict
@@ -127,6 +128,19 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
         return comparison
     comparison = comparison.with_samples(LAST_SAMPLES)
     return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
+
+
+def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse an answer that changes from call to call, or with the layout of the arguments in memory.
+
+    Question: does the subject give another answer for the same arrays, or for contiguous copies of them?
+    Consequence: WRONG. The decisions below evaluate the subject again, and would acquit it by another answer.
+    """
+    reason, fix = change_of_answer(comparison)
+    if not reason:
+        return comparison
+    findings = comparison.findings(Verdict.WRONG, reason=reason)
+    return [replace(f, evidence=replace(f.evidence, fix=fix)) if f.refuses else f for f in findings]
 
 
 def kink(comparison: Comparison) -> list[Finding] | Comparison:
@@ -303,10 +317,13 @@ DECISIONS: tuple[Decision, ...] = (
     # In its own dtype the array may be right, and then no other decision is needed.
     coarser_dtype,
     # Before the samples: no number of them explains an infinite difference.
-    not_finite,
     zero_where_infinite,
     # The tolerance itself is the first suspect: it comes from samples.
     within_more_samples,
+    # Before all that evaluate the subject again: they would judge another answer.
+    another_answer,
+    # Before all that compute with the subject's numbers.
+    not_finite,
     # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
     kink,
     # Before the oracles are compared: a certified value shows which of them is off.

@@ -20,7 +20,7 @@ from oracles.constants import (
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
-from oracles.tolerance import named_outputs, precision_of, unit_roundoff
+from oracles.tolerance import named_outputs, precision_of, smallest_normal, unit_roundoff
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
@@ -167,18 +167,44 @@ def formula_is_right(comparison: Comparison) -> bool | None:
     fed = precision_of({n: a for n, a in setting.primals.items() if is_differentiable(a)})
     # float64 is finer than any other input; for float64 itself only long double is, where the machine has one.
     finer = "longdouble" if fed == "float64" else "float64"
+    special, subnormal = _special_entries(setting, refused)
     value = _in_balls(setting, name)
+    # Balls have no −0.0 and no subnormal numbers, so they may convict such an entry and not acquit it.
+    if value is not None and np.any(special) and _is_right(value, comparison, refused):
+        value = None
+    # A finer dtype keeps −0.0, but holds a subnormal number as a normal one.
+    if value is None and np.any(subnormal):
+        return None
     if value is None and np.finfo(finer).eps < unit_roundoff(fed):
         value = _in_dtype(setting, name, finer)
     if value is not None:
-        with np.errstate(invalid="ignore"):
-            distance = np.where(value == expected, 0.0, np.abs(value - expected))
-            return bool(np.all((np.isfinite(distance) & (distance <= comparison.tolerance))[refused]))
+        return _is_right(value, comparison, refused)
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None
     error, coarse_error = (float(np.max(np.abs(v - expected)[refused], initial=0.0)) for v in (here, coarse))
     return True if error <= coarse_error * PRECISION_SHRINKAGE else None
+
+
+def _is_right(value: Array, comparison: Comparison, refused: Array) -> bool:
+    with np.errstate(invalid="ignore"):
+        distance = np.where(value == comparison.expected, 0.0, np.abs(value - comparison.expected))
+        return bool(np.all((np.isfinite(distance) & (distance <= comparison.tolerance))[refused]))
+
+
+def _special_entries(setting: Setting, refused: Array) -> tuple[Array, Array]:
+    """Return the refused entries at which a primal or delta is −0.0 or subnormal, and those where it is subnormal.
+
+    Entries correspond in arrays of the same shape, as those of an elementwise function do.
+    """
+    special, subnormal = np.zeros(refused.shape, bool), np.zeros(refused.shape, bool)
+    for array in (*setting.primals.values(), *as_tuple(setting.delta)):
+        a = np.asarray(array)
+        if a.shape == refused.shape and is_differentiable(a):
+            small = (a != 0) & (np.abs(a) < smallest_normal(a.dtype))
+            subnormal |= small & refused
+            special |= (small | ((a == 0) & np.signbit(a))) & refused
+    return special, subnormal
 
 
 def _in_balls(setting: Setting, name: str) -> Array | None:

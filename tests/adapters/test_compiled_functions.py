@@ -68,7 +68,11 @@ def adapt(library, backward, **options):
         return y, y
 
     return oracles.manual(
-        forward, lambda y, d: {"z": call_by_name(backward, y, d)}, dtypes=("float64",), name=backward, **options
+        forward,
+        lambda y, d: {"z": call_by_name(backward, y, np.ascontiguousarray(d))},
+        dtypes=("float64",),
+        name=backward,
+        **options,
     )
 
 
@@ -106,7 +110,7 @@ def test_another_dtype_is_invalid(library):
 
 
 def test_sliced_primals_keep_their_strides(library):
-    """The wrapper is right because of its ascontiguousarray; without it, sliced primals show the error."""
+    """The wrapper is right because of its ascontiguousarray; without it, strided primals show the error."""
     at = {"z": np.repeat(AT["z"], 2, axis=1)[:, ::2]}
     assert oracles.check(adapt(library, "right"), at, against=[TORCH]).verdict is Verdict.AGREES
 
@@ -116,6 +120,17 @@ def test_sliced_primals_keep_their_strides(library):
         return y, y
 
     subject = oracles.manual(careless, lambda y, d: {"z": d * (1 - y * y)})
-    assert oracles.check(subject, AT, against=[TORCH]).verdict is Verdict.AGREES
-    with pytest.raises(Disagreement):
-        oracles.check(subject, at, against=[TORCH])
+    for point in (AT, at):
+        with pytest.raises(Disagreement, match="strides"):
+            oracles.check(subject, point, against=[TORCH])
+
+
+def test_a_strided_cotangent_keeps_its_strides(library):
+    def careless(y, d):
+        result = np.zeros(y.shape)
+        library.right(*(a.ctypes.data_as(ctypes.c_void_p) for a in (y, d, result)), ctypes.c_long(y.size))
+        return {"z": result}
+
+    subject = oracles.manual(lambda z: (np.tanh(z), np.tanh(np.array(z, order="C"))), careless)
+    with pytest.raises(Disagreement, match="a cotangent with strides"):
+        oracles.check(subject, AT, against=[TORCH])

@@ -1,0 +1,63 @@
+"""Tell an answer that changes, or that depends on the layout of memory, from a wrong formula and from lost digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from oracles.decision.comparison import Comparison
+from oracles.evaluations import copies_of, copies_of_delta, values_of
+from oracles.rule import Array, Delta, Primals, Runtime, as_tuple
+from oracles.user_code import Raised, attempt
+from oracles.verdict import Setting
+
+
+def change_of_answer(comparison: Comparison) -> tuple[str, str]:
+    """Return why a refused array is right, or another one, when the subject is called again; with a fix.
+
+    The subject is called with copies of the same arrays, and with contiguous ones if any is not. Two empty strings if
+    it gives the same answer.
+    """
+    for reason, fix, primals, delta in _calls(comparison.setting):
+        values = attempt(partial(values_of, comparison.setting.subject, primals, delta))
+        if not isinstance(values, Raised) and _is_another(values.get(comparison.name), comparison):
+            return reason, fix
+    return "", ""
+
+
+def _is_another(value: object, comparison: Comparison) -> bool:
+    """Return whether an answer differs in a refused entry by more than the tolerance; NaN equals NaN."""
+    again = np.asarray(value, np.float64) if isinstance(value, np.ndarray | np.generic) else None
+    if again is None or again.shape != comparison.value.shape:
+        return False
+    with np.errstate(invalid="ignore"):
+        same = (again == comparison.value) | (np.isnan(again) & np.isnan(comparison.value))
+        same |= np.abs(again - comparison.value) <= comparison.tolerance
+    return bool(np.any(~same & comparison.refused))
+
+
+def _calls(setting: Setting) -> Iterator[tuple[str, str, Primals, Delta]]:
+    primals, delta = setting.primals, setting.delta
+    reason = "not deterministic: the same call gave another answer the second time"
+    yield reason, "", copies_of(primals), copies_of_delta(delta)
+    is_torch = setting.subject.runtime is Runtime.TORCH
+    strides = next((np.asarray(d).strides for d in as_tuple(delta) if not _is_contiguous(d)), None)
+    if strides:
+        of_delta = tuple(map(_contiguous, delta)) if isinstance(delta, tuple) else _contiguous(delta)
+        fix = "dy = dy.contiguous()" if is_torch else "delta = np.ascontiguousarray(delta)"
+        yield f"a cotangent with strides {strides} is read as if it were contiguous", fix, copies_of(primals), of_delta
+    for n, a in primals.items():
+        if not _is_contiguous(a):
+            fix = f"{n} = {n}.contiguous()" if is_torch else f"{n} = np.ascontiguousarray({n})"
+            given = {**copies_of(primals), n: _contiguous(a)}
+            yield f"{n} with strides {a.strides} is read as if it were contiguous", fix, given, copies_of_delta(delta)
+
+
+def _is_contiguous(array: Array) -> bool:
+    return bool(np.asarray(array).flags.c_contiguous)
+
+
+def _contiguous(array: Array) -> Array:
+    return np.array(array, order="C", copy=True)
