@@ -18,10 +18,10 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
-    call_by_name,
     describe,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 
 def manual(

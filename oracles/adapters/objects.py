@@ -7,7 +7,6 @@ in the orders in which a user may: each is a `Rule`'s ``evaluate``, and must giv
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 
 from oracles.adapters.functions import named_cotangents
 from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
-from oracles.backends.arrays import ArrayKind, Backend, Device, ForeignArray, backend_for
+from oracles.backends.arrays import ArrayKind, Backend, Device, backend_for
 from oracles.constants import FAINT_DELTA
 from oracles.rule import (
     Array,
@@ -35,6 +34,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
+from oracles.signatures import call_by_name_or_in_order
 from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
@@ -217,7 +217,7 @@ class Subject:
         inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
         with self.backend.context():
             y: Output | None = self.backend.tree_to_numpy(
-                _call_by_name_or_in_order(self._method(obj, self.forward), inputs)
+                call_by_name_or_in_order(self._method(obj, self.forward), inputs)
             )
         if y is None:
             raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
@@ -320,16 +320,6 @@ class Subject:
                 "Fix: name it:    oracles.stateful(..., forward='fprop', backward='bprop')"
             )
         return bound
-
-
-def _call_by_name_or_in_order(f: Function, inputs: Mapping[str, ForeignArray]) -> ForeignArray:
-    """Call a method by the names of the inputs if it has such parameters, else in their order."""
-    try:
-        # Bind rather than call: a TypeError from inside the method must reach the user.
-        inspect.signature(f).bind(**inputs)
-    except (TypeError, ValueError):
-        return f(*inputs.values())
-    return f(**inputs)
 
 
 def _call_patterns(subject: Subject) -> dict[str, Evaluate]:

@@ -19,10 +19,10 @@ from oracles.rule import (
     Rule,
     Runtime,
     as_tuple,
-    call_by_name,
     describe,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 Node: TypeAlias = Any  # a number of the user's engine
 
