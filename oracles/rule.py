@@ -111,6 +111,18 @@ class Convention:
         """Return the oracles' answers, by oracle, with those entries replaced that the convention decides."""
         return answers
 
+    def tolerances(self, tolerances: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances of outputs and cotangents, by name, as the convention has them."""
+        return tolerances
+
+    def aligned(self, subject: Rule, oracles: tuple[Rule, ...], primals: Primals) -> tuple[Rule, tuple[Rule, ...]]:
+        """Return subject and oracles with the outputs that a problem leaves open chosen alike, at one point.
+
+        Raises:
+            InvalidInput: if the point itself breaks the convention.
+        """
+        return subject, oracles
+
 
 EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 

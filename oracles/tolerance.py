@@ -23,6 +23,7 @@ from oracles.constants import BACKWARD_SAMPLES, CONFIDENCE, FIRST_SAMPLES, JUMP_
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,
+    Convention,
     Cotangents,
     NotPerturbable,
     Output,
@@ -102,6 +103,7 @@ class ToleranceEstimator:
         precision: the precision in which the subject computes.
         known: results of oracles at the point, by the oracle's name, so that they need not be evaluated again.
         read_error: a bound on the error made in reading the subject's cotangents.
+        convention: changes the tolerances, as the subject declares.
     """
 
     sources: Sequence[Rule]
@@ -110,6 +112,7 @@ class ToleranceEstimator:
     precision: str
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_error: Mapping[str, Array] = field(default_factory=dict)
+    convention: Convention = field(default_factory=Convention)
     _unperturbed: Array | None = None
     _largest: Array | None = None
     _slices: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class ToleranceEstimator:
         tolerances = self._named(self._largest)
         for n in self.read_error.keys() & tolerances.keys():
             tolerances[n] = tolerances[n] + self.read_error[n]
-        return tolerances
+        return dict(self.convention.tolerances(tolerances))
 
     def jumps(self, name: str) -> bool:
         """Return whether the deviation does not shrink with the perturbation: a kink is within its reach."""
@@ -218,7 +221,7 @@ def tolerance_at(
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     read_error = fallback.convention.read_error(wide, unit_roundoff(precision))
-    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error)
+    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error, fallback.convention)
 
 
 def _perturb_inputs(rule: Rule) -> Rule:

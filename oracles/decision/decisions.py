@@ -245,7 +245,7 @@ DECISIONS: tuple[Decision, ...] = (
 def _tolerance_in(comparison: Comparison, precision: str) -> Comparison:
     """Return the comparison under the tolerance of another precision."""
     point = comparison.estimator
-    estimator = ToleranceEstimator(point.sources, point.primals, point.delta, precision)
+    estimator = ToleranceEstimator(point.sources, point.primals, point.delta, precision, convention=point.convention)
     return replace(comparison, tolerance=estimator.estimate(MORE_SAMPLES)[comparison.name])
 
 
@@ -297,7 +297,10 @@ def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:
     point = comparison.estimator
     if sum(np.size(a) for a in point.primals.values()) > ARBITER_INPUTS:
         return {}
-    return certified_enclosures(comparison.setting.subject, point.primals, point.delta, point.precision)
+    subject = comparison.setting.subject
+    certified = certified_enclosures(subject, point.primals, point.delta, point.precision)
+    adjusted = subject.convention.adjusted(point.primals, {}, {EXACT: certified})[EXACT]
+    return {n: answer for n, answer in adjusted.items() if isinstance(answer, Enclosure)}
 
 
 def _same_function(comparison: Comparison, certified: Mapping[str, Enclosure]) -> bool:
