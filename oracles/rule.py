@@ -74,6 +74,10 @@ class InvalidInput(TypeError, ValueError):
     """Invalid arguments. The message states what was expected, what was given, and the line to write instead."""
 
 
+class Unimplemented(InvalidInput, NotImplementedError):
+    """The subject raised NotImplementedError, which is ``__cause__``: it has no answer here, right or wrong."""
+
+
 class ReferenceFailed(RuntimeError):
     """A reference raised an exception, so nothing is known about the subject. ``__cause__`` is that exception."""
 

@@ -20,7 +20,7 @@ from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.properties import PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import Rule
+from oracles.rule import InvalidInput, ReferenceFailed, Rule
 from oracles.self_consistency import on_copies
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
@@ -235,6 +235,8 @@ class Search:
             )
         except Disagreement as refusal:
             return refusal
+        except (InvalidInput, NotImplementedError, ReferenceFailed) as error:
+            return error  # nothing is known of the subject: no verdict
         except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
             self.tally.verdicts["self-consistency"] = Verdict.WRONG
             return error

@@ -69,21 +69,16 @@ def call_by_name_or_in_order(f: Function, primals: Mapping[str, Any], *, like: F
     return _call(f, list(primals.values()), {}, tuple(primals))
 
 
-def signature_of(f: Function, leading: int = 0) -> inspect.Signature | None:
-    """Return the signature of a function, or of the one that its decorators call; ``None`` if it shows none.
-
-    Args:
-        f: the function.
-        leading: the number of leading parameters, such as ``ctx``, that tell nothing.
-    """
+def signature_of(f: Function) -> inspect.Signature | None:
+    """Return the signature of a function, or of the one that its decorators call; ``None`` if it shows none."""
     shown = _shown_signature(f)
-    if shown is None or not hides_parameters(shown, leading):
+    if shown is None or not hides_parameters(shown):
         return shown
-    return next((s for s in hidden_signatures(f) if not hides_parameters(s, leading)), shown)
+    return next((s for s in hidden_signatures(f) if not hides_parameters(s)), shown)
 
 
 def hides_parameters(signature: inspect.Signature, leading: int = 0) -> bool:
-    """Return whether a signature has nothing but ``*args`` and ``**kwargs`` after its leading parameters."""
+    """Return whether a signature has nothing but ``*args`` and ``**kwargs``, after leading parameters such as ctx."""
     rest = list(signature.parameters.values())
     rest = [p for i, p in enumerate(rest) if i >= leading or p.kind in _VARIADIC]
     return bool(rest) and all(p.kind in _VARIADIC for p in rest)

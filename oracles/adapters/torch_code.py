@@ -34,7 +34,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
-from oracles.signatures import call_by_name_or_in_order, signature_of
+from oracles.signatures import call_by_name_or_in_order, hidden_signatures, hides_parameters
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
@@ -158,9 +158,9 @@ class _Function:
 
         Names are certain; positions are tried only where no name matches.
         """
-        parameters = self._parameters()
-        known = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         given = {*names, *self.options}
+        parameters = self._parameters(given)
+        known = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if given <= {*known}:
             self._require_positional(parameters)
             last = max((list(known).index(n) for n in given), default=-1)
@@ -178,16 +178,16 @@ class _Function:
             f"    oracles.check(subject, {{{', '.join(f'{n!r}: ...' for n in list(known)[:3])}}}, ...)"
         )
 
-    def _parameters(self) -> list[inspect.Parameter]:
-        """Return forward's parameters, without ctx; those behind a decorator, if it hides them."""
+    def _parameters(self, given: set[str]) -> list[inspect.Parameter]:
+        """Return forward's parameters, without ctx; those behind a decorator, if it hides the names that are given."""
         leading = int(self.function.setup_context is torch.autograd.Function.setup_context)
-        signature = signature_of(self.function.forward, leading)
-        parameters = list(signature.parameters.values()) if signature else []
-        return (
-            parameters
-            if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
-            else parameters[leading:]
-        )
+        shown = inspect.signature(self.function.forward)
+        if hides_parameters(shown, leading):
+            for signature in hidden_signatures(self.function.forward):
+                behind = list(signature.parameters.values())[leading:]
+                if given <= {p.name for p in behind}:
+                    return behind
+        return [p for i, p in enumerate(shown.parameters.values()) if i >= leading or p.kind is p.VAR_POSITIONAL]
 
     def _require_positional(self, parameters: Sequence[inspect.Parameter]) -> None:
         named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
