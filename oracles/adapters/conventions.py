@@ -402,7 +402,8 @@ def _scaled(scale: Callable[..., float], factor: float, /, **primals: Array) -> 
 def symmetrized(matrices: Array) -> Array:
     """Return (A + Aᵀ)/2 of the matrices in the last two axes, in their dtype."""
     halves = 0.5 * matrices
-    return np.asanyarray(halves + np.swapaxes(halves, -1, -2)).astype(matrices.dtype, copy=False)
+    result: Array = np.asanyarray(halves + np.swapaxes(halves, -1, -2)).astype(matrices.dtype, copy=False)
+    return result
 
 
 def _symmetric_point(matrices: Array) -> Array:
@@ -411,7 +412,7 @@ def _symmetric_point(matrices: Array) -> Array:
         return matrices  # balls differentiate at the point itself; the judge refuses other shapes
     plain = matrices.view(np.ndarray)
     same = plain == np.swapaxes(plain, -1, -2)
-    return matrices if np.all(same | np.isnan(plain)) else symmetrized(matrices)
+    return matrices if bool(np.all(same | np.isnan(plain))) else symmetrized(matrices)
 
 
 def _symmetrized_answer(answer: Answer) -> Answer:
@@ -440,8 +441,8 @@ def _require_symmetric(names: Sequence[str], primals: Primals) -> None:
 
 def _by_norm(tolerance: Array) -> Array:
     """Return tolerances of at least `NORMWISE_FACTOR` times the largest one; an infinite one is its own entry's."""
-    largest = np.max(tolerance, where=np.isfinite(tolerance), initial=0.0)
-    return np.maximum(tolerance, NORMWISE_FACTOR * largest)
+    largest = float(np.max(tolerance, where=np.isfinite(tolerance), initial=0.0))
+    return np.asarray(np.maximum(tolerance, NORMWISE_FACTOR * largest))
 
 
 def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -136,8 +136,9 @@ class _Function:
                 f"{self.label}: primals: expected the parameters {signature}, got {', '.join(primals)}{options}.\n"
                 f"Fix: name the primals like its parameters, or\n    def {self.label}({', '.join(primals)}): ..."
             )
-        self._require_static(names, primals)
-        return self._with_defaults(names, parameters)
+        order = self._with_defaults(names, parameters)
+        self._require_static(order, primals)
+        return order
 
     def _require_static(self, names: Sequence[str], primals: Primals) -> None:
         """Check that no argument of ``nondiff_argnums`` is a primal: JAX takes plain Python values there."""
