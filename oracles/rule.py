@@ -119,6 +119,10 @@ class Convention:
         """Return the tolerances of outputs and cotangents, by name, as the convention has them."""
         return tolerances
 
+    def nearest_point(self, primals: Primals) -> Primals:
+        """Return the drawn point as the convention demands it: symmetric where a primal is declared so."""
+        return primals
+
     def aligned(self, subject: Rule, oracles: tuple[Rule, ...], primals: Primals) -> tuple[Rule, tuple[Rule, ...]]:
         """Return subject and oracles with the outputs that a problem leaves open chosen alike, at one point.
 

@@ -117,6 +117,7 @@ def run_search(
         for point in case_points:
             if tick:
                 tick()
+            point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
             result = judge(case, point, oracles)
             if result is not None:
                 counted.add(result)

@@ -175,6 +175,10 @@ class Declaration(Convention):
         result |= {n: symmetrized(result[n]) for n in self.symmetric if n in result}
         return {n: _by_norm(t) for n, t in result.items()} if self.accuracy == "normwise" else result
 
+    def nearest_point(self, primals: Primals) -> Primals:
+        """Return the point with symmetric matrices where they are declared."""
+        return {n: _symmetric_point(a) if n in self.symmetric else a for n, a in primals.items()}
+
     def aligned(self, subject: Rule, oracles: tuple[Rule, ...], primals: Primals) -> tuple[Rule, tuple[Rule, ...]]:
         """Return subject and oracles in the signs that the subject has at the point.
 
@@ -345,7 +349,7 @@ def _evaluate(
 ) -> tuple[Output, Pullback]:
     """Evaluate a subject in its own convention, at a point and with results in the reference's."""
     convention.require_primals(primals)
-    point = {n: _symmetric_point(a) if n in convention.symmetric else a for n, a in primals.items()}
+    point = convention.nearest_point(primals)
     point = {n: convention.fused[n](a) if n in convention.fused else a for n, a in point.items()}
     point = {n: conversions[n].to(a) if n in conversions else a for n, a in point.items()}
     y, pull = evaluate(**point)
