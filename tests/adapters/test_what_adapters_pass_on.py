@@ -182,9 +182,7 @@ def test_arguments_without_a_cotangent_are_bound_not_passed():
         oracles.jax_function(power, options={"n": 2}),
     ):
         assert oracles.check(subject, at, against).verdict == "agrees"
-    with pytest.raises(
-        InvalidInput, match=r"no n: nondiff_argnums(.|\n)*functools.partial\(power, n=\.\.\.\)"
-    ):
+    with pytest.raises(InvalidInput, match=r"no n: nondiff_argnums(.|\n)*functools.partial\(power, n=\.\.\.\)"):
         oracles.check(oracles.jax_function(power), {"n": np.array(2), **at}, [])
 
 

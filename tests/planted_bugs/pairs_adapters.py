@@ -4,10 +4,12 @@ import functools
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 
 import oracles
+from oracles.strategies import real
 
-from .pairs import at_point
+from .pairs import at_point, in_search
 
 RNG = np.random.default_rng(8)
 
@@ -58,6 +60,29 @@ for convention in CONVENTIONS:
     )
 at_point("cholesky of a batch", cholesky("lower", half=1.0), cholesky("lower"), {"A": spd(2, 3, 3)}, [CHOLESKY])
 at_point("cholesky, no reference", cholesky("raw", half=1.0), cholesky("raw"), {"A": spd(3, 3)})
+
+
+def quadratic_form(double):
+    """xᵀ A x, whose gradient is given for the lower triangle."""
+
+    def backward(saved, delta):
+        A, x = saved
+        outer = delta * np.outer(x, x)
+        dA = np.tril(outer) + (np.tril(outer, -1) if double else 0)
+        return {"A": dA.astype(A.dtype), "x": (delta * (A + A.T) @ x).astype(A.dtype)}
+
+    rule = oracles.manual(lambda A, x: (x @ A @ x, (A, x)), backward, name="quadratic form")
+    return oracles.declared(rule, symmetric="A")
+
+
+@st.composite
+def quadratic_forms(draw, subject):
+    n = draw(st.integers(1, 5))
+    reference = lambda A, x: x @ A @ x  # noqa: E731
+    return oracles.Case(subject, {"A": real(n, n), "x": real(n)}, torch=reference, jax=reference)
+
+
+in_search("a triangle that is not doubled", quadratic_form(False), quadratic_form(True), quadratic_forms)
 
 
 def eigh(convention="raw", *, flip=1.0, error=1.0, same_sign=True):
