@@ -85,19 +85,9 @@ def declared(
         InvalidInput: for an invalid layout, gauge or accuracy; when evaluated, for names that are no primals; when
             judged, for a point that is not symmetric.
     """
-    inner = rule.convention if isinstance(rule.convention, Declaration) else Declaration(rule)
     names = (symmetric,) if isinstance(symmetric, str) else tuple(symmetric)
-    convention = Declaration(
-        rule,
-        dict(scale or {}),
-        dict(layout or {}),
-        dict(fused or {}),
-        dict(kinks or {}),
-        # What a rule declares already and no conversion expresses is declared for what is made of it too.
-        (*inner.symmetric, *names),
-        {**inner.gauge, **_gauges(gauge)},
-        "normwise" if "normwise" in (inner.accuracy, _valid_accuracy(accuracy)) else "entrywise",
-    )
+    convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
+    convention = _with_freedoms(convention, names, _gauges(gauge), _valid_accuracy(accuracy))
     # At once, so that a layout that cannot be read is an error here and not at the first point.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
@@ -447,6 +437,22 @@ def _by_norm(tolerance: Array) -> Array:
     """Return tolerances of at least `NORMWISE_FACTOR` times the largest one; an infinite one is its own entry's."""
     largest = float(np.max(tolerance, where=np.isfinite(tolerance), initial=0.0))
     return np.asarray(np.maximum(tolerance, NORMWISE_FACTOR * largest))
+
+
+def _with_freedoms(
+    declaration: Declaration, symmetric: tuple[str, ...], gauge: Mapping[str, str], accuracy: Accuracy
+) -> Declaration:
+    """Return the declaration with what no conversion expresses; what its rule declares of that already, remains."""
+    inner = declaration.rule.convention
+    if not isinstance(inner, Declaration):
+        return replace(declaration, symmetric=symmetric, gauge=gauge, accuracy=accuracy)
+    accuracies: tuple[Accuracy, ...] = (inner.accuracy, accuracy)
+    return replace(
+        declaration,
+        symmetric=tuple(dict.fromkeys((*inner.symmetric, *symmetric))),
+        gauge={**inner.gauge, **gauge},
+        accuracy="normwise" if "normwise" in accuracies else "entrywise",
+    )
 
 
 def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:
