@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from oracles.rule import InvalidInput as InvalidInput
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
+    from oracles.rule import Unimplemented as Unimplemented
     from oracles.search import conformance as conformance
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
@@ -55,6 +56,7 @@ _MODULES = {
     "ReferenceFailed": "rule",
     "Result": "verdict",
     "Rule": "rule",
+    "Unimplemented": "rule",
     "Update": "adapters.objects",
     "Verdict": "verdict",
     "check": "point",

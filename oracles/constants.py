@@ -188,6 +188,9 @@ NONZERO_SHARE = 0.7
 # Unit roundoffs by which a declared derivative at a kink may differ: one each for delta, slope and product, and one to
 # spare.
 KINK_ROUNDINGS = 4
+# Times the largest tolerance of an array, under a declared accuracy by norm: the transforms of Winograd's F(4, 3)
+# enlarge the rounding of the terms that they mix.
+NORMWISE_FACTOR = 4
 # Axes of a declared layout whose other orders are tried: 4! = 24 evaluations of the subject.
 LAYOUT_AXES = 4
 # The size of the delta of an earlier step, as a fraction of its output: large enough that a gradient left over from it

@@ -10,6 +10,7 @@ oracle refuses nothing that it cannot measure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def finite_difference(rule: Rule, *, name: str = DIFFERENCES) -> Rule:
 
         return y, pullback
 
-    return Rule(evaluate, name)
+    return Rule(evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name))
 
 
 def directional_derivative(rule: Rule, primals: Primals, delta: Output, direction: Primals) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from oracles.constants import DRAWS_FOR_ONE_CASE
 from oracles.options import DTYPE_NAMES
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
-from oracles.rule import Array, Output, Pullback, Rule
+from oracles.rule import Array, InvalidInput, Output, Pullback, Rule
 from oracles.search import Search, Test, parametrize
 from oracles.user_code import Raised, attempt
 
@@ -55,8 +55,9 @@ def conformance_of(
         dtypes, against, max_examples: as in `conformance`.
 
     Raises:
-        TypeError, ValueError: at once, for a type without cases, a subject that cannot be built in this way, or an
-            ``adapt`` that returns no Rule; states what was expected, what was given, and what to write.
+        InvalidInput: (a TypeError and a ValueError) at once, for a type without cases, a subject that cannot be built
+            in this way, or an ``adapt`` that returns no Rule; states what was expected, what was given, and what to
+            write.
     """
     entries = _entries_of(like)
     label = str(getattr(subject, "__name__", subject))
@@ -83,13 +84,13 @@ def conformance_of(
 
 def _entries_of(like: object) -> list[Entry]:
     if not isinstance(like, type):
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: like: expected a type, got {like!r:.80} ({type(like).__name__}).\n"
             f"Fix:    like={type(like).__name__}"
         )
     entries = entries_for(like)
     if not entries:
-        raise ValueError(
+        raise InvalidInput(
             f"conformance_of: like={like.__name__}: no cases are registered for it; there are some for "
             f"{known_types()}.\n"
             f"Fix:    register them with @oracles.oracle_for({like.__name__}), or take one of those"
@@ -103,7 +104,7 @@ def _drawn_instance(case: Case, like: type) -> Instance:
     parts = implementation if isinstance(implementation, tuple) else (implementation,)
     drawn = next((part for part in parts if isinstance(part, like)), None)
     if drawn is None:
-        raise ValueError(
+        raise InvalidInput(
             f"conformance_of: the cases of {like.__name__} do not say which instance they adapt.\n"
             "Fix:    adapt it by oracles.manual_layer, or\n"
             "        dataclasses.replace(rule, implementation=instance, adapt=...)"
@@ -157,7 +158,7 @@ def _with_adapted(case: Case, drawn: Instance, adapt: Any, label: str) -> Case:
     rule = adapt(drawn)
     if not isinstance(rule, Rule):
         kind = type(drawn).__name__
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: adapt returned {rule!r:.80} ({type(rule).__name__}) for {drawn!r}, expected a Rule.\n"
             f"Fix:    adapt=lambda {kind.lower()}: oracles.manual_layer({label}(...))"
         )
@@ -177,7 +178,7 @@ def _require_one(cases: st.SearchStrategy[Case], complaint: str) -> None:
     try:
         find(cases, lambda _: True, settings=once)
     except (NoSuchExample, Unsatisfiable):
-        raise ValueError(f"{complaint}.\nFix:    let it take these fields, or pass adapt=") from None
+        raise InvalidInput(f"{complaint}.\nFix:    let it take these fields, or pass adapt=") from None
 
 
 @dataclass(frozen=True)
@@ -198,22 +199,22 @@ def match_constructor(subject: Callable[..., Instance], like: type, label: str) 
     """Match the parameters of a subject's constructor with the fields of a dataclass.
 
     Raises:
-        TypeError: if the subject is neither a class nor a function, or cannot be built so; states what to write.
+        InvalidInput: if the subject is neither a class nor a function, or cannot be built so; states what to write.
     """
     if not callable(subject) or (hasattr(subject, "forward") and not isinstance(subject, type)):
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: expected a class, or a function that makes an instance, got {subject!r:.80}.\n"
             f"Fix:    conformance_of({type(subject).__name__}, like={like.__name__})"
         )
     fix = _FIX.format(like=like.__name__.lower(), Like=like.__name__, subject=label)
     if not is_dataclass(like):
-        raise TypeError(f"conformance_of: {like.__name__} is no dataclass, so its configuration is unknown.\n{fix}")
+        raise InvalidInput(f"conformance_of: {like.__name__} is no dataclass, so its configuration is unknown.\n{fix}")
     configured = inspect.signature(like).parameters  # other fields are derived from these
     offered = {f.name: f for f in fields(like) if f.name in configured}
     try:
         parameters = inspect.signature(subject).parameters
     except (TypeError, ValueError):
-        raise TypeError(f"conformance_of: the signature of {label} cannot be read.\n{fix}") from None
+        raise InvalidInput(f"conformance_of: the signature of {label} cannot be read.\n{fix}") from None
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     missing = [
         n for n, p in parameters.items() if n not in offered and p.default is p.empty and p.kind not in _VARIADIC
@@ -226,7 +227,7 @@ def match_constructor(subject: Callable[..., Instance], like: type, label: str) 
             if missing
             else f"it takes no {', '.join(required)}"
         )
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: {label}{inspect.signature(subject)} cannot be built from the fields of "
             f"{like.__name__} ({', '.join(offered)}): {problem}.\n{fix}"
         )
@@ -259,11 +260,11 @@ def _build(
     if isinstance(instance, Raised):
         error = instance.error
         arguments = ", ".join(f"{n}={v!r}" for n, v in configuration.items())
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: {label}({arguments}) raised {type(error).__name__}: {error}\n{fix}"
         ) from error
     if not (hasattr(instance, "forward") and hasattr(instance, "backward")) and not hasattr(instance, "step"):
-        raise TypeError(
+        raise InvalidInput(
             f"conformance_of: {label} has no forward(params, z) and backward(cache, delta), the contract of "
             f"manual_bp.protocol.\n{fix}"
         )

@@ -8,11 +8,9 @@ Integer and boolean primals (indices, masks, labels) have no cotangent. ``y`` an
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -76,6 +74,10 @@ class InvalidInput(TypeError, ValueError):
     """Invalid arguments. The message states what was expected, what was given, and the line to write instead."""
 
 
+class Unimplemented(InvalidInput, NotImplementedError):
+    """The subject raised NotImplementedError, which is ``__cause__``: it has no answer here, right or wrong."""
+
+
 class ReferenceFailed(RuntimeError):
     """A reference raised an exception, so nothing is known about the subject. ``__cause__`` is that exception."""
 
@@ -112,6 +114,22 @@ class Convention:
     ) -> Mapping[str, Mapping[str, Answer]]:
         """Return the oracles' answers, by oracle, with those entries replaced that the convention decides."""
         return answers
+
+    def tolerances(self, tolerances: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances of outputs and cotangents, by name, as the convention has them."""
+        return tolerances
+
+    def nearest_point(self, primals: Primals) -> Primals:
+        """Return the drawn point as the convention demands it: symmetric where a primal is declared so."""
+        return primals
+
+    def aligned(self, subject: Rule, oracles: tuple[Rule, ...], primals: Primals) -> tuple[Rule, tuple[Rule, ...]]:
+        """Return subject and oracles with the outputs that a problem leaves open chosen alike, at one point.
+
+        Raises:
+            InvalidInput: if the point itself breaks the convention.
+        """
+        return subject, oracles
 
 
 EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
@@ -179,40 +197,6 @@ def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
     if isinstance(tree, tuple):
         return tuple(with_dtype(array, dtype) for array in tree)
     return np.asarray(tree, dtype) if is_differentiable(tree) else tree
-
-
-def call_by_name(f: Function, primals: Mapping[str, Any]) -> Any:
-    """Call a function by the names of the primals, or in their order if it shows no such parameters (torch.sin).
-
-    Raises:
-        InvalidInput: if its parameters are not the primals.
-    """
-    return f(**primals) if _takes(f, tuple(primals)) else f(*primals.values())
-
-
-@lru_cache(maxsize=4096)
-def _takes(f: Function, names: tuple[str, ...]) -> bool:
-    try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):
-        return False  # builtins have no signature; most accept no names
-    required = [p for p in signature.parameters.values() if p.default is p.empty]
-    positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required)
-    try:
-        signature.bind(**dict.fromkeys(names))
-    except TypeError:
-        if positional and len(required) == len(names) == 1:
-            return False  # the one primal can only be the one parameter
-        raise InvalidInput(
-            f"{getattr(f, '__qualname__', f)} takes {signature}, but the primals are {', '.join(names)}.\n"
-            f"Fix: name its parameters like the primals:\n    def {_plain_name(f)}({', '.join(names)}): ..."
-        ) from None
-    return True
-
-
-def _plain_name(f: object) -> str:
-    name = str(getattr(f, "__name__", "reference"))
-    return name if name.isidentifier() else "reference"
 
 
 def describe(value: object) -> str:

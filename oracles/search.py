@@ -23,7 +23,7 @@ from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.properties import PROPERTIES, properties_of, same_every_time
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import Rule
+from oracles.rule import InvalidInput, ReferenceFailed, Rule
 from oracles.self_consistency import contradiction_findings, exact_finding
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
@@ -121,6 +121,7 @@ def run_search(
         for point in case_points:
             if tick:
                 tick()
+            point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
             memory = Memory()
             watched = replace(case, subject=remembered(case.subject, memory))
             oracles = case.oracles(against) or [finite_difference(watched.subject)]
@@ -303,6 +304,8 @@ class Search:
             )
         except Disagreement as refusal:
             return refusal
+        except (InvalidInput, NotImplementedError, ReferenceFailed) as error:
+            return error  # nothing is known of the subject: no verdict
         except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
             self.tally.verdicts["self-consistency"] = Verdict.WRONG
             return error

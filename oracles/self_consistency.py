@@ -69,7 +69,7 @@ def check_aliasing(arrays: Mapping[str, Array]) -> Iterator[Finding]:
         for other in labels[:i]:
             # The caller may pass one array twice; only results must be fresh.
             if "returned" in (label.split()[0], other.split()[0]):
-                name = label.split()[1]
+                name = label.split(" ", 1)[1]
                 fix = f"return {'y' if name.startswith('output') else f'd{name}'}.copy()"
                 shared = np.shares_memory(arrays[label], arrays[other])
                 yield exact_finding(name, not shared, f"{label} shares memory with {other}", fix)

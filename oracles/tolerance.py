@@ -31,6 +31,7 @@ from oracles.constants import (
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,
+    Convention,
     Cotangents,
     NotPerturbable,
     Output,
@@ -112,6 +113,7 @@ class ToleranceEstimator:
         known: results of oracles at the point, by the oracle's name, so that they need not be evaluated again.
         read_error: a bound on the error made in reading the subject's cotangents.
         native: the point in the subject's dtypes, where these may differ; see `finer`.
+        convention: changes the tolerances, as the subject declares.
     """
 
     sources: Sequence[Rule]
@@ -121,6 +123,7 @@ class ToleranceEstimator:
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_error: Mapping[str, Array] = field(default_factory=dict)
     native: tuple[Primals, Output] | None = None
+    convention: Convention = field(default_factory=Convention)
     _unperturbed: Array | None = None
     _largest: Array | None = None
     _slices: dict[str, tuple[slice, tuple[int, ...]]] = field(default_factory=dict)
@@ -139,7 +142,7 @@ class ToleranceEstimator:
         for n in self.read_error.keys() & tolerances.keys():
             scale = unit_roundoff(self.finer[n]) / unit_roundoff(self.precision) if n in self.finer else 1.0
             tolerances[n] = tolerances[n] + scale * self.read_error[n]
-        return tolerances
+        return dict(self.convention.tolerances(tolerances))
 
     def in_precision(self, precision: str) -> ToleranceEstimator:
         """Return the estimator of a subject that computes everything in another precision; its samples are kept.
@@ -150,7 +153,7 @@ class ToleranceEstimator:
             return self
         if precision not in self._in_precision:
             self._in_precision[precision] = ToleranceEstimator(
-                self.sources, self.primals, self.delta, precision, self.known
+                self.sources, self.primals, self.delta, precision, self.known, convention=self.convention
             )
         return self._in_precision[precision]
 
@@ -337,7 +340,9 @@ def tolerance_at(
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     read_error = fallback.convention.read_error(wide, unit_roundoff(precision))
-    return ToleranceEstimator(sources, wide, wide_delta, precision, known or {}, read_error, native)
+    return ToleranceEstimator(
+        sources, wide, wide_delta, precision, known or {}, read_error, native, fallback.convention
+    )
 
 
 def _perturb_inputs(rule: Rule) -> Rule:

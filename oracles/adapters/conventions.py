@@ -5,15 +5,16 @@ A declared convention is checked: the subject must follow it, and the report nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import permutations
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES
+from oracles.adapters.gauges import SIGNS, Signs
+from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.rule import (
     Answer,
     Array,
@@ -38,6 +39,7 @@ Scale: TypeAlias = float | Callable[..., float]
 # functions, from the reference's array to the subject's and back.
 Layout: TypeAlias = str | tuple[Callable[[Array], Array], Callable[[Array], Array]]
 Fused: TypeAlias = Callable[[Array], Array]
+Accuracy: TypeAlias = Literal["entrywise", "normwise"]
 
 REST = "..."  # any further axes of a layout
 
@@ -49,6 +51,9 @@ def declared(
     layout: Mapping[str, Layout] | None = None,
     fused: Mapping[str, Fused] | None = None,
     kinks: Mapping[str, Mapping[float, float]] | None = None,
+    symmetric: str | Sequence[str] = (),
+    gauge: str | Mapping[str, str] | None = None,
+    accuracy: Accuracy = "entrywise",
 ) -> Rule:
     """Declare the conventions in which a subject differs from its references.
 
@@ -65,14 +70,24 @@ def declared(
         fused: ``{primal: f}``: the subject takes f of the primal, but returns the gradient of the primal itself, as a
             loss of probabilities that returns the gradient of the logits: ``{"a": softmax}``.
         kinks: ``{primal: {kink: derivative}}`` of a function entry by entry: ``{"z": {0.0: 0.5}}``.
+        symmetric: primals that are symmetric matrices (in their last two axes). A gradient Ā counts as ⟨Ā, S⟩ for
+            symmetric S alone, so (Ā + Āᵀ)/2 is compared: the entries of one triangle may be returned for both.
+        gauge: outputs that the problem leaves open, ``{"output[1]": "sign"}`` for eigenvectors: each column may have
+            either sign ("sign of rows": each row, as in Vᵀ of a singular value decomposition). Columns or rows of one
+            index have one sign in all these outputs. They, and the cotangents, are compared in the subject's signs.
+        accuracy: "normwise" where the errors of one array have one size, whatever the size of an entry, as in
+            convolutions by FFT and by Winograd: every entry has `NORMWISE_FACTOR` times the array's largest tolerance.
 
     Returns:
         The Rule in the references' convention.
 
     Raises:
-        InvalidInput: for an invalid layout; when evaluated, for names that are no primals.
+        InvalidInput: for an invalid layout, gauge or accuracy; when evaluated, for names that are no primals; when
+            judged, for a point that is not symmetric.
     """
+    names = (symmetric,) if isinstance(symmetric, str) else tuple(symmetric)
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
+    convention = _with_freedoms(convention, names, _gauges(gauge), _valid_accuracy(accuracy))
     # At once, so that a layout that cannot be read is an error here and not at the first point.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
@@ -97,6 +112,9 @@ class Declaration(Convention):
     layout: Mapping[str, Layout] = field(default_factory=dict)
     fused: Mapping[str, Fused] = field(default_factory=dict)
     kinks: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    symmetric: tuple[str, ...] = ()
+    gauge: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Accuracy = "entrywise"
 
     def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
         """Return the bound that the rule itself gives."""
@@ -124,7 +142,10 @@ class Declaration(Convention):
     def adjusted(
         self, primals: Primals, cotangents: Mapping[str, Cotangent], answers: Mapping[str, Mapping[str, Answer]]
     ) -> Mapping[str, Mapping[str, Answer]]:
-        """Return the oracles' cotangents with the subject's own at declared kinks, which `violations` has checked."""
+        """Return the oracles' cotangents as the subject's are: symmetrized, and with its own at declared kinks.
+
+        `violations` has checked those.
+        """
         result = {oracle: dict(answer) for oracle, answer in answers.items()}
         for name in self.kinks:
             if name in cotangents and np.shape(cotangents[name]) == np.shape(primals[name]):
@@ -133,7 +154,43 @@ class Declaration(Convention):
                 for answer in result.values():
                     if name in answer:
                         answer[name] = _replaced(answer[name], at, own)
+        for answer in result.values():
+            answer.update({n: _symmetrized_answer(answer[n]) for n in self.symmetric if n in answer})
         return result
+
+    def tolerances(self, tolerances: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances of symmetrized cotangents, and those by norm."""
+        result = dict(self.rule.convention.tolerances(tolerances))
+        # |(e + eᵀ)/2| is at most (|e| + |eᵀ|)/2.
+        result |= {n: symmetrized(result[n]) for n in self.symmetric if n in result}
+        return {n: _by_norm(t) for n, t in result.items()} if self.accuracy == "normwise" else result
+
+    def nearest_point(self, primals: Primals) -> Primals:
+        """Return the point with symmetric matrices where they are declared."""
+        return {n: _symmetric_point(a) if n in self.symmetric else a for n, a in primals.items()}
+
+    def aligned(self, subject: Rule, oracles: tuple[Rule, ...], primals: Primals) -> tuple[Rule, tuple[Rule, ...]]:
+        """Return subject and oracles in the signs that the subject has at the point.
+
+        Raises:
+            InvalidInput: if a primal is not symmetric there, or a gauge belongs to no output.
+        """
+        _require_symmetric(self.symmetric, primals)
+        if not self.gauge:
+            return subject, oracles
+        anchor = dict(_named_parts(subject(**primals)[0]))
+        unknown = [n for n in self.gauge if n not in anchor]
+        if unknown:
+            raise InvalidInput(
+                f"declared: gauge: expected names of the outputs {', '.join(anchor)}, got {', '.join(unknown)}.\n"
+                f"Fix:    gauge={{{list(anchor)[-1]!r}: 'sign'}}"
+            )
+        signs = Signs({n: np.array(anchor[n]) for n in self.gauge}, self.gauge)
+        own = signs.aligned(subject)
+        # Finite differences are those of the subject's own primal, whose signs must not change between two steps.
+        return own, tuple(
+            o.adapt(own) if o.adapt and isinstance(o.implementation, Rule) else signs.aligned(o) for o in oracles
+        )
 
     def at_kinks(self, name: str, primals: Primals) -> tuple[Array, Array]:
         """Return the mask of entries at a declared kink, and the derivatives declared there."""
@@ -173,21 +230,30 @@ class Declaration(Convention):
         Raises:
             InvalidInput: if one is no primal, or has a scale or kinks but no cotangent.
         """
-        for keyword in ("scale", "layout", "fused", "kinks"):
+        for keyword in ("scale", "layout", "fused", "kinks", "symmetric"):
             outputs = keyword == "layout"
-            names: Mapping[str, object] = getattr(self, keyword)
+            names: Collection[str] = getattr(self, keyword)
             unknown = [n for n in names if n not in primals and not (outputs and n.split("[")[0] == "output")]
             if unknown:
                 raise InvalidInput(
                     f"declared: {keyword}: expected names of the primals {', '.join(primals)}, got {', '.join(unknown)}"
                 )
-        integer = [n for n in (*self.scale, *self.kinks) if not is_differentiable(primals[n])]
+        integer = [n for n in (*self.scale, *self.kinks, *self.symmetric) if not is_differentiable(primals[n])]
         if integer:
             raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
 
     def _but(self, **changes: Any) -> Rule:
         other = replace(self, **changes)
-        return declared(self.rule, scale=other.scale, layout=other.layout, fused=other.fused, kinks=other.kinks)
+        return declared(
+            self.rule,
+            scale=other.scale,
+            layout=other.layout,
+            fused=other.fused,
+            kinks=other.kinks,
+            symmetric=other.symmetric,
+            gauge=other.gauge,
+            accuracy=other.accuracy,
+        )
 
 
 @dataclass(frozen=True)
@@ -273,7 +339,8 @@ def _evaluate(
 ) -> tuple[Output, Pullback]:
     """Evaluate a subject in its own convention, at a point and with results in the reference's."""
     convention.require_primals(primals)
-    point = {n: convention.fused[n](a) if n in convention.fused else a for n, a in primals.items()}
+    point = convention.nearest_point(primals)
+    point = {n: convention.fused[n](a) if n in convention.fused else a for n, a in point.items()}
     point = {n: conversions[n].to(a) if n in conversions else a for n, a in point.items()}
     y, pull = evaluate(**point)
 
@@ -298,15 +365,21 @@ def _converted_cotangent(
         if not np.isfinite(factor) or not factor:
             raise InvalidInput(f"declared: scale of {name}: expected a finite number other than 0, got {factor}")
         cotangent = (cotangent / factor).astype(cotangent.dtype)
+    if name in convention.symmetric and cotangent.shape == np.shape(primals[name]):
+        cotangent = symmetrized(cotangent)
     return cotangent
 
 
 def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]]) -> Output:
     """Convert an output or its cotangent: "output", or "output[0]" and so on if there are several."""
-    parts = as_tuple(y)
-    names = ["output"] if not isinstance(y, tuple | list) else [f"output[{i}]" for i in range(len(parts))]
-    converted = tuple(functions[n](p) if n in functions else p for n, p in zip(names, parts, strict=True))
+    converted = tuple(functions[n](part) if n in functions else part for n, part in _named_parts(y))
     return converted if isinstance(y, tuple | list) else converted[0]
+
+
+def _named_parts(y: Output) -> Iterator[tuple[str, Array]]:
+    """Yield the outputs of a subject with their names."""
+    for i, part in enumerate(as_tuple(y)):
+        yield (f"output[{i}]" if isinstance(y, tuple | list) else "output"), part
 
 
 def _replaced(answer: Answer, at: Array, own: Array) -> Answer:
@@ -318,3 +391,79 @@ def _replaced(answer: Answer, at: Array, own: Array) -> Answer:
 
 def _scaled(scale: Callable[..., float], factor: float, /, **primals: Array) -> float:
     return factor * scale(**primals)
+
+
+def symmetrized(matrices: Array) -> Array:
+    """Return (A + Aᵀ)/2 of the matrices in the last two axes, in their dtype."""
+    halves = 0.5 * matrices
+    result: Array = np.asanyarray(halves + np.swapaxes(halves, -1, -2)).astype(matrices.dtype, copy=False)
+    return result
+
+
+def _symmetric_point(matrices: Array) -> Array:
+    """Return symmetric matrices as they are, and others symmetrized: finite differences move one entry alone."""
+    if matrices.dtype.kind == "O" or matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2]:
+        return matrices  # balls differentiate at the point itself; the judge refuses other shapes
+    plain = matrices.view(np.ndarray)
+    same = plain == np.swapaxes(plain, -1, -2)
+    return matrices if bool(np.all(same | np.isnan(plain))) else symmetrized(matrices)
+
+
+def _symmetrized_answer(answer: Answer) -> Answer:
+    if not isinstance(answer, Enclosure):
+        return symmetrized(np.asarray(answer))
+    rounding = None if answer.rounding is None else symmetrized(answer.rounding)
+    return Enclosure(symmetrized(answer.mid), symmetrized(answer.radius), rounding)
+
+
+def _require_symmetric(names: Sequence[str], primals: Primals) -> None:
+    for name in names:
+        array = np.asarray(primals[name])
+        if array.ndim < 2 or array.shape[-1] != array.shape[-2]:
+            raise InvalidInput(f"declared: symmetric: expected square matrices, got {name} of shape {array.shape}")
+        other = np.swapaxes(array, -1, -2)
+        differs = (array != other) & ~(np.isnan(array) & np.isnan(other))
+        if np.any(differs):
+            index = [int(i) for i in np.argwhere(differs)[0]]
+            swapped = [*index[:-2], index[-1], index[-2]]
+            raise InvalidInput(
+                f"declared: symmetric: expected {name}{index} = {name}{swapped}, got "
+                f"{float(array[tuple(index)])!r} and {float(array[tuple(swapped)])!r}.\n"
+                f"Fix:    {name} = ({name} + np.swapaxes({name}, -1, -2)) / 2"
+            )
+
+
+def _by_norm(tolerance: Array) -> Array:
+    """Return tolerances of at least `NORMWISE_FACTOR` times the largest one; an infinite one is its own entry's."""
+    largest = float(np.max(tolerance, where=np.isfinite(tolerance), initial=0.0))
+    return np.asarray(np.maximum(tolerance, NORMWISE_FACTOR * largest))
+
+
+def _with_freedoms(
+    declaration: Declaration, symmetric: tuple[str, ...], gauge: Mapping[str, str], accuracy: Accuracy
+) -> Declaration:
+    """Return the declaration with what no conversion expresses; what its rule declares of that already, remains."""
+    inner = declaration.rule.convention
+    if not isinstance(inner, Declaration):
+        return replace(declaration, symmetric=symmetric, gauge=gauge, accuracy=accuracy)
+    accuracies: tuple[Accuracy, ...] = (inner.accuracy, accuracy)
+    return replace(
+        declaration,
+        symmetric=tuple(dict.fromkeys((*inner.symmetric, *symmetric))),
+        gauge={**inner.gauge, **gauge},
+        accuracy="normwise" if "normwise" in accuracies else "entrywise",
+    )
+
+
+def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:
+    gauges = {"output": gauge} if isinstance(gauge, str) else dict(gauge or {})
+    for name, value in gauges.items():
+        if value not in SIGNS:
+            raise InvalidInput(f"declared: gauge of {name}: expected one of {', '.join(SIGNS)}, got {value!r}")
+    return gauges
+
+
+def _valid_accuracy(accuracy: Accuracy) -> Accuracy:
+    if accuracy not in get_args(Accuracy):
+        raise InvalidInput(f"declared: accuracy: expected 'entrywise' or 'normwise', got {accuracy!r}")
+    return accuracy

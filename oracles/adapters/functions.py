@@ -18,10 +18,10 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
-    call_by_name,
     describe,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 
 def manual(
@@ -188,8 +188,8 @@ def _named_gradients(gradients: object, primals: Primals, wrt: Sequence[str] | N
 
 
 def _times(delta: Array, gradient: object) -> object:
-    """Return delta · gradient; delta has the first axes of the gradient. Anything but an array is left to the judge."""
-    if not isinstance(gradient, np.ndarray | np.generic):
+    """Return delta · gradient; delta has the first axes of the gradient. Anything else is left to the judge."""
+    if not isinstance(gradient, np.ndarray | np.generic) or delta.shape != gradient.shape[: delta.ndim]:
         return gradient
     # A loss with one value for each row has a delta of one axis; its entries weight the rows of the gradient.
     return np.asarray(delta.reshape(delta.shape + (1,) * (np.ndim(gradient) - delta.ndim)) * gradient)
@@ -214,11 +214,19 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
             np.random.default_rng(int(primals[n])) if n.split(".")[-1] == "rng" else primals[n] for n in names
         )
         params = {n: a for n, a in primals.items() if n not in names}
-        y, cache = layer.forward(params, inputs if len(names) > 1 else inputs[0])
+        y, cache = _pair(layer.forward(params, inputs if len(names) > 1 else inputs[0]), layer, "forward", "(y, cache)")
 
         def pullback(delta: Delta) -> Cotangents:
-            dz, dparams = layer.backward(cache, delta)
-            return {**{n: g for n, g in zip(names, as_tuple(dz), strict=True) if g is not None}, **dparams}
+            dz, dparams = _pair(layer.backward(cache, delta), layer, "backward", "(dz, dparams)")
+            of_inputs = as_tuple(dz)
+            if len(of_inputs) != len(names):
+                raise InvalidInput(
+                    f"{layer!r}: backward: expected the cotangents of {', '.join(names)}, got {len(of_inputs)}.\n"
+                    f"Fix:    return ({', '.join(f'd{n}' for n in names)},), dparams"
+                )
+            # A configuration without a parameter has no gradient of it.
+            of_params = {n: g for n, g in dparams.items() if g is not None or n in primals}
+            return {**{n: g for n, g in zip(names, of_inputs, strict=True) if g is not None}, **of_params}
 
         return y, pullback
 
@@ -238,7 +246,8 @@ def manual_loss(loss: Loss, target: Array | None = None, *, name: str | None = N
     """
 
     def evaluate(y: Array, **rest: Array) -> tuple[Output, Pullback]:
-        value, cache = loss.forward(y, rest["target"] if target is None else target)
+        arguments = y, rest["target"] if target is None else target
+        value, cache = _pair(loss.forward(*arguments), loss, "forward", "(value, cache)")
         return value, lambda delta: {"y": loss.backward(cache, delta)}
 
     return Rule(evaluate, name or repr(loss), implementation=loss, adapt=lambda other: manual_loss(other, target))
@@ -257,17 +266,32 @@ def manual_objective(network: Layer, loss: Loss, *, name: str | None = None) -> 
     """
 
     def evaluate(z: Array, target: Array, **params: Array) -> tuple[Output, Pullback]:
-        y, cache = network.forward(params, z)
-        value, loss_cache = loss.forward(y, target)
+        y, cache = _pair(network.forward(params, z), network, "forward", "(y, cache)")
+        value, loss_cache = _pair(loss.forward(y, target), loss, "forward", "(value, cache)")
 
         def pullback(delta: Delta) -> Cotangents:
-            dz, dparams = network.backward(cache, loss.backward(loss_cache, delta))
+            dy = loss.backward(loss_cache, delta)
+            dz, dparams = _pair(network.backward(cache, dy), network, "backward", "(dz, dparams)")
             return {"z": dz, **dparams}
 
         return value, pullback
 
     label = name or f"{loss!r} of {network!r}"
     return Rule(evaluate, label, implementation=(network, loss), adapt=lambda pair: manual_objective(*pair))
+
+
+def _pair(result: Any, owner: object, method: str, expected: str) -> tuple[Any, Any]:
+    """Return what a method of `manual_bp.protocol` returned, if that is a pair.
+
+    Raises:
+        InvalidInput: if it is not.
+    """
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise InvalidInput(
+            f"{owner!r}: {method} must return a pair {expected}, got {describe(result)}.\n"
+            f"Fix:    return {expected.strip('()')}"
+        )
+    return result
 
 
 def named_cotangents(gradients: object, primals: Primals, label: str) -> Cotangents:

@@ -23,6 +23,7 @@ from oracles.rule import (
     Runtime,
     is_differentiable,
 )
+from oracles.signatures import signature_of
 
 CustomVjp: TypeAlias = Any  # a jax.custom_vjp, or another function of JAX arrays
 
@@ -36,8 +37,8 @@ def jax_function(f: Function, *, options: Mapping[str, object] | None = None, na
     A function without a custom rule is differentiated by JAX.
 
     Args:
-        f: the function, ``f(**primals, **options)``.
-        options: its other arguments by name, those of ``nondiff_argnums`` included.
+        f: the function, ``f(**primals, **options)``; a `functools.partial` of one binds options too.
+        options: its other arguments by name, those of ``nondiff_argnums`` included; others have their defaults.
         name: what reports call the rule.
 
     Returns:
@@ -48,9 +49,10 @@ def jax_function(f: Function, *, options: Mapping[str, object] | None = None, na
     """
     if not callable(f):
         raise InvalidInput(f"jax_function: expected a function or a jax.custom_vjp, got {f!r:.60}")
+    f, bound = _without_partial(f)
     plain = getattr(f, "fun", f)
     label = name or str(getattr(plain, "__name__", "jax_function"))
-    subject = _Function(f, plain, dict(options or {}), tuple(getattr(f, "nondiff_argnums", ())), label)
+    subject = _Function(f, plain, {**bound, **(options or {})}, tuple(getattr(f, "nondiff_argnums", ())), label)
     eager, jitted = partial(subject.by_jax, False), partial(subject.by_jax, True)
     # With symbolic zeros, fwd and bwd take other arguments than arrays, which JAX alone can make.
     is_custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
@@ -75,7 +77,8 @@ class _Function:
 
     def own_backward(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate the function's own fwd and bwd."""
-        names, arguments = self._argument_order(primals), {**_BACKEND.primals_from_numpy(primals), **self.options}
+        names = self._argument_order(primals)
+        arguments = self._arguments(_BACKEND.primals_from_numpy(primals), names)
         with _BACKEND.context():
             y, residuals = self.f.fwd(*(arguments[n] for n in names))
 
@@ -100,7 +103,7 @@ class _Function:
         rest = _BACKEND.primals_from_numpy({n: a for n, a in primals.items() if n not in floating})
 
         def of_floating(*arrays: ForeignArray) -> ForeignArray:
-            arguments = {**rest, **self.options, **dict(zip(floating, arrays, strict=True))}
+            arguments = self._arguments({**rest, **dict(zip(floating, arrays, strict=True))}, names)
             return self.f(*(arguments[n] for n in names))
 
         def pulled_back(arrays: Sequence[ForeignArray], delta: ForeignArray) -> ForeignArray:
@@ -120,20 +123,66 @@ class _Function:
 
     def _argument_order(self, primals: Primals) -> list[str]:
         """Return the order in which the function takes primals and options: by name, else as the primals stand."""
-        signature = inspect.signature(self.plain)
-        parameters = signature.parameters
+        signature = signature_of(self.plain)
+        parameters = signature.parameters if signature else {}
         names = [p for p in parameters if p in primals or p in self.options]
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        if signature is None or any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             names += [n for n in primals if n not in names]
         if not names and not self.options and len(primals) <= len(parameters):
-            return list(primals)  # no primal has a parameter's name, as with jnp.tanh(x) of a primal z
+            names = list(primals)  # no primal has a parameter's name, as with jnp.tanh(x) of a primal z
         if {*names} != {*primals, *self.options}:
             options = f" and the options {', '.join(self.options)}" if self.options else ""
             raise InvalidInput(
                 f"{self.label}: primals: expected the parameters {signature}, got {', '.join(primals)}{options}.\n"
                 f"Fix: name the primals like its parameters, or\n    def {self.label}({', '.join(primals)}): ..."
             )
-        return names
+        order = self._with_defaults(names, parameters)
+        self._require_static(order, primals)
+        return order
+
+    def _require_static(self, names: Sequence[str], primals: Primals) -> None:
+        """Check that no argument of ``nondiff_argnums`` is a primal: JAX takes plain Python values there."""
+        static = [names[i] for i in self.nondiff_argnums if i < len(names) and names[i] in primals]
+        if static:
+            bound = ", ".join(f"{n}=..." for n in static)
+            raise InvalidInput(
+                f"{self.label}: primals: expected no {', '.join(static)}: nondiff_argnums declares that it has no "
+                "cotangent, and its value is no array.\n"
+                f"Fix: bind its value, and leave it out of the primals:\n"
+                f"    oracles.jax_function(functools.partial({self.label}, {bound}))"
+            )
+
+    def _with_defaults(self, names: list[str], parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+        """Return the arguments with those before the last one that have a default: they are passed by position."""
+        last = max((i for i, p in enumerate(parameters) if p in names), default=-1)
+        before = [p for i, p in enumerate(parameters) if i <= last]
+        return [*before, *(n for n in names if n not in before)]
+
+    def _arguments(self, primals: Mapping[str, ForeignArray], names: Sequence[str]) -> dict[str, ForeignArray]:
+        """Return the arguments by name: primals, options and defaults."""
+        signature = signature_of(self.plain)
+        defaults = {n: p.default for n, p in signature.parameters.items() if n in names} if signature else {}
+        arguments = {**defaults, **self.options, **primals}
+        missing = [n for n in names if arguments[n] is inspect.Parameter.empty]
+        if missing:
+            raise InvalidInput(
+                f"{self.label}: it needs {', '.join(missing)}; the primals are {', '.join(primals)}.\n"
+                f"Fix: pass what is no array as an option:    "
+                f"oracles.jax_function(..., options={{{missing[0]!r}: ...}})"
+            )
+        return arguments
+
+
+def _without_partial(f: Function) -> tuple[Function, dict[str, object]]:
+    """Return a function without `functools.partial`, and what that binds, by name: a custom rule stays visible so."""
+    if not isinstance(f, partial):
+        return f, {}
+    inner, bound = _without_partial(f.func)
+    signature = signature_of(getattr(inner, "fun", inner))
+    free = [n for n in signature.parameters if n not in bound] if signature else []
+    if not hasattr(inner, "fwd") or len(free) < len(f.args):
+        return f, {}
+    return inner, {**bound, **dict(zip(free, f.args, strict=False)), **f.keywords}
 
 
 def rebuild_from(f: CustomVjp) -> tuple[Any, ...]:

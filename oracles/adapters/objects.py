@@ -7,7 +7,6 @@ in the orders in which a user may: each is a `Rule`'s ``evaluate``, and must giv
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 
 from oracles.adapters.functions import named_cotangents
 from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
-from oracles.backends.arrays import ArrayKind, Backend, Device, ForeignArray, backend_for
+from oracles.backends.arrays import ArrayKind, Backend, Device, backend_for
 from oracles.constants import FAINT_DELTA
 from oracles.rule import (
     Array,
@@ -35,6 +34,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
+from oracles.signatures import call_by_name_or_in_order
 from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
@@ -194,18 +194,15 @@ class Subject:
 
     def new(self, primals: Primals) -> Object:
         """Return a fresh object with these parameters; if they do not exist yet, one forward creates them."""
-        missing = [n for n in self.params if n not in primals]
-        if missing:
-            raise InvalidInput(
-                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(missing)}"
-            )
         obj = self.make()
+        self._require_vanished(obj, primals)
         try:
             self._set_params(obj, primals)
         except Absent:
             # Some objects make their parameters in the first forward, whose input gives their shapes.
             self.call_forward(obj, primals)
             self.clear(obj)
+            self._require_vanished(obj, primals)
             try:
                 self._set_params(obj, primals)
             except Absent as absent:
@@ -217,7 +214,7 @@ class Subject:
         inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
         with self.backend.context():
             y: Output | None = self.backend.tree_to_numpy(
-                _call_by_name_or_in_order(self._method(obj, self.forward), inputs)
+                call_by_name_or_in_order(self._method(obj, self.forward), inputs)
             )
         if y is None:
             raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
@@ -226,7 +223,8 @@ class Subject:
     def pull(self, obj: Object, delta: Delta, primals: Primals) -> Cotangents:
         """Run backward and return all cotangents: those returned, those left in the object, those that a step shows."""
         # Of a step only the change of the parameters is visible: the gradient is (old − new) / rate, in float64.
-        before = {n: np.array(primals[n], np.float64) for n in self.params} if self.update else {}
+        updated = [n for n in self.params if n in primals] if self.update else []
+        before = {n: np.array(primals[n], np.float64) for n in updated}
         with self.backend.context():
             result = self._method(obj, self.backward)(self.backend.delta_from_numpy(delta))
             returned = self.backend.tree_to_numpy(result)
@@ -234,6 +232,8 @@ class Subject:
                 self._method(obj, self.update.step)()
         cotangents = self._returned_cotangents(returned, primals)
         for n, location in self.grads.items():
+            if n in self.params and n not in primals:
+                continue  # this configuration has no such parameter
             # A gradient that backward returns is certain; the guess "d{}" may be a stale array of that name.
             if not (self.grads_are_guessed and n in cotangents):
                 cotangents[n] = self._gradient(n, location, obj, returned, primals)
@@ -246,8 +246,19 @@ class Subject:
         if self.flush is not None:
             self._method(obj, self.flush)()
 
+    def _require_vanished(self, obj: Object, primals: Primals) -> None:
+        """Check that the object has none of the parameters that the point lacks: its configuration is without them."""
+        missing = [n for n in self.params if n not in primals]
+        present = [n for n in missing if not isinstance(self.params[n], str) or _has(obj, str(self.params[n]))]
+        if present:
+            raise InvalidInput(
+                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(present)}"
+            )
+
     def _set_params(self, obj: Object, primals: Primals) -> None:
         for n, location in self.params.items():
+            if n not in primals:
+                continue
             value = primals[n].copy() if self.update else primals[n]  # a step may write into the parameter itself
             if callable(location):
                 location(obj, self.backend.from_numpy(value))
@@ -322,14 +333,11 @@ class Subject:
         return bound
 
 
-def _call_by_name_or_in_order(f: Function, inputs: Mapping[str, ForeignArray]) -> ForeignArray:
-    """Call a method by the names of the inputs if it has such parameters, else in their order."""
+def _has(obj: Object, location: str) -> bool:
     try:
-        # Bind rather than call: a TypeError from inside the method must reach the user.
-        inspect.signature(f).bind(**inputs)
-    except (TypeError, ValueError):
-        return f(*inputs.values())
-    return f(**inputs)
+        return read(obj, location) is not None
+    except Absent:
+        return False
 
 
 def _call_patterns(subject: Subject) -> dict[str, Evaluate]:

@@ -19,10 +19,10 @@ from oracles.rule import (
     Rule,
     Runtime,
     as_tuple,
-    call_by_name,
     describe,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 Node: TypeAlias = Any  # a number of the user's engine
 
@@ -72,7 +72,8 @@ class _Engine:
     label: str
 
     def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
-        dtype = np.result_type(*(a.dtype for a in primals.values() if is_differentiable(a)))
+        dtypes = [a.dtype for a in primals.values() if is_differentiable(a)]
+        dtype = np.result_type(*dtypes) if dtypes else np.dtype(float)
         _, parts, is_tuple = self._graph(primals)
         y = tuple(np.array([self._number(x) for x in part.flat], dtype).reshape(part.shape) for part in parts)
 

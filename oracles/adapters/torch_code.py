@@ -34,6 +34,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
+from oracles.signatures import call_by_name_or_in_order, hidden_signatures, hides_parameters
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
@@ -52,7 +53,7 @@ def torch_function(
 
     Args:
         function: the Function, with ``ctx`` as forward's first argument or with ``setup_context``.
-        options: the arguments of forward that are no arrays, by name.
+        options: the arguments of forward that are no arrays, by name; what is left out has forward's default.
         device: the device of the tensors, "cuda" for example; the CPU by default.
         dtypes: the only floating dtypes that it accepts; by default all, bfloat16 and float16 too.
         name: what reports call the rule.
@@ -119,7 +120,7 @@ class _Function:
     def one_gradient_alone(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate once for each floating primal, which alone requires grad: ``ctx.needs_input_grad`` differs."""
         # Each run has a graph of its own: whether an input needs a gradient is fixed when forward runs.
-        runs = [self._apply(primals, [n])[1:] for n in floating(primals)]
+        runs = [self._apply(primals, [n])[1:] for n in floating(primals)] or [self._apply(primals, [])[1:]]
         y = runs[0][1]
 
         def pullback(delta: Delta) -> Cotangents:
@@ -148,35 +149,68 @@ class _Function:
     ) -> tuple[tuple[str, ...], dict[str, Tensor], Tensor]:
         """Return the order of forward's arguments, the tensors of the primals, and the output."""
         tensors = leaves(primals, requiring_grad, self.backend)
-        order = self._argument_order(tuple(primals))
-        y = self.function.apply(*(tensors[n] if n in tensors else self.options.get(n) for n in order))
-        return order, tensors, y
+        arguments = self._arguments(tuple(primals))
+        y = self.function.apply(*(tensors.get(n, other) for n, other in arguments.items()))
+        return tuple(arguments), tensors, y
 
     def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
         return engine(tensors, y, as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
 
-    def _argument_order(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the order in which forward takes primals and options: by name, else as the primals stand."""
-        parameters = list(inspect.signature(self.function.forward).parameters.values())
-        if self.function.setup_context is torch.autograd.Function.setup_context:
-            parameters = parameters[1:]  # without setup_context, the first parameter is ctx
-        known, given = [p.name for p in parameters], {*names, *self.options}
-        # Names are certain; positions are tried only where no name matches.
+    def _arguments(self, names: tuple[str, ...]) -> dict[str, object]:
+        """Return forward's arguments in their order, as ``apply`` takes them: options and defaults, None for a primal.
+
+        Names are certain; positions are tried only where no name matches.
+        """
+        given = {*names, *self.options}
+        parameters = self._parameters(given)
+        known = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         if given <= {*known}:
-            last = max(known.index(n) for n in given) if names else 0
-            return tuple(known[: last + 1])
-        if not self.options and any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            named = [n for n in known if n in names]
-            return (*named, *(n for n in names if n not in named))
+            self._require_positional(parameters)
+            last = max((list(known).index(n) for n in given), default=-1)
+            return self._with_defaults(list(known.values())[: last + 1], names)
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters) and {*self.options} <= {*known}:
+            first = self._with_defaults(list(known.values()), names)
+            return first | dict.fromkeys(n for n in names if n not in known)
         if not self.options and len(names) <= len(known) and not {*names} & {*known}:
-            return names
+            return dict.fromkeys(names)
         options = f" and the options {', '.join(self.options)}" if self.options else ""
         raise InvalidInput(
             f"{self.label}: primals: expected forward's parameters {', '.join(known)}, "
             f"got {', '.join(names)}{options}.\n"
             "Fix: name the primals like forward's parameters:\n"
-            f"    oracles.check(subject, {{{', '.join(f'{n!r}: ...' for n in known[:3])}}}, ...)"
+            f"    oracles.check(subject, {{{', '.join(f'{n!r}: ...' for n in list(known)[:3])}}}, ...)"
         )
+
+    def _parameters(self, given: set[str]) -> list[inspect.Parameter]:
+        """Return forward's parameters, without ctx; those behind a decorator, if it hides the names that are given."""
+        leading = int(self.function.setup_context is torch.autograd.Function.setup_context)
+        shown = inspect.signature(self.function.forward)
+        if hides_parameters(shown, leading):
+            for signature in hidden_signatures(self.function.forward):
+                behind = list(signature.parameters.values())[leading:]
+                if given <= {p.name for p in behind}:
+                    return behind
+        return [p for i, p in enumerate(shown.parameters.values()) if i >= leading or p.kind is p.VAR_POSITIONAL]
+
+    def _require_positional(self, parameters: Sequence[inspect.Parameter]) -> None:
+        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        if named:
+            raise InvalidInput(
+                f"{self.label}: forward: torch's apply passes arguments by position, so it cannot pass "
+                f"{', '.join(named)}.\n"
+                f"Fix:    def forward(ctx, ..., {', '.join(named)}):      # without the *"
+            )
+
+    def _with_defaults(self, parameters: Sequence[inspect.Parameter], names: tuple[str, ...]) -> dict[str, object]:
+        """Return primals, options and defaults in the order of forward's parameters."""
+        missing = [p.name for p in parameters if p.default is p.empty and p.name not in {*names, *self.options}]
+        if missing:
+            raise InvalidInput(
+                f"{self.label}: forward needs {', '.join(missing)}; the primals are {', '.join(names)}.\n"
+                f"Fix: pass what is no array as an option:    "
+                f"oracles.torch_function(..., options={{{missing[0]!r}: ...}})"
+            )
+        return {p.name: None if p.name in names else self.options.get(p.name, p.default) for p in parameters}
 
 
 def floating(primals: Primals) -> list[str]:
@@ -294,17 +328,16 @@ class _Subject:
         names = self._parameters(module, tensors)
         own = {names[n]: t for n, t in tensors.items() if n in names}
         inputs = {n: t for n, t in tensors.items() if n not in names}
-        try:
-            # Bind first: a TypeError of the call itself could come from inside forward.
-            inspect.signature(module.forward).bind(**inputs)
-        except TypeError:
-            return torch.func.functional_call(module, own, tuple(inputs.values()))
-        return torch.func.functional_call(module, own, (), inputs)
+        return call_by_name_or_in_order(
+            lambda *args, **kwargs: torch.func.functional_call(module, own, args, kwargs), inputs, like=module.forward
+        )
 
     def _parameters(self, module: Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         """Return the module's name of the parameter of each primal that is one."""
         existing = dict(module.named_parameters()) | dict(module.named_buffers())
         names = dict(self.params) if self.params is not None else {n: n for n in tensors if n in existing}
+        # A parameter that neither the module nor the point has is one that this configuration lacks.
+        names = {n: parameter for n, parameter in names.items() if n in tensors or parameter in existing}
         for n, parameter in names.items():
             if parameter not in existing:
                 raise InvalidInput(
@@ -316,6 +349,10 @@ class _Subject:
                     f"got {tuple(tensors[n].shape)} of the primal {n}"
                 )
         return {n: parameter for n, parameter in names.items() if n in tensors}
+
+
+def _functional_call(module: Module, own: Mapping[str, Tensor], /, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    return torch.func.functional_call(module, own, args, kwargs)
 
 
 @dataclass

@@ -31,9 +31,9 @@ from oracles.rule import (
     Rule,
     Runtime,
     as_tuple,
-    call_by_name,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr

@@ -27,9 +27,9 @@ from oracles.rule import (
     Rule,
     Runtime,
     as_tuple,
-    call_by_name,
     is_differentiable,
 )
+from oracles.signatures import call_by_name
 
 
 def torch_autograd(f: Function, *, name: str = "torch") -> Rule:

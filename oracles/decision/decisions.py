@@ -419,7 +419,10 @@ def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:
     point = comparison.estimator
     if sum(np.size(a) for a in point.primals.values()) > ARBITER_INPUTS:
         return {}
-    return certified_enclosures(comparison.setting.subject, point.primals, point.delta, point.precision)
+    subject = comparison.setting.subject
+    certified = certified_enclosures(subject, point.primals, point.delta, point.precision)
+    adjusted = subject.convention.adjusted(point.primals, {}, {EXACT: certified})[EXACT]
+    return {n: answer for n, answer in adjusted.items() if isinstance(answer, Enclosure)}
 
 
 def _same_function(comparison: Comparison, certified: Mapping[str, Enclosure]) -> bool:

@@ -17,7 +17,8 @@ from oracles.decision.comparison import Comparison, half_of_the_digits, value_an
 from oracles.finite_differences import directional_derivative
 from oracles.lazy_modules import JaxArray, jax, torch
 from oracles.perturbation.jaxpr_reading import contains
-from oracles.rule import Array, Enclosure, Function, Primals, Rule, Runtime, as_tuple, call_by_name
+from oracles.rule import Array, Enclosure, Function, Primals, Rule, Runtime, as_tuple
+from oracles.signatures import call_by_name
 from oracles.user_code import Raised, attempt
 
 Node: TypeAlias = Any  # a node of torch's graph of backward functions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -89,6 +89,8 @@ def judge(
     working = precision_name(precision) if precision else precision_of(primals)
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:
+        setting = _aligned(setting)
+        subject = setting.subject
         forward = _evaluate_forward(setting)
         if not forward.has_shapes:  # delta does not fit the oracles' pullbacks
             return Result(subject.name, property_name, forward.errors, setting=setting)
@@ -155,6 +157,14 @@ class _Forward:
             n in self.expected and is_array(a) and a.shape == np.shape(self.expected[n])
             for n, a in self.outputs.items()
         )
+
+
+def _aligned(setting: Setting) -> Setting:
+    """Return the setting with what the problem leaves open chosen alike by the subject and the oracles."""
+    with _subject_call("the forward"):
+        convention = setting.subject.convention
+        subject, oracles = convention.aligned(setting.subject, setting.oracles, setting.primals)
+    return replace(setting, subject=subject, oracles=oracles)
 
 
 def _evaluate_forward(setting: Setting) -> _Forward:

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from oracles.rule import Array, InvalidInput, as_tuple, describe, is_differentiable
+from oracles.rule import Array, InvalidInput, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
 from oracles.tolerance import is_coarser
 from oracles.verdict import Evidence, Finding, Verdict
 
@@ -28,9 +28,12 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
         error: what it raised.
 
     Raises:
-        InvalidInput: if a package is missing.
+        InvalidInput: if a package is missing, or the subject says that it has not implemented this.
     """
     require_installed(error)
+    if isinstance(error, NotImplementedError) and not isinstance(error, NotPerturbable):
+        problem = f"not implemented: {error}" if str(error) else "not implemented"
+        raise Unimplemented(f"{problem} ({call} raised NotImplementedError, so nothing is judged)") from error
     return refuse(CALL, f"{call} raised {type(error).__name__}: {error}")
 
 

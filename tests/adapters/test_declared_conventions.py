@@ -9,6 +9,9 @@ from pairs import PAIRS, slow_except, softmax_of
 
 import oracles
 from oracles import Disagreement, InvalidInput, Verdict, declared
+from oracles.adapters.conventions import symmetrized
+from oracles.adapters.gauges import Signs
+from oracles.constants import NORMWISE_FACTOR
 
 RNG = np.random.default_rng(13)
 DENSE = PAIRS["dense"]
@@ -205,3 +208,97 @@ def test_integers_have_no_scale():
     subject = declared(oracles.manual(pair.forward, pair.backward), scale={"i": 2.0})
     with pytest.raises(InvalidInput, match=r"declared: .* got i"):
         oracles.check(subject, pair.at(), [pair.torch])
+
+
+def cholesky(**declarations):
+    def backward(factor, delta):
+        inner = np.tril(factor.T @ np.tril(delta))
+        inner[np.diag_indices_from(inner)] /= 2
+        inverse = np.linalg.inv(factor)
+        return {"A": inverse.T @ inner @ inverse}
+
+    rule = oracles.manual(lambda A: (np.linalg.cholesky(A),) * 2, backward, name="cholesky")
+    return oracles.declared(rule, **declarations)
+
+
+CHOLESKY = oracles.torch_autograd(torch.linalg.cholesky)
+SPD = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, -0.25], [0.5, -0.25, 2.0]])
+
+
+def test_a_symmetric_primal_is_compared_along_symmetric_directions():
+    assert oracles.check(cholesky(symmetric="A"), {"A": SPD}, [CHOLESKY]).verdict == "agrees"
+    assert oracles.check(cholesky(symmetric=("A",)), {"A": SPD}, []).verdict == "agrees"
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(cholesky(), {"A": SPD}, [CHOLESKY])
+    again = oracles.declared(cholesky(symmetric="A"), accuracy="normwise")
+    assert again.convention.symmetric == ("A",)
+    assert oracles.check(again, {"A": SPD}, [CHOLESKY]).verdict == "agrees"
+
+
+def test_points_that_break_a_declaration_are_invalid_input():
+    with pytest.raises(InvalidInput, match=r"A\[0, 1\] = A\[1, 0\], got 2.0 and 1.0(.|\n)*Fix: "):
+        oracles.check(cholesky(symmetric="A"), {"A": SPD + np.eye(3, k=1)}, [CHOLESKY])
+    doubled = oracles.declared(oracles.manual(lambda z: (2 * z, None), lambda _, d: {"z": 2 * d}), symmetric="z")
+    with pytest.raises(InvalidInput, match=r"square matrices, got z of shape \(2, 3\)"):
+        oracles.check(doubled, {"z": np.ones((2, 3))}, [])
+    with pytest.raises(InvalidInput, match="symmetric: expected names of the primals A, got B"):
+        oracles.check(cholesky(symmetric="B"), {"A": SPD}, [CHOLESKY])
+    with pytest.raises(InvalidInput, match=r"gauge: expected names of the outputs output, got output\[1\]"):
+        oracles.check(cholesky(gauge={"output[1]": "sign"}), {"A": SPD}, [CHOLESKY])
+    with pytest.raises(InvalidInput, match=r"gauge of output: expected one of sign, .*, got 'phase'"):
+        cholesky(gauge="phase")
+    with pytest.raises(InvalidInput, match="accuracy: expected 'entrywise' or 'normwise', got 'good'"):
+        cholesky(accuracy="good")
+
+
+def test_symmetrized_keeps_dtypes_and_batches():
+    for dtype in ("float16", "float32", "float64", "longdouble", "bfloat16"):
+        array = np.arange(8.0).reshape(2, 2, 2).astype(dtype)
+        result = symmetrized(array)
+        assert result.dtype == array.dtype
+        assert np.array_equal(result.astype(float), [[[0, 1.5], [1.5, 3]], [[4, 5.5], [5.5, 7]]])
+
+
+def leading(sign=1.0, error=1.0):
+    """The leading eigenvector of a symmetric matrix: one vector, with either sign."""
+
+    def forward(A):
+        values, vectors = np.linalg.eigh(A)
+        return sign * vectors[:, -1], (values, vectors)
+
+    def backward(saved, delta):
+        values, V = saved
+        gaps = values[-1] - values[:-1]
+        inner = sign * error * (V[:, :-1] / gaps) @ (V[:, :-1].T @ delta)
+        return {"A": np.outer(inner, V[:, -1])}
+
+    return oracles.declared(oracles.manual(forward, backward), symmetric="A", gauge="sign")
+
+
+LEADING = oracles.torch_autograd(lambda A: torch.linalg.eigh(A)[1][:, -1])
+
+
+@pytest.mark.parametrize("against", [[LEADING], []], ids=["torch", "no reference"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_vector_may_have_either_sign(sign, against):
+    assert oracles.check(leading(sign), {"A": SPD}, against).verdict == "agrees"
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(leading(sign, 1.001), {"A": SPD}, against)
+
+
+def test_signs_of_a_full_decomposition():
+    """U has more columns than Vᵀ has rows; those beyond have signs of their own."""
+    rng = np.random.default_rng(0)
+    U, V = rng.standard_normal((4, 4)), rng.standard_normal((3, 3))
+    signs = Signs({"output[0]": U, "output[1]": V}, {"output[0]": "sign", "output[1]": "sign of rows"})
+    turned = np.array([1.0, -1.0, -1.0, -1.0])
+    aligned = signs.of((U * turned, V * turned[:3, None]))
+    assert np.array_equal(aligned["output[0]"], turned[None])
+    assert np.array_equal(aligned["output[1]"], turned[:3, None])
+
+
+def test_an_accuracy_by_norm_has_one_tolerance_for_an_array():
+    tolerances = {"z": np.array([1.0, 3.0, np.inf])}
+    by_norm = cholesky(accuracy="normwise").convention.tolerances(tolerances)["z"]
+    assert np.array_equal(by_norm, [3 * NORMWISE_FACTOR, 3 * NORMWISE_FACTOR, np.inf])
+    assert cholesky().convention.tolerances(tolerances) == tolerances

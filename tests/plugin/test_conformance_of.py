@@ -253,3 +253,85 @@ def test_without_references_finite_differences_judge():
     assert Search(cases(2), "cotangents_agree", "float64", "square", options=FEW)().points == 24
     with pytest.raises(Disagreement, match="finite difference"):
         Search(cases(3), "cotangents_agree", "float64", "cube", options=FEW)()
+
+
+class Normalized:
+    """A layer normalization of a course: its parameters exist only if it is affine."""
+
+    factor = 1.0
+
+    def __init__(self, shape, eps, affine):
+        self.axes, self.eps, self.affine = tuple(range(-len(shape), 0)), eps, affine
+        if affine:
+            self.gamma, self.beta = np.ones(shape), np.zeros(shape)
+
+    def forward(self, z):
+        centred = z - z.mean(self.axes, keepdims=True)
+        self.scale = np.sqrt((centred**2).mean(self.axes, keepdims=True) + self.eps)
+        self.normalized = centred / self.scale
+        return self.normalized * self.gamma + self.beta if self.affine else self.normalized
+
+    def backward(self, delta):
+        if self.affine:
+            rows = tuple(range(delta.ndim - len(self.axes)))
+            self.dgamma, self.dbeta = (delta * self.normalized).sum(rows), delta.sum(rows)
+            delta = delta * self.gamma
+        inner = delta - delta.mean(self.axes, keepdims=True)
+        projection = (delta * self.normalized).mean(self.axes, keepdims=True)
+        return self.factor * (inner - self.normalized * projection) / self.scale
+
+
+class NormalizedWrong(Normalized):
+    def __init__(self, shape, eps, affine):
+        super().__init__(shape, eps, affine)
+        self.factor = 1.0 if affine else 1.01  # wrong only where the parameters vanish
+
+
+def as_stateful(kind):
+    return lambda norm: oracles.stateful(lambda: kind(norm.shape, norm.eps, norm.affine), params=("gamma", "beta"))
+
+
+class InTheContract:
+    """The same in the contract of manual_bp.protocol: ``None`` for the gradients of parameters that it lacks."""
+
+    def __init__(self, shape, eps, affine):
+        self.arguments = shape, eps, affine
+
+    def forward(self, params, z):
+        norm = Normalized(*self.arguments)
+        for name, value in params.items():
+            setattr(norm, name, value)
+        return norm.forward(z), norm
+
+    def backward(self, norm, delta):
+        dz = norm.backward(delta)
+        return dz, {"gamma": getattr(norm, "dgamma", None), "beta": getattr(norm, "dbeta", None)}
+
+
+def test_parameters_may_vanish_in_a_configuration():
+    for options in ({"adapt": as_stateful(Normalized)}, {}):
+        subject = Normalized if options else InTheContract
+        search = decorated(subject, like=manual_bp.LayerNorm, **options)
+        assert result_at(search).points
+        assert result_at(search, "primal_agrees-float64").points
+    wrong = decorated(NormalizedWrong, like=manual_bp.LayerNorm, adapt=as_stateful(NormalizedWrong))
+    with pytest.raises(Disagreement) as excinfo:
+        result_at(wrong)
+    assert list(excinfo.value.result.setting.primals) == ["z"]
+
+
+@pytest.mark.parametrize("error", [oracles.InvalidInput("no such shape"), NotImplementedError("affine=False")])
+def test_what_is_no_verdict_is_told_as_such(error):
+    class Refuses(Normalized):
+        def forward(self, z):
+            if not self.affine:
+                raise error
+            return super().forward(z)
+
+    search = replace(
+        decorated(Refuses, like=manual_bp.LayerNorm, adapt=as_stateful(Refuses))["cotangents_agree-float64"],
+        options=FEW,
+    )
+    raised = search.attempt()
+    assert isinstance(raised, type(error))
+    assert "self-consistency" not in search.tally.verdicts
