@@ -12,6 +12,7 @@ from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
+from oracles.process_state import judging
 from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
@@ -22,6 +23,7 @@ from oracles.verdict import Result, Setting
 T = TypeVar("T")
 
 
+@judging()
 def check(
     subject: Rule,
     primals: Mapping[str, Any],

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.process_state import judging
 from oracles.properties import PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
@@ -77,6 +78,7 @@ class Tally:
             )
 
 
+@judging()
 def run_search(
     cases: st.SearchStrategy[Case],
     property_name: str,

@@ -14,6 +14,7 @@ import numpy as np
 
 from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
+from oracles.process_state import call_foreign
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at
 from oracles.user_code import Raised, attempt
@@ -36,8 +37,8 @@ def self_tolerance_at(
 
 def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
     """Return the outputs and cotangents of one evaluation, by name."""
-    y, pullback = evaluate(**primals)
-    return named_outputs(as_tuple(y), dict(pullback(delta)))
+    y, pullback = call_foreign(evaluate, **primals)
+    return named_outputs(as_tuple(y), dict(call_foreign(pullback, delta)))
 
 
 def on_copies(subject: Rule) -> Rule:

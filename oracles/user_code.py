@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from oracles.process_state import steers_a_run
+
 T = TypeVar("T")
 
 
@@ -29,6 +31,9 @@ def attempt(call: Callable[[], T], *, reraise: tuple[type[Exception], ...] = ())
         raise
     # A subject, a reference or a constructor is anybody's code, often run at points, in dtypes or on types of arrays
     # for which nobody tried it, so no narrower class of exceptions is known. That it raises is a result of the judge
-    # and not its failure. KeyboardInterrupt and SystemExit are no `Exception`s, and end the run.
+    # and not its failure. KeyboardInterrupt is no `Exception`, and ends the run; so do the exceptions of pytest and
+    # Hypothesis. SystemExit in a Rule arrives here as `ProcessEnded`.
     except Exception as error:
+        if steers_a_run(error):
+            raise
         return Raised(error)

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from oracles.process_state import ProcessEnded, ReplacedFunction
 from oracles.rule import Array, InvalidInput, as_tuple, describe, is_differentiable
 from oracles.tolerance import is_coarser
 from oracles.verdict import Evidence, Finding, Verdict
@@ -31,6 +32,8 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
         InvalidInput: if a package is missing.
     """
     require_installed(error)
+    if isinstance(error, ProcessEnded | ReplacedFunction):
+        return refuse(CALL, f"{call} {error}")
     return refuse(CALL, f"{call} raised {type(error).__name__}: {error}")
 
 
