@@ -12,6 +12,7 @@ from oracles.backends.arrays import copied, numpy_array
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.finite_differences import finite_difference
+from oracles.notes import with_notes
 from oracles.process_state import judging
 from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 
 @judging()
+@with_notes
 def check(
     subject: Rule,
     primals: Mapping[str, Any],

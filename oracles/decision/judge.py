@@ -13,6 +13,7 @@ from oracles.constants import DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
 from oracles.decision.comparison import EXACT, Comparison, all_agreements, certified_enclosures
 from oracles.decision.decisions import decide
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
+from oracles.notes import with_notes
 from oracles.rule import (
     Answer,
     Array,
@@ -55,6 +56,7 @@ def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTA
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
 
 
+@with_notes
 def judge(
     subject: Rule,
     primals: Primals,
