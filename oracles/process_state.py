@@ -164,12 +164,12 @@ def _require_functions() -> None:
 
 
 @contextmanager
-def judging() -> Iterator[None]:
+def judging(*, puts_back: bool = True) -> Iterator[None]:
     """Judge inside the block: the arithmetic is the judge's own, and the process is afterwards as it was before.
 
     Inside, no floating-point error raises, functions that were replaced before are the original ones, and ``os._exit``
-    and its like raise `ProcessEnded`. The caller's own state comes back at the end. A judgement inside
-    another one adds nothing.
+    and its like raise `ProcessEnded`. The caller's own state comes back at the end, unless ``puts_back`` is false: a
+    module that is imported inside may configure a framework. A judgement inside another one adds nothing.
     """
     global _judgement
     if _judgement is not None:
@@ -180,7 +180,7 @@ def judging() -> Iterator[None]:
     for module, replaced in before.items():
         _FUNCTIONS[module].put_back(replaced)
     _judgement = _Judgement(os.getpid(), threading.get_ident())
-    states, endings = _present_states(), _intercept_endings(_judgement)
+    states, endings = _present_states() if puts_back else [], _intercept_endings(_judgement)
     try:
         # A caller may silence NumPy's warnings; but "raise" would let the judge's own arithmetic fail.
         kinds: Any = {kind: "ignore" if how == "ignore" else "warn" for kind, how in np.geterr().items()}
