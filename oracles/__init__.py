@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from oracles.reimplementation import conformance_of as conformance_of
     from oracles.report.disagreement import Disagreement as Disagreement
     from oracles.rule import Enclosure as Enclosure
+    from oracles.rule import InternalError as InternalError
     from oracles.rule import InvalidInput as InvalidInput
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
@@ -47,6 +48,7 @@ _MODULES = {
     "Crashed": "forked",
     "Disagreement": "report.disagreement",
     "Enclosure": "rule",
+    "InternalError": "rule",
     "InvalidInput": "rule",
     "ReferenceFailed": "rule",
     "Result": "verdict",

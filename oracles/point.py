@@ -18,7 +18,7 @@ from oracles.report.disagreement import require
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import check_aliasing, check_mutation, check_repeatability, on_copies, self_tolerance_at
 from oracles.tolerance import precision_name, precision_of
-from oracles.user_code import Raised, attempt
+from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting
 
 T = TypeVar("T")
@@ -118,6 +118,9 @@ def _try_subject(
     """Return the result of a call of the subject, or the `Result` that refuses the subject for raising."""
     result = attempt(call, reraise=reraise)
     if isinstance(result, Raised):
+        with own_faults():
+            if part_of_judge(result.error):
+                raise result.error
         finding, cause = refuse_exception(what, result.error), result.error
         return Result(setting.subject.name, "check", (finding,), setting=setting, cause=cause)
     return result

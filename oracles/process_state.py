@@ -189,7 +189,8 @@ def judging(*, puts_back: bool = True) -> Iterator[None]:
     finally:
         _judgement = None
         for (module, name), original in endings.items():
-            setattr(sys.modules[module], name, original)
+            if module in sys.modules:
+                setattr(sys.modules[module], name, original)
         for restore, state in states:
             with suppress(OSError, ValueError, AttributeError):  # the working directory may be gone
                 restore(state)
@@ -260,6 +261,13 @@ def _intercept_endings(judgement: _Judgement) -> dict[tuple[str, str], Callable[
         if module in sys.modules and hasattr(sys.modules[module], name):
             originals[module, name] = original = getattr(sys.modules[module], name)
             setattr(sys.modules[module], name, _Ending(name, original, judgement))
+    # ``from os import _exit`` has made a name of its own.
+    name, ending = "_exit", os._exit
+    original = originals["os", name]
+    for module, namespace in [(m, getattr(sys.modules[m], "__dict__", {})) for m in tuple(sys.modules)]:
+        if namespace.get(name) is original and sys.modules.get(module) is not None:
+            originals[module, name] = original
+            sys.modules[module]._exit = ending
     return originals
 
 

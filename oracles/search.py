@@ -21,7 +21,7 @@ from oracles.process_state import judging
 from oracles.properties import PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import Rule
+from oracles.rule import InternalError, Rule
 from oracles.self_consistency import on_copies
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
@@ -238,7 +238,8 @@ class Search:
         except Disagreement as refusal:
             return refusal
         except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
-            self.tally.verdicts["self-consistency"] = Verdict.WRONG
+            if not isinstance(error, InternalError):
+                self.tally.verdicts["self-consistency"] = Verdict.WRONG
             return error
         return None
 

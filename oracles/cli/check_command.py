@@ -31,7 +31,7 @@ from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
 from oracles.report.disagreement import REPRODUCE, Disagreement, document
-from oracles.rule import Array, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
+from oracles.rule import Array, InternalError, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
 from oracles.search import Search, Tally
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
@@ -154,7 +154,8 @@ def _search(
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
             if error is not None:
                 reason = describe_error(error)
-                return Outcome(1, f"{name}: {reason}", [{"verdict": "wrong", "reason": reason}])
+                verdict = "not judged" if isinstance(error, InternalError) else "wrong"
+                return Outcome(1, f"{name}: {reason}", [{"verdict": verdict, "reason": reason}])
             tallies.append(search.tally)
     rows = _rows_of_search(tallies)
     return Outcome(0, _report_search(name, rows), rows)

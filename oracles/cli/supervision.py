@@ -2,7 +2,7 @@
 
 The copy tells the status through a pipe at the end of the command. A status of 0 without that word, from C's
 ``exit(0)`` for example, is none. A fork before NumPy and the frameworks are loaded takes about a millisecond. A system
-that cannot fork runs the command as it is; there ``oracles.process_state`` alone keeps Python's ``os._exit`` and its like away.
+that cannot fork runs the command as it is: there `oracles.process_state` alone keeps ``os._exit`` and its like away.
 """
 
 from __future__ import annotations

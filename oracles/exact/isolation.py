@@ -19,6 +19,7 @@ import numpy as np
 from oracles.constants import BALL_SECONDS, BALL_SERVERS
 from oracles.forked import Crashed, ForkedServer
 from oracles.notes import note
+from oracles.process_state import steers_a_run
 from oracles.rule import NotPerturbable, Rule
 
 T = TypeVar("T")
@@ -36,11 +37,20 @@ def apart(rule: Rule, function: Callable[..., T], *args: object) -> T:
         args: its further arguments; they and the result are pickled.
 
     Raises:
-        NotPerturbable: if the code ends its process, takes too long, or the system cannot fork.
-        Exception: whatever ``function`` raises.
+        NotPerturbable: if the code ends its process, takes too long, or raises, or the system cannot fork.
     """
-    if is_own_layer(rule):
-        return function(rule, *args)
+    try:
+        return function(rule, *args) if is_own_layer(rule) else _in_a_copy(rule, function, *args)
+    except NotPerturbable:
+        raise
+    except Exception as error:  # a fault of the judge may be of any type, and must not count against the subject
+        if steers_a_run(error):
+            raise
+        note(f"ball arithmetic steps aside: it raised {type(error).__name__}: {error}")
+        raise NotPerturbable(f"{rule.name}: ball arithmetic failed: {type(error).__name__}: {error}") from error
+
+
+def _in_a_copy(rule: Rule, function: Callable[..., T], *args: object) -> T:
     if not hasattr(os, "fork"):
         raise NotPerturbable(f"{rule.name}: ball arithmetic on foreign code needs a system that can fork")
     with FLINT:
