@@ -66,6 +66,7 @@ class ForkedServer:
         self.pipe, other_end = Pipe()
         self.pid = fork()
         if self.pid == 0:  # pragma: no cover: the copy
+            self.pipe.close()  # or the end of the other process would not close it
             _serve(other_end, answer)
         other_end.close()
 

@@ -42,14 +42,15 @@ COMPUTED_WITH: Mapping[str, Sequence[str]] = {
         """
         abs absolute add all any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax
         argmin argsort argwhere array array_equal asanyarray asarray ascontiguousarray asfortranarray bincount
-        bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil choose clip concatenate cos
-        cosh count_nonzero cumsum diff divide dot einsum empty equal errstate exp exp2 expm1 flatnonzero flip
-        floor floor_divide fmod frompyfunc full full_like greater greater_equal indices invert isfinite isin
-        isinf isnan left_shift less less_equal lexsort load log log1p log2 logaddexp logical_not matmul max
-        maximum mean median min minimum moveaxis multiply nan_to_num ndim negative nextafter nonzero not_equal
-        ones ones_like positive power prod ptp ravel require reshape resize result_type right_shift rint roll
-        savez searchsorted shape shares_memory sign sin sinh size sort sqrt square stack subtract sum take
-        take_along_axis tan tanh tile transpose trunc unique unravel_index vstack where zeros zeros_like
+        bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil choose clip concatenate
+        copysign cos cosh count_nonzero cumsum diff divide dot einsum empty equal errstate exp exp2 expm1
+        flatnonzero flip floor floor_divide fmod frompyfunc full full_like get_printoptions geterr greater
+        greater_equal indices invert isfinite isin isinf isnan left_shift less less_equal lexsort load log log1p
+        log2 logaddexp logical_not matmul max maximum mean median min minimum moveaxis multiply nan_to_num ndim
+        negative nextafter nonzero not_equal ones ones_like positive power prod ptp ravel require reshape resize
+        result_type right_shift rint roll savez searchsorted set_printoptions shape shares_memory sign sin sinh
+        size sort sqrt square stack subtract sum take take_along_axis tan tanh tile transpose trunc unique
+        unravel_index vstack where zeros zeros_like
         """.split()  # noqa: SIM905
     ),
     "numpy.linalg": ("lstsq", "norm", "solve", "qr", "svd"),
@@ -132,7 +133,9 @@ def call_foreign(function: Callable[..., T], /, *args: object, **named: object) 
 
 def steers_a_run(error: BaseException) -> bool:
     """Return whether pytest, Hypothesis or an event loop steers a run by an exception: it is not the subject's."""
-    return type(error).__module__.partition(".")[0] in ("_pytest", "pytest", "hypothesis", "asyncio", "trio", "anyio")
+    # Of all bases: pytest says of `Failed` itself that it is a builtin.
+    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
+    return not packages.isdisjoint(("_pytest", "pytest", "hypothesis", "asyncio", "trio", "anyio"))
 
 
 def _torch_modes(torch: ModuleType) -> tuple[object, ...]:
@@ -183,7 +186,8 @@ def judging(*, puts_back: bool = True) -> Iterator[None]:
     states, endings = _present_states() if puts_back else [], _intercept_endings(_judgement)
     try:
         # A caller may silence NumPy's warnings; but "raise" would let the judge's own arithmetic fail.
-        kinds: Any = {kind: "ignore" if how == "ignore" else "warn" for kind, how in np.geterr().items()}
+        warn = {kind for kind, how in np.geterr().items() if how == "warn" or (how != "ignore" and kind != "under")}
+        kinds: Any = {kind: "warn" if kind in warn else "ignore" for kind in np.geterr()}
         with np.errstate(**kinds):
             yield
     finally:
@@ -267,7 +271,7 @@ def _intercept_endings(judgement: _Judgement) -> dict[tuple[str, str], Callable[
     for module, namespace in [(m, getattr(sys.modules[m], "__dict__", {})) for m in tuple(sys.modules)]:
         if namespace.get(name) is original and sys.modules.get(module) is not None:
             originals[module, name] = original
-            sys.modules[module]._exit = ending
+            vars(sys.modules[module])[name] = ending
     return originals
 
 

@@ -59,5 +59,5 @@ at_point("exits in the backward", square(None, lambda: os._exit(0)), square(), P
 at_point("raises SystemExit", square(None, lambda: sys.exit(0)), square(), POINT, [REFERENCE])
 at_point("replaces np.abs", square(None, replace_abs, 0.0), square(), POINT, [REFERENCE])
 at_point("silences NumPy", square(None, raise_no_error, 1.0), square(None, raise_no_error), POINT, [REFERENCE])
-at_point("view past the buffer", summed_view(4000), summed_view(1), {"z": POINT["z"] * 1.0}, [REFERENCE])
+at_point("view past the buffer", summed_view(40), summed_view(1), {"z": POINT["z"] * 1.0}, [REFERENCE])
 in_search("exits after some calls", square(None, lambda: os._exit(0)), square(), in_cases)
