@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oracles.adapters.child_process import Crashed as Crashed
     from oracles.adapters.child_process import isolated as isolated
     from oracles.adapters.conventions import declared as declared
     from oracles.adapters.functions import elementwise as elementwise
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
     from oracles.finite_differences import finite_difference as finite_difference
+    from oracles.forked import Crashed as Crashed
     from oracles.point import check as check
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from oracles.report.disagreement import Inconclusive as Inconclusive
     from oracles.report.disagreement import InconclusiveWarning as InconclusiveWarning
     from oracles.rule import Enclosure as Enclosure
+    from oracles.rule import InternalError as InternalError
     from oracles.rule import InvalidInput as InvalidInput
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
@@ -47,11 +48,12 @@ if TYPE_CHECKING:
 # The module of each public name; a test compares this table with the imports above.
 _MODULES = {
     "Case": "registry",
-    "Crashed": "adapters.child_process",
+    "Crashed": "forked",
     "Disagreement": "report.disagreement",
     "Enclosure": "rule",
     "Inconclusive": "report.disagreement",
     "InconclusiveWarning": "report.disagreement",
+    "InternalError": "rule",
     "InvalidInput": "rule",
     "ReferenceFailed": "rule",
     "Result": "verdict",

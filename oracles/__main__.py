@@ -6,8 +6,10 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
+from oracles.cli.supervision import INTERRUPTED, supervised
 from oracles.environment import pin_threads
 from oracles.options import DTYPE_NAMES, FRAMEWORK_NAMES, at_least, some_of
 
@@ -41,7 +43,7 @@ REF states the primal only, in the framework's own idiom; the framework derives 
 --against, finite differences of the forward judge the backward, and ball arithmetic too if it can.
 
 The primals, from the first of these that is given:
-  --primals FILE.npz            what np.savez("FILE.npz", z=z, W=W) has written
+  --primals FILE.npz            what np.savez("FILE.npz", z=z, W=W) has written; at most 2 GiB of arrays
   --shapes "z=4,3 W=3,2"        drawn from --seed: signed normal numbers; or  p=4:positive  p=2,5:probabilities
                                 idx=5:int<7  mask=5:bool  s= (a scalar); what a layer's init draws may be left out
   the file itself               primals = {"z": ...}, or  def primals(rng): return {"z": rng.standard_normal((4, 3))},
@@ -61,7 +63,7 @@ example: save this as silu.py
 
 and run  oracles check silu.py:forward,backward --against torch:torch.nn.functional.silu --shapes z=4,3
 
-exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, 2 wrong usage
+exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process, 2 wrong usage
 """
 
 
@@ -186,20 +188,29 @@ pin_threads()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status; without ``argv``, as a program of its own."""
     args = make_parser().parse_args(argv)
+    return supervised(partial(_complete, args)) if argv is None else _complete(args)
+
+
+def _complete(args: argparse.Namespace) -> int:
+    """Run a command to its end, whatever the code under judgement does."""
     try:
         with warnings.catch_warnings():
             return _run(args)
     except ValueError as error:
-        _refuse(args, str(error))
+        complaint = str(error)
     except ModuleNotFoundError as error:
         if error.name not in ("numpy", "hypothesis", "rich"):
             raise
-        _refuse(args, f"{error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'")
+        complaint = f"{error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except SystemExit as leaving:  # none of ours: those are raised outside of this
+        print(f"oracles: the code under judgement raised SystemExit: {leaving}", file=sys.stderr)
+        return 1
+    _refuse(args, complaint)
 
 
 def _refuse(args: argparse.Namespace, complaint: str) -> NoReturn:
@@ -210,9 +221,15 @@ def _refuse(args: argparse.Namespace, complaint: str) -> NoReturn:
 
 def _run(args: argparse.Namespace) -> int:
     """Run a command. Its modules are imported here, so that ``--help`` loads neither NumPy nor Hypothesis."""
+    from oracles.process_state import judging
     from oracles.registry import BrokenCases
 
     warnings.simplefilter("ignore", BrokenCases)  # the commands print these complaints themselves
+    with judging():  # from the import of the user's files on
+        return _run_command(args)
+
+
+def _run_command(args: argparse.Namespace) -> int:
     if args.command == "check":
         from oracles.cli.check_command import check
 

@@ -114,6 +114,18 @@ ELEMENTARY_ROUNDINGS = 8
 # A subject's own formulas run on midpoints of so many bits, without a proof: what cancels in float64 does not here.
 FORMULA_BITS = 512
 FORMULA_INPUTS = 1024
+# The most memory that the arrays of a file on the command line may take: far above a point that can be judged, and
+# within the memory of most machines.
+MOST_STORED_BYTES = 2 * 2**30
+# Larger arrays are written into a script as compressed bytes, since a file of some megabytes of digits helps nobody.
+SCRIPT_ENTRIES = 20_000
+# Seconds that ball arithmetic may take on one point of somebody's code, which runs in a process of its own. The slowest
+# points that were measured take some seconds.
+BALL_SECONDS = 60.0
+# Such processes at a time: `check` and a search judge one subject after another, each at several points.
+BALL_SERVERS = 2
+# Seconds without a question after which such a process ends by itself.
+IDLE_SECONDS = 60
 
 # --- Finite differences (oracles/finite_differences.py) ---
 

@@ -14,6 +14,8 @@ from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
 from oracles.layouts import check_layouts, check_shared
+from oracles.notes import with_notes
+from oracles.process_state import judging
 from oracles.report.disagreement import require, require_conclusive
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import (
@@ -24,12 +26,14 @@ from oracles.self_consistency import (
     self_tolerance_at,
 )
 from oracles.tolerance import precision_name, precision_of
-from oracles.user_code import Raised, attempt
+from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting
 
 T = TypeVar("T")
 
 
+@judging()
+@with_notes
 def check(
     subject: Rule,
     primals: Mapping[str, Any],
@@ -127,6 +131,9 @@ def _try_subject(
     """Return the result of a call of the subject, or the `Result` that refuses the subject for raising."""
     result = attempt(call, reraise=reraise)
     if isinstance(result, Raised):
+        with own_faults():
+            if part_of_judge(result.error):
+                raise result.error
         finding, cause = refuse_exception(what, result.error), result.error
         return Result(setting.subject.name, "check", (finding,), setting=setting, cause=cause)
     return result

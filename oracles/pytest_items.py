@@ -13,6 +13,7 @@ import pytest
 from oracles.constants import VACUOUS_LIMIT
 from oracles.environment import versions_line
 from oracles.options import PREFIX
+from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
 from oracles.report.disagreement import REPRODUCE, Disagreement
@@ -46,7 +47,9 @@ class CasesCollector(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Collector]:
         """Import the module and yield its layers."""
-        for entry in entries_of(self.name):
+        with judging(puts_back=False):  # a module of the user's may try to end the process
+            found = entries_of(self.name)
+        for entry in found:
             file = getattr(sys.modules[entry.module], "__file__", None)
             yield LayerCollector.from_parent(self, name=entry.name, entry=entry, path=Path(file) if file else self.path)
 

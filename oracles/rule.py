@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from oracles.process_state import call_foreign
 
 Function: TypeAlias = Callable[..., Any]  # code of the user's, for which no types are known
 Array: TypeAlias = npt.NDArray[Any]
@@ -80,6 +83,10 @@ class Unimplemented(InvalidInput, NotImplementedError):
 
 class ReferenceFailed(RuntimeError):
     """A reference raised an exception, so nothing is known about the subject. ``__cause__`` is that exception."""
+
+
+class InternalError(RuntimeError):
+    """A part of the judge raised an exception, so nothing is known about the subject. ``__cause__`` is it."""
 
 
 class NotPerturbable(NotImplementedError):
@@ -175,8 +182,9 @@ class Rule:
         return self.runtime is Runtime.NUMPY
 
     def __call__(self, **primals: Array) -> tuple[Output, Pullback]:
-        """Evaluate at the primals: the output and its pullback."""
-        return self.evaluate(**primals)
+        """Evaluate at the primals: the output and its pullback. What either changes in the process is put back."""
+        y, pullback = call_foreign(self.evaluate, **primals)
+        return y, partial(call_foreign, pullback)
 
 
 def as_tuple(y: Any) -> tuple[Any, ...]:

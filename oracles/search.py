@@ -20,10 +20,11 @@ from oracles.decision.type_errors import CALL
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.process_state import judging
 from oracles.properties import PROPERTIES, properties_of, same_every_time
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import InvalidInput, ReferenceFailed, Rule
+from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.self_consistency import contradiction_findings, exact_finding
 from oracles.strategies import Point, points
 from oracles.tolerance import precision_of
@@ -80,6 +81,7 @@ class Tally:
             )
 
 
+@judging()
 def run_search(
     cases: st.SearchStrategy[Case],
     property_name: str,
@@ -307,7 +309,8 @@ class Search:
         except (InvalidInput, NotImplementedError, ReferenceFailed) as error:
             return error  # nothing is known of the subject: no verdict
         except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
-            self.tally.verdicts["self-consistency"] = Verdict.WRONG
+            if not isinstance(error, InternalError):
+                self.tally.verdicts["self-consistency"] = Verdict.WRONG
             return error
         return None
 

@@ -28,7 +28,9 @@ from oracles.constants import (
     JUMP_SHRINKAGE,
     MORE_SAMPLES,
 )
+from oracles.notes import note
 from oracles.perturbation.numpy_arrays import perturb_own_code
+from oracles.process_state import steers_a_run
 from oracles.rule import (
     Array,
     Convention,
@@ -42,7 +44,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
-from oracles.user_code import Raised, attempt
+from oracles.user_code import Raised, attempt, describe_fault
 
 AnyDType: TypeAlias = np.dtype[Any]
 
@@ -304,6 +306,11 @@ class ToleranceEstimator:
                 return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
             except NotPerturbable:
                 self.sources = self.sources[1:]  # the last source perturbs the inputs, which is always possible
+            except Exception as error:  # a reference's domain may end within the perturbation, or our code may fail
+                if len(self.sources) == 1 or steers_a_run(error):
+                    raise
+                note(f"{self.sources[0].name} gives no tolerance: {describe_fault(error)}")
+                self.sources = self.sources[1:]
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,17 +23,10 @@ import numpy.typing as npt
 
 from oracles.adapters.jax_functions import rebuild_from
 from oracles.constants import POLL_SECONDS, START_SECONDS
+from oracles.forked import PICKLING_ERRORS, Crashed, describe_ending, fork, sendable
 from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
 
 Start = Literal["fork", "spawn"]
-# What pickling an object, or importing its class in another process, raises.
-PICKLING_ERRORS = (
-    pickle.PickleError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-
-
-class Crashed(RuntimeError):
-    """The subject's process crashed, exited or ran out of time. An exception of the subject is raised as it is."""
 
 
 def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -> Rule:
@@ -101,7 +93,7 @@ class _Child:
             kind, answer = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, ConnectionError, BrokenPipeError):
             self.done = True
-            raise Crashed(f"{operation} ended the process: {_ending(self.wait())}") from None
+            raise Crashed(f"{operation} ended the process: {describe_ending(self.wait())}") from None
         if kind == "raised":
             raise answer
         return answer
@@ -186,25 +178,13 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
             written = {n: a for n, a in arrays.items() if a.tobytes() != before[n]}
             message = pickle.dumps(("value", (answer, written)))
         except Exception as error:  # whatever the user's code raises is sent to the parent, which raises it
-            message = pickle.dumps(("raised", _sendable(error)))
+            message = pickle.dumps(("raised", sendable(error)))
         pipe.send_bytes(message)
-
-
-def _sendable(error: Exception) -> Exception:
-    """Return an exception that survives pickling: the same, or a RuntimeError that names it."""
-    with suppress(*PICKLING_ERRORS):
-        if str(pickle.loads(pickle.dumps(error))) == str(error):
-            return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _forked(evaluate: Evaluate, seconds: float) -> _Child:
     parent_end, child_end = Pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # JAX warns of its threads, but the child runs none of their code
-        pid = os.fork()
+    pid = fork()
     if pid == 0:  # pragma: no cover: the child
         status = 1
         try:
@@ -269,7 +249,7 @@ def _accepted(listener: Listener, child: subprocess.Popen[bytes]) -> Connection:
     listener.close()
     if not connections:
         child.kill()
-        raise Crashed(f"the subject's process did not start: {_ending(child.wait())}")
+        raise Crashed(f"the subject's process did not start: {describe_ending(child.wait())}")
     return connections[0]
 
 
@@ -289,16 +269,6 @@ def _raise_not_picklable(error: str, /, **primals: Array) -> NoReturn:
         "Fix: put it into a module that can be imported, or fork:\n"
         "    oracles.isolated(subject, start='fork')"
     )
-
-
-def _ending(status: int) -> str:
-    """Describe how a process ended: "killed by SIGSEGV", "exit status 3"."""
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"killed by signal {-status}"
 
 
 def _cuda_in_use() -> bool:

@@ -10,7 +10,6 @@ import argparse
 import inspect
 import json
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
+from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import Reference, adapt, find_reference, find_target
 from oracles.constants import LEAST_POSITIVE
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
@@ -31,7 +31,7 @@ from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
 from oracles.report.disagreement import REPRODUCE, Disagreement, document
-from oracles.rule import Array, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
+from oracles.rule import Array, InternalError, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
 from oracles.search import Search, Tally
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
@@ -154,7 +154,8 @@ def _search(
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
             if error is not None:
                 reason = describe_error(error)
-                return Outcome(1, f"{name}: {reason}", [{"verdict": "wrong", "reason": reason}])
+                verdict = "not judged" if isinstance(error, InternalError) else "wrong"
+                return Outcome(1, f"{name}: {reason}", [{"verdict": verdict, "reason": reason}])
             tallies.append(search.tally)
     rows = _rows_of_search(tallies)
     return Outcome(0, _report_search(name, rows), rows)
@@ -270,30 +271,6 @@ def source(primals: str | None, shapes: str | None, module: ModuleType, subject:
         f"no primals are given for {subject.name}.\n"
         'Fix:    --shapes "z=4,3 W=3,2", or --primals FILE.npz, or primals = {"z": ...} in the file'
     )
-
-
-def arrays_of(path: str, option: str) -> dict[str, Array]:
-    """Read a ``.npz`` file (or one ``.npy`` array, under the name "delta").
-
-    Raises:
-        Unusable: (a ValueError) if there is no such file, or it holds something else; says how to write it.
-    """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise Unusable(f"{option}: no file {path}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise Unusable(
-            f"{option}: {path} is no file of arrays: {error}.\nFix:    np.savez({path!r}, z=z, W=W)"
-        ) from None
-    if isinstance(loaded, np.ndarray):
-        if option == "--primals":
-            raise Unusable(
-                f"{option}: {path} holds one array without a name.\nFix:    np.savez({str(Path(path).stem)!r}, z=array)"
-            )
-        return {"delta": loaded}
-    with loaded:
-        return {name: loaded[name] for name in loaded.files}
 
 
 def parse_shapes(text: str) -> dict[str, Drawn]:

@@ -59,7 +59,8 @@ def user_errors(doing: str) -> Iterator[None]:
         yield
     except Unusable:
         raise
-    except Exception as error:  # a module, a constructor or an expression of the user's may raise anything
+    # A module, a constructor or an expression of the user's may raise anything, and may try to end the process.
+    except (Exception, SystemExit) as error:
         raise Unusable(f"{doing}: {type(error).__name__}: {error}") from error
 
 

@@ -21,10 +21,13 @@ from oracles.decision.comparison import (
 from oracles.decision.decisions import decide
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
 from oracles.finite_differences import DIFFERENCES, directional_derivative
+from oracles.notes import note, with_notes
+from oracles.process_state import steers_a_run
 from oracles.rule import (
     Answer,
     Array,
     Enclosure,
+    InternalError,
     InvalidInput,
     NotPerturbable,
     Output,
@@ -37,7 +40,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
-from oracles.user_code import Raised, attempt
+from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
 from oracles.verdict import EXACT, Finding, Result, Setting
 
 Kinks = Literal["any", "declared"]
@@ -64,6 +67,7 @@ def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTA
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
 
 
+@with_notes
 def judge(
     subject: Rule,
     primals: Primals,
@@ -109,7 +113,8 @@ def judge(
     violations = subject.convention.violations(primals, delta, cotangents, working)
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
     native = None if precision else (primals, delta)
-    findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks, native)
+    with own_faults():
+        findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks, native)
     return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting)
 
 
@@ -126,9 +131,11 @@ def _subject_call(call: str) -> Iterator[None]:
     """Attribute exceptions inside the block to the subject; invalid input and failed references pass."""
     try:
         yield
-    except (InvalidInput, ReferenceFailed):
+    except (InternalError, InvalidInput, ReferenceFailed):
         raise
     except Exception as error:  # the subject may raise anything, and the exception is the finding
+        if part_of_judge(error) or steers_a_run(error):
+            raise
         raise _SubjectRaised(call, error) from error
 
 
@@ -173,7 +180,7 @@ def _evaluate_forward(setting: Setting) -> _Forward:
     wide = with_dtype(dict(primals), np.float64)
     with _subject_call("the forward"):
         y, pullback = setting.subject(**primals)
-        evaluated = {oracle.name: _call(oracle, oracle, **wide) for oracle in setting.oracles}
+        evaluated = _ask_all(setting.oracles, lambda oracle: _call(oracle, oracle, **wide))
         expected = {**_expected_outputs(evaluated, primals), **primals}
         outputs = named_outputs(outputs_of(y, precision_of(primals)), {})
         return _Forward(outputs, pullback, evaluated, expected, type_errors(outputs, expected, setting.precision))
@@ -185,11 +192,35 @@ def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, 
     integers = {n for n, a in setting.primals.items() if not is_differentiable(a)}
     with _subject_call("the pullback"):
         cotangents = {n: g for n, g in dict(forward.pullback(setting.delta)).items() if n not in integers}
-        answers: dict[str, Mapping[str, Answer]] = {}
-        for oracle in setting.oracles:
+
+        def answers_of(oracle: Rule) -> Mapping[str, Answer]:
             y, pullback = forward.evaluated[oracle.name]
-            answers[oracle.name] = named_outputs(as_tuple(y), dict(_call(oracle, pullback, delta)))
+            return named_outputs(as_tuple(y), dict(_call(oracle, pullback, delta)))
+
+        answers = _ask_all([o for o in setting.oracles if o.name in forward.evaluated], answers_of)
     return cotangents, answers
+
+
+def _ask_all(oracles: Sequence[Rule], ask: Callable[[Rule], T]) -> dict[str, T]:
+    """Ask every oracle, and return the answers by name; one whose own code fails is left out, with a note.
+
+    Raises:
+        InternalError: if none is left.
+    """
+    answers: dict[str, T] = {}
+    fault: Exception | None = None
+    for oracle in oracles:
+        try:
+            answers[oracle.name] = ask(oracle)
+        except Exception as error:  # a fault of the judge may be of any type; the subject's is raised
+            if not part_of_judge(error):
+                raise
+            fault = error
+            note(f"{oracle.name} steps aside: {describe_fault(error)}")
+    if fault is not None and not answers:
+        with own_faults():
+            raise fault
+    return answers
 
 
 def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kwargs) -> T:

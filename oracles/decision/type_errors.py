@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from oracles.process_state import ProcessEnded, ReplacedFunction
 from oracles.rule import Array, InvalidInput, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
 from oracles.tolerance import is_coarser
 from oracles.verdict import Evidence, Finding, Verdict
@@ -34,6 +35,8 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
     if isinstance(error, NotImplementedError) and not isinstance(error, NotPerturbable):
         problem = f"not implemented: {error}" if str(error) else "not implemented"
         raise Unimplemented(f"{problem} ({call} raised NotImplementedError, so nothing is judged)") from error
+    if isinstance(error, ProcessEnded | ReplacedFunction):
+        return refuse(CALL, f"{call} {error}")
     return refuse(CALL, f"{call} raised {type(error).__name__}: {error}")
 
 

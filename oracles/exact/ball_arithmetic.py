@@ -7,7 +7,8 @@ A second evaluation widens every operation's result by what rounding may do to i
 bounds, entry by entry, how far any rounding of these formulas can move a gradient: `Enclosure.rounding`.
 
 A subject's own forward and backward run on the same numbers, without a proof, in `in_exact_arithmetic`: an error that
-stays there is no rounding. NumPy runs on balls through `Balls`, an object array under NumPy's own ufuncs.
+stays there is no rounding. NumPy runs on balls through `Balls`, an object array under NumPy's own ufuncs. All code but
+manual_bp's runs in a copy of this process (`oracles.exact.isolation`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf, nextafter, prod
-from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPUTS, MOST_BRANCHES, NARROW_BITS
+from oracles.exact.isolation import FLINT, apart
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import PRECISIONS, named_outputs, precision_name
 from oracles.user_code import Raised, attempt
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Arb: TypeAlias = Any  # flint.arb; python-flint has no types
-_FLINT = RLock()  # python-flint has one precision for the whole process
 SMALLEST = 2.0**-1074  # the smallest float64 above 0
 
 
@@ -50,15 +50,26 @@ def ball_arithmetic(rule: Rule, *, name: str = "exact", bits: int = BALL_BITS) -
     """
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
-        point = _ExactPoint(rule, primals, bits)
-        values = tuple(e.mid for e in point.enclosures(_Evaluation.values).values())
+        _balls()  # before the fork
+        values = apart(rule, _values, primals, bits)
 
         def pullback(delta: Output) -> dict[str, Enclosure]:
-            return point.enclosures(lambda evaluation: evaluation.cotangents(delta))
+            return apart(rule, _cotangents, primals, delta, bits)
 
-        return (values if point.evaluation().has_many_outputs else values[0]), pullback
+        return values, pullback
 
     return Rule(evaluate, name)
+
+
+def _values(rule: Rule, primals: Primals, bits: int) -> Output:
+    """Return the midpoints of the outputs."""
+    point = _ExactPoint(rule, primals, bits)
+    values = tuple(e.mid for e in point.enclosures(_Evaluation.values).values())
+    return values if point.evaluation().has_many_outputs else values[0]
+
+
+def _cotangents(rule: Rule, primals: Primals, delta: Output, bits: int) -> dict[str, Enclosure]:
+    return _ExactPoint(rule, primals, bits).enclosures(lambda evaluation: evaluation.cotangents(delta))
 
 
 def certified_enclosures(
@@ -72,6 +83,13 @@ def certified_enclosures(
     Raises:
         NotPerturbable: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
     """
+    _balls()  # before the fork
+    return apart(rule, _certified_enclosures, primals, delta, precision, bits)
+
+
+def _certified_enclosures(
+    rule: Rule, primals: Primals, delta: Output, precision: str, bits: int
+) -> dict[str, Enclosure]:
     point = _ExactPoint(rule, primals, bits)
     exact = point.enclosures(lambda evaluation: evaluation.values_and_cotangents(delta))
     rounding = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
@@ -198,7 +216,7 @@ class _ExactPoint:
         """Return what a function computes from an evaluation, in the first precision that decides every entry."""
         balls = _balls()
         while True:
-            with _FLINT, working_precision(self.bits * BALL_LADDER[self.level]):
+            with FLINT, working_precision(self.bits * BALL_LADDER[self.level]):
                 is_last = self.level == len(BALL_LADDER) - 1
                 try:
                     arrays = question(self.evaluation())
@@ -266,7 +284,7 @@ def working_precision(bits: int) -> Iterator[None]:
     """Compute with balls of so many bits, one thread at a time."""
     from flint import ctx
 
-    with _FLINT, ctx.workprec(bits):
+    with FLINT, ctx.workprec(bits):
         yield
 
 
@@ -388,14 +406,16 @@ def in_exact_arithmetic(rule: Rule, primals: Primals, delta: Output) -> dict[str
     """
     if not rule.runs_on_object_arrays or sum(np.size(a) for a in primals.values()) > FORMULA_INPUTS:
         raise NotPerturbable(f"{rule.name} is a framework's, or too large for exact arithmetic")
-    try:
-        from oracles.exact.balls import Tape
-    except ImportError as error:
-        raise NotPerturbable("exact arithmetic needs python-flint") from error
+    _balls()  # before the fork
+    return apart(rule, _in_exact_arithmetic, primals, delta)
+
+
+def _in_exact_arithmetic(rule: Rule, primals: Primals, delta: Output) -> dict[str, Array]:
+    balls = _balls()
 
     def run(kind: type[Array]) -> dict[str, Array]:
         with working_precision(FORMULA_BITS), np.errstate(all="ignore"):
-            return _evaluate_midpoints(rule, primals, delta, Tape(), kind)
+            return _evaluate_midpoints(rule, primals, delta, balls.Tape(), kind)
 
     try:
         return run_on_balls(run, final=NoMemory)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import builtins
 import inspect
 import textwrap
-from collections.abc import Callable
-from types import FunctionType
+import zlib
+from collections.abc import Callable, Sequence
+from types import CodeType, FunctionType
 from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import MORE_SAMPLES
+from oracles.constants import MORE_SAMPLES, SCRIPT_ENTRIES
 from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
 from oracles.rule import Array, Rule, Runtime, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
@@ -20,23 +24,43 @@ LITERAL_WIDTH = 110
 # The names that a reference may use: the script imports these modules by these names.
 KNOWN_GLOBALS = {"torch", "jax", "jnp", "np", "F", "Any"}
 
+# Every text and name goes into these templates as a literal, so that it is data whatever it contains.
 _HEAD = '''\
-"""{title}
-
-{report}
+"""{docstring}
 
 Run it: python THIS_FILE. It prints both sides and ends with status 1 while they differ by more than the tolerance.
 """
 
+import base64
 import sys
+import zlib
 
 import numpy as np
+
+
+def dtype_of(name):
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes  # bfloat16 and the like
+
+        return np.dtype(getattr(ml_dtypes, name))
 
 
 def array(dtype, shape, values):
     """Exact to the last bit: floats are written in hexadecimal."""
     plain = [float.fromhex(v) if isinstance(v, str) else v for v in values]
-    return np.array(plain).astype(dtype).reshape(shape)
+    kind = np.float64 if any(isinstance(v, float) for v in plain) else dtype_of(dtype)
+    return np.array(plain, kind).astype(dtype_of(dtype)).reshape(shape)
+
+
+def unpacked(dtype, shape, *text):
+    """A large array: its bytes, compressed."""
+    return np.frombuffer(zlib.decompress(base64.b85decode("".join(text))), dtype_of(dtype)).reshape(shape).copy()
+
+
+def is_real(a):
+    return a.dtype.kind == "f" or a.dtype.name == "bfloat16"
 
 
 # The point.
@@ -47,7 +71,8 @@ delta = {delta}
 '''
 
 _VALUES = """
-# What the subject returned there, and the tolerance of each entry: how far rounding may move it.
+# What is compared, the subject's value of it there, and the tolerance of each entry: how far rounding may move it.
+name, oracle_name = {name}, {oracle}
 subject = {subject}
 tolerance = {tolerance}
 """
@@ -58,13 +83,13 @@ import torch
 
 {source}
 
-leaves = {{n: torch.tensor(a.astype(np.float64) if a.dtype.kind == "f" else a) for n, a in primals.items()}}
+leaves = {{n: torch.tensor(a.astype(np.float64) if is_real(a) else a) for n, a in primals.items()}}
 leaves = {{n: t.requires_grad_(t.is_floating_point()) for n, t in leaves.items()}}
-y = {call}(**leaves)
+y = {call}({arguments})
 ys = tuple(y) if isinstance(y, (tuple, list)) else (y,)
-if {name!r} in leaves:
+if name in leaves:
     seeds = [torch.tensor(d.astype(np.float64)) for d in delta]
-    oracle = torch.autograd.grad(ys, leaves[{name!r}], seeds)[0].numpy()
+    oracle = torch.autograd.grad(ys, leaves[name], seeds)[0].numpy()
 else:
     oracle = ys[{position}].detach().numpy()
 """
@@ -78,18 +103,23 @@ import jax.numpy as jnp
 
 {source}
 
-real = {{n: jnp.asarray(a, jnp.float64) for n, a in primals.items() if a.dtype.kind == "f"}}
-rest = {{n: jnp.asarray(a) for n, a in primals.items() if a.dtype.kind != "f"}}
-y, pull = jax.vjp(lambda real: {call}(**real, **rest), real)
-if {name!r} in real:
+
+def primal(real):
+    leaves = {{n: real[n] if n in real else jnp.asarray(a) for n, a in primals.items()}}
+    return {call}({arguments})
+
+
+real = {{n: jnp.asarray(a, jnp.float64) for n, a in primals.items() if is_real(a)}}
+y, pull = jax.vjp(primal, real)
+if name in real:
     seeds = tuple(jnp.asarray(d, jnp.float64) for d in delta)
-    oracle = np.asarray(pull(seeds if isinstance(y, tuple) else seeds[0])[0][{name!r}])
+    oracle = np.asarray(pull(seeds if isinstance(y, tuple) else seeds[0])[0][name])
 else:
     oracle = np.asarray(y[{position}] if isinstance(y, tuple) else y)
 """
 
 _RECORDED = """
-# What the oracle {oracle} returned there, recorded: its source cannot be written into a file of its own.
+# What the oracle returned there, recorded: its source cannot be written into a file of its own.
 oracle = {values}
 """
 
@@ -100,15 +130,17 @@ sys.exit(1)
 """
 
 _TAIL = """
-error = np.abs(subject.astype(np.float64) - oracle) if subject.shape == oracle.shape else None
-print("{name}: the subject returned\\n", subject, "\\n{oracle} returned\\n", oracle)
-if error is None:
+print(f"{name}: the subject returned\\n", subject, f"\\n{oracle_name} returned\\n", oracle)
+if subject.shape != oracle.shape:
     print("shapes differ:", subject.shape, "against", oracle.shape)
     sys.exit(1)
+wide = subject.astype(np.float64)
+with np.errstate(all="ignore"):
+    error = np.where(wide == oracle, 0.0, np.abs(wide - oracle))
 refused = ~(error <= tolerance)
 for index in np.argwhere(refused)[:10]:
     i = tuple(index)
-    print([int(k) for k in i], f"subject {{subject[i]!r}}, oracle {{oracle[i]!r}}, tolerance {{tolerance[i]:.2g}}")
+    print([int(k) for k in i], f"subject {subject[i]!r}, oracle {oracle[i]!r}, tolerance {tolerance[i]:.2g}")
 print(int(refused.sum()), "of", refused.size, "entries differ by more than the tolerance")
 sys.exit(int(refused.any()))
 """
@@ -129,10 +161,10 @@ def script(result: Result, report: str) -> str:
     worst, setting = result.worst, result.setting
     if worst is None or setting is None or not worst.refuses:
         raise ValueError("script: expected a refused result with its point, got one without")
+    title = f"{result.subject}: {worst.verdict} in {worst.quantity}"
     head = _HEAD.format(
-        title=f"{result.subject}: {worst.verdict} in {worst.quantity}".replace('"""', "'''"),
-        report=report.replace("\\", "\\\\").replace('"""', "'''"),
-        primals="\n".join(f"    {n!r}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
+        docstring=_inside_docstring(f"{title}\n\n{report}"),
+        primals="\n".join(f"    {_text(n)}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
         delta=f"[{', '.join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))}]",
     )
     # If the subject raises here, or returns no array, then that is the finding, and the report says it.
@@ -152,18 +184,20 @@ def _comparison(worst: Finding, setting: Setting) -> str:
     consistent = actual.shape == expected.shape and bool(np.all(np.abs(actual - expected) <= tolerance))
     if worst.oracle == "self-consistency" and consistent:
         return ""  # right here, and wrong when called otherwise
-    values = _VALUES.format(subject=_literal(actual), tolerance=_literal(tolerance))
-    return values + _oracle_code(oracle, name, expected) + _TAIL.format(name=name, oracle=oracle.name)
+    values = _VALUES.format(
+        name=_text(name), oracle=_text(oracle.name), subject=_literal(actual), tolerance=_literal(tolerance)
+    )
+    return values + _oracle_code(oracle, name, expected, tuple(setting.primals)) + _TAIL
 
 
-def _oracle_code(oracle: Rule, name: str, expected: Array) -> str:
+def _oracle_code(oracle: Rule, name: str, expected: Array, primals: Sequence[str]) -> str:
     """Return the code that computes the oracle's array from its reference, or that holds its values."""
-    source = _source(oracle.reference) if oracle.reference is not None else None
+    source = _source(oracle.reference, primals) if oracle.reference is not None else None
     template = {Runtime.TORCH: _TORCH, Runtime.JAX: _JAX}.get(oracle.runtime)
     if source is None or template is None:
-        return _RECORDED.format(oracle=oracle.name, values=_literal(expected))
+        return _RECORDED.format(values=_literal(expected))
     position = int(name[7:-1]) if name.startswith("output[") else 0
-    return template.format(source=source.text, call=source.name, name=name, position=position)
+    return template.format(source=source.text, call=source.name, arguments=source.arguments, position=position)
 
 
 class Source(NamedTuple):
@@ -171,31 +205,86 @@ class Source(NamedTuple):
 
     text: str
     name: str
+    arguments: str
 
 
-def _source(f: Callable[..., object]) -> Source | None:
+def _source(f: Callable[..., object], primals: Sequence[str]) -> Source | None:
     """Return the source of a plain function; ``None`` for lambdas, closures and what has no source."""
-    if not inspect.isfunction(f) or f.__name__ == "<lambda>" or f.__closure__:
+    if not inspect.isfunction(f) or f.__closure__:
         return None
     try:
         source = textwrap.dedent(inspect.getsource(f))
-    except (OSError, TypeError):
+        (definition,) = ast.parse(source).body
+    except (OSError, SyntaxError, TypeError, ValueError):
         return None
-    missing = _globals_of(f) - KNOWN_GLOBALS
-    if missing or source.lstrip().startswith("@"):
+    if not isinstance(definition, ast.FunctionDef) or definition.decorator_list:
         return None
-    functional = "import torch.nn.functional as F\n" if "F" in _globals_of(f) else ""
-    return Source(functional + "from typing import Any\n\n" + source, f.__name__)
+    if (_globals_of(f.__code__, f) | _names_of(definition.args, definition.returns)) - KNOWN_GLOBALS:
+        return None
+    try:
+        inspect.signature(f).bind(**dict.fromkeys(primals))
+        arguments = "**leaves"
+    except TypeError:
+        arguments = "*leaves.values()"
+    functional = "import torch.nn.functional as F\n" if "F" in _globals_of(f.__code__, f) else ""
+    return Source(functional + "from typing import Any\n\n" + source, definition.name, arguments)
 
 
-def _globals_of(f: FunctionType) -> set[str]:
-    return {n for n in f.__code__.co_names if n in f.__globals__}
+def _globals_of(code: CodeType, f: FunctionType) -> set[str]:
+    """Return the global names that a function uses, and the functions inside it."""
+    names = {n for n in code.co_names if n in f.__globals__}
+    return names.union(*(_globals_of(inner, f) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def _names_of(*parts: ast.AST | None) -> set[str]:
+    """Return the names in defaults and annotations, which are evaluated where the function is defined."""
+    nodes = [node for part in parts if part is not None for node in ast.walk(part)]
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - vars(builtins).keys()
+
+
+def _text(text: object) -> str:
+    """Return a text as a literal."""
+    return ascii("".join(str(text)))
+
+
+def _inside_docstring(text: str) -> str:
+    """Return a text as it stands between triple quotes: no character of it ends them or starts an escape."""
+    escaped = [c if c == "\n" or (c.isprintable() and c != "\\") else ascii(c)[1:-1] for c in text]
+    return "".join(escaped).replace('"""', '\\"\\"\\"')
 
 
 def _literal(array: Array) -> str:
-    """Return an array as a call of the script's ``array``."""
-    values = array.ravel().tolist() if array.dtype.kind in "iub" else [float(v).hex() for v in array.ravel()]
-    entries, indent = ", ".join(map(repr, values)), " " * 8
-    lines = textwrap.wrap(entries, LITERAL_WIDTH, initial_indent=indent, subsequent_indent=indent)
-    inner = "\n" + "\n".join(lines) + "\n    " if len(lines) > 1 else entries
-    return f"array({array.dtype.name!r}, {tuple(array.shape)!r}, [{inner}])"
+    """Return an array as a call of the script's ``array``, or of ``unpacked`` if it is large."""
+    dtype, shape = array.dtype.name, tuple(array.shape)
+    if array.dtype.kind == "c":
+        parts = np.stack([array.real, array.imag], -1)
+        return f"np.ascontiguousarray({_literal(parts)}).view({dtype!r})[..., 0]"
+    if array.size > SCRIPT_ENTRIES:
+        native = array.astype(array.dtype.newbyteorder("="))
+        text = base64.b85encode(zlib.compress(native.tobytes())).decode("ascii")
+        lines = [repr(text[i : i + LITERAL_WIDTH]) for i in range(0, len(text), LITERAL_WIDTH)]
+        return f"unpacked({dtype!r}, {shape!r},\n        " + "\n        ".join(lines) + "\n    )"
+    if array.dtype.char == "g":  # a long double is the sum of two floats
+        high = array.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            low = np.where(np.isfinite(array) & (array != high), array - high, np.copysign(0.0, high))
+        return f"({_call('longdouble', shape, _entries(high))} + {_call('longdouble', shape, _entries(low))})"
+    return _call(dtype, shape, array.ravel().tolist() if array.dtype.kind in "iub" else _entries(array))
+
+
+def _entries(array: Array) -> list[str]:
+    return [float(v).hex() for v in array.ravel()]
+
+
+def _call(dtype: str, shape: tuple[int, ...], values: Sequence[object]) -> str:
+    """Return the call of the script's ``array``, in lines of at most `LITERAL_WIDTH`."""
+    lines = [""]
+    for value in values:
+        entry = f"{value!r}, "
+        if len(lines[-1]) + len(entry) > LITERAL_WIDTH:
+            lines.append("")
+        lines[-1] += entry
+    inner = lines[0].removesuffix(", ")
+    if len(lines) > 1:
+        inner = "\n" + "\n".join(" " * 8 + line.rstrip() for line in lines) + "\n    "
+    return f"array({dtype!r}, {shape!r}, [{inner}])"

@@ -1,0 +1,72 @@
+"""Run a command in a forked copy of this process, so that no subject can end it as if it had succeeded.
+
+The copy tells the status through a pipe at the end of the command. A status of 0 without that word, from C's
+``exit(0)`` for example, is none. A fork before NumPy and the frameworks are loaded takes about a millisecond. A system
+that cannot fork runs the command as it is: there `oracles.process_state` alone keeps ``os._exit`` and its like away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+def supervised(command: Callable[[], int]) -> int:
+    """Return the exit status of a command, which runs in a copy of this process; 1 if the copy ends by itself.
+
+    The copy shares the terminal and the process group, so it sees an interrupt itself, and decides what to do.
+    """
+    if not hasattr(os, "fork") or threading.active_count() > 1:
+        return command()
+    word, tell = os.pipe()
+    lifeline, hold = os.pipe()
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # before the fork: none may end this process alone
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, on_interrupt)
+        os.close(word)
+        os.close(hold)
+        threading.Thread(target=_end_with_the_other, args=(lifeline, os._exit), daemon=True).start()
+        status = command()
+        os.write(tell, str(status).encode())
+        return status
+    os.close(tell)
+    os.close(lifeline)
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        os.kill(pid, signum)
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, pass_on)
+    told = os.read(word, 16)
+    ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return _status(int(told) if told else None, ended)
+
+
+def _end_with_the_other(lifeline: int, end: Callable[[int], None]) -> None:
+    """End this process when the one that supervises it has ended, by whatever signal."""
+    os.read(lifeline, 1)
+    end(1)
+
+
+def _status(told: int | None, ended: int) -> int:
+    """Return the exit status, given the one that was told and the one with which the process ended."""
+    if told is not None:
+        return told or (1 if ended else 0)
+    if ended > 0:
+        return ended  # argparse's, or an exception of our own
+    if ended in (-signal.SIGINT, -signal.SIGTERM):
+        return 128 - ended
+    how = f"killed by {signal.Signals(-ended).name}" if ended else "exit status 0"
+    print(
+        f"oracles: the code under judgement ended the process ({how}) before a verdict.\n"
+        "Fix:    judge it in a process of its own: oracles check ... --isolate",
+        file=sys.stderr,
+    )
+    return 1
