@@ -124,14 +124,29 @@ VACUOUS_LIMIT = 0.1
 # The share is that of a random sample: of 88 points, 3 more or fewer than 10 % are chance. Only a share that exceeds
 # the limit by more than this many standard deviations counts.
 VACUOUS_DEVIATIONS = 2.0
-# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
-POINTS_PER_CASE = 4
+# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several;
+# at no more, since what depends on the shape shows at one of them.
+POINTS_PER_CASE = 3
+# The share of the points that are judged with long axes, one point for each case: of 60 points 21, as many as there
+# are sizes in the ladder of long axes.
+LONG_SHARE = 0.35
+# Long axes have 2^k − 1, 2^k and 2^k + 1 entries, for k from the first of these to one below the second. Kernels work
+# in blocks of 16 to 1024 entries.
+LADDER_POWERS = (4, 11)
+# Entries of all primals up to which a case with long axes is judged: a quarter of a second in float64.
+MOST_LONG_ENTRIES = 2**19
+# Examples in which a failure with long axes is looked for at shorter ones: some for each boundary size.
+SHORTER_EXAMPLES = 100
+# Inputs up to which finite differences judge a case with long axes entry by entry; above, along directions alone.
+DIFFERENCE_INPUTS = 256
 # Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.
 DRAWS_FOR_ONE_CASE = 200
 
 # --- Drawn points (oracles/strategies.py) ---
 
-# The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
+# Entries of an array up to which the report on coverage looks for ties, which costs a sort.
+COVERAGE_ENTRIES = 1024
+# The largest extent of a short axis: longer ones cost time, and the ladder of long axes draws what fails there alone.
 MAX_EXTENT = 8
 # At most so many entries of a point are special: more hide one another's effect.
 MAX_OVERRIDES = 4
@@ -145,6 +160,17 @@ MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1
+# The shares of points, of those that may have special values, with special entries; with half-integers, ties or −∞, each;
+# with one primal copied into another. Of 60 points at least one has each kind: all without it are 1 in 1,000.
+SPECIAL_ENTRIES_SHARE = 1 / 2
+SPECIAL_SHARE = 1 / 6
+COPIED_SHARE = 1 / 4
+# The same for cotangents that are scaled, or have zeros.
+SPECIAL_DELTA_SHARE = 1 / 3
+# The powers of two between which cotangents are scaled, as by a loss scale: a third of the time one of these two.
+DELTA_EXPONENTS = (-24, 16)
+# The share of the rows of a mask in which nothing is visible.
+MASKED_SHARE = 1 / 8
 # The share of `nonnegative` that is not zero: most weights count, and zeros are frequent enough to be drawn.
 NONZERO_SHARE = 0.7
 
