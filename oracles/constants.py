@@ -124,17 +124,21 @@ VACUOUS_LIMIT = 0.1
 # The share is that of a random sample: of 88 points, 3 more or fewer than 10 % are chance. Only a share that exceeds
 # the limit by more than this many standard deviations counts.
 VACUOUS_DEVIATIONS = 2.0
-# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several;
-# at no more, since what depends on the shape shows at one of them.
-POINTS_PER_CASE = 3
-# The share of the points that are judged with long axes, one point for each case: of 60 points 21, as many as there
-# are sizes in the ladder of long axes.
+# Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
+POINTS_PER_CASE = 4
+# Examples in one run of Hypothesis, which begins to vary what it has drawn before after ten.
+EXAMPLES_PER_RUN = 9
+# The share of the points that are judged with long axes, one point for each case: where oracles judge, 21 of 60 points,
+# enough for all 2^k and 2^k + 1; for what a subject must keep with itself 4, which are some of 2^k + 1.
 LONG_SHARE = 0.35
+OWN_LONG_SHARE = 0.07
 # Long axes have 2^k − 1, 2^k and 2^k + 1 entries, for k from the first of these to one below the second. Kernels work
 # in blocks of 16 to 1024 entries.
 LADDER_POWERS = (4, 11)
 # Entries of all primals up to which a case with long axes is judged: a quarter of a second in float64.
 MOST_LONG_ENTRIES = 2**19
+# Two axes are long together only if their product is at most this.
+LONG_PRODUCT = 2**12 + 2**9
 # Examples in which a failure with long axes is looked for at shorter ones: some for each boundary size.
 SHORTER_EXAMPLES = 100
 # Inputs up to which finite differences judge a case with long axes entry by entry; above, along directions alone.

@@ -10,7 +10,7 @@ import numpy as np
 
 from oracles.constants import COVERAGE_ENTRIES
 from oracles.registry import Case
-from oracles.rule import Array, as_tuple, is_differentiable
+from oracles.rule import Array, as_tuple
 from oracles.strategies import Point
 
 # What is counted in points, by its name in reports.
@@ -58,12 +58,32 @@ class Coverage:
             more = [0] * (a.ndim - len(known))
             sizes = [*a.shape, *[0] * (len(known) - a.ndim)]
             self.largest[name] = [max(pair) for pair in zip([*known, *more], sizes, strict=True)]
-        reals = [a for n, a in point.primals.items() if is_differentiable(a) and case.primals[n].special and a.size]
-        deltas = [d for d in map(np.asarray, as_tuple(point.delta)) if d.size and is_differentiable(d)]
-        self.magnitudes = _range(self.magnitudes, reals)
-        self.deltas = _range(self.deltas, deltas)
-        for name, drawn in _kinds(reals, deltas).items():
-            self.counts[name] += drawn
+        reals = [a for n, a in point.primals.items() if case.primals[n].special and a.dtype.kind == "f" and a.size]
+        deltas = [d for d in map(np.asarray, as_tuple(point.delta)) if d.size and d.dtype.kind == "f"]
+        if reals:
+            self.magnitudes = _joined(self.magnitudes, self._count(reals))
+        if deltas:
+            sizes = np.abs(_flat(deltas))
+            zeros = int(np.count_nonzero(sizes == 0))
+            self.counts["zeros in delta"] += zeros > 0
+            self.counts["delta of zeros"] += zeros == sizes.size
+            self.deltas = _joined(self.deltas, _range(sizes))
+
+    def _count(self, reals: list[Array]) -> tuple[float, float]:
+        """Count the special values of a point's primals, and return the range of their magnitudes."""
+        flat = _flat(reals)
+        sizes = np.abs(flat)
+        known = _range(sizes)
+        # Most points have none of these, so each is looked for only where it is possible.
+        self.counts["-0.0"] += known[2] and bool(np.any(np.signbit(flat[sizes == 0])))
+        self.counts["subnormal"] += known[0] < np.finfo(reals[0].dtype).smallest_normal
+        self.counts["-inf"] += bool(np.isneginf(flat).any()) if not np.isfinite(sizes.max()) else False
+        self.counts["shared arrays"] += any(a is b for i, a in enumerate(reals) for b in reals[:i])
+        if flat.size <= COVERAGE_ENTRIES:
+            distinct = [_distinct(np.ravel(a)) for a in reals]
+            self.counts["ties"] += sum(distinct) < flat.size
+            self.counts["ties between primals"] += len(reals) > 1 and _distinct(flat) < sum(distinct)
+        return known[:2]
 
     def merge(self, other: Coverage) -> None:
         """Add what another search has drawn."""
@@ -103,34 +123,26 @@ class Coverage:
         return line + (f"; not drawn: {', '.join(missing)}" if missing else "")
 
 
-def _range(known: tuple[float, float], arrays: list[Array]) -> tuple[float, float]:
-    for a in arrays:
-        sizes = np.abs(a)
-        sizes = sizes[(sizes > 0) & np.isfinite(sizes)]
-        if sizes.size:
-            known = _joined(known, (float(sizes.min()), float(sizes.max())))
-    return known
+def _flat(arrays: list[Array]) -> Array:
+    return np.concatenate([np.ravel(a) for a in arrays])
 
 
-def _joined(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def _distinct(values: Array) -> int:
+    """Return the number of distinct values."""
+    ordered = np.sort(values)
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _range(sizes: Array) -> tuple[float, float, bool]:
+    """Return the smallest and the largest of these absolute values that are finite and not 0, and whether any is 0."""
+    counted = sizes[(sizes > 0) & (sizes < np.inf)]
+    zeros = bool(np.any(sizes == 0))
+    return (float(counted.min()), float(counted.max()), zeros) if counted.size else (np.inf, 0.0, zeros)
+
+
+def _joined(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float]:
     return min(one[0], other[0]), max(one[1], other[1])
 
 
 def _finite(pair: tuple[float, float]) -> list[float]:
     return list(pair) if pair[0] <= pair[1] else []
-
-
-def _kinds(reals: list[Array], deltas: list[Array]) -> dict[str, bool]:
-    """Return which kinds of special values a point has; ties are looked for among a limited number of entries."""
-    few = [np.unique(a) if a.size <= COVERAGE_ENTRIES else a[..., :0].ravel() for a in reals]
-    together = np.concatenate(few) if few else np.zeros(0)
-    return {
-        "ties": any(u.size < a.size for u, a in zip(few, reals, strict=True) if a.size <= COVERAGE_ENTRIES),
-        "ties between primals": np.unique(together).size < together.size,
-        "shared arrays": any(a is b for i, a in enumerate(reals) for b in reals[:i]),
-        "-0.0": any(bool(np.any((a == 0) & np.signbit(a))) for a in reals),
-        "subnormal": any(bool(np.any((a != 0) & (np.abs(a) < np.finfo(a.dtype).smallest_normal))) for a in reals),
-        "-inf": any(bool(np.any(a == -np.inf)) for a in reals),
-        "zeros in delta": any(bool(np.any(d == 0)) for d in deltas),
-        "delta of zeros": bool(deltas) and not any(bool(np.any(d)) for d in deltas),
-    }

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
-from oracles.constants import LADDER_POWERS, LONG_SHARE, MAX_EXTENT, POINTS_PER_CASE
+from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE
 
 # The least extent that counts as long.
 FIRST_LONG = 2 ** LADDER_POWERS[0] - 1
@@ -117,18 +117,21 @@ def boundary_sizes(summands: Sequence[int] = (-1, 0, 1)) -> list[int]:
 
 
 def ladder(axes: int, blocks: dict[int, tuple[int, ...]]) -> Iterator[LongAxes]:
-    """Return the long axes of the examples of a search, the most telling ones first.
+    """Return the long axes of the examples of a search, in their order, for cases of so many axes that can be long.
 
-    Two axes are long at a time, one at an increasing and one at a decreasing size, so that all products are about 2^14.
+    Where the product stays small, two axes are long at a time, one at an increasing and one at a decreasing size.
     """
     # One more than a block first: an error that begins with the second block, or with its last entry, shows there.
     for summand in (1, 0, -1):
         yield from (LongAxes(((call, size + summand),)) for call, sizes in blocks.items() for size in sizes)
     for summand in (1, 0, -1):
         sizes = boundary_sizes((summand,))
+        together = sizes[: next(n for n, size in enumerate(sizes) if size * sizes[0] > LONG_PRODUCT)]
         for first in range(0, axes, 2):
-            for size, other in zip(sizes, reversed(sizes), strict=True):
-                yield LongAxes(((first, size), (first + 1, other))[: axes - first])
+            pair = (first, first + 1)[: axes - first]
+            for one, other in zip(together, reversed(together), strict=True):
+                yield LongAxes(tuple(zip(pair, (one, other), strict=False)))
+            yield from (LongAxes(((call, size),)) for size in sizes[len(together) :] for call in pair)
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,9 @@ class Schedule:
     ticket of zeros, to which Hypothesis shrinks, has short axes.
     """
 
-    def __init__(self, points: int, *, long: bool = True) -> None:
-        number_long = int(LONG_SHARE * points) if long else 0
+    def __init__(self, points: int, share: float) -> None:
+        """Distribute so many points; this share of them has long axes."""
+        number_long = int(share * points)
         short, rest = divmod(points - number_long, POINTS_PER_CASE)
         self._points = [POINTS_PER_CASE] * short + ([rest] if rest else []) + [1] * number_long
         self._first_long = len(self._points) - number_long

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from oracles.constants import (
     DIFFERENCE_INPUTS,
+    EXAMPLES_PER_RUN,
+    LONG_SHARE,
     MOST_LONG_ENTRIES,
+    OWN_LONG_SHARE,
     POINTS_PER_CASE,
     SHORTER_EXAMPLES,
     VACUOUS_DEVIATIONS,
@@ -26,7 +29,7 @@ from oracles.coverage import Coverage
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
-from oracles.properties import PROPERTIES, Property, cotangents_agree, primal_agrees, properties_of
+from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import Rule
@@ -40,8 +43,6 @@ Test: TypeAlias = Callable[..., Any]
 
 # What an example asks the schedule with, see there; bytes, which Hypothesis draws uniformly.
 TICKETS = st.binary(min_size=4, max_size=4)
-# The properties that compare every entry with an oracle.
-BY_ENTRIES: tuple[Property, ...] = (primal_agrees, cotangents_agree)
 
 
 def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
@@ -62,7 +63,7 @@ class Tally:
         detects_above: the smallest relative errors that would have been refused, at conclusive points.
         points: the number of points, whichever oracles judged.
         seconds: the wall-clock time.
-        coverage: what was drawn.
+        coverage: what was drawn, if oracles judged.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -127,13 +128,15 @@ def run_search(
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
-    schedule = Schedule(number)
-    judge = _Judge(PROPERTIES[property_name], tuple(against), dtype, counted, tick, schedule, number)
+    schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
+    judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
+    drawn = examples(cases, schedule)
     started = time.perf_counter()
     try:
-        _drive(judge, examples(cases, schedule), name, schedule.examples, seed, sparse)
+        for i, count in enumerate(_portions(schedule.examples)):
+            _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
     except Disagreement as refusal:
         smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
         # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
@@ -144,12 +147,20 @@ def run_search(
     return counted
 
 
+def _portions(examples: int) -> list[int]:
+    """Distribute examples over several runs of Hypothesis.
+
+    From the tenth example on it would draw each one several times with little changes, and nothing new.
+    """
+    return [min(EXAMPLES_PER_RUN, examples - done) for done in range(0, examples, EXAMPLES_PER_RUN)]
+
+
 @dataclass
 class _Judge:
     """Judges the examples of one search.
 
     Attributes:
-        judge: the property.
+        property_name: the property.
         against: the frameworks that judge.
         dtype: of the floating primals.
         counted: where results are counted, until something fails.
@@ -159,7 +170,7 @@ class _Judge:
         failing: the long axes of the failing example.
     """
 
-    judge: Property
+    property_name: str
     against: tuple[str, ...]
     dtype: str
     counted: Tally
@@ -195,13 +206,14 @@ class _Judge:
         point = point_at(
             case.subject, case.primals, self.dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
         )
-        self.counted.coverage.add(case, point)
-        oracles, judge = case.oracles(self.against), self.judge
+        if self.property_name in ORACLE_PROPERTIES:
+            self.counted.coverage.add(case, point)
+        oracles, name = case.oracles(self.against), self.property_name
         if not oracles:
             oracles = [finite_difference(case.subject)]
-            if example.long.extents and inputs_of(case) > DIFFERENCE_INPUTS and judge in BY_ENTRIES:
-                judge = PROPERTIES["adjoint_of_own_primal"]
-        result = judge(case, point, oracles)
+            if name in ORACLE_PROPERTIES and example.long.extents and inputs_of(case) > DIFFERENCE_INPUTS:
+                name = "adjoint_of_own_primal"
+        result = PROPERTIES[name](case, point, oracles)
         if result is not None:
             self.counted.add(result)
             refused = result.refuses and not result.setting
@@ -209,7 +221,12 @@ class _Judge:
 
 
 def _drive(
-    judge: _Judge, drawn: st.SearchStrategy[Example], name: str, count: int, seed: int | None, sparse: bool
+    judge: _Judge,
+    drawn: st.SearchStrategy[Example],
+    name: str,
+    count: int,
+    seed: tuple[int, int] | None,
+    sparse: bool,
 ) -> None:
     """Let Hypothesis draw examples and judge each."""
     __tracebackhide__ = True
@@ -218,8 +235,8 @@ def _drive(
         judge(example)
 
     conforms.__name__ = conforms.__qualname__ = name
-    test = _settings(count, seed, sparse)(given(drawn)(conforms))
-    (test if seed is None else hypothesis_seed(seed)(test))()
+    test = _settings(count, seed is None, sparse)(given(drawn)(conforms))
+    (test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test))()
 
 
 def _with_shorter_axes(
@@ -233,8 +250,9 @@ def _with_shorter_axes(
     if not judge.failing.extents:
         return None
     axes = st.sampled_from(shorter(judge.failing))
+    again = None if seed is None else (seed, 0)
     try:
-        _drive(judge, examples(cases, judge.schedule, axes), f"{name}_shorter", SHORTER_EXAMPLES, seed, sparse)
+        _drive(judge, examples(cases, judge.schedule, axes), f"{name}_shorter", SHORTER_EXAMPLES, again, sparse)
     except Disagreement as refusal:
         return refusal
     except Exception:  # another failure than the refusal that is known: that one is reported
@@ -242,7 +260,7 @@ def _with_shorter_axes(
     return None
 
 
-def _settings(count: int, seed: int | None, sparse: bool) -> settings:
+def _settings(count: int, keep: bool, sparse: bool) -> settings:
     """Return the loaded Hypothesis profile, changed to fit a search."""
     profile = settings()
     return settings(
@@ -255,7 +273,7 @@ def _settings(count: int, seed: int | None, sparse: bool) -> settings:
         report_multiple_bugs=False,
         max_examples=count,
         # A stored example would make two runs of one seed differ.
-        database=profile.database if seed is None else None,
+        database=profile.database if keep else None,
     )
 
 
