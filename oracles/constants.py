@@ -164,9 +164,10 @@ MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1
-# The shares of points, of those that may have special values, with special entries; with half-integers, ties or −∞, each;
-# with one primal copied into another. Of 60 points at least one has each kind: all without it are 1 in 1,000.
+# The shares of points, of those that may have special values, with special entries; with ties, which count for something
+# only in small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
 SPECIAL_ENTRIES_SHARE = 1 / 2
+TIES_SHARE = 1 / 2
 SPECIAL_SHARE = 1 / 6
 COPIED_SHARE = 1 / 4
 # The same for cotangents that are scaled, or have zeros.

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracles.constants import (
     COPIED_SHARE,
     DELTA_EXPONENTS,
+    KINK_INPUTS,
     LARGE_ENTRY,
     LEAST_POSITIVE,
     MAGNITUDES,
@@ -29,6 +30,7 @@ from oracles.constants import (
     SPECIAL_DELTA_SHARE,
     SPECIAL_ENTRIES_SHARE,
     SPECIAL_SHARE,
+    TIES_SHARE,
 )
 from oracles.extents import rows, widths
 from oracles.rule import Array, Output, Rule, as_tuple
@@ -289,12 +291,13 @@ def _specialize(
     reals = [name for name, drawn in primals.items() if drawn.special and arrays[name].size]
     if not reals:
         return {}
-    halves, ties, infinite = chance.random(3) < SPECIAL_SHARE
+    halves, infinite = chance.random(2) < SPECIAL_SHARE
     if halves:
         for name in reals:
             arrays[name] = _halves(arrays[name])
-    if ties:
-        _tie(chance, arrays[reals[chance.integers(len(reals))]])
+    tied = arrays[reals[chance.integers(len(reals))]]
+    if tied.size <= KINK_INPUTS and chance.random() < TIES_SHARE:
+        _tie(chance, tied)
     if chance.random() < SPECIAL_ENTRIES_SHARE:
         for override in chance.integers(SPECIALS * POSITIONS, size=chance.integers(1, MAX_OVERRIDES + 1)):
             _override([arrays[name] for name in reals], int(override), dtype)
@@ -312,15 +315,16 @@ def _halves(array: Array) -> Array:
 
 
 def _tie(chance: np.random.Generator, array: Array) -> None:
-    """Make the maximum of a line along an axis, mostly the last one, tie: two entries, or exactly three."""
+    """Make the maximum of lines along an axis, mostly the last one, tie: of two entries, or of exactly three."""
     if not array.ndim:
         return
-    axis = array.ndim - 1 if chance.random() < 0.75 else int(chance.integers(array.ndim))
-    lines = np.moveaxis(array, axis, -1)
-    line = lines[tuple(int(chance.integers(n)) for n in lines.shape[:-1])]  # a view
-    largest = int(np.argmax(line))
-    others = chance.permutation(np.delete(np.arange(line.size), largest))
-    line[others[: 1 if chance.random() < 1 / 3 else 2]] = line[largest]
+    axis = array.ndim - 1 if chance.random() < 3 / 4 else int(chance.integers(array.ndim))
+    number = 2 if chance.random() < 1 / 3 else 3
+    lines = np.moveaxis(array, axis, -1)  # a view
+    for index in np.ndindex(lines.shape[:-1]):
+        line, order = lines[index], chance.permutation(lines.shape[-1])
+        largest = line.argmax()
+        line[order[order != largest][: number - 1]] = line[largest]
 
 
 def _copy(chance: np.random.Generator, arrays: dict[str, Array], names: Sequence[str]) -> dict[str, str]:
