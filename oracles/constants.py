@@ -173,12 +173,31 @@ VACUOUS_LIMIT = 0.1
 VACUOUS_DEVIATIONS = 2.0
 # Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
 POINTS_PER_CASE = 4
+# Examples in one run of Hypothesis, which begins to vary what it has drawn before after ten.
+EXAMPLES_PER_RUN = 9
+# The share of the points that are judged with long axes, one point for each case: where oracles judge, 21 of 60 points,
+# enough for all 2^k and 2^k + 1; for what a subject must keep with itself 4, which are some of 2^k + 1.
+LONG_SHARE = 0.35
+OWN_LONG_SHARE = 0.07
+# Long axes have 2^k − 1, 2^k and 2^k + 1 entries, for k from the first of these to one below the second. Kernels work
+# in blocks of 16 to 1024 entries.
+LADDER_POWERS = (4, 11)
+# Entries of all primals up to which a case with long axes is judged: a quarter of a second in float64.
+MOST_LONG_ENTRIES = 2**19
+# Two axes are long together only if their product is at most this.
+LONG_PRODUCT = 2**12 + 2**9
+# Examples in which a failure with long axes is looked for at shorter ones: some for each boundary size.
+SHORTER_EXAMPLES = 100
+# Inputs up to which finite differences judge a case with long axes entry by entry; above, along directions alone.
+DIFFERENCE_INPUTS = 256
 # Enough draws to find one case among those that a filter leaves: a Boolean option at its default halves them.
 DRAWS_FOR_ONE_CASE = 200
 
 # --- Drawn points (oracles/strategies.py) ---
 
-# The largest extent of a drawn axis: larger ones cost time and rarely fail where these do not.
+# Entries of an array up to which the report on coverage looks for ties, which costs a sort.
+COVERAGE_ENTRIES = 1024
+# The largest extent of a short axis: longer ones cost time, and the ladder of long axes draws what fails there alone.
 MAX_EXTENT = 8
 # At most so many entries of a point are special: more hide one another's effect.
 MAX_OVERRIDES = 4
@@ -192,6 +211,18 @@ MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1
+# The shares of points, of those that may have special values, with special entries; with ties, which count for something
+# only in small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
+SPECIAL_ENTRIES_SHARE = 1 / 2
+TIES_SHARE = 1 / 2
+SPECIAL_SHARE = 1 / 6
+COPIED_SHARE = 1 / 4
+# The same for cotangents that are scaled, or have zeros.
+SPECIAL_DELTA_SHARE = 1 / 3
+# The powers of two between which cotangents are scaled, as by a loss scale: a third of the time one of these two.
+DELTA_EXPONENTS = (-24, 16)
+# The share of the rows of a mask in which nothing is visible.
+MASKED_SHARE = 1 / 8
 # The share of `nonnegative` that is not zero: most weights count, and zeros are frequent enough to be drawn.
 NONZERO_SHARE = 0.7
 

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from oracles.backends.jax_reference import jax_family, jax_vjp
 from oracles.backends.torch_reference import torch_autograd, torch_family
+from oracles.extents import restart_calls
 from oracles.rule import Rule
 from oracles.strategies import Drawn, real
 
@@ -204,6 +205,7 @@ def oracle_for(
 
 def _strategy(cases: Callable[..., Case]) -> st.SearchStrategy[Case]:
     def drawn(draw: st.DrawFn) -> Case:
+        restart_calls()
         return cases(draw)  # Hypothesis warns of a composite that draws nothing; a case without options is one
 
     drawn.__name__ = cases.__name__

@@ -7,14 +7,15 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import sqrt
+from math import prod, sqrt
 from typing import Any, TypeAlias
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
+<<<<<<< HEAD
 from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
 from oracles.decision.type_errors import CALL
 from oracles.evaluations import Memory, on_copies, remembered
@@ -27,11 +28,37 @@ from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.self_consistency import contradiction_findings, exact_finding
 from oracles.strategies import Point, points
+=======
+from oracles.constants import (
+    DIFFERENCE_INPUTS,
+    EXAMPLES_PER_RUN,
+    LONG_SHARE,
+    MOST_LONG_ENTRIES,
+    OWN_LONG_SHARE,
+    POINTS_PER_CASE,
+    SHORTER_EXAMPLES,
+    VACUOUS_DEVIATIONS,
+    VACUOUS_LIMIT,
+)
+from oracles.coverage import Coverage
+from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
+from oracles.finite_differences import finite_difference
+from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
+from oracles.registry import FRAMEWORKS, Case, Entry
+from oracles.report.disagreement import Disagreement, require
+from oracles.rule import Rule
+from oracles.self_consistency import on_copies
+from oracles.strategies import REGIMES, SEEDS, Point, point_at
+>>>>>>> draws
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]
+
+# What an example asks the schedule with, see there; bytes, which Hypothesis draws uniformly.
+TICKETS = st.binary(min_size=4, max_size=4)
 
 
 def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
@@ -52,6 +79,7 @@ class Tally:
         detects_above: the smallest relative errors that would have been refused, at conclusive points.
         points: the number of points, whichever oracles judged.
         seconds: the wall-clock time.
+        coverage: what was drawn, if oracles judged.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -61,6 +89,7 @@ class Tally:
     detects_above: dict[str, list[float]] = field(default_factory=dict)
     points: int = 0
     seconds: float = 0.0
+    coverage: Coverage = field(default_factory=Coverage)
 
     def add(self, result: Result) -> None:
         """Count one judged point."""
@@ -114,6 +143,7 @@ def run_search(
         Exception: whatever the subject raises.
     """
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
+<<<<<<< HEAD
     judge, counted = PROPERTIES[property_name], tally if tally is not None else Tally()
 
     last_failure: list[Exception] = []
@@ -139,26 +169,39 @@ def run_search(
                 raise
             _require_determinism(memory, _setting(case, point, oracles), property_name)
 
+=======
+    counted = tally if tally is not None else Tally()
+    number = max_examples or settings().max_examples
+    schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
+    judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number)
+>>>>>>> draws
     # Hypothesis keys its database by the test's name.
-    conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
-    test = _settings(max_examples, seed, sparse)(given(draw_case_and_points(cases, dtype))(conforms))
+    name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
+    drawn = examples(cases, schedule)
     started = time.perf_counter()
     try:
+<<<<<<< HEAD
         (test if seed is None else hypothesis_seed(seed)(test))()
     except (_NotDeterministic, Flaky) as changed:
         # What a subject does once, and not again for the same arguments, Hypothesis calls flaky.
         refused = changed.result if isinstance(changed, _NotDeterministic) else _unrepeated(last_failure, changed)
         counted.add(refused)
         raise Disagreement(refused) from refused.cause
+=======
+        for i, count in enumerate(_portions(schedule.examples)):
+            _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
+>>>>>>> draws
     except Disagreement as refusal:
+        smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
         # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
-        refusal.__notes__ = [note for note in getattr(refusal, "__notes__", ()) if "reproduce_failure" in note]
-        raise refusal.with_traceback(None) from None
+        smaller.__notes__ = [note for note in getattr(smaller, "__notes__", ()) if "reproduce_failure" in note]
+        raise smaller.with_traceback(None) from None
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
 
 
+<<<<<<< HEAD
 class _NotDeterministic(BaseException):
     """Ends a search: the subject gave two answers to the same call. Hypothesis would try to repeat an `Exception`."""
 
@@ -210,6 +253,122 @@ def _unrepeated(failures: Sequence[Exception], flaky: Flaky) -> Result:
 
 
 def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> settings:
+=======
+def _portions(examples: int) -> list[int]:
+    """Distribute examples over several runs of Hypothesis.
+
+    From the tenth example on it would draw each one several times with little changes, and nothing new.
+    """
+    return [min(EXAMPLES_PER_RUN, examples - done) for done in range(0, examples, EXAMPLES_PER_RUN)]
+
+
+@dataclass
+class _Judge:
+    """Judges the examples of one search.
+
+    Attributes:
+        property_name: the property.
+        against: the frameworks that judge.
+        dtype: of the floating primals.
+        counted: where results are counted, until something fails.
+        tick: called before every point.
+        schedule: of the examples.
+        left: how many points are left; what shrinks a failing example costs no points.
+        failing: the long axes of the failing example.
+    """
+
+    property_name: str
+    against: tuple[str, ...]
+    dtype: str
+    counted: Tally
+    tick: Callable[[], object] | None
+    schedule: Schedule
+    left: int
+    failing: LongAxes = SHORT
+
+    def __call__(self, example: Example) -> None:
+        """Judge the points of an example.
+
+        Raises:
+            Disagreement: at the first refused point.
+            Exception: whatever the subject raises.
+        """
+        __tracebackhide__ = True
+        searching = self.schedule.searching
+        if searching and not example.is_new:
+            reject()  # Hypothesis varies what it has drawn before: that would take the place of another size
+        try:
+            for i in range(min(example.points, self.left) if searching else example.points):
+                self.left -= searching
+                if self.tick:
+                    self.tick()
+                self._judge_point(example, example.seed + i)
+        except Exception:
+            self.schedule.searching, self.failing = False, example.long
+            raise
+
+    def _judge_point(self, example: Example, seed: int) -> None:
+        case = example.case
+        layout, magnitude, special = example.regime
+        point = point_at(
+            case.subject, case.primals, self.dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
+        )
+        if self.property_name in ORACLE_PROPERTIES:
+            self.counted.coverage.add(case, point)
+        oracles, name = case.oracles(self.against), self.property_name
+        if not oracles:
+            oracles = [finite_difference(case.subject)]
+            if name in ORACLE_PROPERTIES and example.long.extents and inputs_of(case) > DIFFERENCE_INPUTS:
+                name = "adjoint_of_own_primal"
+        result = PROPERTIES[name](case, point, oracles)
+        if result is not None:
+            self.counted.add(result)
+            refused = result.refuses and not result.setting
+            require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
+
+
+def _drive(
+    judge: _Judge,
+    drawn: st.SearchStrategy[Example],
+    name: str,
+    count: int,
+    seed: tuple[int, int] | None,
+    sparse: bool,
+) -> None:
+    """Let Hypothesis draw examples and judge each."""
+    __tracebackhide__ = True
+
+    def conforms(example: Example) -> None:
+        judge(example)
+
+    conforms.__name__ = conforms.__qualname__ = name
+    test = _settings(count, seed is None, sparse)(given(drawn)(conforms))
+    (test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test))()
+
+
+def _with_shorter_axes(
+    judge: _Judge, cases: st.SearchStrategy[Case], name: str, seed: int | None, sparse: bool
+) -> Disagreement | None:
+    """Return the refusal of an example that fails at shorter axes than the failing one, if that has long axes.
+
+    Hypothesis cannot shrink what the schedule decides. Here it draws the long axes, among those that are no longer.
+    """
+    __tracebackhide__ = True
+    if not judge.failing.extents:
+        return None
+    axes = st.sampled_from(shorter(judge.failing))
+    again = None if seed is None else (seed, 0)
+    try:
+        _drive(judge, examples(cases, judge.schedule, axes), f"{name}_shorter", SHORTER_EXAMPLES, again, sparse)
+    except Disagreement as refusal:
+        return refusal
+    except Exception:  # another failure than the refusal that is known: that one is reported
+        return None
+    return None
+
+
+def _settings(count: int, keep: bool, sparse: bool) -> settings:
+>>>>>>> draws
     """Return the loaded Hypothesis profile, changed to fit a search."""
     profile = settings()
     return settings(
@@ -220,9 +379,9 @@ def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> setti
         phases=[phase for phase in profile.phases if phase is not Phase.explain],
         # One report: several bugs of one property mostly have one cause.
         report_multiple_bugs=False,
-        max_examples=-(-(max_examples or profile.max_examples) // POINTS_PER_CASE),
+        max_examples=count,
         # A stored example would make two runs of one seed differ.
-        database=profile.database if seed is None else None,
+        database=profile.database if keep else None,
     )
 
 
@@ -230,20 +389,69 @@ def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
     return Setting(on_copies(case.subject), tuple(oracles), point.primals, point.delta, precision_of(point.primals))
 
 
+@dataclass(frozen=True, repr=False)
+class Example:
+    """A drawn case, and what determines its points.
+
+    Attributes:
+        case: the case.
+        seed: of the first point; the others have the following ones.
+        regime: layout, magnitude, and whether there are special values.
+        points: the number of points.
+        long: the long axes.
+        is_new: whether the schedule sees this example for the first time.
+    """
+
+    case: Case
+    seed: int
+    regime: tuple[str, float, bool]
+    points: int
+    long: LongAxes
+    is_new: bool
+
+    def __repr__(self) -> str:
+        """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""
+        shapes = ", ".join(f"{name} {list(drawn.shape)}" for name, drawn in self.case.primals.items())
+        layout, magnitude, special = self.regime
+        return f"<{self.case.subject.name} at {shapes}: {layout=}, {magnitude=}, {special=}, seed={self.seed}>"
+
+
 @st.composite
-def draw_case_and_points(draw: st.DrawFn, cases: st.SearchStrategy[Case], dtype: str) -> tuple[Case, tuple[Point, ...]]:
-    """Draw a case, then points of it.
+def examples(
+    draw: st.DrawFn,
+    cases: st.SearchStrategy[Case],
+    schedule: Schedule,
+    axes: st.SearchStrategy[LongAxes] | None = None,
+) -> Example:
+    """Draw an example: a case in the next slot of a schedule, or with the given long axes.
 
     Raises:
         TypeError: if the strategy draws anything but a `Case`.
     """
-    case = draw(cases)
-    if not isinstance(case, Case):
-        raise TypeError(
-            f"conformance: the strategy drew {case!r:.60} ({type(case).__name__}), expected an oracles.Case.\n"
-            "Fix:    return oracles.Case(subject, primals, torch=..., jax=...)"
-        )
-    return case, draw(points(case.subject, case.primals, dtype, POINTS_PER_CASE))
+    seed, regime = draw(SEEDS), draw(REGIMES)
+    if axes is None:
+        slot, is_new = schedule.take(draw(TICKETS))
+    else:
+        long = draw(axes)
+        slot, is_new = Slot(1 if long.extents else POINTS_PER_CASE, long), True
+    # Where the primals would be too large, one axis alone is long, or none.
+    for long in (*slot.long.parts(), SHORT) if slot.long.extents else (SHORT,):
+        with drawing(long) as calls:
+            case = draw(cases)
+        if not isinstance(case, Case):
+            raise TypeError(
+                f"conformance: the strategy drew {case!r:.60} ({type(case).__name__}), expected an oracles.Case.\n"
+                "Fix:    return oracles.Case(subject, primals, torch=..., jax=...)"
+            )
+        if inputs_of(case) <= MOST_LONG_ENTRIES:
+            break
+    schedule.learn(calls)
+    return Example(case, seed, regime, slot.points, long, is_new)
+
+
+def inputs_of(case: Case) -> int:
+    """Return the number of entries of all primals of a case."""
+    return sum(prod(drawn.shape) for drawn in case.primals.values())
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,8 +1,8 @@
-"""Strategies of Hypothesis for points: shapes, values, special entries, memory layouts and cotangents.
+"""Strategies of Hypothesis for points: values, special entries, ties, memory layouts and cotangents.
 
-Arrays are not drawn entry by entry, which is slow and gives mostly equal entries. A drawn seed fills them, and at most
-four entries are then set to values that break things. Seed 0 gives the tidy values 1, −1, 2, −2, …, so that a failing
-example shrinks to small shapes and small values.
+Arrays are not drawn entry by entry, which is slow and gives mostly equal entries. A drawn seed fills them, and decides
+for each point by itself which special values it has. Seed 0 gives the tidy values 1, −1, 2, −2, …, without anything
+special, so that a failing example shrinks to small shapes and small values. `oracles.extents` draws the shapes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from oracles.constants import (
+    COPIED_SHARE,
+    DELTA_EXPONENTS,
+    KINK_INPUTS,
     LARGE_ENTRY,
     LEAST_POSITIVE,
     MAGNITUDES,
-    MAX_EXTENT,
+    MASKED_SHARE,
     MAX_OVERRIDES,
     NONZERO_SHARE,
     POSITIONS,
     SMALL_ENTRY,
+    SPECIAL_DELTA_SHARE,
+    SPECIAL_ENTRIES_SHARE,
+    SPECIAL_SHARE,
+    TIES_SHARE,
 )
+from oracles.extents import rows, widths
 from oracles.rule import Array, Output, Rule, as_tuple
 
 # The number of special values of every dtype, see `_special_values`.
@@ -32,20 +40,12 @@ SPECIALS = 10
 LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "repeated")
 
 
-def widths(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
-    """Draw the extent of an axis of features: 1 … ``most``."""
-    return st.integers(1, most)
-
-
-def rows(most: int = MAX_EXTENT) -> st.SearchStrategy[int]:
-    """Draw a number of rows: 1 … ``most``, in a sixth of the draws 0, the empty batch; shrinks to 1."""
-    return st.one_of(st.integers(1, most), st.integers(1, most), st.sampled_from((1, 0)))
-
-
 # Strategies are made once, and few: a draw costs Hypothesis about 0.1 ms. Each shrinks to its first value.
-_SEEDS = st.integers(0, 2**32 - 1)
-_REGIMES = st.sampled_from([(layout, magnitude) for layout in LAYOUTS for magnitude in MAGNITUDES])
-_OVERRIDES = st.lists(st.integers(0, SPECIALS * POSITIONS - 1), max_size=MAX_OVERRIDES)
+SEEDS = st.integers(0, 2**32 - 1)
+# (layout, magnitude, whether there are special values)
+REGIMES = st.sampled_from(
+    [(layout, m, special) for layout in LAYOUTS for m in MAGNITUDES for special in (False, True, True, True, True)]
+)
 
 
 # (rng, shape, magnitude) -> array
@@ -60,11 +60,13 @@ class Drawn:
         shape: the shape of the array.
         fill: makes the array, in float64 or with integers or booleans.
         special: whether entries may be set to special values.
+        infinite: whether these may be −∞.
     """
 
     shape: tuple[int, ...]
     fill: Fill
     special: bool = True
+    infinite: bool = False
 
     def sample(self, rng: np.random.Generator, dtype: npt.DTypeLike, magnitude: float) -> Array:
         """Return an array of this kind; integers keep their dtype."""
@@ -72,9 +74,18 @@ class Drawn:
         return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
-def real(*shape: int, scale: float = 1.0) -> Drawn:
-    """Signed normal numbers times ``scale`` and the drawn magnitude."""
-    return Drawn(shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * (magnitude * scale))
+def real(*shape: int, scale: float = 1.0, infinite: bool = False) -> Drawn:
+    """Signed normal numbers times ``scale`` and the drawn magnitude.
+
+    Args:
+        shape: the shape of the array.
+        scale: a factor.
+        infinite: whether single entries and whole rows may be −∞, as in scores under a mask. Only for what is made for
+            it (softmax, log-sum-exp): elsewhere the gradients are NaN, and nothing is judged.
+    """
+    return Drawn(
+        shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * (magnitude * scale), infinite=infinite
+    )
 
 
 def pixels(*shape: int) -> Drawn:
@@ -110,8 +121,15 @@ def indices(*shape: int, below: int) -> Drawn:
 
 
 def booleans(*shape: int, true: float = 0.5) -> Drawn:
-    """Truth values, of which about this share is true, for a mask."""
-    return Drawn(shape, lambda rng, shape, _: np.asarray(rng.random(shape) < true), special=False)
+    """Truth values for a mask: about this share is true, and in an eighth of the rows none, unless the share is 0 or 1."""
+
+    def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
+        values = np.asarray(rng.random(shape) < true)
+        if not 0 < true < 1:
+            return values
+        return values & np.asarray(rng.random((*shape[:-1], 1) if shape else ()) < 1 - MASKED_SHARE)
+
+    return Drawn(shape, fill, special=False)
 
 
 def constant(values: npt.ArrayLike) -> Drawn:
@@ -125,7 +143,7 @@ class Point:
     """Concrete primals and a cotangent of the output, as a subject takes them.
 
     Attributes:
-        primals: the arrays by name.
+        primals: the arrays by name. Two primals that are one array object share their memory.
         delta: the cotangent, an array or a tuple like the output.
         dtype: of the floating primals.
         layout: the memory layout of all arrays, one of `LAYOUTS`.
@@ -141,14 +159,13 @@ class Point:
 def points(
     draw: st.DrawFn, subject: Rule, primals: Mapping[str, Drawn], dtype: str = "float64", count: int = 1
 ) -> tuple[Point, ...]:
-    """Draw points for a subject: values, special entries and layouts of its primals and of its cotangent.
+    """Draw points for a subject: values, special values and layouts of its primals and of its cotangent.
 
-    Drawing costs as much as judging, so ``count`` consecutive seeds share one draw.
+    Drawing costs as much as judging, so ``count`` consecutive seeds share one draw of the layout and the magnitude.
     """
-    seed, overrides = draw(_SEEDS), draw(_OVERRIDES)
-    layout, magnitude = draw(_REGIMES)
+    seed, (layout, magnitude, special) = draw(SEEDS), draw(REGIMES)
     return tuple(
-        point_at(subject, primals, dtype, seed=s, magnitude=magnitude, overrides=overrides, layout=layout)
+        point_at(subject, primals, dtype, seed=s, magnitude=magnitude, layout=layout, special=special)
         for s in range(seed, seed + count)
     )
 
@@ -162,6 +179,7 @@ def point_at(
     magnitude: float = 1.0,
     overrides: Sequence[int] = (),
     layout: str = "C",
+    special: bool = False,
 ) -> Point:
     """Return the point that is determined by a few numbers.
 
@@ -173,17 +191,25 @@ def point_at(
         magnitude: the factor of normal numbers.
         overrides: each sets one entry to a special value; the first one an entry of the cotangent too.
         layout: the memory layout of all arrays.
+        special: whether the seed, unless it is 0, also decides on special values: special entries, ties, half-integers,
+            equal primals, −∞, and cotangents that are scaled or have zeros.
     """
     rng: Any = _TidyGenerator() if seed == 0 else np.random.default_rng(seed)
+    # Of its own, so that the same seed gives the same ordinary values without anything special.
+    chance = np.random.default_rng((seed, 1)) if special and seed else None
     arrays = {name: drawn.sample(rng, dtype, magnitude) for name, drawn in primals.items()}
+    shared = _specialize(chance, arrays, primals, dtype) if chance is not None else {}
     overridable = [arrays[name] for name, drawn in primals.items() if drawn.special]
     for override in overrides:
         _override(overridable, override, dtype)
     # After the special entries: a read-only or repeated array cannot be written into.
     arrays = {name: laid_out(a, layout) for name, a in arrays.items()}
+    arrays |= {name: arrays[other] for name, other in shared.items()}
     # The forward runs once more, only for the shapes of its outputs: a subject need not declare them.
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
+    if chance is not None:
+        _specialize_deltas(chance, deltas, dtype)
     for override in overrides[:1]:
         _override(deltas, override, dtype)
     # The cotangent gets the layout too: kernels that read a strided delta as contiguous are a common bug.
@@ -256,3 +282,108 @@ def _override(arrays: list[Array], override: int, dtype: str) -> None:
     position = where // len(nonempty) % array.size
     value = _special_values(dtype)[which % (SPECIALS - 1) if array.size == 1 else which]
     array.flat[position] = array.flat[position - 1] if np.isnan(value) else value
+
+
+def _specialize(
+    chance: np.random.Generator, arrays: dict[str, Array], primals: Mapping[str, Drawn], dtype: str
+) -> dict[str, str]:
+    """Give some of the arrays special values; return which primals are the same array as which other."""
+    reals = [name for name, drawn in primals.items() if drawn.special and arrays[name].size]
+    if not reals:
+        return {}
+    halves, infinite = chance.random(2) < SPECIAL_SHARE
+    if halves:
+        for name in reals:
+            arrays[name] = _halves(arrays[name])
+    tied = arrays[reals[chance.integers(len(reals))]]
+    if tied.size <= KINK_INPUTS and chance.random() < TIES_SHARE:
+        _tie(chance, tied)
+    if chance.random() < SPECIAL_ENTRIES_SHARE:
+        for override in chance.integers(SPECIALS * POSITIONS, size=chance.integers(1, MAX_OVERRIDES + 1)):
+            _override([arrays[name] for name in reals], int(override), dtype)
+    shared = _copy(chance, arrays, reals) if len(reals) > 1 and chance.random() < COPIED_SHARE else {}
+    if infinite:
+        for name in reals:
+            if primals[name].infinite:
+                _mask(chance, arrays[name])
+    return shared
+
+
+def _halves(array: Array) -> Array:
+    """Round to integers and half-integers."""
+    return np.asarray(np.round(2 * array) / 2).astype(array.dtype)
+
+
+def _tie(chance: np.random.Generator, array: Array) -> None:
+    """Make the maximum of lines along an axis, mostly the last one, tie: of two entries, or of exactly three."""
+    if not array.ndim:
+        return
+    axis = array.ndim - 1 if chance.random() < 3 / 4 else int(chance.integers(array.ndim))
+    number = 2 if chance.random() < 1 / 3 else 3
+    lines = np.moveaxis(array, axis, -1)  # a view
+    for index in np.ndindex(lines.shape[:-1]):
+        line, order = lines[index], chance.permutation(lines.shape[-1])
+        largest = line.argmax()
+        line[order[order != largest][: number - 1]] = line[largest]
+
+
+def _copy(chance: np.random.Generator, arrays: dict[str, Array], names: Sequence[str]) -> dict[str, str]:
+    """Copy one primal into another, whole or in part, or make both one array; return what is one array."""
+    pairs = [(a, b) for a in names for b in names if a != b and _broadcasts(arrays[b].shape, arrays[a].shape)]
+    if not pairs:
+        return {}
+    name, other = pairs[chance.integers(len(pairs))]
+    target, source = arrays[name], arrays[other]
+    kind = chance.random()
+    if kind < 1 / 2:
+        np.copyto(target, source, where=chance.random(target.shape) < 1 / 2)
+    else:
+        np.copyto(target, source)
+    return {name: other} if kind > 3 / 4 and target.shape == source.shape else {}
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Return whether an array of a shape fits into another one."""
+    return len(shape) <= len(target) and all(m in (1, n) for m, n in zip(shape[::-1], target[::-1], strict=False))
+
+
+def _mask(chance: np.random.Generator, array: Array) -> None:
+    """Set some entries to −∞, in a quarter of the cases a whole row of the last axis."""
+    if array.ndim and chance.random() < 1 / 4:
+        array[tuple(int(chance.integers(n)) for n in array.shape[:-1])] = -np.inf
+    else:
+        array[chance.random(array.shape) < 1 / 4] = -np.inf
+
+
+def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: str) -> None:
+    """Give a cotangent a loss scale, zeros, half-integers or a special entry, or some of these."""
+    scaled, zeros = chance.random(2) < SPECIAL_DELTA_SHARE
+    halves, entry = chance.random(2) < SPECIAL_SHARE
+    least, most = DELTA_EXPONENTS
+    exponent = int(chance.choice((least, most, chance.integers(least, most + 1))))
+    for i, delta in enumerate(deltas):
+        if delta.dtype.kind != "f" or not delta.size:
+            continue
+        if halves:
+            delta[...] = _halves(delta)
+        if scaled:
+            delta *= 2.0**exponent
+        if zeros:
+            deltas[i] = _with_zeros(chance, delta)
+    if entry:
+        _override(deltas, int(chance.integers(SPECIALS * POSITIONS)), dtype)
+
+
+def _with_zeros(chance: np.random.Generator, delta: Array) -> Array:
+    """Set some entries of a cotangent to zero, or most, or a row, or all."""
+    kind = chance.random()
+    if kind < 1 / 32:
+        return np.zeros_like(delta)
+    if kind < 1 / 4 and delta.ndim:
+        delta[int(chance.integers(len(delta)))] = 0
+        return delta
+    few = kind < 1 / 2
+    kept = np.asarray(chance.random(delta.shape) < (1 / 8 if few else 3 / 4))
+    # At least one entry is kept, or at least one is zero.
+    kept.flat[int(chance.integers(delta.size))] = few or delta.size == 1
+    return np.where(kept, delta, delta.dtype.type(0))
