@@ -26,7 +26,7 @@ F = torch.nn.functional
 sigmoid_layer = activation("sigmoid", lambda x: torch.sigmoid(x), sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x)))
 sigmoid_layer.mistake(
     "σ'(a) of the activation a where σ'(z) belongs",
-    "derivative_at_output",
+    "primal_changed",
     x=lambda c, d, g: d * sigmoid(c[1]) * (1 - sigmoid(c[1])),
 )
 sigmoid_layer.mistake("y(1 − y) once too often", "known_factor", x=lambda c, d, g: g * c[1] * (1 - c[1]))
@@ -44,7 +44,7 @@ def relu_draw(rng, k):
 
 
 relu = activation("relu", lambda x: torch.relu(x), lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(x.dtype))
-relu.mistake("the mask made of delta", "delta_positive", x=lambda c, d, g: d * (d > 0))
+relu.mistake("the mask made of delta", "primal_changed", x=lambda c, d, g: d * (d > 0))
 relu.mistake("the mask negated", "negated_primal", ("signs",), x=lambda c, d, g: d * (c[0] < 0))
 
 leaky = activation(
@@ -77,7 +77,7 @@ hardtanh = activation(
     lambda x: (np.abs(x) < 1).astype(x.dtype),
     lambda rng, k: {"x": 1.5 * rng.standard_normal(grown((4, 5), k))},
 )
-hardtanh.mistake("no cut outside", "saturated", x=lambda c, d, g: d.copy())
+hardtanh.mistake("no cut outside", "saturated", ("derivative_missing",), x=lambda c, d, g: d.copy())
 
 square_root = activation(
     "square root",

@@ -28,7 +28,7 @@ def layer_norm_back(c, d):
 
 
 def without_gamma(c, d):
-    h, s, w = c
+    h, s, _ = c
     return (d - d.mean(-1, keepdims=True) - h * (d * h).mean(-1, keepdims=True)) / s
 
 
