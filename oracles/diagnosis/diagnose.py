@@ -19,7 +19,8 @@ from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD, MORE_SAMPLES
 from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
-from oracles.diagnosis.patterns import deltas, errors, factors, locations, primals, rearrangements
+from oracles.diagnosis.patterns import deltas, errors, factors, locations, rearrangements
+from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
@@ -90,10 +91,10 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("added_constant", errors.added_constant),
     ("added_array", errors.added_array),
     ("known_factor", factors.known_factor),
-    ("primal_changed", primals.primal_changed),
+    ("primal_changed", primal_changed),
+    ("block_diagonal", deltas.block_diagonal),
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
-    ("block_diagonal", deltas.block_diagonal),
     ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", locations.zero_in_some),

@@ -14,7 +14,6 @@ from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from oracles.constants import (
     EXPERIMENT_SAMPLES,
@@ -319,13 +318,14 @@ class Symptoms:
         actual = named_outputs(as_tuple(y), cotangents).get(self.name)
         return None if actual is None else self.compare(np.asarray(actual, np.float64), point, point_delta)
 
-    def _dtype_of(self, name: str) -> npt.DTypeLike:
+    def _dtype_of(self, name: str) -> np.dtype[Any]:
         return self.dtypes.get(name, np.dtype(self.precision))
 
     @property
-    def _dtype_of_delta(self) -> npt.DTypeLike:
-        dtypes = [d for n, d in self.dtypes.items() if is_differentiable(np.zeros(0, d))]
-        return np.result_type(*dtypes) if dtypes else self.precision
+    def _dtype_of_delta(self) -> np.dtype[Any]:
+        # Adapters take delta in the dtype of the output, which is that of the floating primals.
+        dtypes = [d for d in self.dtypes.values() if is_differentiable(np.zeros(0, d))]
+        return np.dtype(np.result_type(*dtypes) if dtypes else self.precision)
 
     def compare(self, actual: Array, primals: Primals, delta: Output) -> Trial:
         """Evaluate the oracle at a point, and compare an array with its answer."""

@@ -197,7 +197,8 @@ def _do_errors_follow(symptoms: Symptoms, values: SpecialValues) -> bool:
         return not trials or any(np.any(trial.wrong) for trial, _ in trials)
     exposed = sum(np.count_nonzero(trial.informative & special) for trial, special in trials)
     elsewhere = any(np.any(trial.informative & ~special) for trial, special in trials)
-    return elsewhere and sum(np.count_nonzero(trial.wrong) for trial, _ in trials) > WRONG_SHARE * exposed
+    wrong = sum(np.count_nonzero(trial.wrong) for trial, _ in trials)
+    return elsewhere and bool(wrong > WRONG_SHARE * exposed)
 
 
 def _are_errors_special(mask: Mask, trial: Trial) -> bool:
