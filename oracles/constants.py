@@ -271,6 +271,21 @@ EXPERIMENT_SEED = 20_111
 # A candidate whose distance from the subject's answer is above this share of that answer, in norm, is dropped before
 # its tolerance is computed, which costs several evaluations. It only rejects: what remains must agree in every entry.
 ROUGH_AGREEMENT = 1 / 8
+# The same by another tolerance at this point: one candidate's is rarely larger than another's by more than this.
+ROUGH_TOLERANCE = 2.0**10
+# Points of other values at which a diagnosis must hold again. A coincidence of values survives one now and then.
+FURTHER_POINTS = 2
+# Their values are the refused ones times factors of this range: in the same domain, and far from the refused ones.
+FURTHER_FACTORS = (0.5, 1.0)
+# Other shapes at which the name of a factor must hold again; each costs an evaluation, and in JAX a trace.
+MOST_OTHER_SHAPES = 12
+# Entries of all arrays together up to which an axis is made longer for that.
+MOST_RESHAPED_ENTRIES = 2**14
+# A factor that differs from 1 by less than this, or by less than so many relative tolerances, is rounding.
+LEAST_FACTOR = 2.0**-19
+FACTOR_TOLERANCES = 4
+# Points to which special values are moved: the errors must follow each time.
+MOVED_POINTS = 3
 # A lone entry cannot be shuffled, so it is multiplied by this instead: another value in the same domain (probabilities
 # stay in [0, 1], positive numbers stay positive), and exact in binary.
 LONE_ENTRY_FACTOR = 0.75
@@ -315,6 +330,8 @@ WRONG_SHARE = 1 / 2
 # The inputs move by so many roundings of the coarse precision: enough for most roundings to be drawn anew, and so
 # little that an error which is a smooth function of the input stays nearly straight.
 STEP_IN_ROUNDINGS = 4
+# Of those steps. The coarse precision hides a step so small, so its error stays; noise and chaos are drawn anew.
+HIDDEN_STEP = 2.0**-16
 # The least second difference of the error along that line, as a share of the error's norm. Independent rounding errors
 # give about √6; a smooth error gives far less, since its input moves by a few roundings only.
 LEAST_BEND = 0.3

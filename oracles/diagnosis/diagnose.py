@@ -1,8 +1,8 @@
 """Diagnose a refusal: gather the symptoms, and return the first of the ordered patterns that fits.
 
-A diagnosis is never a guess: its pattern holds in every entry within the tolerance, and again in the experiments of
-`oracles.diagnosis.experiments`. If no pattern does, the diagnosis says so. A subject that does not keep to what it
-declares gets the declaration that would fit.
+A diagnosis is never a guess: its pattern holds in every entry within the tolerance, again in the experiments of
+`oracles.diagnosis.experiments`, and again at further points, where the same pattern must be found. If none is, the
+diagnosis says so. A subject that does not keep to what it declares gets the declaration that would fit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns import deltas, errors, factors, locations, rearrangements
+from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
@@ -90,20 +91,32 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("added_constant", errors.added_constant),
     ("added_array", errors.added_array),
     ("known_factor", factors.known_factor),
+    ("primal_changed", primal_changed),
+    ("block_diagonal", deltas.block_diagonal),
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
     ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", locations.zero_in_some),
     ("sign_of_some", locations.sign_of_some),
-    ("block_diagonal", deltas.block_diagonal),
     ("term_along_axis", errors.term_along_axis),
     ("coarse_rounding", errors.coarse_rounding),
 )
 
+# Defects that need a special value, a size, a layout or a second call, and that other values may hide. Each of these
+# patterns makes the experiments that it needs; all others must hold again at the further points.
+NEEDS_ITS_POINT = frozenset(
+    {
+        "missing", "layout", "uninitialised", "random", "not_repeatable", "zeros", "masked", "ties", "signs",
+        "saturated", "repeated_indices", "repeated_in_bag", "tie_between_operands", "nan_behind_where", "clipped",
+        "delta_clipped", "block_remainder", "wrong_only_in_locations", "coarse_rounding", "low_precision_accumulation",
+        "not_converged", "gauge",
+    }
+)  # fmt: skip
+
 
 def diagnose(symptoms: Symptoms) -> Diagnosis:
-    """Return the first pattern that fits the whole array, or ``NO_PATTERN_FOUND``.
+    """Return the first pattern that fits the whole array and is confirmed at other points, or ``NO_PATTERN_FOUND``.
 
     A pattern that raises is skipped: a diagnosis must not replace the refusal that it explains.
     """
@@ -114,9 +127,16 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     with np.errstate(all="ignore"):
         for name, pattern in PATTERNS:
             sentence = result_or_none(partial(pattern, symptoms))
-            if sentence:
+            if sentence and (name in NEEDS_ITS_POINT or _is_confirmed(pattern, symptoms)):
                 return Diagnosis(name, sentence)
     return NO_PATTERN_FOUND
+
+
+def _is_confirmed(pattern: Pattern, symptoms: Symptoms) -> bool:
+    """Return whether a pattern is found again at every further point; if there is no such point, nothing is known."""
+    if not symptoms.can_be_moved:
+        return True
+    return bool(symptoms.further) and all(result_or_none(partial(pattern, other)) for other in symptoms.further)
 
 
 def diagnosis_of(result: Result) -> Diagnosis:
@@ -128,12 +148,11 @@ def diagnosis_of(result: Result) -> Diagnosis:
     if declaration:
         return Diagnosis("declaration", declaration)
     # A wrong output explains wrong cotangents, so it comes first if it is the gravest.
-    gravest = sorted(result.findings, key=lambda f: f.gravity, reverse=True)[:1]
-    if gravest and not gravest[0].is_cotangent:
-        cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
-        gravest += sorted(cotangents, key=lambda f: f.gravity, reverse=True)[:1]
-    for finding in gravest:
-        symptoms = symptoms_of(result, finding.quantity)
+    gravest = result.worst
+    cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
+    cotangent = max(cotangents, key=lambda f: f.gravity, default=None)
+    for quantity in dict.fromkeys(f.quantity for f in (gravest, cotangent) if f is not None):
+        symptoms = symptoms_of(result, quantity)
         diagnosis = diagnose(symptoms) if symptoms is not None else NO_PATTERN_FOUND
         if diagnosis:
             return diagnosis
@@ -168,6 +187,7 @@ def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
         oracle=references[0],
         primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
         precision=setting.precision,
+        dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )
 
 

@@ -1,20 +1,31 @@
 """The refused call, the experiments that a diagnosis must survive, and comparisons of arrays within a tolerance.
 
 A pattern that holds once on a small array may be a coincidence. So a diagnosis must hold again, in every entry within
-the tolerance there, at a second random delta, and if another delta shows nothing new, at shuffled primals.
+the tolerance there, at a second random delta, and if another delta shows nothing new, at shuffled primals. What is
+found is then tried at further points, which have other values, and what a shape explains at other shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from oracles.constants import EXPERIMENT_SAMPLES, EXPERIMENT_SEED, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
+from oracles.constants import (
+    EXPERIMENT_SAMPLES,
+    EXPERIMENT_SEED,
+    FURTHER_FACTORS,
+    FURTHER_POINTS,
+    LONE_ENTRY_FACTOR,
+    MOST_OTHER_SHAPES,
+    MOST_RESHAPED_ENTRIES,
+    ROUGH_AGREEMENT,
+    ROUGH_TOLERANCE,
+)
 from oracles.rule import (
     Array,
     Cotangents,
@@ -78,15 +89,21 @@ class Trial:
 
     @property
     def wrong(self) -> Array:
-        """Mask of the refused entries: NaN is refused, and every entry of an array of another shape."""
+        """Mask of the refused entries, which are all of an array of another shape.
+
+        Nothing is known where the oracle has no number, or rounding may move the entry by any amount; NaN and ±Inf are
+        refused wherever the oracle has another number.
+        """
         if np.shape(self.actual) != self.expected.shape:
             return np.ones(self.expected.shape, bool)
-        return np.asarray(~(np.abs(self.error) <= self.tolerance))
+        finite = np.isfinite(self.actual) & np.isfinite(self.expected)
+        beyond = np.abs(self.error) > self.tolerance
+        return np.asarray(~np.isnan(self.expected) & np.where(finite, beyond, self.actual != self.expected))
 
     @property
     def informative(self) -> Array:
         """Mask of the entries that can contradict a pattern: wrong ones, and those that rounding cannot make zero."""
-        return self.wrong | (np.abs(self.expected) > self.tolerance)
+        return np.asarray(self.wrong | (np.abs(self.expected) > self.tolerance))
 
     @property
     def outputs(self) -> list[Array]:
@@ -137,6 +154,8 @@ class Symptoms:
         subject, oracle: the two rules.
         primal_agrees: whether the subject's output agrees with the oracle's.
         precision: the precision in which the subject computes.
+        dtypes: the dtypes in which the subject was given the primals; by default that of ``precision``.
+        is_further: whether these are the symptoms at one of the further points of others.
     """
 
     name: str
@@ -149,6 +168,8 @@ class Symptoms:
     oracle: Rule
     primal_agrees: bool
     precision: str
+    dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
+    is_further: bool = False
 
     @property
     def is_output(self) -> bool:
@@ -190,6 +211,73 @@ class Symptoms:
         primals = {n: _shuffle(np.asarray(a), rng) for n, a in self.primals.items()}
         return self.evaluate_at(primals, self.draw_delta(1))
 
+    @cached_property
+    def further(self) -> list[Symptoms]:
+        """The symptoms at points of other values and with other deltas, where the subject is wrong too."""
+        return [symptoms for symptoms in self._elsewhere if np.any(symptoms.refusal.wrong)]
+
+    @property
+    def can_be_moved(self) -> bool:
+        """Whether subject and oracle have a value at any point of other values."""
+        return bool(self._elsewhere)
+
+    @cached_property
+    def _elsewhere(self) -> list[Symptoms]:
+        """Points of other values, half of them with the values in another order."""
+        found = (self._symptoms_at(k) for k in range(FURTHER_POINTS)) if not self.is_further else ()
+        return [symptoms for symptoms in found if symptoms is not None]
+
+    def _symptoms_at(self, k: int) -> Symptoms | None:
+        rng = np.random.default_rng((EXPERIMENT_SEED, 100 + k))
+        primals = {n: _other_values(np.asarray(a), rng, shuffled=k % 2 == 1) for n, a in self.primals.items()}
+        trial = self.evaluate_at(primals, self.draw_delta(2 + k))
+        if trial is None or not np.all(np.isfinite(trial.expected)) or trial.expected.shape != self.expected.shape:
+            return None
+        return replace(
+            self,
+            actual=trial.actual,
+            expected=trial.expected,
+            tolerance=trial.tolerance,
+            primals=trial.primals,
+            delta=trial.delta,
+            is_further=True,
+        )
+
+    @cached_property
+    def other_shapes(self) -> list[Trial]:
+        """Calls with some axes longer: all of one extent together, else one alone; only where both accept that."""
+        locations = [(n, axis) for n, a in self.primals.items() for axis in range(np.ndim(a))]
+        by_extent: dict[int, list[tuple[str, int]]] = {}
+        for name, axis in locations:
+            by_extent.setdefault(np.shape(self.primals[name])[axis], []).append((name, axis))
+        groups = [group for n, group in by_extent.items() if n > 0]
+        # Axes may have one extent by chance, so each is tried alone, and all others of the extent without it.
+        alone = [[location] for group in groups if len(group) > 1 for location in group]
+        others = [[b for b in group if b != a] for group in groups if len(group) > 2 for a in group]
+        found = (self._reshaped(k, axes) for k, axes in enumerate((groups + alone + others)[:MOST_OTHER_SHAPES]))
+        return [trial for trial in found if trial is not None]
+
+    def _reshaped(self, k: int, axes: list[tuple[str, int]]) -> Trial | None:
+        rng = np.random.default_rng((EXPERIMENT_SEED, 200 + k))
+        # Some layers take multiples of a number only, and twice an extent is one.
+        for twice in (False, True):
+            primals = {n: np.asarray(a) for n, a in self.primals.items()}
+            for name, axis in axes:
+                rest = primals[name] if twice else primals[name].take([-1], axis)
+                primals[name] = np.concatenate([primals[name], rest], axis)
+            if sum(a.size for a in primals.values()) > MOST_RESHAPED_ENTRIES:
+                return None
+            primals = {n: _other_values(a, rng, shuffled=False) for n, a in primals.items()}
+            trial = result_or_none(partial(self._evaluate_in_shape, primals, k))
+            if trial is not None and np.shape(trial.actual) == trial.expected.shape and np.any(trial.informative):
+                return trial
+        return None
+
+    def _evaluate_in_shape(self, primals: Primals, k: int) -> Trial | None:
+        y, _ = self.oracle(**primals)
+        like = y if isinstance(self.delta, tuple) else as_tuple(y)[0]
+        return self._evaluate(primals, self.draw_delta(2 + k, like))
+
     def always(self, relation: Relation) -> bool:
         """Return whether a relation holds at the refused call and in every experiment that could contradict it."""
         return all(trial is not None and _holds(relation, trial) for trial in self._trials())
@@ -203,10 +291,10 @@ class Symptoms:
         if self.is_output or self.expected.size == 1 or sum(np.size(d) for d in as_tuple(self.delta)) == 1:
             yield self.shuffled_primals
 
-    def draw_delta(self, k: int) -> Output:
+    def draw_delta(self, k: int, like: Output | None = None) -> Output:
         """Draw the k-th random delta in the shape of the refused one; the 0-th starts with the opposite sign."""
         rng = np.random.default_rng((EXPERIMENT_SEED, k))
-        refused = as_tuple(self.delta)
+        refused = as_tuple(self.delta if like is None else like)
         parts = [np.asarray(rng.standard_normal(np.shape(d))) for d in refused]
         if k == 0:  # an absolute value or a clipping at zero shows only if some sign changes
             parts = [
@@ -219,10 +307,9 @@ class Symptoms:
         return result_or_none(lambda: self._evaluate(primals, delta))
 
     def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
-        # The subject may accept no other dtype than that of the refused call.
-        floating = self.actual is not None and is_differentiable(self.actual)
-        dtype = self.actual.dtype if self.actual is not None and floating else np.dtype(np.float64)
-        primals, delta = with_dtype(_contiguous_copy(primals), dtype), with_dtype(_contiguous_copy(delta), dtype)
+        # The subject may accept no other dtypes than those of the refused call; what it returns may have another.
+        primals = {n: with_dtype(a, self._dtype_of(n)) for n, a in _contiguous_copy(primals).items()}
+        delta = with_dtype(_contiguous_copy(delta), self._dtype_of_delta)
         # The oracle gets copies made before the call: the subject may write into its arguments.
         point = with_dtype(_contiguous_copy(primals), np.float64)
         point_delta = with_dtype(_contiguous_copy(delta), np.float64)
@@ -230,6 +317,15 @@ class Symptoms:
         cotangents: Cotangents = {} if self.is_output else dict(pullback(delta))
         actual = named_outputs(as_tuple(y), cotangents).get(self.name)
         return None if actual is None else self.compare(np.asarray(actual, np.float64), point, point_delta)
+
+    def _dtype_of(self, name: str) -> np.dtype[Any]:
+        return self.dtypes.get(name, np.dtype(self.precision))
+
+    @property
+    def _dtype_of_delta(self) -> np.dtype[Any]:
+        # Adapters take delta in the dtype of the output, which is that of the floating primals.
+        dtypes = [d for d in self.dtypes.values() if is_differentiable(np.zeros(0, d))]
+        return np.dtype(np.result_type(*dtypes) if dtypes else self.precision)
 
     def compare(self, actual: Array, primals: Primals, delta: Output) -> Trial:
         """Evaluate the oracle at a point, and compare an array with its answer."""
@@ -271,6 +367,12 @@ def _shuffle(array: Array, rng: np.random.Generator) -> Array:
     return np.asarray(rng.permutation(array.ravel()).reshape(array.shape))
 
 
+def _other_values(array: Array, rng: np.random.Generator, shuffled: bool) -> Array:
+    """Return other values in the same domain: smaller by random factors, in the same order or another."""
+    moved = np.asarray(rng.permutation(array.ravel()).reshape(array.shape)) if shuffled else array
+    return np.asarray(moved * rng.uniform(*FURTHER_FACTORS, array.shape)) if is_differentiable(array) else moved
+
+
 Axes = tuple[int, ...]
 
 
@@ -280,11 +382,19 @@ def agrees(actual: Array, expected: Array, tolerance: Array) -> bool:
     return comparable and bool(np.all(np.abs(actual - expected) <= tolerance))
 
 
-def roughly_agrees(actual: Array, expected: Array) -> bool:
-    """Return whether two arrays of one shape are so close that their tolerance is worth computing."""
+def roughly_agrees(actual: Array, expected: Array, similar_tolerance: Array | None = None) -> bool:
+    """Return whether two arrays of one shape are so close that their tolerance is worth computing.
+
+    Args:
+        actual, expected: the arrays.
+        similar_tolerance: a tolerance of another array of this size, if there is one.
+    """
     if np.shape(actual) != np.shape(expected):
         return False
-    return bool(np.linalg.norm(actual - expected) <= ROUGH_AGREEMENT * np.linalg.norm(actual))
+    most = ROUGH_AGREEMENT * float(np.linalg.norm(actual))
+    if similar_tolerance is not None and np.all(np.isfinite(similar_tolerance)):
+        most = min(most, ROUGH_TOLERANCE * float(np.linalg.norm(similar_tolerance)))
+    return bool(np.linalg.norm(actual - expected) <= most)
 
 
 def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

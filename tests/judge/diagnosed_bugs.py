@@ -185,6 +185,21 @@ def _shared(z):
     return top / top.sum(-1, keepdims=True)
 
 
+def flipped_kernel(c, d, g):
+    return conv_back((c[0], c[1][:, :, ::-1], c[2]), d)["x"]
+
+
+SCALED = layer(
+    torch_autograd(lambda z, b: (z * z * b).sum(1, keepdim=True) * b),
+    lambda z, b: ((z * z * b).sum(1, keepdims=True) * b, (z, b)),
+    lambda c, d: {"z": 2 * c[0] * c[1] * (d * c[1]).sum(1, keepdims=True)},
+    draw(3, 4),
+    z=draw(3, 4),
+    b=draw(1, 4),
+)
+SINE = elementwise(np.sin, np.cos, lambda z: z.sin(), draw(3, 4), draw(3, 4))
+
+
 def half_precision(c, d, g):
     return (c[0].astype(np.float16).T @ d.astype(np.float16)).astype(np.float64)
 
@@ -207,13 +222,15 @@ BUGS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("constant_factor", "the sign is wrong", DENSE, "z", lambda c, d, g: -g, -1),
     ("constant_factor", "a factor 2 too many", SOFTMAX, "z", lambda c, d, g: 2 * g, -1),
     ("constant_factor", "a factor 2 too few", TANH, "z", lambda c, d, g: g / 2, -1),
-    ("constant_factor", "N, the number of rows (axis 0 of z", DENSE, "W", lambda c, d, g: g * 4, -1),
-    ("constant_factor", "1/N, the number of rows", DENSE, "W", lambda c, d, g: g / 4, -1),
-    ("constant_factor", "the extent (axis 1 of z", SOFTMAX, "z", lambda c, d, g: g * 5, -1),
-    ("constant_factor", "square root of the extent (axis 1", SOFTMAX, "z", lambda c, d, g: g * 5**0.5, -1),
-    ("constant_factor", "sample and population variance", NORM, "z", lambda c, d, g: g * 5 / 6, -1),
-    ("constant_factor", "number of entries (z", LOSS, "z", lambda c, d, g: g * 12, -1),
+    ("constant_factor", "N, the number of rows (axis 0 of z", DENSE, "W", lambda c, d, g: g * len(d), -1),
+    ("constant_factor", "1/N, the number of rows", DENSE, "W", lambda c, d, g: g / len(d), -1),
+    ("constant_factor", "the extent (axis 1 of z", SOFTMAX, "z", lambda c, d, g: g * g.shape[1], -1),
+    ("constant_factor", "square root of the extent (axis 1", SOFTMAX, "z", lambda c, d, g: g * g.shape[1] ** 0.5, -1),
+    ("constant_factor", "sample and population variance", NORM, "z", lambda c, d, g: g * (1 - 1 / g.shape[1]), -1),
+    ("constant_factor", "number of entries (z", LOSS, "z", lambda c, d, g: g * g.size, -1),
     ("constant_factor", "1.73 times the oracle's", DENSE, "b", lambda c, d, g: 1.73 * g, -1),
+    ("constant_factor", "another number times it at other values", TANH, "z", lambda c, d, g: g * np.sum(c * c), -1),
+    ("constant_factor", "another number times it in other shapes", NORM, "z", lambda c, d, g: g * g.size**2, -1),
     ("factor_per_group", "along axis 1", NORM, "z", lambda c, d, g: g * np.array([2, 3, 5, 7, 1.5, 0.5]), -1),
     ("not_reduced", "its sum over axis 0", DENSE, "b", lambda c, d, g: d.copy(), -1),
     ("reduced_too_far", "sum over axis 0", DENSE, "z", lambda c, d, g: g.sum(0), -1),
@@ -303,5 +320,8 @@ BUGS: list[tuple[str, str, Layer, str, Callable[..., Any], int]] = [
     ("coarse_rounding", "right up to float16", DENSE, "W", half_precision, -1),
     ("coarse_rounding", "the answer was cast", DENSE, "z", lambda c, d, g: g.astype(np.float32).astype(float), -1),
     ("clipped", "±0.25", SOFTMAX, "z", lambda c, d, g: np.clip(g, -0.25, 0.25), -1),
+    ("primal_changed", "b taken as ones", SCALED, "z", lambda c, d, g: 2 * c[0] * d.sum(1, keepdims=True), -1),
+    ("primal_changed", "the output in place of z", SINE, "z", lambda c, d, g: d * np.cos(np.sin(c)), -1),
+    ("primal_changed", "w reversed along axis 2", CONV, "x", flipped_kernel, -1),
     ("missing", "no cotangent", DENSE, "z", lambda c, d, g: None, -1),
 ]

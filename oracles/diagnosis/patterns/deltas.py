@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import MOST_PULLBACKS, OWN_DIRECTIONS
+from oracles.constants import CONFIDENCE, MOST_PULLBACKS, OWN_DIRECTIONS
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees
 from oracles.finite_differences import directional_derivative
 from oracles.rule import Array, Output, as_tuple, is_differentiable, with_dtype
+from oracles.tolerance import unit_roundoff
 
 
 def missing(symptoms: Symptoms) -> str | None:
@@ -38,17 +39,31 @@ def not_repeatable(symptoms: Symptoms) -> str | None:
     again = symptoms.repetition
     if symptoms.actual is None or again is None or np.shape(again.actual) != symptoms.actual.shape:
         return None
-    # NaN differs from itself: an entry that is NaN both times is no sign of state.
-    tolerance = symptoms.tolerance if symptoms.has_expected_shape else np.zeros(symptoms.actual.shape)
-    if agrees(np.nan_to_num(again.actual), np.nan_to_num(symptoms.actual), tolerance):
+    bound = _bound_of_two_calls(symptoms, symptoms.actual)
+    if _are_equal(again.actual, symptoms.actual, bound):
         return None
     arrays = (*symptoms.primals.values(), *as_tuple(symptoms.delta))
     strided = any(not np.asarray(a).flags.c_contiguous for a in arrays)
     if not agrees(again.actual, symptoms.expected, symptoms.tolerance):
-        return None if strided else "the same call gave another answer the second time: state is kept between calls"
+        changes = "the same call gave another answer the second time: it keeps state between calls, or draws at random"
+        return None if strided else changes
     if strided:
         return "right for contiguous copies of the same arrays: it reads them in memory order"
     return "right when called again with copies of the same arrays: it keeps state between calls, or wrote into them"
+
+
+def _bound_of_two_calls(symptoms: Symptoms, actual: Array) -> Array:
+    """Return how far two answers to one call may differ by rounding, as those of threads and devices do."""
+    if symptoms.has_expected_shape:
+        return np.where(np.isnan(symptoms.tolerance), np.inf, 2 * symptoms.tolerance)
+    size = float(np.max(np.abs(actual[np.isfinite(actual)]), initial=0.0))
+    return np.full(actual.shape, CONFIDENCE * unit_roundoff(symptoms.precision) * actual.size**0.5 * size)
+
+
+def _are_equal(a: Array, b: Array, bound: Array) -> bool:
+    """Return whether two answers are equal up to a bound; NaN equals NaN, and where it is infinite nothing is known."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= bound) | np.isinf(bound)
+    return bool(np.all(same))
 
 
 def backward_of_own_forward(symptoms: Symptoms) -> str | None:
@@ -103,7 +118,7 @@ def primal_transposed(symptoms: Symptoms) -> str | None:
 def _is_answer_with_transposed(symptoms: Symptoms, name: str, trial: Trial) -> bool:
     primals = {**trial.primals, name: trial.primals[name].swapaxes(-1, -2)}
     other = symptoms.compare(trial.actual, primals, trial.delta)
-    if not (roughly_agrees(trial.actual, other.expected) and np.any(trial.actual)):
+    if not (roughly_agrees(trial.actual, other.expected, trial.tolerance) and np.any(trial.actual)):
         return False
     return agrees(trial.actual, other.expected, other.tolerance)
 
@@ -144,7 +159,7 @@ def changed_delta_pattern(kind: str) -> Callable[[Symptoms], str | None]:
 
 def _is_answer_to(change: DeltaChange, trial: Trial) -> bool:
     expected, tolerance = trial.pull_back(change(trial))
-    if not (roughly_agrees(trial.actual, expected) and np.any(trial.actual)):
+    if not (roughly_agrees(trial.actual, expected, trial.tolerance) and np.any(trial.actual)):
         return False
     # Both deltas are rounded on the way, so the larger tolerance holds: a changed delta of zeros would have none.
     return agrees(trial.actual, expected, np.maximum(tolerance(), trial.tolerance))
@@ -255,7 +270,7 @@ def _is_answer_by_blocks(trial: Trial, delta_axis: int, axis: int) -> bool:
     delta = as_tuple(trial.delta)[0]
     answers = [trial.pull_back(_keep_slice(delta, delta_axis, i)) for i in range(trial.expected.shape[axis])]
     expected = np.stack([np.take(value, i, axis) for i, (value, _) in enumerate(answers)], axis)
-    if not roughly_agrees(trial.actual, expected):
+    if not roughly_agrees(trial.actual, expected, trial.tolerance):
         return False
     tolerance = np.stack([np.take(tolerance(), i, axis) for i, (_, tolerance) in enumerate(answers)], axis)
     return agrees(trial.actual, expected, np.maximum(tolerance, trial.tolerance))

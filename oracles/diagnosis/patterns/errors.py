@@ -6,7 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from oracles.constants import LEAST_BEND, LEAST_ERROR_IN_ROUNDINGS, REARRANGED_AXES, STEP_IN_ROUNDINGS
+from oracles.constants import (
+    HIDDEN_STEP,
+    LEAST_BEND,
+    LEAST_ERROR_IN_ROUNDINGS,
+    REARRANGED_AXES,
+    STEP_IN_ROUNDINGS,
+)
 from oracles.diagnosis.experiments import Axes, Symptoms, Trial, agrees, axes_text, axis_subsets, least_squares_factor
 from oracles.rule import Array, as_tuple, is_differentiable
 from oracles.tolerance import unit_roundoff
@@ -138,18 +144,30 @@ def coarse_rounding(symptoms: Symptoms) -> str | None:
 
 
 def _errors_jump(symptoms: Symptoms, name: str, ratio: float) -> bool:
-    """Return whether the error jumps along a line of a few roundings; the error of a formula is straight there."""
-    errors = [symptoms.refusal.error]
-    for k in (1, 2):
-        rng = np.random.default_rng(1)  # the same direction for both steps: the three points are on one line
-        move = partial(_move, step=STEP_IN_ROUNDINGS * k * unit_roundoff(name), rng=rng)
-        delta = tuple(map(move, symptoms.delta)) if isinstance(symptoms.delta, tuple) else move(symptoms.delta)
-        trial = symptoms.evaluate_at({n: move(a) for n, a in symptoms.primals.items()}, delta)
-        if trial is None or not agrees(trial.actual, trial.expected, ratio * trial.tolerance):
-            return False
-        errors.append(trial.error)
-    bend = np.linalg.norm(errors[2] - 2 * errors[1] + errors[0])
-    return bool(bend > LEAST_BEND * max(np.linalg.norm(e) for e in errors))
+    """Return whether the error jumps over a few roundings of the precision, and stays over a small part of one.
+
+    The error of a formula, or of an iteration that stops early, is straight over so little. Noise does not stay.
+    """
+    step = STEP_IN_ROUNDINGS * unit_roundoff(name)
+    first = symptoms.refusal.error
+    near, far = _error_at(symptoms, step, ratio), _error_at(symptoms, 2 * step, ratio)
+    hidden = _error_at(symptoms, HIDDEN_STEP * step, ratio)
+    if near is None or far is None or hidden is None:
+        return False
+    largest = max(np.linalg.norm(e) for e in (first, near, far))
+    stays = np.linalg.norm(hidden - first) <= LEAST_BEND * np.linalg.norm(first)
+    return bool(stays and np.linalg.norm(far - 2 * near + first) > LEAST_BEND * largest)
+
+
+def _error_at(symptoms: Symptoms, step: float, ratio: float) -> Array | None:
+    """Return the error a relative step away; ``None`` if it is not small there."""
+    rng = np.random.default_rng(1)  # the same direction for every step: all points are on one line
+    move = partial(_move, step=step, rng=rng)
+    delta = tuple(map(move, symptoms.delta)) if isinstance(symptoms.delta, tuple) else move(symptoms.delta)
+    trial = symptoms.evaluate_at({n: move(a) for n, a in symptoms.primals.items()}, delta)
+    if trial is None or not agrees(trial.actual, trial.expected, ratio * trial.tolerance):
+        return None
+    return trial.error
 
 
 def _move(array: Array, step: float, rng: np.random.Generator) -> Array:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import PRODUCT_ROUNDINGS, REARRANGED_AXES
+from oracles.constants import FACTOR_SPREAD, FACTOR_TOLERANCES, LEAST_FACTOR, PRODUCT_ROUNDINGS, REARRANGED_AXES
 from oracles.diagnosis.experiments import (
     Axes,
     Symptoms,
@@ -34,24 +35,38 @@ def constant_factor(symptoms: Symptoms) -> str | None:
     """Detect one factor in all entries, and say what it equals."""
     if not symptoms.has_expected_shape:
         return None
-    actual, expected, tolerance = symptoms.refusal.actual, symptoms.expected, symptoms.tolerance
-    k, uncertainty = least_squares_factor(actual, expected, tolerance)
-    if not (np.isfinite(k) and k != 0 and symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty))):
+    found = _factor_of(symptoms.refusal)
+    if found is None or not symptoms.always(partial(_is_multiple, k=found[0], uncertainty=found[1])):
         return None
-    factor, sign = float(k), float(np.sign(k))
-    meanings = [
-        (candidate, meaning)
-        for candidate, meaning in _meaningful_factors(symptoms)
-        if candidate != 1 and symptoms.always(partial(_is_multiple, k=np.asarray(sign * candidate)))
-    ]
+    factor = float(found[0])
+    if symptoms.always(partial(_is_multiple, k=np.asarray(-1.0))):
+        return "every entry is -1 times the oracle's: the sign is wrong"
+    if symptoms.is_further:
+        return f"every entry is {factor:.10g} times the oracle's"
+    elsewhere = [other.refusal for other in symptoms.further]
+    if not all(_is_multiple(trial, found[0], found[1]) for trial in elsewhere):
+        return f"every entry is {factor:.6g} times the oracle's, and another number times it at other values"
+    sign = float(np.sign(factor))
+    meanings = _confirmed_meanings(symptoms, factor)
     if meanings:
         nearest = min((candidate for candidate, _ in meanings), key=lambda candidate: abs(candidate - abs(factor)))
         distinct = list(dict.fromkeys(meaning for candidate, meaning in meanings if candidate == nearest))
         sentence = f"every entry is {sign * nearest:.6g} times the oracle's: {nearest:.6g} is "
         return sentence + ", or ".join(distinct[:SHOWN_MEANINGS]) + (", of the wrong sign" if sign < 0 else "")
-    if symptoms.always(partial(_is_multiple, k=np.asarray(-1.0))):
-        return "every entry is -1 times the oracle's: the sign is wrong"
-    return f"every entry is {factor:.10g} times the oracle's"
+    in_all_shapes = all(_is_multiple(trial, found[0], found[1]) for trial in symptoms.other_shapes)
+    where = "" if in_all_shapes else ", and another number times it in other shapes"
+    return f"every entry is {factor:.10g} times the oracle's{where}"
+
+
+def _factor_of(trial: Trial) -> tuple[Array, Array] | None:
+    """Return the factor and its uncertainty; ``None`` if rounding may have made it."""
+    known = np.isfinite(trial.tolerance) & np.isfinite(trial.actual) & np.isfinite(trial.expected)
+    k, uncertainty = least_squares_factor(trial.actual[known], trial.expected[known], trial.tolerance[known])
+    sizes = np.abs(trial.expected[known & (trial.expected != 0)])
+    rounding = np.median(trial.tolerance[known & (trial.expected != 0)] / sizes) if sizes.size else np.inf
+    if not np.isfinite(k) or k == 0 or abs(k - 1) <= max(LEAST_FACTOR, FACTOR_TOLERANCES * rounding):
+        return None
+    return k, uncertainty
 
 
 def _is_multiple(trial: Trial, k: Array, uncertainty: Array | float = 0.0) -> bool:
@@ -60,40 +75,86 @@ def _is_multiple(trial: Trial, k: Array, uncertainty: Array | float = 0.0) -> bo
     return bool(np.any(trial.informative)) and agrees(trial.actual, k * trial.expected, tolerance)
 
 
-def _meaningful_factors(symptoms: Symptoms) -> Iterator[tuple[float, str]]:
-    """Yield the factors that have a meaning for these shapes, with their meaning."""
-    yield 2.0, "a factor 2 too many"
-    yield 0.5, "a factor 2 too few"
-    for n, extent in ((n, extent) for n, extent in _extents(symptoms) if n > 1):
-        yield n, f"{extent} — a sum where a mean belongs"
-        yield 1 / n, f"1/{extent} — a mean where a sum belongs"
-        yield n / 2, f"half of {extent} — a sum where a mean belongs, and a factor 2 too few"
-        yield 2 / n, f"2/{extent} — a mean where a sum belongs, and a factor 2 too many"
-        yield n**0.5, f"the square root of {extent}"
-        yield n**-0.5, f"1 over the square root of {extent}"
-        if n == 2:  # (n - 1)/n is a half, which has better explanations
+def _confirmed_meanings(symptoms: Symptoms, factor: float) -> list[tuple[float, str]]:
+    """Return what the factor equals in this shape and in all others: its values, with their meanings."""
+    size, sign, trials = abs(factor), float(np.sign(factor)), symptoms.other_shapes
+    confirmed: dict[tuple[float, str], list[tuple[str, str]]] = {}
+    extents = _extents(symptoms.refusal)
+    for meaning in _meanings(symptoms.refusal):
+        value = meaning.value(symptoms.refusal)
+        near = np.isfinite(value) and abs(value - size) <= FACTOR_SPREAD * size and value != 1
+        if not near or not symptoms.always(partial(_is_multiple, k=np.asarray(sign * value))):
             continue
-        yield (n - 1) / n, f"(n - 1)/n for n = {n}, {extent} — sample and population variance mixed up"
-        yield n / (n - 1), f"n/(n - 1) for n = {n}, {extent} — sample and population variance mixed up"
+        values = [meaning.value(trial) for trial in trials]
+        # A name that no other shape could contradict may be a coincidence.
+        is_tested = not meaning.location or any(v != value for v in values)
+        if is_tested and all(_is_multiple(t, np.asarray(sign * v)) for t, v in zip(trials, values, strict=True)):
+            confirmed.setdefault((value, meaning.words), []).append((meaning.kind, meaning.location))
+    return [
+        (value, words.format(_extent_text(found), n=extents.get(found[0])))
+        for (value, words), found in confirmed.items()
+    ]
 
 
-def _extents(symptoms: Symptoms) -> Iterator[tuple[int, str]]:
-    """Yield every extent with the axes that have it, then the numbers of entries that are no extent."""
-    outputs = {n: a for n, a in symptoms.refusal.answers.items() if n.startswith("output")}
-    axes: dict[int, list[str]] = {}
-    sizes: dict[int, list[str]] = {}
-    for name, array in {**symptoms.primals, **outputs}.items():
-        for axis, n in enumerate(np.shape(array)):
-            axes.setdefault(n, []).append(f"axis {axis} of {name}")
-        sizes.setdefault(np.size(array), []).append(name)
-        if np.ndim(array) > 2:
-            sizes.setdefault(int(np.prod(np.shape(array)[-2:])), []).append(f"the last two axes of {name}")
-    for n, names in axes.items():
-        extent = "N, the number of rows" if any(name.startswith("axis 0") for name in names) else "the extent"
-        yield n, f"{extent} ({', '.join(names[:SHOWN_NAMES])})"
-    for n, names in sizes.items():
-        if n not in axes:
-            yield n, f"the number of entries ({', '.join(names[:SHOWN_NAMES])})"
+class Meaning(NamedTuple):
+    """What a factor may equal.
+
+    Attributes:
+        words: the meaning, with a place for the extent.
+        kind, location: "extent" of "axis 0 of z", or "entries" of "z"; "" for a plain number.
+        value: the factor that it means at a trial.
+    """
+
+    words: str
+    kind: str
+    location: str
+    value: Callable[[Trial], float]
+
+
+# A function of an extent n, and what it means as a factor.
+FUNCTIONS_OF_AN_EXTENT: tuple[tuple[str, Callable[[float], float]], ...] = (
+    ("{} — a sum where a mean belongs", lambda n: n),
+    ("1/{} — a mean where a sum belongs", lambda n: 1 / n),
+    ("half of {} — a sum where a mean belongs, and a factor 2 too few", lambda n: n / 2),
+    ("2/{} — a mean where a sum belongs, and a factor 2 too many", lambda n: 2 / n),
+    ("the square root of {}", lambda n: n**0.5),
+    ("1 over the square root of {}", lambda n: n**-0.5),
+    ("(n - 1)/n for n = {n}, {} — sample and population variance mixed up", lambda n: (n - 1) / n),
+    ("n/(n - 1) for n = {n}, {} — sample and population variance mixed up", lambda n: n / (n - 1)),
+)
+
+
+def _meanings(trial: Trial) -> Iterator[Meaning]:
+    """Yield the factors that have a meaning for these shapes."""
+    yield Meaning("a factor 2 too many", "", "", lambda _: 2.0)
+    yield Meaning("a factor 2 too few", "", "", lambda _: 0.5)
+    for (kind, location), n in _extents(trial).items():
+        for words, function in FUNCTIONS_OF_AN_EXTENT if n > 1 else ():
+            yield Meaning(words, kind, location, partial(_value_at, function, kind, location))
+
+
+def _value_at(function: Callable[[float], float], kind: str, location: str, trial: Trial) -> float:
+    n = _extents(trial)[kind, location]
+    return function(n) if n > 1 else np.nan
+
+
+def _extents(trial: Trial) -> dict[tuple[str, str], int]:
+    """Return every extent and number of entries by kind and location."""
+    outputs = {n: a for n, a in trial.answers.items() if n.startswith("output")}
+    arrays = {**trial.primals, **outputs}
+    extents = {("extent", f"axis {i} of {n}"): extent for n, a in arrays.items() for i, extent in enumerate(a.shape)}
+    extents |= {("entries", n): a.size for n, a in arrays.items() if a.ndim != 1}
+    slices = {n: int(np.prod(a.shape[-2:])) for n, a in arrays.items() if a.ndim > 2}
+    return {**extents, **{("entries", f"the last two axes of {n}"): size for n, size in slices.items()}}
+
+
+def _extent_text(found: list[tuple[str, str]]) -> str:
+    """Name an extent by the axes that have it in every shape, or else by the arrays that have so many entries."""
+    axes = [location for kind, location in found if kind == "extent"]
+    if not axes:
+        return f"the number of entries ({', '.join([location for _, location in found][:SHOWN_NAMES])})"
+    extent = "N, the number of rows" if any(name.startswith("axis 0") for name in axes) else "the extent"
+    return f"{extent} ({', '.join(axes[:SHOWN_NAMES])})"
 
 
 def factor_per_group(symptoms: Symptoms) -> str | None:

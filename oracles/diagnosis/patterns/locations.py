@@ -13,8 +13,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from oracles.constants import (
+    EXPERIMENT_SEED,
     LARGE_VALUE,
     LEAST_MAGNITUDE,
+    MOVED_POINTS,
     PRODUCT_ROUNDINGS,
     UNTYING_FACTORS,
     VALUE_FOR_ZEROS,
@@ -119,6 +121,16 @@ def _slices_text(indices: Array, n: int) -> str:
 
 
 ArrayFunction: TypeAlias = Callable[[Array], Array]
+Move: TypeAlias = Callable[[Array, np.random.Generator], Array]
+
+
+def _shuffled(array: Array, rng: np.random.Generator) -> Array:
+    """Return the slices along every axis in another order: entries that are compared in a slice stay together."""
+    return array[np.ix_(*map(rng.permutation, array.shape))] if array.ndim else array
+
+
+def _with_other_signs(array: Array, rng: np.random.Generator) -> Array:
+    return np.asarray(_shuffled(array, rng) * rng.choice((-1.0, 1.0), array.shape))
 
 
 class SpecialValues(NamedTuple):
@@ -130,6 +142,7 @@ class SpecialValues(NamedTuple):
         mask: the entries of the examined array that depend on them.
         replace: the primal without such values.
         primal: the name of the primal.
+        move: the primal with such values at other entries.
     """
 
     pattern: str
@@ -137,6 +150,7 @@ class SpecialValues(NamedTuple):
     mask: Mask
     replace: ArrayFunction
     primal: str
+    move: Move
 
 
 def special_value_pattern(kind: str) -> Callable[[Symptoms], str | None]:
@@ -162,7 +176,29 @@ def _explains_all(symptoms: Symptoms, values: SpecialValues) -> bool:
     trial = symptoms.evaluate_at(primals, symptoms.draw_delta(2))
     if trial is None or not roughly_agrees(trial.actual, trial.expected) or not np.any(trial.informative):
         return False
-    return not np.any(trial.wrong) and bool(np.all(np.isfinite(trial.tolerance)))
+    right = not np.any(trial.wrong) and bool(np.all(np.isfinite(trial.tolerance)))
+    return right and _do_errors_follow(symptoms, values)
+
+
+def _do_errors_follow(symptoms: Symptoms, values: SpecialValues) -> bool:
+    """Return whether the errors move along when the values move, to where they are then and nowhere else."""
+    array = np.asarray(symptoms.primals[values.primal])
+    # About half of all entries have a sign, so errors are often there by chance; other values are rare.
+    by_chance = values.pattern == "signs"
+    trials = []
+    for k in range(MOVED_POINTS):
+        moved = values.move(array, np.random.default_rng((EXPERIMENT_SEED, 300 + k)))
+        trial = symptoms.evaluate_at({**symptoms.primals, values.primal: moved}, symptoms.draw_delta(3 + k))
+        if trial is not None and np.all(np.isfinite(trial.expected)):
+            trials.append((trial, values.mask(trial)))
+    if any(np.any(trial.wrong & ~special) for trial, special in trials):
+        return False
+    if not by_chance:
+        return not trials or any(np.any(trial.wrong) for trial, _ in trials)
+    exposed = sum(np.count_nonzero(trial.informative & special) for trial, special in trials)
+    elsewhere = any(np.any(trial.informative & ~special) for trial, special in trials)
+    wrong = sum(np.count_nonzero(trial.wrong) for trial, _ in trials)
+    return elsewhere and bool(wrong > WRONG_SHARE * exposed)
 
 
 def _are_errors_special(mask: Mask, trial: Trial) -> bool:
@@ -178,19 +214,20 @@ def _special_values(symptoms: Symptoms) -> Iterator[SpecialValues]:
             yield from _floating_values(symptoms, name)
         elif array.dtype.kind == "b":
             set_, not_set = partial(_mask_of, name, np.asarray), partial(_mask_of, name, np.logical_not)
-            yield SpecialValues("masked", f"where {name} is set", set_, np.zeros_like, name)
-            yield SpecialValues("masked", f"where {name} is not set", not_set, np.ones_like, name)
+            yield SpecialValues("masked", f"where {name} is set", set_, np.zeros_like, name, _shuffled)
+            yield SpecialValues("masked", f"where {name} is not set", not_set, np.ones_like, name, _shuffled)
         elif array.ndim and expected.ndim and array.size <= expected.shape[0]:
             where = f"in the rows that {name} references more than once"
-            yield SpecialValues("repeated_indices", where, partial(_repeated_rows, name), _unrepeat, name)
+            yield SpecialValues("repeated_indices", where, partial(_repeated_rows, name), _unrepeat, name, _shuffled)
 
 
 def _floating_values(symptoms: Symptoms, name: str) -> Iterator[SpecialValues]:
     zeros, ties = partial(_mask_of, name, _is_zero), partial(_mask_of, name, _is_tied)
-    yield SpecialValues("zeros", f"where {name} is exactly 0", zeros, _replace_zeros, name)
-    yield SpecialValues("ties", f"at ties, where entries of {name} are equal", ties, _untie, name)
+    yield SpecialValues("zeros", f"where {name} is exactly 0", zeros, _replace_zeros, name, _shuffled)
+    yield SpecialValues("ties", f"at ties, where entries of {name} are equal", ties, _untie, name, _shuffled)
     for words, test, replace in SIGNS:
-        yield SpecialValues("signs", f"where {name} is {words}", partial(_mask_of, name, test), replace, name)
+        mask = partial(_mask_of, name, test)
+        yield SpecialValues("signs", f"where {name} is {words}", mask, replace, name, _with_other_signs)
     yield from _large_values(symptoms, name)
 
 
@@ -217,7 +254,7 @@ def _large_values(symptoms: Symptoms, name: str) -> Iterator[SpecialValues]:
             where = f"where {words.format(name)} is large, from {least_wrong:.4g} on"
             where += f" (right up to {largest_right:.4g})" if largest_right else ""
             mask = partial(_mask_of, name, partial(_is_at_least, size, least_wrong))
-            yield SpecialValues("saturated", where, mask, _scale_down, name)
+            yield SpecialValues("saturated", where, mask, _scale_down, name, _shuffled)
 
 
 def _mask_of(name: str, test: ArrayFunction, trial: Trial) -> Array:
