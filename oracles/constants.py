@@ -237,3 +237,24 @@ LEAST_BEND = 0.3
 # The median error, in units of the coarse precision's rounding. Below it more digits are right than that precision
 # has, so the loss has another cause.
 LEAST_ERROR_IN_ROUNDINGS = 2.0**-7
+
+# --- Sizes in a diagnosis ---
+
+# Sizes of the blocks, warps and tiles that kernels process at once.
+BLOCK_SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+# Entries of all arrays together up to which an axis is made longer in an experiment: one call stays below a second.
+MOST_ENLARGED_ENTRIES = 2**17
+
+# --- Edited references in a diagnosis ---
+
+# Operations of a reference that are edited one by one, and pairs of reductions of which both are: each costs an
+# evaluation, and in JAX a trace of some 20 ms.
+MOST_EDITS = 24
+MOST_EDITED_PAIRS = 6
+
+# --- Memory in a diagnosis ---
+
+# What freed memory is filled with: two values that no arithmetic gives by chance.
+POISONS = (1.2345678e30, -9.8765432e20)
+# Blocks of each size that are filled and freed: a subject allocates a few of one size before the one that it returns.
+POISONED_BLOCKS = 8

@@ -18,8 +18,22 @@ from oracles.adapters.conventions import Declaration
 from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD, MORE_SAMPLES
 from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
+from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
-from oracles.diagnosis.patterns import deltas, errors, factors, locations, rearrangements
+from oracles.diagnosis.patterns import (
+    blocks,
+    calls,
+    deltas,
+    errors,
+    factors,
+    functions,
+    indices,
+    locations,
+    rearrangements,
+    singular_points,
+    symmetry,
+    terms,
+)
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
@@ -55,7 +69,11 @@ NO_PATTERN_FOUND = Diagnosis()
 # locations.
 PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("missing", deltas.missing),
+    ("layout", calls.layout),
+    ("uninitialised", calls.uninitialised),
+    ("random", calls.random),
     ("not_repeatable", deltas.not_repeatable),
+    ("gauge", symmetry.gauge),
     ("backward_of_own_forward", deltas.backward_of_own_forward),
     ("all_zero", deltas.all_zero),
     ("not_reduced", factors.not_reduced),
@@ -65,10 +83,15 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("delta_ones", deltas.changed_delta_pattern("delta_ones")),
     ("delta_ignored", deltas.delta_ignored),
     ("other_name", deltas.other_name),
+    ("symmetrized", symmetry.symmetrized),
+    ("negated_primal", functions.negated_primal),
+    ("derivative_missing", functions.derivative_missing),
+    ("value_for_derivative", functions.value_for_derivative),
     ("reversed", rearrangements.rearrangement_pattern("reversed")),
     ("reshaped", rearrangements.rearrangement_pattern("reshaped")),
     ("shifted", rearrangements.rearrangement_pattern("shifted")),
     ("permuted", rearrangements.permuted),
+    ("index_map", indices.index_map),
     ("reduced_too_far", factors.reduced_too_far),
     ("delta_abs", deltas.changed_delta_pattern("delta_abs")),
     ("delta_positive", deltas.changed_delta_pattern("delta_positive")),
@@ -79,6 +102,9 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("repeated_indices", deltas.changed_delta_pattern("repeated_indices")),
     ("primal_transposed", deltas.primal_transposed),
     ("repeated_indices", factors.divided_by_count),
+    ("repeated_in_bag", indices.repeated_in_bag),
+    ("tie_between_operands", singular_points.tie_between_operands),
+    ("nan_behind_where", singular_points.nan_behind_where),
     ("zeros", locations.special_value_pattern("zeros")),
     ("masked", locations.special_value_pattern("masked")),
     ("ties", locations.special_value_pattern("ties")),
@@ -87,11 +113,20 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("delta_first_only", deltas.changed_delta_pattern("delta_first_only")),
     ("term_missing", deltas.changed_delta_pattern("term_missing")),
     ("delta_clipped", deltas.changed_delta_pattern("delta_clipped")),
+    ("factor_outside_sum", functions.factor_outside_sum),
+    ("softmax_axis", functions.softmax_axis),
+    ("evaluation_statistics", terms.evaluation_statistics),
+    ("added_primal", functions.added_primal),
     ("added_constant", errors.added_constant),
     ("added_array", errors.added_array),
+    ("logits_for_probabilities", functions.logits_for_probabilities),
+    ("derivative_missing", partial(terms.edited_derivative, Edit.IDENTITY, "the derivative 1 for")),
+    ("value_for_derivative", partial(terms.edited_derivative, Edit.VALUE, "the value in place of the derivative of")),
+    ("detached_term", terms.detached_term),
     ("known_factor", factors.known_factor),
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
+    ("block_remainder", blocks.block_remainder),
     ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", locations.zero_in_some),
