@@ -247,10 +247,8 @@ MOST_ENLARGED_ENTRIES = 2**17
 
 # --- Edited references in a diagnosis ---
 
-# Operations of a reference that are edited one by one, and pairs of reductions of which both are: each costs an
-# evaluation, and in JAX a trace of some 20 ms.
-MOST_EDITS = 24
-MOST_EDITED_PAIRS = 6
+# Operations of a reference up to which each is edited: the operands of all of them become outputs, with a pullback each.
+MOST_EDITS = 64
 
 # --- Memory in a diagnosis ---
 
@@ -258,3 +256,5 @@ MOST_EDITED_PAIRS = 6
 POISONS = (1.2345678e30, -9.8765432e20)
 # Blocks of each size that are filled and freed: a subject allocates a few of one size before the one that it returns.
 POISONED_BLOCKS = 8
+# Calls of a torch subject before its answers are taken for independent of freed memory, which it gets in half of them.
+POISONED_CALLS = 4

@@ -14,10 +14,12 @@ from importlib import import_module
 from math import prod
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.lazy_modules import jax, lax, torch
-from oracles.rule import Function, Primals, Rule, Runtime, as_tuple, call_by_name
+from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple, call_by_name
 
 Value: TypeAlias = Any  # a tensor, a JAX array, or an argument of an operation
 Call: TypeAlias = Callable[..., Value]
@@ -60,17 +62,23 @@ class Operation:
 
 @dataclass
 class Recorder:
-    """Counts the operations of one evaluation, records them, and edits some.
+    """Counts the operations of one evaluation, records them, and edits or probes some.
 
     Attributes:
         edits: what becomes of operations, by their index.
-        operands: of which operation one operand alone is cut, and of which: (index, position).
+        operand: of which operation one operand alone is cut, and which: (index, position).
+        probes: arrays of zeros that are added to the operands and results of operations, by `probe_name`: their
+            cotangents are those of one use of an operand alone.
         recorded: the operations seen so far.
+        operands, results: those that a probe was added to, in their order.
     """
 
     edits: Mapping[int, Edit] = field(default_factory=dict)
     operand: tuple[int, int] | None = None
+    probes: Mapping[str, Value] = field(default_factory=dict)
     recorded: list[Operation] = field(default_factory=list)
+    operands: list[Value] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)
 
     def run(self, name: str, call: Call, operands: Sequence[Value], framework: Framework) -> Value:
         """Run one operation with the edit that is meant for it.
@@ -90,8 +98,23 @@ class Recorder:
         if self.operand is not None and self.operand[0] == index:
             position = self.operand[1]
             return call(*(framework.detach(x) if i == position else x for i, x in enumerate(operands)))
+        if probe_name(index, 0) in self.probes:
+            return self._probe(index, call, operands)
         edit = self.edits.get(index)
         return result if edit is None else framework.edit(edit, operands[0], result)
+
+    def _probe(self, index: int, call: Call, operands: Sequence[Value]) -> Value:
+        self.operands += operands
+        result = call(*(x + self.probes[probe_name(index, i)] for i, x in enumerate(operands)))
+        if probe_name(index) not in self.probes:
+            return result
+        self.results.append(result)
+        return result + self.probes[probe_name(index)]
+
+
+def probe_name(index: int, position: int | None = None) -> str:
+    """Return the name of the probe of an operation's operand, or of its result."""
+    return f"_probe_{index}_{'result' if position is None else position}"
 
 
 @dataclass(frozen=True)
@@ -128,26 +151,94 @@ class Framework:
 
 def operations(oracle: Rule, primals: Primals) -> list[Operation]:
     """Return the operations of an oracle's reference at a point; none if it has no reference in torch or JAX."""
-    recorder = Recorder()
     if oracle.reference is None or oracle.runtime not in (Runtime.TORCH, Runtime.JAX):
         return []
-    edited = _rule(oracle.reference, oracle.runtime, lambda: recorder)
-    edited(**primals)
+    recorders: list[Recorder] = []
+
+    def make(probes: Mapping[str, Value]) -> Recorder:
+        recorders.append(Recorder())
+        return recorders[-1]
+
+    _rule(oracle, make)(**primals)
     # A trace runs the reference more than once; each time records the same operations.
-    count = next((i for i, o in enumerate(recorder.recorded) if i and o.index == 0), len(recorder.recorded))
-    return recorder.recorded[:count]
+    return recorders[-1].recorded
 
 
 def edited(oracle: Rule, edits: Mapping[int, Edit], operand: tuple[int, int] | None = None) -> Rule:
     """Return the oracle with some operations edited, or with one operand of an operation cut."""
-    assert oracle.reference is not None
-    return _rule(oracle.reference, oracle.runtime, lambda: Recorder(edits, operand))
+    return _rule(oracle, lambda probes: Recorder(edits, operand))
 
 
-def _rule(reference: Function, runtime: Runtime, recorder: Callable[[], Recorder]) -> Rule:
-    if runtime is Runtime.TORCH:
-        return torch_autograd(lambda **tensors: _run_torch(reference, tensors, recorder()))
-    return jax_vjp(lambda **arrays: _run_jax(reference, arrays, recorder()))
+def _rule(oracle: Rule, make: Callable[[Mapping[str, Value]], Recorder], with_operands: bool = False) -> Rule:
+    """Return the oracle's reference under a recorder, which gets those arguments that are probes."""
+    run = _run_torch if oracle.runtime is Runtime.TORCH else _run_jax
+    reference = oracle.reference
+    assert reference is not None
+
+    def evaluate(**arrays: Value) -> Value:
+        primals = {n: a for n, a in arrays.items() if not n.startswith("_probe_")}
+        recorder = make({n: a for n, a in arrays.items() if n not in primals})
+        y = run(reference, primals, recorder)
+        return (*as_tuple(y), *recorder.operands, *recorder.results) if with_operands else y
+
+    return torch_autograd(evaluate) if oracle.runtime is Runtime.TORCH else jax_vjp(evaluate)
+
+
+class Contributions:
+    """What each use of an operand contributes to a cotangent: all from one evaluation of the reference.
+
+    Attributes:
+        total: the whole cotangent.
+    """
+
+    def __init__(self, oracle: Rule, recorded: Sequence[Operation], primals: Primals, delta: Output, name: str) -> None:
+        self.name, self._recorded = name, recorded
+        probes = {probe_name(o.index, i): np.zeros(s) for o in recorded for i, s in enumerate(o.operands)}
+        probes |= {probe_name(o.index): np.zeros(o.shape) for o in recorded if o.is_elementwise}
+        rule = _rule(oracle, lambda arrays: Recorder(probes=arrays), with_operands=True)
+        outputs, self._pullback = rule(**primals, **probes)
+        deltas, self._outputs = as_tuple(delta), as_tuple(outputs)
+        self._results = [o.index for o in recorded if o.is_elementwise]
+        self._n_outputs = len(self._outputs) - sum(len(o.operands) for o in recorded) - len(self._results)
+        self._cotangents = self._pull(dict(enumerate(deltas)))
+        self.total = np.asarray(self._cotangents[name])
+
+    def through(self, operation: Operation, position: int | None = None) -> Array:
+        """Return the contribution of one operand of an operation, or of all."""
+        seeds = self._seeds(operation, self._cotangents)
+        if position is not None:
+            output = self._output(operation, position)
+            seeds = {output: seeds[output]}
+        return np.asarray(self._pull(seeds)[self.name])
+
+    def through_both(self, first: Operation, second: Operation) -> Array:
+        """Return the contribution of two operations, of which the first may lie on the way to the second."""
+        through_second = self._pull(self._seeds(second, self._cotangents))
+        common = self._seeds(first, through_second)
+        both = np.asarray(through_second[self.name]) + self.through(first)
+        return np.asarray(both - self._pull(common)[self.name])
+
+    def with_derivative(self, operation: Operation, edit: Edit) -> Array:
+        """Return the cotangent with another derivative of an elementwise operation."""
+        value = self._outputs[len(self._outputs) - len(self._results) + self._results.index(operation.index)]
+        seed = self._cotangents[probe_name(operation.index)] * (value if edit is Edit.VALUE else 1.0)
+        changed = self._pull({self._output(operation, 0): seed})[self.name]
+        return np.asarray(self.total - self.through(operation) + changed)
+
+    def _seeds(self, operation: Operation, cotangents: Mapping[str, Array]) -> dict[int, Array]:
+        """Return the cotangents of the operands of an operation, by the number of the output that each operand is."""
+        return {
+            self._output(operation, i): cotangents[probe_name(operation.index, i)]
+            for i in range(len(operation.operands))
+        }
+
+    def _output(self, operation: Operation, position: int) -> int:
+        before = sum(len(o.operands) for o in self._recorded if o.index < operation.index)
+        return self._n_outputs + before + position
+
+    def _pull(self, seeds: Mapping[int, Array]) -> Mapping[str, Array]:
+        zeros = [np.zeros_like(y) for y in self._outputs]
+        return self._pullback(tuple(np.asarray(seeds.get(i, z), z.dtype) for i, z in enumerate(zeros)))
 
 
 def _run_torch(reference: Function, tensors: Mapping[str, Value], recorder: Recorder) -> Value:
@@ -178,9 +269,11 @@ def _run_torch(reference: Function, tensors: Mapping[str, Value], recorder: Reco
 
 def _run_jax(reference: Function, arrays: Mapping[str, Value], recorder: Recorder) -> Value:
     names = tuple(arrays)
-    closed, shape = jax.make_jaxpr(
-        lambda *values: call_by_name(reference, dict(zip(names, values, strict=True))), return_shape=True
-    )(*arrays.values())
+    # Without jax.jit the operations would have other numbers.
+    with jax.disable_jit(False):
+        closed, shape = jax.make_jaxpr(
+            lambda *values: call_by_name(reference, dict(zip(names, values, strict=True))), return_shape=True
+        )(*arrays.values())
     results = _evaluate_jaxpr(closed.jaxpr, closed.consts, list(arrays.values()), recorder)
     return tuple(results) if isinstance(shape, tuple | list) else results[0]
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.constants import EXPERIMENT_SEED, POISONED_BLOCKS, POISONS
+from oracles.constants import EXPERIMENT_SEED, POISONED_BLOCKS, POISONED_CALLS, POISONS
 from oracles.diagnosis.candidates import agrees_where_known
 from oracles.diagnosis.experiments import Symptoms, Trial, evaluate, result_or_none
 from oracles.lazy_modules import torch
@@ -104,44 +104,63 @@ def _cast(array: Array, dtype: np.dtype[np.generic]) -> Array:
 
 def uninitialised(symptoms: Symptoms) -> str | None:
     """Detect entries that hold what freed memory held: a buffer that is allocated and not filled."""
-    if symptoms.actual is None or symptoms.subject.runtime not in (Runtime.NUMPY, Runtime.TORCH):
+    runtime = symptoms.subject.runtime
+    if symptoms.actual is None or not symptoms.actual.size or symptoms.repetition is None:
+        return None
+    if runtime not in (Runtime.NUMPY, Runtime.TORCH):
         return None
     first, second = POISONS
-    if not symptoms.actual.size or symptoms.repetition is None:
-        return None
-    once = _poisoned_answer(symptoms, first)
-    if once is None or np.array_equal(once, symptoms.repetition.actual, equal_nan=True):
+    # torch gets other memory than that which was freed last in about half of all small allocations.
+    tries = 1 if runtime is Runtime.NUMPY else POISONED_CALLS
+    changed = any(not _equal(_poisoned_answer(symptoms, first), symptoms.repetition.actual) for _ in range(tries))
+    if not changed:
         return None
     # This order repeats with no short period, so that a subject which counts its calls does not follow it.
-    values = [_poisoned_answer(symptoms, poison) for poison in (first, second, second, first)]
-    a, b, c, d = values
-    if a is None or b is None or c is None or d is None or not (_equal(a, d) and _equal(b, c)) or a.shape != b.shape:
-        return None
-    count = np.count_nonzero(~((a == b) | (np.isnan(a) & np.isnan(b))))
-    if not count:
+    order = (first, second, second, first)
+    values = [_poisoned_answer(symptoms, poison) for poison in order * (1 if runtime is Runtime.NUMPY else 2)]
+    shown = _poisoned_entries(values) | _following_entries(values, order)
+    if not np.any(shown):
         return None
     return (
-        f"{count} of {a.size} entries change with what freed memory holds: a buffer is not initialised. Allocate it "
-        "with zeros, or fill all of it"
+        f"{np.count_nonzero(shown)} of {shown.size} entries change with what freed memory holds: a buffer is not "
+        "initialised. Allocate it with zeros, or fill all of it"
     )
 
 
-def _equal(a: Array, b: Array) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
+def _poisoned_entries(values: list[Array | None]) -> Array:
+    """Return the mask of the entries that hold the poison itself, if both poisons were seen."""
+    arrays = [v for v in values if v is not None]
+    masks = [np.any([a == np.asarray(p, t) for a in arrays for t in FLOATS], axis=0) for p in POISONS]
+    return masks[0] | masks[1] if all(map(np.any, masks)) else np.zeros_like(masks[0])
+
+
+def _following_entries(values: list[Array | None], order: tuple[float, ...]) -> Array:
+    """Return the mask of the entries that change with the poison and with nothing else."""
+    arrays = [v for v in values if v is not None]
+    by_poison = [[a for a, p in zip(arrays, order, strict=False) if p == poison] for poison in POISONS]
+    follows = all(_equal(group[0], a) for group in by_poison for a in group)
+    a, b = by_poison[0][0], by_poison[1][0]
+    differ = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    return differ if follows else np.zeros_like(differ)
+
+
+def _equal(a: Array | None, b: Array | None) -> bool:
+    return a is not None and b is not None and np.array_equal(a, b, equal_nan=True)
+
+
+# The dtypes of the memory that is filled.
+FLOATS = (np.float64, np.float32)
 
 
 def _poisoned_answer(symptoms: Symptoms, poison: float) -> Array | None:
     """Return the subject's answer after memory of the sizes that it allocates was filled and freed."""
     arrays = [*symptoms.primals.values(), *as_tuple(symptoms.delta), *symptoms.refusal.answers.values()]
-    sizes = {np.size(a) for a in arrays} - {0}
-    for size in sizes:
-        for dtype in (np.float64, np.float32):
-            del_later = [np.full(size, poison, dtype) for _ in range(POISONED_BLOCKS)]
-            del del_later
-    if symptoms.subject.runtime is Runtime.TORCH:
-        for size in sizes:
-            tensors = [torch.full((size,), poison, dtype=t) for t in (torch.float64, torch.float32)]
-            del tensors
+    is_torch = symptoms.subject.runtime is Runtime.TORCH
+    # An allocator may round sizes up, and torch's asks for more to align it.
+    sizes = {np.size(a) + extra for a in arrays for extra in (range(0, 33, 2) if is_torch else (0,))} - {0}
+    for dtype in FLOATS:
+        blocks = [np.full(size, poison, dtype) for size in sizes for _ in range(POISONED_BLOCKS)]
+        del blocks
     return _answer(symptoms, symptoms.primals, symptoms.delta)
 
 

@@ -24,7 +24,7 @@ ArrayFunction = Callable[[Array], Array]
 
 def value_for_derivative(symptoms: Symptoms) -> str | None:
     """Detect f where f' belongs: the cotangent is delta · y."""
-    if not _is_elementwise(symptoms):
+    if not _is_elementwise(symptoms) or not _has_diagonal_jacobian(symptoms.refusal):
         return None
     words = f"it is delta · y, y being the output: the value of the function where its derivative by {symptoms.name}"
     return first_confirmed(symptoms, [(f"{words} belongs", partial(_delta_times_output, symptoms))])
@@ -41,6 +41,13 @@ def derivative_missing(symptoms: Symptoms) -> str | None:
 def _is_elementwise(symptoms: Symptoms) -> bool:
     """Return whether delta may belong to the cotangent entry by entry."""
     return not symptoms.is_output and np.shape(symptoms.delta) == symptoms.expected.shape
+
+
+def _has_diagonal_jacobian(trial: Trial) -> bool:
+    """Return whether delta influences the same entry of the cotangent alone: every other one is zeroed."""
+    odd = np.arange(trial.expected.size).reshape(trial.expected.shape) % 2 == 1
+    masks = [odd, ~odd]
+    return not any(np.any(trial.pull_back(np.where(m, 0.0, np.asarray(trial.delta))).value[m]) for m in masks)
 
 
 def _delta_times_output(symptoms: Symptoms, trial: Trial) -> Answer:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.constants import UNTYING_FACTORS, VALUES_FOR_TIED_ZEROS
+from oracles.constants import LARGE_VALUE, UNTYING_FACTORS, VALUES_FOR_TIED_ZEROS
 from oracles.diagnosis.candidates import floating_primals
 from oracles.diagnosis.experiments import Symptoms, Trial, spread_over
 from oracles.diagnosis.patterns.locations import describe_wrong_entries
@@ -64,6 +64,8 @@ def nan_behind_where(symptoms: Symptoms) -> str | None:
     if not np.any(singular & finite) or np.any(trial.wrong & ~singular) or np.all(singular):
         return None
     name = symptoms.name
+    if _are_the_largest(symptoms.primals[name], singular):
+        return None
     moved = _with_regular_values(symptoms.primals, name, singular)
     # The third delta: nothing was learned from it.
     regular = symptoms.evaluate_at(moved, symptoms.draw_delta(2))
@@ -76,6 +78,13 @@ def nan_behind_where(symptoms: Symptoms) -> str | None:
         "and the oracle's value is finite; it stays so for a delta of zeros there: an infinite derivative times 0, or "
         "0/0, that a where hides in the forward. Replace the argument before the operation, not only the result after"
     )
+
+
+def _are_the_largest(primal: Array, singular: Array) -> bool:
+    """Return whether the finite values at singular entries are large, and larger than all others: they overflow."""
+    sizes = np.abs(primal)
+    least = float(np.min(sizes[singular]))
+    return bool(np.isfinite(least) and least > max(LARGE_VALUE, float(np.max(sizes[~singular]))))
 
 
 def _with_regular_values(primals: Primals, name: str, singular: Array) -> Primals:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations
 
 import numpy as np
 
-from oracles.constants import LONE_ENTRY_FACTOR, MOST_EDITED_PAIRS, MOST_EDITS, PRODUCT_ROUNDINGS
+from oracles.constants import LONE_ENTRY_FACTOR, MOST_EDITS, PRODUCT_ROUNDINGS
 from oracles.diagnosis.candidates import Candidate, first_confirmed, floating_primals, formula, is_near
-from oracles.diagnosis.edited_references import Edit, Operation, edited, operations
+from oracles.diagnosis.edited_references import Contributions, Edit, Operation, edited, operations
 from oracles.diagnosis.experiments import Answer, Symptoms, Trial, axes_text, axis_subsets
 from oracles.rule import Array, Rule
 
@@ -27,14 +27,13 @@ def detached_term(symptoms: Symptoms) -> str | None:
     """Detect that the derivative through one operation is missing: a statistic, a maximum, a factor of a product."""
     if symptoms.is_output or not symptoms.has_expected_shape:
         return None
-    recorded = operations(symptoms.oracle, symptoms.primals)
     sentence = (
         "it is the oracle's value without the derivative through {}: what that depends on is taken for a constant"
     )
     candidates = (
-        (sentence.format(words), _edited_candidate(symptoms, rule))
-        for words, rule in _cuts(symptoms.oracle, recorded)
-        if _is_near_at_refusal(symptoms, rule)
+        (sentence.format(words), _edited_candidate(symptoms, edited(symptoms.oracle, edits, operand)))
+        for words, value, edits, operand in _cuts(symptoms)
+        if is_near(symptoms.refusal.actual, value)
     )
     return first_confirmed(symptoms, candidates)
 
@@ -51,28 +50,50 @@ def edited_derivative(edit: Edit, words: str, symptoms: Symptoms) -> str | None:
     """Detect another derivative of one elementwise operation inside the reference."""
     if symptoms.is_output or not symptoms.has_expected_shape:
         return None
-    recorded = [o for o in operations(symptoms.oracle, symptoms.primals) if o.is_elementwise and o.name not in MOVING]
-    rules = ((o, edited(symptoms.oracle, {o.index: edit})) for o in recorded[:MOST_EDITS])
+    recorded, contributions = _probed(symptoms)
+    elementwise = [o for o in recorded if o.is_elementwise and o.name not in MOVING]
     candidates = (
-        (f"it is the oracle's value with {words} {_name(o)}", _edited_candidate(symptoms, rule))
-        for o, rule in rules
-        if _is_near_at_refusal(symptoms, rule)
+        (
+            f"it is the oracle's value with {words} {_name(o)}",
+            _edited_candidate(symptoms, edited(symptoms.oracle, {o.index: edit})),
+        )
+        for o in elementwise
+        if is_near(symptoms.refusal.actual, contributions.with_derivative(o, edit))
     )
     return first_confirmed(symptoms, candidates)
 
 
-def _cuts(oracle: Rule, recorded: list[Operation]) -> Iterator[tuple[str, Rule]]:
-    """Yield references with one operation cut, with one operand cut, and with two reductions cut."""
+# Three patterns ask for the same in turn.
+@lru_cache(maxsize=1)
+def _probed(symptoms: Symptoms) -> tuple[list[Operation], Contributions]:
+    """Return the operations of the reference, and what each contributes.
+
+    Raises:
+        ValueError: if there are none, or too many.
+    """
+    recorded = operations(symptoms.oracle, symptoms.primals)
+    if not 0 < len(recorded) <= MOST_EDITS:
+        raise ValueError(f"expected a reference of up to {MOST_EDITS} operations, got {len(recorded)}")
+    oracle, primals, delta = symptoms.oracle, symptoms.primals, symptoms.refusal.delta
+    return recorded, Contributions(oracle, recorded, primals, delta, symptoms.name)
+
+
+def _cuts(symptoms: Symptoms) -> Iterator[tuple[str, Array, dict[int, Edit], tuple[int, int] | None]]:
+    """Yield the operations that are cut, one operand of an operation, and two reductions.
+
+    Each comes with the cotangent that is left, and with what makes the reference of it.
+    """
+    recorded, contributions = _probed(symptoms)
     changing = [o for o in recorded if o.name not in MOVING]
+    total = contributions.total
     # Reductions first: statistics and normalisers are what is forgotten most often.
-    for o in sorted(changing, key=lambda o: not o.is_reduction)[:MOST_EDITS]:
-        yield _name(o), edited(oracle, {o.index: Edit.CUT})
-        for position in range(len(o.operands)) if len(o.operands) > 1 else ():
-            yield f"operand {position} of {_name(o)}", edited(oracle, {}, (o.index, position))
-    pairs = combinations([o for o in changing if o.is_reduction], 2)
-    for first, second in list(pairs)[:MOST_EDITED_PAIRS]:
-        words = f"{_name(first)} and {_name(second)}"
-        yield words, edited(oracle, {first.index: Edit.CUT, second.index: Edit.CUT})
+    for o in sorted(changing, key=lambda o: not o.is_reduction):
+        yield _name(o), total - contributions.through(o), {o.index: Edit.CUT}, None
+        for i in range(len(o.operands)) if len(o.operands) > 1 else ():
+            yield f"operand {i} of {_name(o)}", total - contributions.through(o, i), {}, (o.index, i)
+    for first, second in combinations([o for o in changing if o.is_reduction], 2):
+        left = total - contributions.through_both(first, second)
+        yield f"{_name(first)} and {_name(second)}", left, {first.index: Edit.CUT, second.index: Edit.CUT}, None
 
 
 def _name(operation: Operation) -> str:
@@ -86,12 +107,6 @@ def _edited_candidate(symptoms: Symptoms, rule: Rule) -> Candidate:
 def _edited_answer(symptoms: Symptoms, trial: Trial) -> Answer:
     other = symptoms.compare(trial.actual, trial.primals, trial.delta)
     return Answer(other.expected, lambda: other.tolerance)
-
-
-def _is_near_at_refusal(symptoms: Symptoms, rule: Rule) -> bool:
-    """Return whether an edited reference comes near the subject's answer: most do not, and cost no more."""
-    _, pullback = rule(**symptoms.primals)
-    return is_near(symptoms.refusal.actual, np.asarray(pullback(symptoms.delta)[symptoms.name]))
 
 
 def _with_constant_statistics(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
