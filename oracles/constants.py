@@ -256,5 +256,3 @@ MOST_EDITS = 64
 POISONS = (1.2345678e30, -9.8765432e20)
 # Blocks of each size that are filled and freed: a subject allocates a few of one size before the one that it returns.
 POISONED_BLOCKS = 8
-# Calls of a torch subject before its answers are taken for independent of freed memory, which it gets in half of them.
-POISONED_CALLS = 4

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import random as standard_random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 
-from oracles.constants import EXPERIMENT_SEED, POISONED_BLOCKS, POISONED_CALLS, POISONS
+from oracles.constants import EXPERIMENT_SEED, POISONED_BLOCKS, POISONS
 from oracles.diagnosis.candidates import agrees_where_known
 from oracles.diagnosis.experiments import Symptoms, Trial, evaluate, result_or_none
 from oracles.lazy_modules import torch
-from oracles.rule import Array, Output, Primals, Runtime, as_tuple
+from oracles.rule import Array, Output, Primals, Runtime, as_tuple, is_differentiable
 
 Layout = Callable[[Array], Array]
 
@@ -104,22 +105,12 @@ def _cast(array: Array, dtype: np.dtype[np.generic]) -> Array:
 
 def uninitialised(symptoms: Symptoms) -> str | None:
     """Detect entries that hold what freed memory held: a buffer that is allocated and not filled."""
-    runtime = symptoms.subject.runtime
-    if symptoms.actual is None or not symptoms.actual.size or symptoms.repetition is None:
+    if symptoms.actual is None or not symptoms.actual.size:
         return None
-    if runtime not in (Runtime.NUMPY, Runtime.TORCH):
-        return None
-    first, second = POISONS
-    # torch gets other memory than that which was freed last in about half of all small allocations.
-    tries = 1 if runtime is Runtime.NUMPY else POISONED_CALLS
-    changed = any(not _equal(_poisoned_answer(symptoms, first), symptoms.repetition.actual) for _ in range(tries))
-    if not changed:
-        return None
-    # This order repeats with no short period, so that a subject which counts its calls does not follow it.
-    order = (first, second, second, first)
-    values = [_poisoned_answer(symptoms, poison) for poison in order * (1 if runtime is Runtime.NUMPY else 2)]
-    shown = _poisoned_entries(values) | _following_entries(values, order)
-    if not np.any(shown):
+    find = {Runtime.NUMPY: _entries_of_freed_memory, Runtime.TORCH: _entries_that_torch_fills}
+    found = find.get(symptoms.subject.runtime)
+    shown = found(symptoms) if found is not None else None
+    if shown is None or not np.any(shown):
         return None
     return (
         f"{np.count_nonzero(shown)} of {shown.size} entries change with what freed memory holds: a buffer is not "
@@ -127,10 +118,49 @@ def uninitialised(symptoms: Symptoms) -> str | None:
     )
 
 
-def _poisoned_entries(values: list[Array | None]) -> Array:
+def _entries_that_torch_fills(symptoms: Symptoms) -> Array | None:
+    """Return the mask of the entries that are NaN only while torch fills the memory of ``torch.empty`` with NaN."""
+    with _filled_torch_memory(True):
+        filled = _answer(symptoms, symptoms.primals, symptoms.delta)
+    if filled is None or not np.any(np.isnan(filled)):
+        return None
+    with _filled_torch_memory(False):
+        plain = _answer(symptoms, symptoms.primals, symptoms.delta)
+    return None if plain is None or plain.shape != filled.shape else np.isnan(filled) & ~np.isnan(plain)
+
+
+@contextmanager
+def _filled_torch_memory(fill: bool) -> Iterator[None]:
+    """Let torch fill fresh memory with NaN, or not, and restore its settings."""
+    deterministic = torch.utils.deterministic
+    settings = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = deterministic.fill_uninitialized_memory
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some operations have no deterministic algorithm; none is needed
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            deterministic.fill_uninitialized_memory = fill
+            yield
+    finally:
+        deterministic.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(settings[0], warn_only=settings[1])
+
+
+def _entries_of_freed_memory(symptoms: Symptoms) -> Array | None:
+    """Return the mask of the entries that hold, or change with, what NumPy's freed memory is filled with."""
+    first, second = POISONS
+    if symptoms.repetition is None or _equal(_poisoned_answer(symptoms, first), symptoms.repetition.actual):
+        return None
+    # This order repeats with no short period, so that a subject which counts its calls does not follow it.
+    order = (first, second, second, first)
+    values = [_poisoned_answer(symptoms, poison) for poison in order]
+    return _poisoned_entries(values, _dtype(symptoms)) | _following_entries(values, order)
+
+
+def _poisoned_entries(values: list[Array | None], dtype: np.dtype[np.generic]) -> Array:
     """Return the mask of the entries that hold the poison itself, if both poisons were seen."""
     arrays = [v for v in values if v is not None]
-    masks = [np.any([a == np.asarray(p, t) for a in arrays for t in FLOATS], axis=0) for p in POISONS]
+    masks = [np.any([a == float(np.asarray(p, dtype)) for a in arrays], axis=0) for p in POISONS]
     return masks[0] | masks[1] if all(map(np.any, masks)) else np.zeros_like(masks[0])
 
 
@@ -148,19 +178,18 @@ def _equal(a: Array | None, b: Array | None) -> bool:
     return a is not None and b is not None and np.array_equal(a, b, equal_nan=True)
 
 
-# The dtypes of the memory that is filled.
-FLOATS = (np.float64, np.float32)
+def _dtype(symptoms: Symptoms) -> np.dtype[np.generic]:
+    """Return the dtype that the subject returns, in which memory is filled."""
+    floating = symptoms.actual is not None and is_differentiable(symptoms.actual)
+    return symptoms.actual.dtype if symptoms.actual is not None and floating else np.dtype(np.float64)
 
 
 def _poisoned_answer(symptoms: Symptoms, poison: float) -> Array | None:
     """Return the subject's answer after memory of the sizes that it allocates was filled and freed."""
     arrays = [*symptoms.primals.values(), *as_tuple(symptoms.delta), *symptoms.refusal.answers.values()]
-    is_torch = symptoms.subject.runtime is Runtime.TORCH
-    # An allocator may round sizes up, and torch's asks for more to align it.
-    sizes = {np.size(a) + extra for a in arrays for extra in (range(0, 33, 2) if is_torch else (0,))} - {0}
-    for dtype in FLOATS:
-        blocks = [np.full(size, poison, dtype) for size in sizes for _ in range(POISONED_BLOCKS)]
-        del blocks
+    sizes = {np.size(a) for a in arrays} - {0}
+    blocks = [np.full(size, poison, _dtype(symptoms)) for size in sizes for _ in range(POISONED_BLOCKS)]
+    del blocks
     return _answer(symptoms, symptoms.primals, symptoms.delta)
 
 
