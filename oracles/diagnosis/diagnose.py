@@ -29,6 +29,7 @@ from oracles.diagnosis.patterns import (
     functions,
     indices,
     locations,
+    precision,
     rearrangements,
     singular_points,
     symmetry,
@@ -133,6 +134,8 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("sign_of_some", locations.sign_of_some),
     ("block_diagonal", deltas.block_diagonal),
     ("term_along_axis", errors.term_along_axis),
+    ("not_converged", precision.not_converged),
+    ("low_precision_accumulation", precision.low_precision_accumulation),
     ("coarse_rounding", errors.coarse_rounding),
 )
 

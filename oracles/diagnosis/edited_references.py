@@ -189,10 +189,11 @@ class Contributions:
 
     Attributes:
         total: the whole cotangent.
+        recorded: the operations.
     """
 
     def __init__(self, oracle: Rule, recorded: Sequence[Operation], primals: Primals, delta: Output, name: str) -> None:
-        self.name, self._recorded = name, recorded
+        self.name, self.recorded = name, recorded
         probes = {probe_name(o.index, i): np.zeros(s) for o in recorded for i, s in enumerate(o.operands)}
         probes |= {probe_name(o.index): np.zeros(o.shape) for o in recorded if o.is_elementwise}
         rule = _rule(oracle, lambda arrays: Recorder(probes=arrays), with_operands=True)
@@ -233,7 +234,7 @@ class Contributions:
         }
 
     def _output(self, operation: Operation, position: int) -> int:
-        before = sum(len(o.operands) for o in self._recorded if o.index < operation.index)
+        before = sum(len(o.operands) for o in self.recorded if o.index < operation.index)
         return self._n_outputs + before + position
 
     def _pull(self, seeds: Mapping[int, Array]) -> Mapping[str, Array]:

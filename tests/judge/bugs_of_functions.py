@@ -2,6 +2,7 @@
 
 import numpy as np
 from diagnosed_bugs import DENSE, NORM, SOFTMAX, TANH, draw, layer, np_layer_norm
+from ml_dtypes import bfloat16
 
 from oracles import jax_vjp, torch_autograd
 
@@ -222,6 +223,39 @@ def spoiled(g, start):
     return g
 
 
+def accumulated(a, dtype):
+    total = np.zeros(a.shape[1:], dtype)
+    for row in a.astype(dtype):
+        total = (total + row).astype(dtype)
+    return total.astype(np.float64)
+
+
+def torch_fixed_point(z):
+    u = z
+    for _ in range(5):
+        u = u - (u - 0.5 * u.cos() - z) / (1 + 0.5 * u.sin())
+    return u
+
+
+def fixed_point(z, tolerance=1e-6):
+    u = z
+    while np.max(np.abs(0.5 * np.cos(u) + z - u)) > tolerance:
+        u = 0.5 * np.cos(u) + z
+    return u
+
+
+SOLVED = layer(
+    torch_autograd(torch_fixed_point),
+    lambda z: (fixed_point(z, 1e-15), z),
+    lambda z, d: {"z": d / (1 + 0.5 * np.sin(fixed_point(z, 1e-15)))},
+    draw(3, 2),
+    z=draw(3, 2),
+)
+SUMMED = layer(
+    torch_autograd(lambda z, b: z + b), lambda z, b: (z + b, z), lambda z, d: {"z": d.copy(), "b": d.sum(0)},
+    draw(50, 6), z=draw(50, 6), b=draw(6),
+)  # fmt: skip
+
 # As in diagnosed_bugs: pattern, part of its text, layer, primal, wrong(cache, delta, correct cotangent), near miss.
 BUGS = [
     ("negated_primal", "-z for z", EXP, "z", lambda z, d, g: d * np.exp(-z), -1),
@@ -249,6 +283,11 @@ BUGS = [
     ("repeated_in_bag", "ids", BAG, "E", once, -1),
     ("tie_between_operands", "p and q are equal", DISTANCE, "p", lambda c, d, g: np.where(c[0] == c[1], 3 * d, g), 1),
     ("nan_behind_where", "z is 0", ROOT, "z", unsafe_root_back, 1),
+    ("not_converged", "solved_to", SOLVED, "z", lambda z, d, g: d / (1 + 0.5 * np.sin(fixed_point(z))), 0),
+    ("low_precision_accumulation", "in bfloat16", SUMMED, "b", lambda z, d, g: accumulated(d, bfloat16), 0),
+    ("low_precision_accumulation", "in float16", SUMMED, "b", lambda z, d, g: accumulated(d, np.float16), 0),
+    ("low_precision_accumulation", "in float32", SUMMED, "b", lambda z, d, g: accumulated(d, np.float32), 0),
+    ("coarse_rounding", "float16", SUMMED, "b", lambda z, d, g: d.astype(np.float16).astype(float).sum(0), 0),
     ("block_remainder", "multiple of 32", LONG, "z", lambda z, d, g: spoiled(g, z.shape[1] // 32 * 32), 0),
     ("block_remainder", "multiple of 8", LONG, "z", lambda z, d, g: spoiled(g, z.shape[1] // 8 * 8), 0),
     ("block_remainder", "index 32", LONG, "z", lambda z, d, g: spoiled(g, 32), 0),

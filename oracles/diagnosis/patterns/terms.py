@@ -50,8 +50,10 @@ def edited_derivative(edit: Edit, words: str, symptoms: Symptoms) -> str | None:
     """Detect another derivative of one elementwise operation inside the reference."""
     if symptoms.is_output or not symptoms.has_expected_shape:
         return None
-    recorded, contributions = _probed(symptoms)
-    elementwise = [o for o in recorded if o.is_elementwise and o.name not in MOVING]
+    contributions = _probed(symptoms)
+    if contributions is None:
+        return None
+    elementwise = [o for o in contributions.recorded if o.is_elementwise and o.name not in MOVING]
     candidates = (
         (
             f"it is the oracle's value with {words} {_name(o)}",
@@ -65,17 +67,13 @@ def edited_derivative(edit: Edit, words: str, symptoms: Symptoms) -> str | None:
 
 # Three patterns ask for the same in turn.
 @lru_cache(maxsize=1)
-def _probed(symptoms: Symptoms) -> tuple[list[Operation], Contributions]:
-    """Return the operations of the reference, and what each contributes.
-
-    Raises:
-        ValueError: if there are none, or too many.
-    """
-    recorded = operations(symptoms.oracle, symptoms.primals)
-    if not 0 < len(recorded) <= MOST_EDITS:
-        raise ValueError(f"expected a reference of up to {MOST_EDITS} operations, got {len(recorded)}")
+def _probed(symptoms: Symptoms) -> Contributions | None:
+    """Return what each operation of the reference contributes; ``None`` if there are none, or too many."""
     oracle, primals, delta = symptoms.oracle, symptoms.primals, symptoms.refusal.delta
-    return recorded, Contributions(oracle, recorded, primals, delta, symptoms.name)
+    recorded = operations(oracle, primals)
+    if not 0 < len(recorded) <= MOST_EDITS:
+        return None
+    return Contributions(oracle, recorded, primals, delta, symptoms.name)
 
 
 def _cuts(symptoms: Symptoms) -> Iterator[tuple[str, Array, dict[int, Edit], tuple[int, int] | None]]:
@@ -83,8 +81,10 @@ def _cuts(symptoms: Symptoms) -> Iterator[tuple[str, Array, dict[int, Edit], tup
 
     Each comes with the cotangent that is left, and with what makes the reference of it.
     """
-    recorded, contributions = _probed(symptoms)
-    changing = [o for o in recorded if o.name not in MOVING]
+    contributions = _probed(symptoms)
+    if contributions is None:
+        return
+    changing = [o for o in contributions.recorded if o.name not in MOVING]
     total = contributions.total
     # Reductions first: statistics and normalisers are what is forgotten most often.
     for o in sorted(changing, key=lambda o: not o.is_reduction):
