@@ -338,3 +338,38 @@ LEAST_BEND = 0.3
 # The median error, in units of the coarse precision's rounding. Below it more digits are right than that precision
 # has, so the loss has another cause.
 LEAST_ERROR_IN_ROUNDINGS = 2.0**-7
+
+# --- Sizes in a diagnosis ---
+
+# Sizes of the blocks, warps and tiles that kernels process at once.
+BLOCK_SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+# Entries of all arrays together up to which an axis is made longer in an experiment: one call stays below a second.
+MOST_ENLARGED_ENTRIES = 2**17
+
+# --- Edited references in a diagnosis ---
+
+# Operations of a reference up to which each is edited: the operands of all of them become outputs, with a pullback each.
+MOST_EDITS = 64
+
+# --- Memory in a diagnosis ---
+
+# What freed memory is filled with: two values that no arithmetic gives by chance.
+POISONS = (1.2345678e30, -9.8765432e20)
+# Blocks of each size that are filled and freed: a subject allocates a few of one size before the one that it returns.
+POISONED_BLOCKS = 8
+
+# --- Small errors in a diagnosis ---
+
+# How many times as many terms a sum gets: sequential rounding errors then grow 8 times relative to it, those of single
+# terms not at all. The least growth that is taken for the former lies between.
+LONGER_SUMS = 64
+LEAST_GROWTH = 3.0
+# Over a step of many roundings of float32, rounding errors are drawn anew, and an error that is smooth hardly changes.
+SMOOTH_STEP = 2.0**-16
+MOST_SMOOTH_CHANGE = 2.0**-4
+# The points of a path along which an error may jump, its length relative to the primal, and how often the step that
+# changes most is halved: a smooth change shrinks with it, a jump stays. The share of the error that a jump must have.
+PATH_POINTS = 17
+PATH_LENGTH = 0.5
+BISECTIONS = 20
+LEAST_JUMP = 1 / 8

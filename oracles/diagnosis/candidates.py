@@ -1,0 +1,121 @@
+"""Compare a subject's answer with a candidate: what the answer would be if it had one certain defect.
+
+A candidate must agree in every known entry within its tolerance: at the refused call, for another delta, and at other
+primals. Entries whose tolerance or value is unknown (infinite, NaN) show nothing, and at least one entry must be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from oracles.constants import ELEMENTARY_ROUNDINGS, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
+from oracles.diagnosis.experiments import Answer, Relation, Symptoms, Trial, result_or_none
+from oracles.rule import Array, Primals, is_differentiable
+from oracles.tolerance import unit_roundoff
+
+Candidate: TypeAlias = Callable[[Trial], Answer]
+
+
+def first_confirmed(
+    symptoms: Symptoms, candidates: Iterable[tuple[str, Candidate]], *, shuffle: bool = True
+) -> str | None:
+    """Return the sentence of the first candidate that is the subject's answer in all trials."""
+    if not symptoms.has_expected_shape or not np.any(symptoms.refusal.wrong):
+        return None
+    for sentence, candidate in candidates:
+        if is_confirmed(symptoms, partial(is_answer, candidate), shuffle=shuffle):
+            return sentence
+    return None
+
+
+def is_confirmed(symptoms: Symptoms, relation: Relation, *, shuffle: bool = True) -> bool:
+    """Return whether a relation holds at the refused call, for another delta, and at other primals.
+
+    Args:
+        symptoms: the refused array.
+        relation: what must hold.
+        shuffle: whether the other primals may have their entries in another order. If not, they are scaled: symmetric
+            matrices stay symmetric.
+    """
+    return all(trial is not None and _holds(relation, trial) for trial in _trials(symptoms, shuffle))
+
+
+def _trials(symptoms: Symptoms, shuffle: bool) -> Iterator[Trial | None]:
+    # The refused call costs nothing more, and excludes most candidates at once.
+    yield symptoms.refusal
+    if not symptoms.is_output:
+        yield symptoms.other_delta
+    shuffled = symptoms.shuffled_primals if shuffle else None
+    # Outside the domain of the function there is nothing to compare: a shuffled matrix is not positive definite.
+    yield shuffled if shuffled is not None and _is_defined(shuffled) else scaled_primals(symptoms)
+
+
+def scaled_primals(symptoms: Symptoms) -> Trial | None:
+    """Call both rules at smaller primals, which are in the same domain, with one more random delta."""
+    primals = {n: a * LONE_ENTRY_FACTOR if is_differentiable(a) else a for n, a in symptoms.primals.items()}
+    return symptoms.evaluate_at(primals, symptoms.draw_delta(3))
+
+
+def _is_defined(trial: Trial) -> bool:
+    defined = np.shape(trial.actual) == trial.expected.shape and bool(np.all(np.isfinite(trial.expected)))
+    return defined and bool(np.all(np.isfinite(trial.actual)))
+
+
+def _holds(relation: Relation, trial: Trial) -> bool:
+    return bool(result_or_none(lambda: relation(trial)))
+
+
+def is_answer(candidate: Candidate, trial: Trial) -> bool:
+    """Return whether the subject's answer is a candidate, in every known entry within the tolerance."""
+    if not np.any(trial.informative):
+        return False
+    value, tolerance = candidate(trial)
+    return is_near(trial.actual, value) and agrees_where_known(
+        trial.actual, value, np.maximum(tolerance(), np.where(np.isfinite(trial.tolerance), trial.tolerance, 0))
+    )
+
+
+def is_near(actual: Array, expected: Array) -> bool:
+    """Return whether two arrays of one shape are so close that their tolerance is worth computing; NaN is ignored."""
+    if np.shape(actual) != np.shape(expected):
+        return False
+    known = np.isfinite(actual) & np.isfinite(expected)
+    distance = np.linalg.norm((actual - expected)[known])
+    return bool(np.any(actual[known]) and distance <= ROUGH_AGREEMENT * np.linalg.norm(actual[known]))
+
+
+def agrees_where_known(actual: Array, expected: Array, tolerance: Array) -> bool:
+    """Return whether two arrays agree in all entries whose expected value and tolerance are finite, of one at least."""
+    if np.shape(actual) != np.shape(expected):
+        return False
+    known = np.isfinite(expected) & np.isfinite(tolerance)
+    return bool(np.any(known) and np.all((np.abs(actual - expected) <= tolerance)[known]))
+
+
+def at_primals(symptoms: Symptoms, change: Callable[[Primals], Primals], trial: Trial) -> Answer:
+    """Return the oracle's answer at changed primals, for the same delta."""
+    other = symptoms.compare(trial.actual, change(trial.primals), trial.delta)
+    return Answer(other.expected, lambda: other.tolerance)
+
+
+def formula(value: Array, symptoms: Symptoms, uncertainty: Array | float = 0.0) -> Answer:
+    """Return a candidate that is computed here, with the tolerance of a few elementary functions.
+
+    Args:
+        value: the candidate.
+        symptoms: the refused array: its precision.
+        uncertainty: how far the tolerances of the arrays in the formula may move it.
+    """
+    rounding = ELEMENTARY_ROUNDINGS * unit_roundoff(symptoms.precision)
+    return Answer(value, lambda: np.asarray(rounding * np.abs(value) + uncertainty))
+
+
+def floating_primals(symptoms: Symptoms) -> dict[str, Array]:
+    """Return the primals that have a cotangent, the examined one first."""
+    floating = {n: np.asarray(a) for n, a in symptoms.primals.items() if is_differentiable(a)}
+    own = {n: a for n, a in floating.items() if n == symptoms.name}
+    return {**own, **floating}

@@ -1,0 +1,122 @@
+"""Patterns of calls, functions, terms, indices, symmetry and blocks: each names its bug, and no near miss."""
+
+import numpy as np
+import pytest
+from bugs_of_functions import BUGS
+from diagnosed_bugs import TANH
+from test_diagnosis import patterns_may_not_raise, symptoms_at, with_wrong_entry
+
+from oracles import manual, torch_function
+from oracles.diagnosis.diagnose import diagnose
+
+assert patterns_may_not_raise
+IDS = [f"{i}-{d[0]}" for i, d in enumerate(BUGS)]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_diagnosis_names_the_bugs_pattern(bug):
+    pattern, words, layer, name, wrong, _ = bug
+    subject = layer.with_cotangents(**{name: wrong})
+    diagnosis = diagnose(symptoms_at(subject, layer.oracle, layer.primals, layer.delta, name))
+    assert (diagnosis.pattern, words in str(diagnosis)) == (pattern, True), f"{diagnosis.pattern}: {diagnosis}"
+    assert "\n" not in str(diagnosis)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_near_miss_is_not_given_the_pattern(bug):
+    pattern, _, layer, name, wrong, where = bug
+    subject = with_wrong_entry(layer.with_cotangents(**{name: wrong}), name, where)
+    diagnosis = diagnose(symptoms_at(subject, layer.oracle, layer.primals, layer.delta, name))
+    assert diagnosis.pattern != pattern, f"{diagnosis.pattern}: {diagnosis}"
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+def test_right_layers_have_no_diagnosis(bug):
+    _, _, layer, name, _, _ = bug
+    subject = layer.with_cotangents(**{name: lambda c, d, g: np.array(g)})
+    assert not diagnose(symptoms_at(subject, layer.oracle, layer.primals, layer.delta, name))
+
+
+def diagnose_rule(subject, oracle, name, delta, **primals):
+    return diagnose(symptoms_at(subject, oracle, primals, delta, name))
+
+
+def with_strides_ignored(z):
+    return np.tanh(z), z
+
+
+def read_in_memory_order(z, d):
+    d = d.ravel(order="K").reshape(d.shape) if 0 not in d.strides else d
+    return {"z": d / np.cosh(z) ** 2}
+
+
+def test_layout():
+    subject = manual(with_strides_ignored, read_in_memory_order)
+    d = TANH.delta
+    diagnosis = diagnose_rule(subject, TANH.oracle, "z", np.asfortranarray(d), **TANH.primals)
+    assert (diagnosis.pattern, "delta" in str(diagnosis)) == ("layout", True)
+    right = manual(with_strides_ignored, lambda z, d: {"z": d / np.cosh(z) ** 2})
+    assert not diagnose_rule(right, TANH.oracle, "z", np.asfortranarray(d), **TANH.primals)
+    other = manual(with_strides_ignored, lambda z, d: {"z": 1.0001 * read_in_memory_order(z, d)["z"] + 1e-3 * d * d})
+    assert diagnose_rule(other, TANH.oracle, "z", np.asfortranarray(d), **TANH.primals).pattern != "layout"
+
+
+def torch_unfilled(z):
+    import torch
+
+    class Unfilled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            ctx.save_for_backward(z)
+            return z.tanh()
+
+        @staticmethod
+        def backward(ctx, d):
+            (z,) = ctx.saved_tensors
+            dz = torch.empty_like(z)
+            dz[:-1] = (d / z.cosh() ** 2)[:-1]
+            return dz
+
+    return torch_function(Unfilled)
+
+
+def numpy_unfilled(z):
+    def backward(z, d):
+        dz = np.empty_like(z)
+        dz[:-1] = (d / np.cosh(z) ** 2)[:-1]
+        return {"z": dz}
+
+    return manual(lambda z: (np.tanh(z), z), backward)
+
+
+def counting(z):
+    calls = []
+
+    def backward(z, d):
+        calls.append(None)
+        return {"z": d / np.cosh(z) ** 2 * (1 + len(calls) % 3)}
+
+    return manual(lambda z: (np.tanh(z), z), backward)
+
+
+def drawing(z):
+    def backward(z, d):
+        return {"z": d / np.cosh(z) ** 2 * np.random.rand(*z.shape)}  # noqa: NPY002 - the global generator is the bug
+
+    return manual(lambda z: (np.tanh(z), z), backward)
+
+
+@pytest.mark.parametrize(
+    ("make", "pattern"),
+    [(numpy_unfilled, "uninitialised"), (torch_unfilled, "uninitialised"), (drawing, "random"),
+     (counting, "not_repeatable")],
+)  # fmt: skip
+def test_why_equal_calls_differ(make, pattern):
+    symptoms = symptoms_at(make(TANH.primals["z"]), TANH.oracle, TANH.primals, TANH.delta, "z")
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    diagnosis = diagnose(symptoms)
+    assert diagnosis.pattern == pattern, diagnosis
+    if pattern == "uninitialised":
+        assert "4 of 12 entries" in str(diagnosis)
+    if pattern != "random":  # the calls of that subject draw, the diagnosis itself does not
+        assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
