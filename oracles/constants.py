@@ -211,8 +211,8 @@ MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1
-# The shares of points, of those that may have special values, with special entries; with ties, which count for something
-# only in small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
+# The shares of points, of those that may have special values, with special entries; with ties, which count only in
+# small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
 SPECIAL_ENTRIES_SHARE = 1 / 2
 TIES_SHARE = 1 / 2
 SPECIAL_SHARE = 1 / 6
@@ -348,7 +348,7 @@ MOST_ENLARGED_ENTRIES = 2**17
 
 # --- Edited references in a diagnosis ---
 
-# Operations of a reference up to which each is edited: the operands of all of them become outputs, with a pullback each.
+# Operations of a reference up to which each is edited: the operands of all become outputs, with a pullback each.
 MOST_EDITS = 64
 
 # --- Memory in a diagnosis ---

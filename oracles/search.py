@@ -15,20 +15,6 @@ from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-<<<<<<< HEAD
-from oracles.constants import POINTS_PER_CASE, VACUOUS_DEVIATIONS, VACUOUS_LIMIT
-from oracles.decision.type_errors import CALL
-from oracles.evaluations import Memory, on_copies, remembered
-from oracles.finite_differences import finite_difference
-from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
-from oracles.process_state import judging
-from oracles.properties import PROPERTIES, properties_of, same_every_time
-from oracles.registry import FRAMEWORKS, Case, Entry
-from oracles.report.disagreement import Disagreement, require
-from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
-from oracles.self_consistency import contradiction_findings, exact_finding
-from oracles.strategies import Point, points
-=======
 from oracles.constants import (
     DIFFERENCE_INPUTS,
     EXAMPLES_PER_RUN,
@@ -41,16 +27,17 @@ from oracles.constants import (
     VACUOUS_LIMIT,
 )
 from oracles.coverage import Coverage
+from oracles.determinism import NotDeterministic, require_determinism, require_repetition, unrepeated
+from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import Rule
-from oracles.self_consistency import on_copies
+from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import REGIMES, SEEDS, Point, point_at
->>>>>>> draws
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Setting, Verdict
 
@@ -143,54 +130,22 @@ def run_search(
         Exception: whatever the subject raises.
     """
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
-<<<<<<< HEAD
-    judge, counted = PROPERTIES[property_name], tally if tally is not None else Tally()
-
-    last_failure: list[Exception] = []
-
-    def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
-        case, case_points = drawn
-        for point in case_points:
-            if tick:
-                tick()
-            point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
-            memory = Memory()
-            watched = replace(case, subject=remembered(case.subject, memory))
-            oracles = case.oracles(against) or [finite_difference(watched.subject)]
-            try:
-                result = judge(watched, point, oracles)
-                if result is not None:
-                    counted.add(result)
-                    refused = result.refuses and not result.setting
-                    require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
-            except Exception as failure:  # a refusal, or whatever the subject raises
-                _require_repetition(failure, memory, _setting(case, point, oracles), property_name)
-                last_failure[:] = [failure]
-                raise
-            _require_determinism(memory, _setting(case, point, oracles), property_name)
-
-=======
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
     schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
     judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number)
->>>>>>> draws
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
     drawn = examples(cases, schedule)
     started = time.perf_counter()
     try:
-<<<<<<< HEAD
-        (test if seed is None else hypothesis_seed(seed)(test))()
-    except (_NotDeterministic, Flaky) as changed:
-        # What a subject does once, and not again for the same arguments, Hypothesis calls flaky.
-        refused = changed.result if isinstance(changed, _NotDeterministic) else _unrepeated(last_failure, changed)
-        counted.add(refused)
-        raise Disagreement(refused) from refused.cause
-=======
         for i, count in enumerate(_portions(schedule.examples)):
             _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
->>>>>>> draws
+    except (NotDeterministic, Flaky) as change:
+        # What a subject does once, and not again for the same arguments, Hypothesis calls flaky.
+        refused = change.result if isinstance(change, NotDeterministic) else unrepeated(judge.last_failure, change)
+        counted.add(refused)
+        raise Disagreement(refused) from refused.cause
     except Disagreement as refusal:
         smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
         # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
@@ -201,59 +156,6 @@ def run_search(
     return counted
 
 
-<<<<<<< HEAD
-class _NotDeterministic(BaseException):
-    """Ends a search: the subject gave two answers to the same call. Hypothesis would try to repeat an `Exception`."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(result)
-        self.result = result
-
-
-def _require_repetition(failure: Exception, memory: Memory, setting: Setting, property_name: str) -> None:
-    """Call the subject again where it failed, and end the search if it gives another answer.
-
-    The property that repeats calls says more of an answer that changes, so it may go on.
-    """
-    if property_name == same_every_time.__name__ and isinstance(failure, Disagreement):
-        return
-    memory.repeat(remembered(setting.subject, memory))
-    _require_determinism(memory, setting, property_name, None if isinstance(failure, Disagreement) else failure)
-
-
-def _require_determinism(
-    memory: Memory, setting: Setting, property_name: str, cause: BaseException | None = None
-) -> None:
-    """End the search if the subject gave two answers to the same call."""
-    findings = contradiction_findings(memory, setting.subject, setting.oracles, setting.precision)
-    if findings:
-        raise _NotDeterministic(
-            Result(setting.subject.name, property_name, tuple(findings), setting=setting, cause=cause)
-        )
-
-
-def _unrepeated(failures: Sequence[Exception], flaky: Flaky) -> Result:
-    """Return the refusal of a subject whose failure did not repeat, from what failed last."""
-    failure: BaseException = failures[-1] if failures else flaky
-    if isinstance(failure, BaseExceptionGroup):  # what Hypothesis caught
-        failure = failure.exceptions[0]
-    reason = "not deterministic: this failed once, and not again for the same point"
-    if isinstance(failure, Disagreement):
-        worst, result = failure.result.worst, failure.result
-        assert worst is not None
-        evidence = replace(worst.evidence, reason=f"{reason}; {worst.evidence.reason}".rstrip("; "))
-        finding = replace(worst, verdict=Verdict.WRONG, oracle="self-consistency", evidence=evidence)
-        return replace(result, findings=(finding,))
-    return Result(
-        "the subject",
-        "repetition",
-        (exact_finding(CALL, False, f"{reason}: {type(failure).__name__}: {failure}"),),
-        cause=failure,
-    )
-
-
-def _settings(max_examples: int | None, seed: int | None, sparse: bool) -> settings:
-=======
 def _portions(examples: int) -> list[int]:
     """Distribute examples over several runs of Hypothesis.
 
@@ -275,6 +177,7 @@ class _Judge:
         schedule: of the examples.
         left: how many points are left; what shrinks a failing example costs no points.
         failing: the long axes of the failing example.
+        last_failure: what the last failing point raised.
     """
 
     property_name: str
@@ -285,6 +188,7 @@ class _Judge:
     schedule: Schedule
     left: int
     failing: LongAxes = SHORT
+    last_failure: Exception | None = None
 
     def __call__(self, example: Example) -> None:
         """Judge the points of an example.
@@ -313,18 +217,28 @@ class _Judge:
         point = point_at(
             case.subject, case.primals, self.dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
         )
+        point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
+        memory = Memory()
+        watched = replace(case, subject=remembered(case.subject, memory))
         oracles, name = case.oracles(self.against), self.property_name
         if not oracles:
-            oracles = [finite_difference(case.subject)]
+            oracles = [finite_difference(watched.subject)]
             if name in ORACLE_PROPERTIES and example.long.extents and inputs_of(case) > DIFFERENCE_INPUTS:
                 name = "adjoint_of_own_primal"
-        result = PROPERTIES[name](case, point, oracles)
-        if result is not None:
-            self.counted.add(result)
-            refused = result.refuses and not result.setting
-            require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
+        setting = _setting(case, point, oracles)
+        try:
+            result = PROPERTIES[name](watched, point, oracles)
+            if result is not None:
+                self.counted.add(result)
+                refused = result.refuses and not result.setting
+                require(replace(result, setting=setting) if refused else result)
+        except Exception as failure:  # a refusal, or whatever the subject raises
+            require_repetition(failure, memory, setting, self.property_name)
+            self.last_failure = failure
+            raise
+        require_determinism(memory, setting, self.property_name)
 
 
 def _drive(
@@ -368,7 +282,6 @@ def _with_shorter_axes(
 
 
 def _settings(count: int, keep: bool, sparse: bool) -> settings:
->>>>>>> draws
     """Return the loaded Hypothesis profile, changed to fit a search."""
     profile = settings()
     return settings(

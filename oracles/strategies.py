@@ -32,7 +32,8 @@ from oracles.constants import (
     SPECIAL_SHARE,
     TIES_SHARE,
 )
-from oracles.extents import rows, widths
+from oracles.extents import rows as rows
+from oracles.extents import widths as widths
 from oracles.rule import Array, Output, Rule, as_tuple
 
 # The number of special values of every dtype, see `_special_values`.
@@ -121,7 +122,7 @@ def indices(*shape: int, below: int) -> Drawn:
 
 
 def booleans(*shape: int, true: float = 0.5) -> Drawn:
-    """Truth values for a mask: about this share is true, and in an eighth of the rows none, unless the share is 0 or 1."""
+    """Truth values for a mask: about this share is true, and none in an eighth of the rows; all alike for 0 and 1."""
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
         values = np.asarray(rng.random(shape) < true)

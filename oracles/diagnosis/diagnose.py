@@ -20,10 +20,6 @@ from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
-<<<<<<< HEAD
-from oracles.diagnosis.patterns import deltas, errors, factors, locations, rearrangements
-from oracles.diagnosis.patterns.primals import primal_changed
-=======
 from oracles.diagnosis.patterns import (
     blocks,
     calls,
@@ -39,7 +35,7 @@ from oracles.diagnosis.patterns import (
     symmetry,
     terms,
 )
->>>>>>> diagnosis_b
+from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import tolerance_at
@@ -145,7 +141,6 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("coarse_rounding", errors.coarse_rounding),
 )
 
-<<<<<<< HEAD
 # Defects that need a special value, a size, a layout or a second call, and that other values may hide. Each of these
 # patterns makes the experiments that it needs; all others must hold again at the further points.
 NEEDS_ITS_POINT = frozenset(
@@ -156,10 +151,9 @@ NEEDS_ITS_POINT = frozenset(
         "not_converged", "gauge",
     }
 )  # fmt: skip
-=======
+
 # Why equal calls give different answers: tried where this call agrees, too.
 PATTERNS_OF_CALLS = tuple((n, p) for n, p in PATTERNS if n in ("layout", "uninitialised", "random"))
->>>>>>> diagnosis_b
 
 
 def diagnose(symptoms: Symptoms) -> Diagnosis:

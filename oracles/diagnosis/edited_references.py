@@ -19,7 +19,7 @@ import numpy as np
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.lazy_modules import jax, lax, torch
-from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple, call_by_name
+from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple
 
 Value: TypeAlias = Any  # a tensor, a JAX array, or an argument of an operation
 Call: TypeAlias = Callable[..., Value]
