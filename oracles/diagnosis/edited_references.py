@@ -20,6 +20,7 @@ from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.lazy_modules import jax, lax, torch
 from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple
+from oracles.signatures import call_by_name
 
 Value: TypeAlias = Any  # a tensor, a JAX array, or an argument of an operation
 Call: TypeAlias = Callable[..., Value]
