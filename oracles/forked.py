@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NoReturn
 
@@ -135,15 +135,16 @@ def _serve(pipe: Connection, answer: Callable[..., object]) -> NoReturn:  # prag
     status = 1
     try:
         _become_quiet()
-        while True:
-            signal.alarm(IDLE_SECONDS)
-            seconds, question = pickle.loads(pipe.recv_bytes())
-            signal.alarm(int(seconds) + 1)  # the asking process may have ended before
-            try:
-                message = pickle.dumps(("value", answer(*question)))
-            except Exception as error:  # whatever the code raises is raised where it was asked for
-                message = pickle.dumps(("raised", sendable(error)))
-            pipe.send_bytes(message)
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            while True:
+                signal.alarm(IDLE_SECONDS)
+                seconds, question = pickle.loads(pipe.recv_bytes())
+                signal.alarm(int(seconds) + 1)  # the asking process may have ended before
+                try:
+                    message = pickle.dumps(("value", answer(*question)))
+                except Exception as error:  # whatever the code raises is raised where it was asked for
+                    message = pickle.dumps(("raised", sendable(error)))
+                pipe.send_bytes(message)
     except (EOFError, OSError):
         status = 0
     finally:
@@ -151,12 +152,11 @@ def _serve(pipe: Connection, answer: Callable[..., object]) -> NoReturn:  # prag
 
 
 def _become_quiet() -> None:  # pragma: no cover: the copy
-    """Print nothing, dump no core, and leave the objects of the other process where they are."""
+    """Dump no core, end by signals, and leave the objects of the other process where they are."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.disable()
     gc.freeze()  # a collection would write to every page, and so copy it
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     with suppress(ImportError, ValueError, OSError):
         import resource
 

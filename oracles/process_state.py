@@ -159,9 +159,9 @@ def _require_functions() -> None:
     """
     names = []
     for module, functions in _FUNCTIONS.items():
-        replaced = functions.replaced()
-        functions.put_back(replaced)
-        names += [f"{module}.{name}" for name in replaced]
+        if replaced := functions.replaced():
+            functions.put_back(replaced)
+            names += [f"{module}.{name}" for name in replaced]
     if names:
         raise ReplacedFunction(f"replaced {', '.join(names)}, which the judge computes with")
 

@@ -44,7 +44,7 @@ def attempt(call: Callable[[], T], *, reraise: tuple[type[Exception], ...] = ())
 
 # Modules that call the user's code, or convert what it takes and returns: an exception that they raise is about it.
 _USERS_SIDE = (
-    "oracles.adapters", "oracles.backends", "oracles.decision.judge", "oracles.forked", "oracles.point",
+    "oracles.adapters", "oracles.backends", "oracles.cli", "oracles.decision.judge", "oracles.forked", "oracles.point",
     "oracles.process_state", "oracles.properties", "oracles.references", "oracles.rule", "oracles.self_consistency",
     "oracles.user_code",
 )  # fmt: skip
@@ -76,6 +76,4 @@ def own_faults() -> Iterator[None]:
     except Exception as error:  # a fault of ours may be of any type
         if steers_a_run(error):
             raise
-        raise InternalError(
-            f"the judge failed, so nothing is known about the subject: {describe_fault(error)}"
-        ) from error
+        raise InternalError(f"nothing is known about the subject: {describe_fault(error)}") from error

@@ -31,32 +31,16 @@ _HEAD = '''\
 Run it: python THIS_FILE. It prints both sides and ends with status 1 while they differ by more than the tolerance.
 """
 
-import base64
 import sys
-import zlib
 
 import numpy as np
-
-
-def dtype_of(name):
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes  # bfloat16 and the like
-
-        return np.dtype(getattr(ml_dtypes, name))
-
+{helpers}
 
 def array(dtype, shape, values):
     """Exact to the last bit: floats are written in hexadecimal."""
     plain = [float.fromhex(v) if isinstance(v, str) else v for v in values]
-    kind = np.float64 if any(isinstance(v, float) for v in plain) else dtype_of(dtype)
-    return np.array(plain, kind).astype(dtype_of(dtype)).reshape(shape)
-
-
-def unpacked(dtype, shape, *text):
-    """A large array: its bytes, compressed."""
-    return np.frombuffer(zlib.decompress(base64.b85decode("".join(text))), dtype_of(dtype)).reshape(shape).copy()
+    kind = np.float64 if any(isinstance(v, float) for v in plain) else np.dtype(dtype)
+    return np.array(plain, kind).astype(dtype).reshape(shape)
 
 
 def is_real(a):
@@ -68,6 +52,17 @@ primals = {{
 {primals}
 }}
 delta = {delta}
+'''
+
+_LARGE = '''\
+import base64
+import zlib
+
+
+def unpacked(dtype, shape, *text):
+    """A large array: its bytes, compressed."""
+    return np.frombuffer(zlib.decompress(base64.b85decode("".join(text))), dtype).reshape(shape).copy()
+
 '''
 
 _VALUES = """
@@ -162,13 +157,20 @@ def script(result: Result, report: str) -> str:
     if worst is None or setting is None or not worst.refuses:
         raise ValueError("script: expected a refused result with its point, got one without")
     title = f"{result.subject}: {worst.verdict} in {worst.quantity}"
+    primals = [f"    {_text(n)}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()]
+    delta = ", ".join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))
+    # If the subject raises here, or returns no array, then that is the finding, and the report says it.
+    comparison = result_or_none(lambda: _comparison(worst, setting)) or _REPORT_ONLY
+    code = "\n".join([*primals, delta, comparison])
+    helpers = "import ml_dtypes  # bfloat16 and the like\n" if "ml_dtypes." in code else ""
+    helpers += _LARGE if "unpacked(" in code else ""
     head = _HEAD.format(
         docstring=_inside_docstring(f"{title}\n\n{report}"),
-        primals="\n".join(f"    {_text(n)}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()),
-        delta=f"[{', '.join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))}]",
+        helpers=helpers,
+        primals="\n".join(primals),
+        delta=f"[{delta}]",
     )
-    # If the subject raises here, or returns no array, then that is the finding, and the report says it.
-    return head + (result_or_none(lambda: _comparison(worst, setting)) or _REPORT_ONLY)
+    return head + comparison
 
 
 def _comparison(worst: Finding, setting: Setting) -> str:
@@ -255,20 +257,22 @@ def _inside_docstring(text: str) -> str:
 
 def _literal(array: Array) -> str:
     """Return an array as a call of the script's ``array``, or of ``unpacked`` if it is large."""
-    dtype, shape = array.dtype.name, tuple(array.shape)
-    if array.dtype.kind == "c":
+    kind, shape = array.dtype, tuple(array.shape)
+    dtype = f"ml_dtypes.{kind.name}" if kind.type.__module__ == "ml_dtypes" else repr(kind.name)
+    if kind.kind == "c":
         parts = np.stack([array.real, array.imag], -1)
-        return f"np.ascontiguousarray({_literal(parts)}).view({dtype!r})[..., 0]"
+        return f"np.ascontiguousarray({_literal(parts)}).view({dtype})[..., 0]"
     if array.size > SCRIPT_ENTRIES:
         native = array.astype(array.dtype.newbyteorder("="))
         text = base64.b85encode(zlib.compress(native.tobytes())).decode("ascii")
         lines = [repr(text[i : i + LITERAL_WIDTH]) for i in range(0, len(text), LITERAL_WIDTH)]
-        return f"unpacked({dtype!r}, {shape!r},\n        " + "\n        ".join(lines) + "\n    )"
+        return f"unpacked({dtype}, {shape!r},\n        " + "\n        ".join(lines) + "\n    )"
     if array.dtype.char == "g":  # a long double is the sum of two floats
         high = array.astype(np.float64)
         with np.errstate(invalid="ignore"):
             low = np.where(np.isfinite(array) & (array != high), array - high, np.copysign(0.0, high))
-        return f"({_call('longdouble', shape, _entries(high))} + {_call('longdouble', shape, _entries(low))})"
+        high_part, low_part = (_call("'longdouble'", shape, _entries(part)) for part in (high, low))
+        return f"({high_part} + {low_part})"
     return _call(dtype, shape, array.ravel().tolist() if array.dtype.kind in "iub" else _entries(array))
 
 
@@ -287,4 +291,4 @@ def _call(dtype: str, shape: tuple[int, ...], values: Sequence[object]) -> str:
     inner = lines[0].removesuffix(", ")
     if len(lines) > 1:
         inner = "\n" + "\n".join(" " * 8 + line.rstrip() for line in lines) + "\n    "
-    return f"array({dtype!r}, {shape!r}, [{inner}])"
+    return f"array({dtype}, {shape!r}, [{inner}])"

@@ -132,6 +132,6 @@ def test_the_part_is_the_last_module_of_the_judge():
         directional_derivative(rule, POINT, np.ones((2, 2)), {"z": np.ones((2, 2))})
     assert part_of_judge(raised.value) == ""
     rule = oracles.manual(lambda z, W: (np.ones(3), None), lambda c, d: {})
-    with pytest.raises(ValueError, match="zip") as raised:
+    with pytest.raises(ValueError, match="broadcast") as raised:
         directional_derivative(rule, POINT, np.ones((2, 2)), {"z": np.ones((2, 2))})
     assert part_of_judge(raised.value) == "oracles.finite_differences"
