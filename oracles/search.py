@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import sqrt
 from typing import Any, TypeAlias
 
@@ -112,30 +113,9 @@ def run_search(
         Exception: whatever the subject raises.
     """
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
-    judge, counted = PROPERTIES[property_name], tally if tally is not None else Tally()
-
+    counted = tally if tally is not None else Tally()
     last_failure: list[Exception] = []
-
-    def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
-        case, case_points = drawn
-        for point in case_points:
-            if tick:
-                tick()
-            memory = Memory()
-            watched = replace(case, subject=remembered(case.subject, memory))
-            oracles = case.oracles(against) or [finite_difference(watched.subject)]
-            try:
-                result = judge(watched, point, oracles)
-                if result is not None:
-                    counted.add(result)
-                    refused = result.refuses and not result.setting
-                    require(replace(result, setting=_setting(case, point, oracles)) if refused else result)
-            except Exception as failure:  # a refusal, or whatever the subject raises
-                _require_repetition(failure, memory, _setting(case, point, oracles), property_name)
-                last_failure[:] = [failure]
-                raise
-            _require_determinism(memory, _setting(case, point, oracles), property_name)
-
+    conforms = _test_of(property_name, against, counted, tick, last_failure)
     # Hypothesis keys its database by the test's name.
     conforms.__name__ = conforms.__qualname__ = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
     test = _settings(max_examples, seed, sparse)(given(draw_case_and_points(cases, dtype))(conforms))
@@ -154,6 +134,44 @@ def run_search(
     finally:
         counted.seconds += time.perf_counter() - started
     return counted
+
+
+def _test_of(
+    property_name: str,
+    against: Sequence[str],
+    counted: Tally,
+    tick: Callable[[], object] | None,
+    last_failure: list[Exception],
+) -> Callable[[tuple[Case, tuple[Point, ...]]], None]:
+    """Return the test of a drawn case, which leaves what it raises in ``last_failure``."""
+    judge = PROPERTIES[property_name]
+
+    def conforms(drawn: tuple[Case, tuple[Point, ...]]) -> None:
+        case, case_points = drawn
+        for point in case_points:
+            if tick:
+                tick()
+            memory = Memory()
+            watched = replace(case, subject=remembered(case.subject, memory))
+            oracles = case.oracles(against) or [finite_difference(watched.subject)]
+            setting = _setting(case, point, oracles)
+            try:
+                _judge_point(partial(judge, watched, point, oracles), setting, counted)
+            except Exception as failure:  # a refusal, or whatever the subject raises
+                _require_repetition(failure, memory, setting, property_name)
+                last_failure[:] = [failure]
+                raise
+            _require_determinism(memory, setting, property_name)
+
+    return conforms
+
+
+def _judge_point(judge: Callable[[], Result | None], setting: Setting, counted: Tally) -> None:
+    """Judge one point, count it, and raise if it is refused."""
+    result = judge()
+    if result is not None:
+        counted.add(result)
+        require(replace(result, setting=setting) if result.refuses and not result.setting else result)
 
 
 class _NotDeterministic(BaseException):
