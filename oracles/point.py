@@ -48,8 +48,8 @@ def check(
 ) -> Result:
     """Judge the subject's output and pullback at one point; return the result if nothing refuses the subject.
 
-    The values are compared with every oracle. The subject must also write into none of its arguments, and give the
-    same results every time and in every way that it can be called.
+    The values are compared with every oracle. The subject must also write into none of its arguments, and give the same
+    results every time, in every way that it can be called, and for strided, repeated and shared arrays.
 
     Args:
         subject: the Rule under test, see `oracles.manual`.
@@ -83,8 +83,7 @@ def check(
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
-    memory = Memory()
-    subject = remembered(subject, memory)
+    subject = remembered(subject, memory := Memory())
     guarded = on_copies(subject)
     oracles = _uniquely_named(against) or (finite_difference(guarded),)
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
@@ -94,10 +93,7 @@ def check(
     results = [
         judge(guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check") for d in deltas
     ]
-    # A subject that raised would raise again, and be refused twice for one defect.
-    if not any(f.quantity == CALL for result in results for f in result.findings):
-        setting = Setting(subject, oracles, arrays, deltas[0], working)
-        results.append(_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting))
+    results += _further_calls(results, Setting(subject, oracles, arrays, deltas[0], working), memory)
     return require_conclusive(_merge(results))
 
 
@@ -158,6 +154,14 @@ def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Outp
             f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(expected) == 1 else f'({like})'}"
         )
     return [parts if isinstance(delta, tuple | list) else parts[0]]
+
+
+def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) -> list[Result]:
+    """Return the result of the subject's comparison with itself; none if it raised in the calls before."""
+    # A subject that raised would raise again, and be refused twice for one defect.
+    if any(f.quantity == CALL for result in results for f in result.findings):
+        return []
+    return [_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting)]
 
 
 def _self_consistency(setting: Setting, memory: Memory) -> Result:
