@@ -212,10 +212,14 @@ class Subject:
     def call_forward(self, obj: Object, primals: Primals) -> Output:
         """Return the output at the inputs among the primals, as NumPy arrays."""
         inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
-        with self.backend.context():
-            y: Output | None = self.backend.tree_to_numpy(
-                call_by_name_or_in_order(self._method(obj, self.forward), inputs)
-            )
+        method = self._method(obj, self.forward)
+        try:
+            with self.backend.context():
+                y: Output | None = self.backend.tree_to_numpy(call_by_name_or_in_order(method, inputs))
+        except InvalidInput:
+            # A misspelt parameter leaves one more input than forward takes.
+            self._require_none([n for n in self.params if n not in primals], primals)
+            raise
         if y is None:
             raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
         return y
@@ -249,10 +253,12 @@ class Subject:
     def _require_vanished(self, obj: Object, primals: Primals) -> None:
         """Check that the object has none of the parameters that the point lacks: its configuration is without them."""
         missing = [n for n in self.params if n not in primals]
-        present = [n for n in missing if not isinstance(self.params[n], str) or _has(obj, str(self.params[n]))]
-        if present:
+        self._require_none([n for n in missing if _has(obj, self.params[n])], primals)
+
+    def _require_none(self, names: Sequence[str], primals: Primals) -> None:
+        if names:
             raise InvalidInput(
-                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(present)}"
+                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(names)}"
             )
 
     def _set_params(self, obj: Object, primals: Primals) -> None:
@@ -333,7 +339,10 @@ class Subject:
         return bound
 
 
-def _has(obj: Object, location: str) -> bool:
+def _has(obj: Object, location: Location) -> bool:
+    """Return whether an object has something at a location; a function sets what cannot be looked for."""
+    if callable(location):
+        return False
     try:
         return read(obj, location) is not None
     except Absent:

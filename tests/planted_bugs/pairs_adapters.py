@@ -130,8 +130,8 @@ def svd(flip_rows=True, error=1.0):
 
     def forward(A):
         U, s, Vt = np.linalg.svd(A, full_matrices=False)
-        U = U * np.where(np.arange(len(s)) == len(s) - 1, -1.0, 1.0)
-        Vt = Vt * np.where(np.arange(len(s)) == len(s) - 1, -1.0, 1.0)[:, None] if flip_rows else Vt
+        turned = np.where(np.arange(len(s)) == len(s) - 1, -1, 1).astype(A.dtype)
+        U, Vt = U * turned, Vt * turned[:, None] if flip_rows else Vt
         return (U, s, Vt), (U, s, Vt)
 
     def backward(saved, delta):
@@ -144,7 +144,7 @@ def svd(flip_rows=True, error=1.0):
         K = off * (skew_v - skew_v.T)
         inner = J * s[None, :] + s[:, None] * K + np.diag(ds)
         dA = U @ inner @ Vt + ((dU - U @ (U.T @ dU)) / s) @ Vt
-        return {"A": error * dA}
+        return {"A": (error * dA).astype(s.dtype)}
 
     rule = oracles.manual(forward, backward, name="svd")
     return oracles.declared(rule, gauge={"output[0]": "sign", "output[2]": "sign of rows"})
@@ -153,6 +153,7 @@ def svd(flip_rows=True, error=1.0):
 SVD = oracles.torch_autograd(lambda A: tuple(torch.linalg.svd(A, full_matrices=False)))
 TALL = RNG.standard_normal((5, 3))
 at_point("svd, a factor", svd(error=1.01), svd(), {"A": TALL}, [SVD])
+at_point("svd in float32, a factor", svd(error=1.01), svd(), {"A": TALL.astype("f")}, [SVD])
 at_point("svd, signs that differ between U and Vᵀ", svd(flip_rows=False), svd(), {"A": TALL}, [SVD])
 
 # --- Convolutions that are accurate by norm ---
