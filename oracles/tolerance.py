@@ -140,7 +140,7 @@ class ToleranceEstimator:
         """
         tolerances = self._uniform(samples)
         for n, precision in self.finer.items():
-            tolerances[n] = self.in_precision(precision).estimate(samples)[n]
+            tolerances[n] = self.in_precision(precision)._uniform(samples)[n]
         for n in self.read_error.keys() & tolerances.keys():
             scale = unit_roundoff(self.finer[n]) / unit_roundoff(self.precision) if n in self.finer else 1.0
             tolerances[n] = tolerances[n] + scale * self.read_error[n]
