@@ -21,20 +21,24 @@ ROWS = np.array([[0.0, 0.0, 0.0], [-INF, 0.0, 1.0], [-INF, -INF, -INF], [INF, 1.
 Y = np.roll(POINTS, 1)
 
 
-def named(module, names):
-    return [(getattr(module, n), {"x": POINTS}) for n in names.split()]
+def named(module, names, points=POINTS):
+    return [(getattr(module, n), {"x": points}) for n in names.split()]
+
+
+def of_two(f):
+    return lambda x, y: f(x, y)
 
 
 ONE = [
     *named(jnp, "sqrt log log1p arcsin arccos arctanh arccosh exp expm1 log2 cbrt tanh sign abs nan_to_num arctan"),
     *named(nn, "relu gelu silu softplus sigmoid log_sigmoid elu leaky_relu soft_sign mish"),
-    *named(js, "erf erfinv gammaln digamma expit logit log_ndtr ndtri i0 gamma entr"),
+    *named(js, "erf erfinv gammaln digamma expit logit log_ndtr ndtri i0 gamma entr", POINTS[np.abs(POINTS) != 1e300]),
     (lax.rsqrt, {"x": POINTS}),
     (lambda x: jnp.where(x > 0, jnp.log(x), 0.0), {"x": POINTS}),
     (lambda x: jnp.clip(x, -1, 1) + jnp.mod(x, 2.0), {"x": POINTS}),
     (lambda x: js.polygamma(1, x), {"x": np.array([0.0, -1.0, 0.5, 2.0, INF])}),
     (lambda x: js.polygamma(2, x), {"x": np.array([0.0, -1.0, 0.5, 2.0, INF])}),
-    (lambda x: js.zeta(x, 1.0), {"x": np.array([1.5, 2.0, 30.0, 1.0, INF])}),
+    (lambda x: js.zeta(x, 1.0), {"x": np.array([1.5, 2.0, 30.0, 1.0])}),
     (lambda x: js.betainc(2.0, 3.0, x), {"x": np.array([0.0, 1.0, 0.5])}),
     (lambda x: js.gammainc(2.0, x), {"x": np.array([0.0, 1.0, INF])}),
 ]
@@ -64,7 +68,7 @@ PAIRS = [
 CASES = [
     *ONE,
     *((f, {"x": ROWS}) for f in ROW_FUNCTIONS),
-    *((f, {"x": np.array(x), "y": np.array(y)}) for f, x, y in PAIRS),
+    *((of_two(f), {"x": np.array(x), "y": np.array(y)}) for f, x, y in PAIRS),
     (lambda x: lax.reduce_window(x, -INF, lax.max, (2,), (1,), "VALID"), {"x": np.array([NAN, 0.0, 1.0, NAN, -INF])}),
 ]
 
