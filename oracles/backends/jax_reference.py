@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.signatures import call_by_name
+from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
@@ -43,6 +44,8 @@ JaxArray: TypeAlias = Any
 # ``f(**primals, **options)``: an array of JAX, or a tuple of them.
 Reference: TypeAlias = Callable[..., JaxArray]
 Options: TypeAlias = Mapping[str, Hashable]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 KEPT = 512  # shapes of one reference; of more, those used least recently are forgotten
 
@@ -101,20 +104,21 @@ class _Oracle:
         trace = None if self.through_xla else self._trace(primals)
         if not isinstance(trace, Trace):
             return self._evaluate_in_xla(primals)
-        try:
-            with np.errstate(all="ignore"):
-                ys, memory = trace.program.forward((*primals.values(), *trace.floats(self._options)))
-        except Exception:  # a fault here says nothing about the subject, and JAX may do without; else it raises too
+        # A fault in here says nothing about the subject, and JAX may do without. What the reference raises, it raises
+        # there again.
+        arrays = (*primals.values(), *trace.floats(self._options))
+        forward = attempt(lambda: _silently(trace.program.forward, arrays))
+        if isinstance(forward, Raised):
             return self._evaluate_in_xla(primals)
+        ys, memory = forward
         shapes, dtypes = [y.shape for y in ys], _real_dtypes(ys, self.name)
 
         def pullback(delta: Output) -> Cotangents:
             deltas = _checked(delta, shapes, dtypes, self.name)
-            try:
-                with np.errstate(all="ignore"):
-                    return _named(primals, trace.program.pull(memory, deltas))
-            except Exception:  # as above
+            cotangents = attempt(lambda: _silently(trace.program.pull, memory, deltas))
+            if isinstance(cotangents, Raised):
                 return self._evaluate_in_xla(primals)[1](delta)
+            return _named(primals, cotangents)
 
         return (tuple(ys) if trace.is_tuple else ys[0]), pullback
 
@@ -127,19 +131,20 @@ class _Oracle:
             NotPerturbable: if the program runs in XLA, or its evaluation here fails.
             ReferenceFailed: if the reference raises.
         """
-        try:
-            trace = self._trace(primals)
-        except Exception as error:  # a reference may raise anything
+        trace = attempt(lambda: self._trace(primals))
+        if isinstance(trace, Raised):
+            error = trace.error
             raise ReferenceFailed(f"{self.name}: the reference raised {type(error).__name__}: {error}") from error
         if isinstance(trace, Unsupported):
             raise NotPerturbable(f"{self.name}: {trace.reason} in XLA, where single operations cannot be perturbed")
-        arrays = (*primals.values(), *trace.floats(self._options))
-        deltas = [np.asarray(d) for d, moves in zip(as_tuple(delta), trace.program.moves, strict=True) if moves]
-        try:
-            with np.errstate(all="ignore"):
-                ys, cotangents = trace.program.perturbed(arrays, deltas, perturber(perturbation), perturbation.forward)
-        except Exception as error:  # the judge's own fault, or the reference's: neither is the subject's
+        program, arrays = trace.program, (*primals.values(), *trace.floats(self._options))
+        deltas = [np.asarray(d) for d, moves in zip(as_tuple(delta), program.moves, strict=True) if moves]
+        perturb = perturber(perturbation)
+        results = attempt(lambda: _silently(program.perturbed, arrays, deltas, perturb, perturbation.forward))
+        if isinstance(results, Raised):  # the judge's own fault, or the reference's: neither is the subject's
+            error = results.error
             raise NotPerturbable(f"{self.name}: its evaluation in NumPy raised {type(error).__name__}") from error
+        ys, cotangents = results
         return tuple(ys), _named(primals, cotangents)
 
     def _trace(self, primals: Primals) -> Trace | Unsupported:
@@ -165,6 +170,12 @@ class _Oracle:
 
     def _count_compilation(self) -> None:
         self.compilations += 1
+
+
+def _silently(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that meets poles and infinities without warnings."""
+    with np.errstate(all="ignore"):
+        return function(*args, **kwargs)
 
 
 class _Options:

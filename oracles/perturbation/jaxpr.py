@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from oracles.constants import FREED_ENTRIES
+from oracles.perturbation.jaxpr_equations import Equation, Kernel, Value
 from oracles.perturbation.jaxpr_kernels import fill, integer_bound
-from oracles.perturbation.jaxpr_primitives import Equation, Kernel, Value, is_trivial_factor
+from oracles.perturbation.jaxpr_operands import option_product, perturb_all, perturb_as, run_guarded
 from oracles.perturbation.jaxpr_reading import (
     PRIMAL,
     PULLBACK,
@@ -365,7 +366,7 @@ class _Builder:
         kernel, (out, *_) = equation.kernel, equation.outputs
         if equation.primitive == "mul" and any(v.option for v in equation.inputs):
             x, y = map(self.slot, equation.inputs)
-            product = _option_product(out.shape, *(v.option for v in equation.inputs))
+            product = option_product(out.shape, *(v.option for v in equation.inputs))
             self._slots[out] = self._step(out.shape, product, PERTURB_SLOT, x, y)
             self._shapes[out] = out.shape
         else:
@@ -393,7 +394,7 @@ class _Builder:
         shape = own if bound is not None or not kernel.broadcasts else out.shape
         unless_exact = bound is not None or v.option
         simple = shape == own and kernel.terms == 1 and not unless_exact
-        perturbed = _perturb if simple else _perturb_as(shape, kernel.terms, unless_exact)
+        perturbed = perturb_all if simple else perturb_as(shape, kernel.terms, unless_exact)
         return self._step(shape, perturbed, PERTURB_SLOT, slot), shape
 
     def _largest_integer(self, v: Value) -> float | None:
@@ -421,7 +422,7 @@ class _Builder:
     def _guarded(self, equation: Equation, function: Callable[..., Any], several: bool) -> Callable[..., Any]:
         assert self._plain is not None
         slots = [self._plain.slot(v) for v in equation.outputs]
-        return partial(_run_guarded, function, slots if several else slots[0])
+        return partial(run_guarded, function, slots if several else slots[0])
 
     def _define(self, v: Value, shape: tuple[int, ...] | None = None) -> int:
         self._shapes[v] = v.shape if shape is None else shape
@@ -436,57 +437,6 @@ class _Builder:
 
     def _constant(self, v: Value) -> Array | None:
         return v.constant if v.constant is not None else self._constants.get(v)
-
-
-def _perturb(perturb: Perturb, x: Array) -> Array:
-    return perturb(x)
-
-
-def _perturb_as(shape: tuple[int, ...], terms: int, unless_exact: bool) -> Callable[[Perturb, Array], Array]:
-    return lambda perturb, x: perturb(x, shape, terms, unless_exact)
-
-
-def _run_guarded(
-    function: Callable[..., Any], slots: int | Sequence[int], perturb: Perturb, plain: Memory, *operands: Array
-) -> Any:
-    """Call a function of perturbed operands; what it does not know there is its plain result, perturbed.
-
-    Args:
-        function: the function.
-        slots: where ``plain`` has its plain result, or its several results.
-        perturb: perturbs what is taken from there.
-        plain: the memory of the plain run.
-        operands: the perturbed operands.
-    """
-    expected = [plain[slot] for slot in ([slots] if isinstance(slots, int) else slots)]
-    try:
-        results = function(*operands)
-    except Exception:  # a callback may raise anything outside of its domain
-        results = [x if x.dtype.kind in "iub" else perturb(x) for x in expected]
-        return results[0] if isinstance(slots, int) else results
-    if isinstance(slots, int):
-        return _restored(results, expected[0], perturb)
-    return [_restored(result, x, perturb) for result, x in zip(results, expected, strict=True)]
-
-
-def _restored(result: Array, plain: Array, perturb: Perturb) -> Array:
-    """Return a result, with the perturbed plain one wherever only that is finite."""
-    if result.dtype.kind in "iub":
-        return result
-    lost = ~np.isfinite(result) & np.isfinite(plain)
-    return np.where(lost, perturb(plain, result.shape), result) if lost.any() else result
-
-
-def _option_product(shape: tuple[int, ...], *are_options: bool) -> Callable[..., Array]:
-    """Return the perturbed product with an option: exact where that is 0 or ±1, as if it were a constant."""
-    of_x, of_y = are_options
-
-    def multiply(perturb: Perturb, x: Array, y: Array) -> Array:
-        if any(np.ndim(a) == 0 and is_trivial_factor(a) for a in (x, y)):
-            return fill(np.asarray(x * y), shape)
-        return np.asarray(perturb(x, shape, 1, of_x) * perturb(y, shape, 1, of_y))
-
-    return multiply
 
 
 def _scan(equation: Equation, perturbed: bool) -> Callable[..., Any]:

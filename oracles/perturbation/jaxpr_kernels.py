@@ -62,7 +62,25 @@ def special(name: str, *x: Array) -> Array:
 
     dtype = x[0].dtype
     wide = [a.astype(np.float32) if dtype.itemsize == 2 else a for a in x]
-    return np.asarray(getattr(scipy.special, name)(*wide)).astype(dtype)
+    return np.asarray(_at_singular_points(name, getattr(scipy.special, name)(*wide), *wide)).astype(dtype)
+
+
+def _at_singular_points(name: str, y: Array, *x: Array) -> Array:
+    """Return the values that XLA has at poles and infinities, where SciPy's may differ."""
+    if name == "gammaln":
+        return np.where(x[0] == -np.inf, np.inf, y)
+    if name == "psi":
+        return np.where(_is_pole(x[0]), np.nan, y)
+    if name in ("zeta", "polygamma"):
+        order, q = (x[0] + 1, x[1]) if name == "polygamma" else x
+        # At a pole, a sum of powers is infinite where the power is even.
+        unknown = (_is_pole(q) & (order != 1) & (order % 2 != 0)) | ((q == np.inf) & (order != 1)) | (order == np.inf)
+        return np.where(unknown, np.nan, y)
+    return y
+
+
+def _is_pole(x: Array) -> Array:
+    return np.asarray((x <= 0) & (x == np.floor(x)))
 
 
 def pad(x: Array, value: Any, config: Pads) -> Array:
@@ -230,10 +248,23 @@ def select_and_scatter_add(source: Array, x: Array, largest: bool, extents: Ints
     view = windows(pad(x, worst, config), extents, strides, ones).reshape(*source.shape, -1)
     flat = np.arange(x.size).reshape(x.shape)
     sources = windows(pad(flat, -1, config), extents, strides, ones).reshape(*source.shape, -1)
-    best = (np.argmax if largest else np.argmin)(np.where(sources < 0, worst, view), axis=-1)
+    view = np.where(sources < 0, worst, view)
+    if np.isnan(view).any():
+        best = _first_in_order(view, np.greater_equal if largest else np.less_equal)
+    else:
+        best = (np.argmax if largest else np.argmin)(view, axis=-1)
     out = np.zeros(x.size, x.dtype)
     np.add.at(out, np.take_along_axis(sources, best[..., None], -1)[..., 0], source)
     return out.reshape(x.shape)
+
+
+def _first_in_order(view: Array, keeps: np.ufunc) -> Array:
+    """Go through the last axis as XLA does: an entry stays chosen while ``keeps`` says so, which NaN never does."""
+    best, chosen = np.zeros(view.shape[:-1], np.intp), view[..., 0]
+    for k in range(1, view.shape[-1]):
+        stays = keeps(chosen, view[..., k])
+        best, chosen = np.where(stays, best, k), np.where(stays, chosen, view[..., k])
+    return best
 
 
 def convolve(

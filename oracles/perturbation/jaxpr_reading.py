@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oracles.perturbation.jaxpr_equations import Equation, Value
 from oracles.perturbation.jaxpr_kernels import fill
-from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, CONTROL, PRIMITIVES, Equation, Value
+from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, CONTROL, PRIMITIVES
 from oracles.rule import Array
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Reading:
             results[0].stage = PULLBACK
             self.deltas += results
         elif name in PRIMITIVES or name in CONTROL:
-            self._append(Equation(name, params, operands, results))
+            self._append(Equation(name, params, operands, results, PRIMITIVES.get(name)))
         else:
             raise UnsupportedPrimitive(name)
         return results
