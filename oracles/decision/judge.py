@@ -169,13 +169,20 @@ def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, 
         answers: dict[str, Mapping[str, Answer]] = {}
         for oracle in setting.oracles:
             y, pullback = forward.evaluated[oracle.name]
-            answers[oracle.name] = named_outputs(as_tuple(y), dict(_call(oracle, pullback, delta)))
+            try:
+                values = dict(_call(oracle, pullback, delta))
+            except ReferenceFailed:
+                if cotangents:
+                    raise
+                # Nothing is asked of a reference that has no derivative, if its subject has none: an optimizer's step.
+                values = {n: np.zeros(a.shape) for n, a in setting.primals.items() if n not in integers}
+            answers[oracle.name] = named_outputs(as_tuple(y), values)
     return cotangents, answers
 
 
 def _call(oracle: Rule, function: Callable[P, T], *args: P.args, **primals: P.kwargs) -> T:
     """Call an oracle; an exception of its reference says nothing about the subject."""
-    result = attempt(lambda: function(*args, **primals), reraise=(InvalidInput, NotPerturbable))
+    result = attempt(lambda: function(*args, **primals), reraise=(InvalidInput, NotPerturbable, ReferenceFailed))
     if not isinstance(result, Raised):
         return result
     error = result.error
