@@ -16,7 +16,7 @@ Length: TypeAlias = Callable[..., int]
 
 # Functions of one entry of each argument, or of a few neighbours.
 _ELEMENTWISE_NAMES = """
-sinc i0 unwrap round around fix angle real_if_close diff ediff1d gradient interp kron outer cross isclose allclose
+sinc i0 unwrap round around fix angle real_if_close diff ediff1d gradient interp kron outer cross
 nan_to_num
 """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
