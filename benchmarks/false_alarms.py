@@ -97,7 +97,9 @@ def _own(framework: Rule, example: Example) -> Rule:
     def evaluate(**primals: Array) -> tuple[Any, Any]:
         if any(a.dtype == object for a in primals.values()):
             raise NotPerturbable(f"{framework.name} computes in floating point alone")
-        return framework(**primals)
+        y, pullback = framework(**primals)
+        # torch has no derivative of an optimizer's step.
+        return y, pullback if example.entry.pullback else lambda delta: {}
 
     return replace(framework, evaluate=evaluate, name=f"{framework.name}'s own {example.entry.name}")
 

@@ -70,7 +70,8 @@ class _TorchOracle:
         y = self._forward(tensors)
 
         def pullback(delta: Delta) -> Cotangents:
-            return _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), self.name, retain=True)
+            _require_gradients(tensors, as_tuple(y), self.name)
+            return _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=True)
 
         arrays = tuple(map(_array, as_tuple(y)))
         return (arrays if isinstance(y, tuple | list) else arrays[0]), pullback
@@ -96,7 +97,7 @@ class _TorchOracle:
                 operations.active = perturbation.forward
                 y = self._forward(tensors)
                 operations.active = True
-                gradients = _gradients(tensors, y, seeds, self.name, retain=False)
+                gradients = _gradients(tensors, y, seeds, retain=False)
         except (InvalidInput, ReferenceFailed):
             raise
         except Exception as error:  # operations may raise anything on perturbed numbers: no Cholesky factor, say
@@ -118,17 +119,9 @@ class _TorchOracle:
 
 
 def _gradients(
-    tensors: Mapping[str, Tensor],
-    y: Tensor | tuple[Tensor, ...],
-    seeds: Sequence[Tensor],
-    name: str,
-    *,
-    retain: bool,
+    tensors: Mapping[str, Tensor], y: Tensor | tuple[Tensor, ...], seeds: Sequence[Tensor], *, retain: bool
 ) -> Cotangents:
     leaves = {n: t for n, t in tensors.items() if t.requires_grad}
-    floating = [i for i, part in enumerate(as_tuple(y)) if part.is_floating_point() or part.is_complex()]
-    if leaves:
-        _require_gradients(as_tuple(y), floating, leaves, name)
     # torch.autograd.grad refuses outputs that depend on no leaf.
     pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
     if not pairs:
@@ -140,22 +133,22 @@ def _gradients(
     return {n: _array(g) for n, g in zip(leaves, gradients, strict=True)}
 
 
-def _require_gradients(y: Sequence[Tensor], floating: Sequence[int], leaves: Mapping[str, Tensor], name: str) -> None:
-    """Refuse an output without a graph: torch has no derivative of some functions, and tells nobody.
+def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name: str) -> None:
+    """Refuse an output without a graph: torch has no derivative of some functions, and says so nowhere.
 
     Raises:
-        ReferenceFailed: if a floating output does not require grad.
+        ReferenceFailed: if a floating output does not require grad, and a primal does.
     """
-    for i in floating:
-        if not y[i].requires_grad:
+    leaves = [n for n, t in tensors.items() if t.requires_grad]
+    for i, part in enumerate(y):
+        if leaves and not part.requires_grad and (part.is_floating_point() or part.is_complex()):
             output = "the output" if len(y) == 1 else f"output[{i}]"
-            primal = next(iter(leaves))
             raise ReferenceFailed(
                 f"{name}: {output} of the reference does not require grad, so torch has no derivative of it with "
-                f"respect to {', '.join(leaves)}: not differentiable (torch.special.bessel_j0 is one such function), "
-                f"computed under torch.no_grad, or detached.\n"
-                f"Fix: write it in differentiable operations; or, where zero is meant,\n"
-                f"    return y + 0 * {primal}.sum()"
+                f"respect to {', '.join(leaves)}. It is a function that torch cannot differentiate "
+                "(torch.special.bessel_j0 is one), or computed under torch.no_grad, or detached.\n"
+                f"Fix: write it in differentiable operations; or, where a gradient of zero is meant,\n"
+                f"    return y + 0 * {leaves[0]}.sum()"
             )
 
 

@@ -195,7 +195,14 @@ def _evaluate_pullbacks(setting: Setting, forward: _Forward) -> tuple[dict[str, 
 
         def answers_of(oracle: Rule) -> Mapping[str, Answer]:
             y, pullback = forward.evaluated[oracle.name]
-            return named_outputs(as_tuple(y), dict(_call(oracle, pullback, delta)))
+            try:
+                values = dict(_call(oracle, pullback, delta))
+            except ReferenceFailed:
+                if cotangents:
+                    raise
+                # Nothing is asked of a reference that has no derivative, if its subject has none: an optimizer's step.
+                values = {n: np.zeros(a.shape) for n, a in setting.primals.items() if n not in integers}
+            return named_outputs(as_tuple(y), values)
 
         answers = _ask_all([o for o in setting.oracles if o.name in forward.evaluated], answers_of)
     return cotangents, answers

@@ -16,7 +16,7 @@ Length: TypeAlias = Callable[..., int]
 
 # Functions of one entry of each argument, or of a few neighbours.
 _ELEMENTWISE_NAMES = """
-sinc i0 unwrap round around fix angle real_if_close diff ediff1d gradient interp kron outer cross isclose allclose
+sinc i0 unwrap round around fix angle real_if_close diff ediff1d gradient interp kron outer cross
 nan_to_num
 """
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
@@ -146,6 +146,10 @@ def _transforms(a: Value, s: Value = None, axes: Value = None, *_: Value, **__: 
     return math.prod(map(int, s)) if s is not None else extents(a, axes)
 
 
+def _planar_transform(a: Value, s: Value = None, axes: Value = (-2, -1), *_: Value, **__: Value) -> int:
+    return _transforms(a, s, axes)
+
+
 def _bincount(x: Value, *_: Value, **__: Value) -> int:
     return _equal_indices(x)
 
@@ -162,6 +166,7 @@ _LENGTHS: Mapping[str, Length] = _table(
     (_einsum, "einsum"),
     (_convolution, "convolve correlate"),
     (_transform, "fft ifft rfft irfft hfft ihfft"),
-    (_transforms, "fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn"),
+    (_planar_transform, "fft2 ifft2 rfft2 irfft2"),
+    (_transforms, "fftn ifftn rfftn irfftn"),
     (_bincount, "bincount"),
 )

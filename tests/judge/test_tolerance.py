@@ -198,3 +198,75 @@ def test_backward_can_be_perturbed_alone(name):
     y, pullback = source(**primals)
     np.testing.assert_array_equal(outputs[0], y)
     assert all(np.any(cotangents[n] != plain) for n, plain in pullback(delta).items())
+
+
+def mixed_point():
+    rng = np.random.default_rng(5)
+    return {"z": rng.standard_normal((4, 3)), "m": rng.standard_normal(3).astype(np.float16)}
+
+
+def finer_of(reference, primals=None, delta=None):
+    primals = primals or mixed_point()
+    rule = torch_autograd(reference)
+    delta = np.ones((4, 3)) if delta is None else delta
+    return tolerance_at([rule], primals, delta, precision_of(primals), fallback=rule, native=(primals, delta)).finer
+
+
+def test_each_array_is_judged_in_the_precision_that_reaches_it():
+    import torch
+
+    promoted = {"output": "float64", "z": "float64"}
+    assert finer_of(lambda z, m: z * m) == promoted
+    assert finer_of(lambda z, m: z * m.to(z.dtype).square()) == promoted
+    assert finer_of(lambda z, m: z * (m * m)) == {}  # m·m is rounded to float16
+    # What does not run in mixed precisions says nothing; the dtypes of the primals do.
+    assert finer_of(lambda z, m: z @ torch.diag(m)) == promoted
+    half = {"z": np.float16([1.0, 2.0]), "m": np.float16([1.0, 3.0])}
+    assert finer_of(lambda z, m: z * m, half, np.ones(2)) == {}
+
+
+def test_a_mixed_point_with_a_declared_precision_is_judged_in_that():
+    from oracles import Disagreement, check
+
+    def backward(cache, d):
+        z, m = cache
+        return {"z": (d * m * np.float16(1.001)).astype(z.dtype), "m": (d * z).sum(0).astype(m.dtype)}
+
+    subject, against = manual(lambda z, m: (z * m, (z, m)), backward), [torch_autograd(lambda z, m: z * m)]
+    with pytest.raises(Disagreement):
+        check(subject, mixed_point(), against)
+    assert check(subject, mixed_point(), against, precision="float16").verdict == "agrees"
+
+
+def test_an_estimator_in_another_precision_is_kept():
+    torch, _, primals, delta = point("layer norm")
+    estimator = tolerance_at([torch], primals, delta, "float32", fallback=torch)
+    coarse = estimator.in_precision("float16")
+    assert estimator.in_precision("float16") is coarse
+    assert estimator.in_precision("float32") is estimator
+    assert np.all(coarse.estimate()["z"] > estimator.estimate()["z"])
+
+
+def test_an_output_without_a_derivative_in_torch_is_a_failed_reference():
+    import torch
+
+    from oracles import ReferenceFailed
+
+    z = {"z": np.array([0.5, 1.5])}
+    for reference in (torch.special.bessel_j0, lambda z: z.detach() * 2, lambda z: (z * 2, (z > 1).double())):
+        y, pullback = torch_autograd(reference)(**z)
+        with pytest.raises(ReferenceFailed, match="does not require grad"):
+            pullback(tuple(np.ones(2) for _ in y) if isinstance(y, tuple) else np.ones(2))
+    _, pullback = torch_autograd(lambda z: z.detach() * 2 + 0 * z.sum())(**z)
+    assert np.array_equal(pullback(np.ones(2))["z"], np.zeros(2))
+
+
+def test_complex_intermediates_of_numpy_code_are_perturbed():
+    subject = manual(
+        lambda z: (np.fft.irfft(np.fft.rfft(z) * (1 + 2j), n=8), None),
+        lambda _, d: {"z": np.fft.irfft(np.fft.rfft(d) * (1 - 2j), n=8)},
+    )
+    z, d = RNG.standard_normal((2, 8))
+    tolerance = tolerance_at([], {"z": z}, d, "float64", fallback=subject).estimate()
+    assert np.all(tolerance["z"] > unit_roundoff("float64") * np.abs(subject(z=z)[1](d)["z"]))
+    assert np.all(tolerance["z"] < 1e3 * unit_roundoff("float64") * np.linalg.norm(d))

@@ -51,3 +51,74 @@ def test_an_operator_of_python_is_not_in_place():
 def test_exact_operations_are_not_perturbed():
     x = torch.linspace(-1, 1, 7)
     assert torch.equal(_perturbed(lambda x: x.neg().relu().flip(0), x), x.neg().relu().flip(0))
+
+
+def test_integer_constants_are_exact_and_given_integers_are_not():
+    x = torch.full((8,), 3.0, dtype=torch.float64)
+    assert torch.equal(_perturbed(lambda: x * torch.full((8,), 2.0, dtype=torch.float64)), 2 * x)
+    assert torch.any(_perturbed(lambda x: x * 2.0, x) != 2 * x)
+
+
+def _moved(f):
+    """Whether the output and the gradient of f are perturbed, and neither is NaN."""
+    x = torch.linspace(-1.0, 1.0, 9, dtype=torch.float64).requires_grad_()
+    plain = f(x)
+    (gradient,) = torch.autograd.grad(plain.sum(), x)
+    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10), [x], careful=True):
+        y = f(x)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+    assert not any(part.isnan().any() for part in (y, dx))
+    return bool((y != plain).any()), bool((dx != gradient).any())
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x ** torch.tensor(3.0, dtype=x.dtype),  # an exponent beside 3 has no value at negative numbers
+        lambda x: torch.acos(x.detach()) + x,  # 1 and -1 are the ends of the domain
+        lambda x: torch.nn.functional.binary_cross_entropy(x.abs(), x.detach().sign().clamp(0), reduction="none"),
+        lambda x: torch.nn.functional.binary_cross_entropy(x.abs(), torch.full_like(x, 1 / 3), reduction="none"),
+    ],
+)
+def test_operands_stay_inside_the_domain(f):
+    assert any(_moved(f))
+
+
+def test_an_operation_that_raises_is_evaluated_inside_its_domain():
+    p = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+
+    def raises_outside(p):  # not decomposed, and it refuses numbers beyond [0, 1]
+        return torch.bernoulli(p)
+
+    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10), [p]):
+        assert raises_outside(p)[0].abs() < 2.0**-9
+
+
+def test_every_use_of_a_sum_sees_a_rounding_of_its_own():
+    """Σ a·b = 0 in exact arithmetic: a rounding error relative to the sum would be none."""
+    a = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    b = torch.tensor([[1.1], [-1.1]], dtype=torch.float64)
+    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10), [a, b]):
+        y = a @ b
+        first, second = y * 1.0, y.reshape(1, 1) * 1.0
+    assert (first - second).abs() > 2.0**-12
+
+
+def test_attention_in_one_kernel_is_taken_apart():
+    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = []
+    with perturbed_operands(Perturbation(np.random.default_rng(0), 0.0), [q]) as operations:
+        run = operations.run
+        operations.run = lambda operation, *rest: (
+            seen.append(operation.overloadpacket.__name__) or run(operation, *rest)
+        )
+        torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert "bmm" in seen
+    assert not any("attention" in name for name in seen)
+
+
+def test_complex_numbers_move_by_a_share_of_their_modulus():
+    z = torch.complex(torch.full((64,), 1.0, dtype=torch.float64), torch.full((64,), 1e-6, dtype=torch.float64))
+    moved = _perturbed(lambda z: z * 1.0, z) - z
+    assert torch.all((moved.real.abs() - 2.0**-10).abs() < 2.0**-20)
+    assert torch.all((moved.imag.abs() - 2.0**-10).abs() < 2.0**-20)
