@@ -230,10 +230,12 @@ def accumulated(a, dtype):
     return total.astype(np.float64)
 
 
-def torch_fixed_point(z):
+def jnp_fixed_point(z):
+    import jax.numpy as jnp
+
     u = z
     for _ in range(5):
-        u = u - (u - 0.5 * u.cos() - z) / (1 + 0.5 * u.sin())
+        u = u - (u - 0.5 * jnp.cos(u) - z) / (1 + 0.5 * jnp.sin(u))
     return u
 
 
@@ -245,7 +247,7 @@ def fixed_point(z, tolerance=1e-6):
 
 
 SOLVED = layer(
-    torch_autograd(torch_fixed_point),
+    jax_vjp(jnp_fixed_point),
     lambda z: (fixed_point(z, 1e-15), z),
     lambda z, d: {"z": d / (1 + 0.5 * np.sin(fixed_point(z, 1e-15)))},
     draw(3, 2),

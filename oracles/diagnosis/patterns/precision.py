@@ -15,6 +15,7 @@ import numpy as np
 from oracles.constants import (
     BISECTIONS,
     EXPERIMENT_SEED,
+    LEAST_BEND,
     LEAST_GROWTH,
     LEAST_JUMP,
     LONGER_SUMS,
@@ -23,6 +24,7 @@ from oracles.constants import (
     PATH_POINTS,
     ROUGH_AGREEMENT,
     SMOOTH_STEP,
+    STEP_IN_ROUNDINGS,
 )
 from oracles.diagnosis.candidates import floating_primals
 from oracles.diagnosis.experiments import Symptoms, Trial
@@ -44,13 +46,19 @@ def low_precision_accumulation(symptoms: Symptoms) -> str | None:
             continue
         growth = _relative_error(long) / _relative_error(short)
         # An error of a formula may grow as well, but it does not jump from input to input.
-        if growth >= LEAST_GROWTH and _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
+        if growth >= LEAST_GROWTH and _is_drawn_anew(symptoms):
             precision = _precision_of(symptoms.refusal.actual, _relative_error(long), LONGER_SUMS * n)
             return (
                 f"rounding errors grow with the number of terms, {growth:.2g} times from {n} to {LONGER_SUMS * n}: a "
                 f"sum is accumulated in {precision}"
             )
     return None
+
+
+def _is_drawn_anew(symptoms: Symptoms) -> bool:
+    """Return whether the error is another one a few roundings of some coarse precision away."""
+    steps = [STEP_IN_ROUNDINGS * unit_roundoff(name) for name in COARSER]
+    return any(LEAST_BEND < _change_nearby(symptoms, step) < np.inf for step in steps)
 
 
 def _is_small(trial: Trial) -> bool:
