@@ -269,6 +269,7 @@ MOST_SMOOTH_CHANGE = 2.0**-4
 # The points of a path along which an error may jump, its length relative to the primal, and how often the step that
 # changes most is halved: a smooth change shrinks with it, a jump stays. The share of the error that a jump must have.
 PATH_POINTS = 17
+MOST_PATH_POINTS = 200
 PATH_LENGTH = 0.5
-BISECTIONS = 20
+BISECTIONS = 40
 LEAST_JUMP = 1 / 8
