@@ -247,7 +247,7 @@ MOST_ENLARGED_ENTRIES = 2**17
 
 # --- Edited references in a diagnosis ---
 
-# Operations of a reference up to which each is edited: the operands of all of them become outputs, with a pullback each.
+# Operations of a reference up to which each is edited: all their operands become outputs, with a pullback each.
 MOST_EDITS = 32
 
 # --- Memory in a diagnosis ---
