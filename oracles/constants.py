@@ -348,8 +348,8 @@ MOST_ENLARGED_ENTRIES = 2**17
 
 # --- Edited references in a diagnosis ---
 
-# Operations of a reference up to which each is edited: the operands of all become outputs, with a pullback each.
-MOST_EDITS = 64
+# Operations of a reference up to which each is edited: all their operands become outputs, with a pullback each.
+MOST_EDITS = 32
 
 # --- Memory in a diagnosis ---
 
@@ -370,6 +370,7 @@ MOST_SMOOTH_CHANGE = 2.0**-4
 # The points of a path along which an error may jump, its length relative to the primal, and how often the step that
 # changes most is halved: a smooth change shrinks with it, a jump stays. The share of the error that a jump must have.
 PATH_POINTS = 17
+MOST_PATH_POINTS = 200
 PATH_LENGTH = 0.5
-BISECTIONS = 20
+BISECTIONS = 40
 LEAST_JUMP = 1 / 8

@@ -22,7 +22,7 @@ def test_diagnosis_names_the_bugs_pattern(bug):
     assert "\n" not in str(diagnosis)
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=IDS)
+@pytest.mark.parametrize("bug", [b for b in BUGS if b[-1] is not None], ids=lambda b: b[0])
 def test_near_miss_is_not_given_the_pattern(bug):
     pattern, _, layer, name, wrong, where = bug
     subject = with_wrong_entry(layer.with_cotangents(**{name: wrong}), name, where)

@@ -15,16 +15,19 @@ import numpy as np
 from oracles.constants import (
     BISECTIONS,
     EXPERIMENT_SEED,
+    LEAST_BEND,
     LEAST_GROWTH,
     LEAST_JUMP,
     LONGER_SUMS,
+    MOST_PATH_POINTS,
     MOST_SMOOTH_CHANGE,
     PATH_LENGTH,
     PATH_POINTS,
     ROUGH_AGREEMENT,
     SMOOTH_STEP,
+    STEP_IN_ROUNDINGS,
 )
-from oracles.diagnosis.candidates import floating_primals
+from oracles.diagnosis.candidates import agrees_where_known, floating_primals
 from oracles.diagnosis.experiments import Symptoms, Trial
 from oracles.diagnosis.patterns.blocks import resized_trial
 from oracles.rule import Array, Primals, is_differentiable
@@ -44,13 +47,27 @@ def low_precision_accumulation(symptoms: Symptoms) -> str | None:
             continue
         growth = _relative_error(long) / _relative_error(short)
         # An error of a formula may grow as well, but it does not jump from input to input.
-        if growth >= LEAST_GROWTH and _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
+        if growth >= LEAST_GROWTH and _is_drawn_anew(symptoms):
+            if not _is_within(symptoms):
+                return None
             precision = _precision_of(symptoms.refusal.actual, _relative_error(long), LONGER_SUMS * n)
             return (
                 f"rounding errors grow with the number of terms, {growth:.2g} times from {n} to {LONGER_SUMS * n}: a "
                 f"sum is accumulated in {precision}"
             )
     return None
+
+
+def _is_within(symptoms: Symptoms) -> bool:
+    """Return whether each entry is right up to the coarsest precision."""
+    ratio = max(map(unit_roundoff, COARSER)) / unit_roundoff(symptoms.precision)
+    return agrees_where_known(symptoms.refusal.actual, symptoms.expected, ratio * symptoms.tolerance)
+
+
+def _is_drawn_anew(symptoms: Symptoms) -> bool:
+    """Return whether the error is another one a few roundings of some coarse precision away."""
+    steps = [STEP_IN_ROUNDINGS * unit_roundoff(name) for name in COARSER]
+    return any(LEAST_BEND < _change_nearby(symptoms, step) < np.inf for step in steps)
 
 
 def _is_small(trial: Trial) -> bool:
@@ -83,7 +100,7 @@ def not_converged(symptoms: Symptoms) -> str | None:
     if _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
         return None
     for name in list(floating_primals(symptoms))[:3]:
-        if any(_jumps(symptoms, path) for path in _paths(symptoms, name)):
+        if any(_jumps(path) for path in _paths(symptoms, name)):
             size = _relative_error(symptoms.refusal)
             return (
                 f"the error is small ({size:.1g} of the value) and smooth nearby, and jumps by about its size where "
@@ -129,29 +146,31 @@ def _paths(symptoms: Symptoms, name: str) -> Iterator[Path]:
         yield Path(symptoms, name, direction)
 
 
-def _jumps(symptoms: Symptoms, path: Path) -> bool:
+def _jumps(path: Path) -> bool:
     """Return whether the error jumps somewhere along a path while the oracle does not."""
     points = np.linspace(0, PATH_LENGTH, PATH_POINTS).tolist()
     trials = [path.trial(t) for t in points]
     if any(trial is None or not _is_small(trial) for trial in trials):
         return False
-    changes = [_change(a, b) for a, b in pairwise(trials)]
-    k = int(np.argmax(changes))
-    (low, high), (first, last) = (points[k], points[k + 1]), (trials[k], trials[k + 1])
-    for _ in range(BISECTIONS):
+    # Parts of the path over which the error changes, with the number of halvings that are left.
+    parts = [(*ab, *xy, BISECTIONS) for ab, xy in zip(pairwise(points), pairwise(trials), strict=True)]
+    for _ in range(MOST_PATH_POINTS):
+        parts = [part for part in parts if _change(*part[2:4]) > LEAST_JUMP * max(map(_size, part[2:4]))]
+        if not parts:
+            return False
+        # Depth first: a jump stays as large in ever smaller parts.
+        low, high, first, last, left = parts.pop()
+        if not left:
+            moved = np.linalg.norm(last.expected - first.expected) if first and last else np.inf
+            return bool(moved < LEAST_JUMP * _change(first, last))
         middle = (low + high) / 2
         trial = path.trial(middle)
-        if trial is None:
-            return False
-        if _change(first, trial) > _change(trial, last):
-            high, last = middle, trial
-        else:
-            low, first = middle, trial
-    if first is None or last is None:
-        return False
-    size = max(float(np.linalg.norm(t.error)) for t in (first, last))
-    jump, moved = _change(first, last), float(np.linalg.norm(last.expected - first.expected))
-    return jump > LEAST_JUMP * size and moved < LEAST_JUMP * jump
+        parts += [(low, middle, first, trial, left - 1), (middle, high, trial, last, left - 1)]
+    return False
+
+
+def _size(trial: Trial | None) -> float:
+    return float(np.linalg.norm(trial.error)) if trial is not None else np.inf
 
 
 def _change(first: Trial | None, second: Trial | None) -> float:

@@ -21,6 +21,8 @@ from oracles.rule import Array, Rule
 
 # Operations that only move entries: an edit of one is an edit of the operation before it.
 MOVING = {"reshape", "broadcast_in_dim", "convert_element_type", "squeeze", "transpose", "__get__", "unsqueeze", "copy"}
+# Elementwise operations without a derivative that could be forgotten.
+LINEAR = {"add", "sub", "rsub", "mul", "neg", "div", "truediv", "stop_gradient", "detach", "to", "float", "double"}
 
 
 def detached_term(symptoms: Symptoms) -> str | None:
@@ -53,7 +55,7 @@ def edited_derivative(edit: Edit, words: str, symptoms: Symptoms) -> str | None:
     contributions = _probed(symptoms)
     if contributions is None:
         return None
-    elementwise = [o for o in contributions.recorded if o.is_elementwise and o.name not in MOVING]
+    elementwise = [o for o in contributions.recorded if o.is_elementwise and o.name.strip("_") not in MOVING | LINEAR]
     candidates = (
         (
             f"it is the oracle's value with {words} {_name(o)}",
