@@ -27,10 +27,9 @@ from oracles.self_consistency import (
     compare_values,
     exact_finding,
     self_tolerance_at,
-    values_of,
 )
 from oracles.strategies import Point, laid_out
-from oracles.tolerance import named_outputs, precision_of, tolerance_at
+from oracles.tolerance import named_outputs, precision_of, tolerance_at, values_of
 from oracles.verdict import Evidence, Finding, Result, Verdict
 
 Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]

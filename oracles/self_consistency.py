@@ -15,7 +15,7 @@ import numpy as np
 from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.tolerance import named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Verdict
 
@@ -32,12 +32,6 @@ def self_tolerance_at(
     """
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject)
     return lambda name, samples: 2 * estimator.estimate(samples)[name]
-
-
-def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
-    """Return the outputs and cotangents of one evaluation, by name."""
-    y, pullback = evaluate(**primals)
-    return named_outputs(as_tuple(y), dict(pullback(delta)))
 
 
 def on_copies(subject: Rule) -> Rule:

@@ -24,6 +24,7 @@ from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.rule import (
     Array,
     Cotangents,
+    Evaluate,
     NotPerturbable,
     Output,
     Perturbation,
@@ -159,8 +160,7 @@ class ToleranceEstimator:
             # The judge has evaluated most oracles at this point already.
             plain = self.known.get(source.name)
             if plain is None:
-                y, pullback = source(**self.primals)
-                plain = named_outputs(as_tuple(y), dict(pullback(self.delta)))
+                plain = values_of(source, self.primals, self.delta)
             # One flat vector for all arrays: a few operations on it cost less than some for each array.
             self._unperturbed = np.concatenate([np.ravel(plain[n]) for n in perturbed])
             stops = np.cumsum([np.size(a) for a in perturbed.values()]).tolist()
@@ -190,6 +190,12 @@ def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Arr
     """Return outputs and cotangents in one mapping; outputs are called "output", or "output[0]" and so on."""
     names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
     return {**dict(zip(names, y, strict=True)), **cotangents}
+
+
+def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
+    """Return the outputs and cotangents of one evaluation, by name."""
+    y, pullback = evaluate(**primals)
+    return named_outputs(as_tuple(y), dict(pullback(delta)))
 
 
 def tolerance_at(
