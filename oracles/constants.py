@@ -286,6 +286,8 @@ LEAST_FACTOR = 2.0**-19
 FACTOR_TOLERANCES = 4
 # Points to which special values are moved: the errors must follow each time.
 MOVED_POINTS = 3
+# The share of the entries of a sign that must be wrong there: about half of all entries have it, so it fits by chance.
+SIGN_SHARE = 0.9
 # A lone entry cannot be shuffled, so it is multiplied by this instead: another value in the same domain (probabilities
 # stay in [0, 1], positive numbers stay positive), and exact in binary.
 LONE_ENTRY_FACTOR = 0.75

@@ -16,18 +16,11 @@ import numpy as np
 
 from oracles.backends.arrays import copied
 from oracles.constants import REMEMBERED_BYTES
-from oracles.process_state import call_foreign
 from oracles.rule import Array, Cotangents, Delta, Evaluate, Output, Primals, Pullback, Rule, as_tuple
 from oracles.tolerance import named_outputs
 from oracles.user_code import Raised, attempt
 
 Key: TypeAlias = bytes
-
-
-def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
-    """Return the outputs and cotangents of one evaluation, by name."""
-    y, pullback = call_foreign(evaluate, **primals)
-    return named_outputs(as_tuple(y), dict(call_foreign(pullback, delta)))
 
 
 def same_values(actual: object, expected: object) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from oracles.backends.arrays import copied
-from oracles.evaluations import copies_of_delta, on_copies, values_of
+from oracles.evaluations import copies_of_delta, on_copies
 from oracles.rule import Array, Cotangents, Delta, Primals, Rule, Runtime, as_tuple, is_differentiable
 from oracles.self_consistency import compare_values, exact_finding, self_tolerance_at
-from oracles.tolerance import named_outputs
+from oracles.tolerance import named_outputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Finding, Setting, Verdict
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from oracles.constants import FREED_BLOCKS, LARGE_BLOCK, REMEMBERED_BYTES
-from oracles.evaluations import copies_of, copies_of_delta, same_values, values_of
+from oracles.evaluations import copies_of, copies_of_delta, same_values
 from oracles.lazy_modules import torch
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, Runtime, as_tuple
-from oracles.tolerance import named_outputs
+from oracles.tolerance import named_outputs, values_of
 from oracles.user_code import Raised, attempt
 
 # Of bytes 0xFF, every floating number is NaN; of bytes 0x55, a finite one: 85 in float16, 1.5e13 in float32.

@@ -17,7 +17,6 @@ import numpy as np
 
 from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES
 from oracles.decision.judge import judge
-from oracles.evaluations import values_of
 from oracles.finite_differences import directional_derivative
 from oracles.layouts import check_shared, contiguous, expanded, map_delta, repeated_rows
 from oracles.registry import Case, Entry
@@ -32,7 +31,7 @@ from oracles.self_consistency import (
     self_tolerance_at,
 )
 from oracles.strategies import Point, laid_out
-from oracles.tolerance import named_outputs, precision_of, tolerance_at
+from oracles.tolerance import named_outputs, precision_of, tolerance_at, values_of
 from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
 
 Property: TypeAlias = Callable[[Case, Point, Sequence[Rule]], Result | None]

@@ -15,10 +15,10 @@ import numpy as np
 from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
 from oracles.decision.type_errors import CALL
-from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values, values_of
+from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
 from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.tolerance import named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Verdict
 

@@ -30,11 +30,12 @@ from oracles.constants import (
 )
 from oracles.notes import note
 from oracles.perturbation.numpy_arrays import perturb_own_code
-from oracles.process_state import steers_a_run
+from oracles.process_state import call_foreign, steers_a_run
 from oracles.rule import (
     Array,
     Convention,
     Cotangents,
+    Evaluate,
     NotPerturbable,
     Output,
     Perturbation,
@@ -281,8 +282,7 @@ class ToleranceEstimator:
             # The judge has evaluated most oracles at this point already.
             plain = self.known.get(source.name)
             if plain is None:
-                y, pullback = source(**self.primals)
-                plain = named_outputs(as_tuple(y), dict(pullback(self.delta)))
+                plain = values_of(source, self.primals, self.delta)
             # One flat vector for all arrays: a few operations on it cost less than some for each array.
             self._unperturbed = np.concatenate([np.ravel(plain[n]) for n in perturbed])
             stops = np.cumsum([np.size(a) for a in perturbed.values()]).tolist()
@@ -317,6 +317,12 @@ def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Arr
     """Return outputs and cotangents in one mapping; outputs are called "output", or "output[0]" and so on."""
     names = ["output"] if len(y) == 1 else [f"output[{i}]" for i in range(len(y))]
     return {**dict(zip(names, y, strict=True)), **cotangents}
+
+
+def values_of(evaluate: Evaluate, primals: Primals, delta: Output) -> Cotangents:
+    """Return the outputs and cotangents of one evaluation, by name."""
+    y, pullback = call_foreign(evaluate, **primals)
+    return named_outputs(as_tuple(y), dict(call_foreign(pullback, delta)))
 
 
 def tolerance_at(

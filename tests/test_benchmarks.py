@@ -78,3 +78,13 @@ def test_a_wrong_option_is_named(script, arguments):
     process = run(script, *arguments)
     assert process.returncode == 2
     assert any(argument.lstrip("-") in process.stderr for argument in arguments)
+
+
+def test_diagnoses_are_counted(tmp_path):
+    file = tmp_path / "diagnosis.json"
+    process = run("diagnosis.py", "--kinds", "layers", "--subjects", "softsign", "--jobs", "1", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    rows = json.loads(file.read_text())
+    assert {row["outcome"] for row in rows} == {"right"}
+    assert len(rows) == 5
+    assert max(map(len, process.stdout.splitlines())) <= 120

@@ -8,8 +8,9 @@ from functools import partial
 import numpy as np
 
 from oracles.decision.comparison import Comparison
-from oracles.evaluations import copies_of, copies_of_delta, values_of
+from oracles.evaluations import copies_of, copies_of_delta
 from oracles.rule import Array, Delta, Primals, Runtime, as_tuple
+from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Setting
 

@@ -26,6 +26,7 @@ from oracles.constants import (
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
 )
+from oracles.decision.comparison import value_and_radius
 from oracles.rule import (
     Array,
     Cotangents,
@@ -38,7 +39,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
-from oracles.tolerance import named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 
 T = TypeVar("T")
@@ -133,13 +134,12 @@ def result_or_none(evaluate: Callable[[], T]) -> T | None:
 
 def evaluate(rule: Rule, primals: Primals, delta: Output) -> dict[str, Any]:
     """Return the outputs and cotangents of a rule by name."""
-    y, pullback = rule(**primals)
-    return named_outputs(as_tuple(y), dict(pullback(delta)))
+    return values_of(rule.evaluate, primals, delta)
 
 
 def midpoint(answer: Array | Enclosure) -> Array:
     """Return an oracle's answer in float64, without its radius."""
-    return np.asarray(answer.mid if isinstance(answer, Enclosure) else answer, np.float64)
+    return value_and_radius(answer)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -245,3 +245,57 @@ def test_diagnosis_calls_the_subject_at_most_30_times():
     symptoms = symptoms_at(SOFTMAX.with_cotangents(z=backward), SOFTMAX.oracle, SOFTMAX.primals, SOFTMAX.delta, "z")
     assert not diagnose(symptoms)
     assert len(calls) <= 30
+
+
+def negative(layer):
+    return replace(layer, primals={"z": -np.abs(layer.primals["z"]) - 0.1})
+
+
+def same_noise(*arrays):
+    """Draw numbers that the bits of arrays determine."""
+    return np.random.default_rng([b for a in arrays for b in np.asarray(a).tobytes()]).standard_normal(arrays[0].shape)
+
+
+def only_at_this_point(c, d, g):
+    return 2 * g if c[0, 0] == np.tanh(TANH.primals["z"])[0, 0] else g * (1 + np.cos(7 * c))
+
+
+def float32_for_float64(c, d, g):
+    return (d.astype(np.float32) * (1 - c**2).astype(np.float32)) * np.float32(1 + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "wrong", "told", "never"),
+    [
+        (TANH, float32_for_float64, {""}, ""),
+        (TANH, lambda c, d, g: np.where(c > 0.5, np.nan, g), {"", "saturated"}, ""),
+        (negative(TANH), lambda c, d, g: g * (1 + 0.1 * np.cos(9 * c)), {""}, "negative"),
+        (TANH, lambda c, d, g: g * (1 + 1e-7), {"", "coarse_rounding"}, ""),
+        (TANH, lambda c, d, g: g * (1 + 2e-8 * same_noise(c, d)), {""}, ""),
+        (TANH, lambda c, d, g: g * (1 + 2e-8 * np.cos(c)), {""}, ""),
+        (TANH, lambda c, d, g: g * np.sum(c * c), {"constant_factor"}, "extent"),
+        (TANH, only_at_this_point, {""}, ""),
+        (TANH, lambda c, d, g: g * 4, {"constant_factor"}, "extent"),
+    ],
+)
+def test_what_is_not_confirmed_is_not_told(layer, wrong, told, never):
+    diagnosis = diagnosis_of(layer, wrong, "z")
+    assert diagnosis.pattern in told, diagnosis
+    assert not never or never not in str(diagnosis)
+
+
+def test_a_factor_that_cannot_be_tried_in_another_shape_is_told_as_a_number():
+    def forward(z):
+        if z.shape != (3, 4):
+            raise ValueError("z: expected shape (3, 4)")
+        return np.tanh(z), np.tanh(z)
+
+    subject = manual(forward, lambda y, d: {"z": 3 * d * (1 - y * y)})
+    diagnosis = diagnose(symptoms_at(subject, TANH.oracle, TANH.primals, TANH.delta, "z"))
+    assert str(diagnosis) == "every entry is 3 times the oracle's"
+
+
+def test_errors_move_with_the_sign():
+    for layer, pattern in ((RELU, "signs"), (negative(TANH), "signs")):
+        diagnosis = diagnosis_of(layer, lambda c, d, g: np.where(c < 0, g + 0.1 * d, g), "z")
+        assert (diagnosis.pattern, "negative" in str(diagnosis)) == (pattern, True)

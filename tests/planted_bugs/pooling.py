@@ -49,7 +49,7 @@ class OverlappingWindowsOverwriteEachOther(m.MaxPool2d):
         return windows.crop(padded, z.shape[2:]), {}
 
 
-@bug("signs", max_pool(NEGATIVE, padding=1), silent=max_pool(), refused_by="primal_agrees")
+@bug("zero_in_some", max_pool(NEGATIVE, padding=1), silent=max_pool(), refused_by="primal_agrees")
 class ZeroPadded(m.MaxPool2d):
     def forward(self, params, z):
         y, cache = super().forward(params, z)

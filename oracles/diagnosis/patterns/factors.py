@@ -169,7 +169,8 @@ def factor_per_group(symptoms: Symptoms) -> str | None:
         if expected.shape[axis] < 2 or not np.any(counts) or np.any(counts == 1):
             continue
         k, uncertainty = map(np.nan_to_num, least_squares_factor(trial.actual, expected, symptoms.tolerance, others))
-        if symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
+        is_rounding = np.all(np.abs(k - 1) <= LEAST_FACTOR)
+        if not is_rounding and symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
             values = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (
                 ", …" if k.size > SHOWN_FACTORS else ""
             )

@@ -14,10 +14,12 @@ import numpy as np
 
 from oracles.constants import (
     EXPERIMENT_SEED,
+    FURTHER_FACTORS,
     LARGE_VALUE,
     LEAST_MAGNITUDE,
     MOVED_POINTS,
     PRODUCT_ROUNDINGS,
+    SIGN_SHARE,
     UNTYING_FACTORS,
     VALUE_FOR_ZEROS,
     VALUES_FOR_TIED_ZEROS,
@@ -130,7 +132,8 @@ def _shuffled(array: Array, rng: np.random.Generator) -> Array:
 
 
 def _with_other_signs(array: Array, rng: np.random.Generator) -> Array:
-    return np.asarray(_shuffled(array, rng) * rng.choice((-1.0, 1.0), array.shape))
+    signs, factors = rng.choice((-1.0, 1.0), array.shape), rng.uniform(*FURTHER_FACTORS, array.shape)
+    return np.asarray(_shuffled(array, rng) * signs * factors)
 
 
 class SpecialValues(NamedTuple):
@@ -198,7 +201,7 @@ def _do_errors_follow(symptoms: Symptoms, values: SpecialValues) -> bool:
     exposed = sum(np.count_nonzero(trial.informative & special) for trial, special in trials)
     elsewhere = any(np.any(trial.informative & ~special) for trial, special in trials)
     wrong = sum(np.count_nonzero(trial.wrong) for trial, _ in trials)
-    return elsewhere and bool(wrong > WRONG_SHARE * exposed)
+    return elsewhere and bool(wrong > SIGN_SHARE * exposed)
 
 
 def _are_errors_special(mask: Mask, trial: Trial) -> bool:

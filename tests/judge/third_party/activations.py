@@ -27,6 +27,7 @@ sigmoid_layer = activation("sigmoid", lambda x: torch.sigmoid(x), sigmoid, lambd
 sigmoid_layer.mistake(
     "σ'(a) of the activation a where σ'(z) belongs",
     "primal_changed",
+    ("logits_for_probabilities",),
     x=lambda c, d, g: d * sigmoid(c[1]) * (1 - sigmoid(c[1])),
 )
 sigmoid_layer.mistake("y(1 − y) once too often", "known_factor", x=lambda c, d, g: g * c[1] * (1 - c[1]))
@@ -56,7 +57,7 @@ leaky = activation(
 leaky.mistake("the slope of negative inputs forgotten", "signs", ("zero_in_some",), x=lambda c, d, g: d * (c[0] > 0))
 
 silu = activation(
-    "silu", lambda x: F.silu(x), lambda x: x * sigmoid(x), lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x)))
+    "silu", lambda x: x * torch.sigmoid(x), lambda x: x * sigmoid(x), lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x)))
 )
 silu.mistake("the derivative of σ forgotten", "detached_term", x=lambda c, d, g: d * sigmoid(c[0]))
 

@@ -83,7 +83,7 @@ soft = Layer(
     lambda rng, k: {"x": rng.standard_normal(grown((3, 4), k))},
 )
 soft.mistake("the diagonal of the Jacobian alone", "block_diagonal", x=lambda y, d, g: d * y * (1 - y))
-soft.mistake("the sum left out", "term_along_axis", ("detached_term",), x=lambda y, d, g: d * y)
+soft.mistake("the sum left out", "term_along_axis", ("detached_term", "value_for_derivative"), x=lambda y, d, g: d * y)
 soft.mistake(
     "the sum along the batch",
     "softmax_axis",

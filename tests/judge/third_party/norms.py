@@ -141,7 +141,12 @@ unit = Layer(
     lambda x, d: {"x": (d - x * (d * x).sum(-1, keepdims=True) / norm_of(x) ** 2) / norm_of(x)},
     lambda rng, k: {"x": rng.standard_normal(grown((3, 5), k))},
 )
-unit.mistake("the norm taken as a constant", "term_along_axis", ("detached_term",), x=lambda x, d, g: d / norm_of(x))
+unit.mistake(
+    "the norm taken as a constant",
+    "term_along_axis",
+    ("detached_term", "evaluation_statistics"),
+    x=lambda x, d, g: d / norm_of(x),
+)
 unit.mistake("not divided by the norm", "factor_per_group", x=lambda x, d, g: g * norm_of(x))
 
 norm = Layer(

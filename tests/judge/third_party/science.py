@@ -71,7 +71,7 @@ def fixed_point(x, rounds):
 
 def torch_fixed_point(x):
     y = torch.zeros_like(x)
-    for _ in range(80):
+    for _ in range(56):
         y = torch.cos(y) / 2 + x
     return y
 
@@ -79,7 +79,7 @@ def torch_fixed_point(x):
 equation = Layer(
     "solution of y = cos(y)/2 + x",
     torch_fixed_point,
-    lambda x: (fixed_point(x, 120),) * 2,
+    lambda x: (fixed_point(x, 56),) * 2,
     lambda y, d: {"x": d / (1 + np.sin(y) / 2)},
     lambda rng, k: {"x": rng.standard_normal(6 + k)},
 )

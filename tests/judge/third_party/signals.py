@@ -132,11 +132,13 @@ scan = Layer(
     scan_back,
     lambda rng, k: {"x": rng.standard_normal((5 + k, 3)), "a": rng.uniform(0.5, 0.9, 3)},
 )
-scan.mistake("nothing carried back", "block_diagonal", ("detached_term",), x=lambda c, d, g: d.copy())
+scan.mistake(
+    "nothing carried back", "block_diagonal", ("detached_term", "derivative_missing"), x=lambda c, d, g: d.copy()
+)
 scan.mistake(
     "the first step left out",
     "wrong_only_in_locations",
-    ("zero_in_some",),
+    ("zero_in_some", "detached_term"),
     x=lambda c, d, g: g * (np.arange(len(g)) > 0)[:, None],
 )
 
@@ -180,4 +182,9 @@ def slope_of_forget_gate_missing(c, d, g):
     return g
 
 
-cell.mistake("σ' of the forget gate forgotten", "wrong_only_in_locations", x=slope_of_forget_gate_missing)
+cell.mistake(
+    "σ' of the forget gate forgotten",
+    "wrong_only_in_locations",
+    ("derivative_missing",),
+    x=slope_of_forget_gate_missing,
+)
