@@ -359,7 +359,8 @@ def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: 
     """Give a cotangent a loss scale, zeros, half-integers or a special entry, or some of these."""
     scaled, zeros = chance.random(2) < SPECIAL_DELTA_SHARE
     halves, entry = chance.random(2) < SPECIAL_SHARE
-    least, most = DELTA_EXPONENTS
+    info = np.finfo(dtype)
+    least, most = max(DELTA_EXPONENTS[0], int(info.minexp) + 4), min(DELTA_EXPONENTS[1], int(info.maxexp) - 8)
     exponent = int(chance.choice((least, most, chance.integers(least, most + 1))))
     for i, delta in enumerate(deltas):
         if delta.dtype.kind != "f" or not delta.size:
@@ -367,7 +368,7 @@ def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: 
         if halves:
             delta[...] = _halves(delta)
         if scaled:
-            delta *= 2.0**exponent
+            delta *= delta.dtype.type(2.0**exponent)
         if zeros:
             deltas[i] = _with_zeros(chance, delta)
     if entry:
