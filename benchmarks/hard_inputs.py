@@ -145,9 +145,7 @@ def drawn_example(seed: int, number: int) -> Example:
     overrides = rng.integers(SPECIALS * POSITIONS, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
     layout = str(rng.choice(LAYOUTS))
     point_seed, special = int(rng.integers(1, 2**32)), bool(rng.random() < 1 / 2)
-    point = point_at(
-        case.subject, primals, dtype, seed=point_seed, overrides=overrides, layout=layout, special=special
-    )
+    point = point_at(case.subject, primals, dtype, seed=point_seed, overrides=overrides, layout=layout, special=special)
     scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])
     most = float(np.finfo(dtype).max)
     deltas = tuple(

@@ -164,8 +164,8 @@ MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1
-# The shares of points, of those that may have special values, with special entries; with ties, which count for something
-# only in small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
+# The shares of points, of those that may have special values, with special entries; with ties, which count only in
+# small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
 SPECIAL_ENTRIES_SHARE = 1 / 2
 TIES_SHARE = 1 / 2
 SPECIAL_SHARE = 1 / 6

@@ -202,7 +202,5 @@ class Schedule:
 
 def shorter(long: LongAxes) -> list[LongAxes]:
     """Return the axes among which the smallest failing ones are looked for: from short axes to the given ones."""
-    singles = [
-        LongAxes(((call, size),)) for size in boundary_sizes() for call, most in long.extents if size < most
-    ]
+    singles = [LongAxes(((call, size),)) for size in boundary_sizes() for call, most in long.extents if size < most]
     return [SHORT, *singles, *reversed(list(long.parts()))]

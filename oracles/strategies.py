@@ -32,7 +32,8 @@ from oracles.constants import (
     SPECIAL_SHARE,
     TIES_SHARE,
 )
-from oracles.extents import rows, widths
+from oracles.extents import rows as rows
+from oracles.extents import widths as widths
 from oracles.rule import Array, Output, Rule, as_tuple
 
 # The number of special values of every dtype, see `_special_values`.
@@ -121,7 +122,10 @@ def indices(*shape: int, below: int) -> Drawn:
 
 
 def booleans(*shape: int, true: float = 0.5) -> Drawn:
-    """Truth values for a mask: about this share is true, and in an eighth of the rows none, unless the share is 0 or 1."""
+    """Truth values for a mask, about this share of them true.
+
+    In an eighth of the rows none is true, unless the share is 0 or 1.
+    """
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
         values = np.asarray(rng.random(shape) < true)
@@ -361,7 +365,7 @@ def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: 
     halves, entry = chance.random(2) < SPECIAL_SHARE
     info = np.finfo(dtype)
     least, most = max(DELTA_EXPONENTS[0], int(info.minexp) + 4), min(DELTA_EXPONENTS[1], int(info.maxexp) - 8)
-    exponent = int(chance.choice((least, most, chance.integers(least, most + 1))))
+    exponent = int(chance.choice([least, most, int(chance.integers(least, most + 1))]))
     for i, delta in enumerate(deltas):
         if delta.dtype.kind != "f" or not delta.size:
             continue

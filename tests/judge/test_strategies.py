@@ -156,7 +156,9 @@ def test_special_cotangents_are_drawn_for_each_point(expected, dtype):
 
 def test_infinite_entries_are_drawn_only_where_they_are_allowed():
     drawn = special_points({"p": real(3, 4, infinite=True), "q": real(3, 4)})
-    assert not any(np.any(np.isinf(point.primals["q"])) for point in drawn if point.primals["p"] is not point.primals["q"])
+    assert not any(
+        np.any(np.isinf(point.primals["q"])) for point in drawn if point.primals["p"] is not point.primals["q"]
+    )
     rows_of = [np.isneginf(point.primals["p"]) for point in drawn]
     assert any(np.any(each) and not np.any(each.all(-1)) for each in rows_of)
     assert any(np.any(each.all(-1)) for each in rows_of)
