@@ -63,11 +63,11 @@ class Coverage:
         if reals:
             self.magnitudes = _joined(self.magnitudes, self._count(reals))
         if deltas:
-            sizes = np.abs(_flat(deltas))
-            zeros = int(np.count_nonzero(sizes == 0))
+            absolute = np.abs(_flat(deltas))
+            zeros = int(np.count_nonzero(absolute == 0))
             self.counts["zeros in delta"] += zeros > 0
-            self.counts["delta of zeros"] += zeros == sizes.size
-            self.deltas = _joined(self.deltas, _range(sizes))
+            self.counts["delta of zeros"] += zeros == absolute.size
+            self.deltas = _joined(self.deltas, _range(absolute))
 
     def _count(self, reals: list[Array]) -> tuple[float, float]:
         """Count the special values of a point's primals, and return the range of their magnitudes."""

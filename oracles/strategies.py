@@ -323,7 +323,7 @@ def _tie(chance: np.random.Generator, array: Array) -> None:
     if not array.ndim:
         return
     axis = array.ndim - 1 if chance.random() < 3 / 4 else int(chance.integers(array.ndim))
-    number = 2 if chance.random() < 1 / 3 else 3
+    number = 2 if chance.random() < 1 / 5 else 3
     lines = np.moveaxis(array, axis, -1)  # a view
     for index in np.ndindex(lines.shape[:-1]):
         line, order = lines[index], chance.permutation(lines.shape[-1])
