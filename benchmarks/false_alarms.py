@@ -47,13 +47,16 @@ An example is a layer, a configuration, a dtype, values, a cotangent and a memor
 and its number. Values are drawn in eight ways: normal; a mean of 10^k times the spread; pairs that cancel; rows equal
 but for a few units in the last place; zeros and ties; saturated; tiny; every entry of another magnitude. Magnitudes
 are log-uniform in 1e-6 ... 1e6, of cotangents in 1e-3 ... 1e3 (float16: smaller, or everything overflows); a third of
-the examples have entries overridden by what breaks things: 0, -0, 1e4, subnormal, a tie.
+the examples have entries overridden by what breaks things: 0, -0, 1e4, subnormal, a tie. Half of them have what a
+search draws besides: ties within and between primals, half-integers, loss scales from 2^-24 to 2^16, zeros in the
+cotangent; one configuration in twenty has an axis of a boundary size.
   wrong    a false alarm: exit status 1     error    the judge raised: exit status 1
   refused  of all verdicts; unstable, kink and conflict may refuse too, and are listed in the JSON
 
 examples:
   python benchmarks/false_alarms.py --json alarms.json         200,000 verdicts in two processes
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
+  python benchmarks/false_alarms.py --first 50000              the examples from number 50000 on
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
 CHUNK = 120  # examples handed to a process at a time, at most
@@ -146,15 +149,15 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
-def count(examples: int, seed: int, jobs: int, console: Console) -> Row:
-    """Judge until so many verdicts are counted, or until interrupted."""
+def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0) -> Row:
+    """Judge, from example number ``first`` on, until so many verdicts are counted, or until interrupted."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
     interrupted, started, done = False, time.perf_counter(), 0
     columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
     executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=prepare_process)
     size = min(CHUNK, 1 + examples // (6 * jobs))
-    chunks = (range(start, start + size) for start in range(0, sys.maxsize, size))
+    chunks = (range(start, start + size) for start in range(first, sys.maxsize, size))
     running: set[Future[Any]] = set()
     try:
         with Progress(*columns, console=console, transient=True) as progress:
@@ -176,6 +179,7 @@ def count(examples: int, seed: int, jobs: int, console: Console) -> Row:
         executor.shutdown(wait=not interrupted, cancel_futures=True)
     return {
         "seed": seed,
+        "first": first,
         "jobs": jobs,
         "interrupted": interrupted,
         "verdicts": done,
@@ -253,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write counts and alarms to FILE, whole or not at all")
     parser.add_argument("--examples", type=positive_count, default=200_000, metavar="N", help="verdicts (200000)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="S", help="of all draws (0)")
+    parser.add_argument("--first", type=whole_number, default=0, metavar="E", help="the first example (0)")
     parser.add_argument("--jobs", type=positive_count, default=2, metavar="J", help="processes (2)")
     parser.add_argument("--reproduce", type=whole_number, nargs="+", metavar="E", help="judge these examples again")
     args = parser.parse_args(argv)
@@ -261,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 100)
     if args.reproduce:
         return reproduce(args.seed, args.reproduce, console)
-    results = count(args.examples, args.seed, args.jobs, console)
+    results = count(args.examples, args.seed, args.jobs, console, args.first)
     wrong = sum(row["wrong"] + row["error"] for row in results["rows"])
     if args.json:
         write_atomically(args.json, json.dumps(results, indent=2) + "\n")

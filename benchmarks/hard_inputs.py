@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from typing import Any, TypeAlias
 
 import hypothesis
 import numpy as np
+from hypothesis import strategies as st
 
 from oracles.constants import POSITIONS
+from oracles.extents import SHORT, drawing, ladder
 from oracles.registry import Case, Entry, entries
 from oracles.rule import Array, as_tuple
 from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
@@ -22,6 +25,8 @@ COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 
 SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
 POOL = 200  # configurations of each layer
 XLA_POOL = 6  # of which so many are compiled
+LONG_SHARE = 20  # one of so many configurations has long axes
+MOST_ENTRIES = 2**13  # of all primals with long axes: larger ones take most of the time
 Info: TypeAlias = "np.finfo[Any]"  # of a floating type that is known at run time alone
 Fill = Callable[[np.random.Generator, tuple[int, ...], float, Info], Array]
 
@@ -94,10 +99,21 @@ def drawn_cases(entry: Entry, count: int, seed: int) -> list[Case]:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
 
+    steps = list(ladder(2, {}))
+
+    @st.composite
+    def maybe_long(draw: st.DrawFn) -> Case:
+        # After the configurations that are compiled: a compilation of a long axis takes as long, and shows no more.
+        number = draw(st.integers(0, LONG_SHARE * len(steps) - 1))
+        long = steps[number] if number < len(steps) and len(cases) >= XLA_POOL else SHORT
+        with drawing(long):
+            case = draw(entry.cases)
+        return case if sum(prod(drawn.shape) for drawn in case.primals.values()) <= MOST_ENTRIES else draw(entry.cases)
+
     def keep(case: Case) -> None:
         cases.append(case)
 
-    hypothesis.seed(seed)(settings(hypothesis.given(entry.cases)(keep)))()
+    hypothesis.seed(seed)(settings(hypothesis.given(maybe_long())(keep)))()
     return cases
 
 
@@ -128,7 +144,8 @@ def drawn_example(seed: int, number: int) -> Example:
     }
     overrides = rng.integers(SPECIALS * POSITIONS, size=rng.integers(1, 5)).tolist() if rng.random() < 1 / 3 else []
     layout = str(rng.choice(LAYOUTS))
-    point = point_at(case.subject, primals, dtype, seed=int(rng.integers(1, 2**32)), overrides=overrides, layout=layout)
+    point_seed, special = int(rng.integers(1, 2**32)), bool(rng.random() < 1 / 2)
+    point = point_at(case.subject, primals, dtype, seed=point_seed, overrides=overrides, layout=layout, special=special)
     scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])
     most = float(np.finfo(dtype).max)
     deltas = tuple(

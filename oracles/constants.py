@@ -214,7 +214,7 @@ LEAST_POSITIVE = 0.1
 # The shares of points, of those that may have special values, with special entries; with ties, which count only in
 # small arrays of some width; with half-integers or −∞, each; with one primal copied into another.
 SPECIAL_ENTRIES_SHARE = 1 / 2
-TIES_SHARE = 1 / 2
+TIES_SHARE = 3 / 4
 SPECIAL_SHARE = 1 / 6
 COPIED_SHARE = 1 / 4
 # The same for cotangents that are scaled, or have zeros.

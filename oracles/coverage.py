@@ -63,11 +63,11 @@ class Coverage:
         if reals:
             self.magnitudes = _joined(self.magnitudes, self._count(reals))
         if deltas:
-            sizes = np.abs(_flat(deltas))
-            zeros = int(np.count_nonzero(sizes == 0))
+            absolute = np.abs(_flat(deltas))
+            zeros = int(np.count_nonzero(absolute == 0))
             self.counts["zeros in delta"] += zeros > 0
-            self.counts["delta of zeros"] += zeros == sizes.size
-            self.deltas = _joined(self.deltas, _range(sizes))
+            self.counts["delta of zeros"] += zeros == absolute.size
+            self.deltas = _joined(self.deltas, _range(absolute))
 
     def _count(self, reals: list[Array]) -> tuple[float, float]:
         """Count the special values of a point's primals, and return the range of their magnitudes."""
@@ -76,8 +76,8 @@ class Coverage:
         known = _range(sizes)
         # Most points have none of these, so each is looked for only where it is possible.
         self.counts["-0.0"] += known[2] and bool(np.any(np.signbit(flat[sizes == 0])))
-        self.counts["subnormal"] += known[0] < np.finfo(reals[0].dtype).smallest_normal
-        self.counts["-inf"] += bool(np.isneginf(flat).any()) if not np.isfinite(sizes.max()) else False
+        self.counts["subnormal"] += bool(known[0] < np.finfo(reals[0].dtype).smallest_normal)
+        self.counts["-inf"] += bool(np.any(flat == -np.inf))
         self.counts["shared arrays"] += any(a is b for i, a in enumerate(reals) for b in reals[:i])
         if flat.size <= COVERAGE_ENTRIES:
             distinct = [_distinct(np.ravel(a)) for a in reals]

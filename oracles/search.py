@@ -207,7 +207,7 @@ class _Judge:
                 if self.tick:
                     self.tick()
                 self._judge_point(example, example.seed + i)
-        except Exception:
+        except Exception:  # whatever fails is raised again: from here on Hypothesis shrinks it
             self.schedule.searching, self.failing = False, example.long
             raise
 

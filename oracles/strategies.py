@@ -122,7 +122,10 @@ def indices(*shape: int, below: int) -> Drawn:
 
 
 def booleans(*shape: int, true: float = 0.5) -> Drawn:
-    """Truth values for a mask: about this share is true, and none in an eighth of the rows; all alike for 0 and 1."""
+    """Truth values for a mask, about this share of them true.
+
+    In an eighth of the rows none is true, unless the share is 0 or 1.
+    """
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
         values = np.asarray(rng.random(shape) < true)
@@ -320,7 +323,7 @@ def _tie(chance: np.random.Generator, array: Array) -> None:
     if not array.ndim:
         return
     axis = array.ndim - 1 if chance.random() < 3 / 4 else int(chance.integers(array.ndim))
-    number = 2 if chance.random() < 1 / 3 else 3
+    number = 2 if chance.random() < 1 / 5 else 3
     lines = np.moveaxis(array, axis, -1)  # a view
     for index in np.ndindex(lines.shape[:-1]):
         line, order = lines[index], chance.permutation(lines.shape[-1])
@@ -360,15 +363,16 @@ def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: 
     """Give a cotangent a loss scale, zeros, half-integers or a special entry, or some of these."""
     scaled, zeros = chance.random(2) < SPECIAL_DELTA_SHARE
     halves, entry = chance.random(2) < SPECIAL_SHARE
-    least, most = DELTA_EXPONENTS
-    exponent = int(chance.choice((least, most, chance.integers(least, most + 1))))
+    info = np.finfo(dtype)
+    least, most = max(DELTA_EXPONENTS[0], int(info.minexp) + 4), min(DELTA_EXPONENTS[1], int(info.maxexp) - 8)
+    exponent = int(chance.choice([least, most, int(chance.integers(least, most + 1))]))
     for i, delta in enumerate(deltas):
         if delta.dtype.kind != "f" or not delta.size:
             continue
         if halves:
             delta[...] = _halves(delta)
         if scaled:
-            delta *= 2.0**exponent
+            delta *= delta.dtype.type(2.0**exponent)
         if zeros:
             deltas[i] = _with_zeros(chance, delta)
     if entry:

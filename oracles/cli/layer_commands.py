@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeAlias
@@ -21,6 +21,7 @@ from oracles.adapters.functions import manual_layer
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.constants import VACUOUS_LIMIT
+from oracles.coverage import Coverage
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import SearchOptions
 from oracles.properties import ORACLE_PROPERTIES, properties_of
@@ -76,6 +77,7 @@ class Report:
 
     Attributes:
         rows: the results.
+        coverage: what the searches against oracles have drawn, by layer.
         failures: the text of each search that was refused or raised.
         missing: the complaints about modules of cases that cannot be imported.
         interrupted: whether the run ended before all searches did.
@@ -85,6 +87,7 @@ class Report:
     failures: list[str]
     missing: Sequence[str]
     interrupted: bool = False
+    coverage: dict[str, Coverage] = field(default_factory=dict)
 
     @property
     def inconclusive(self) -> list[str]:
@@ -135,7 +138,7 @@ def verify(
     _run(searches, max_examples, report, console)
     _print(report, console)
     if json_path:
-        write_atomically(json_path, json.dumps(_document(report.rows, seed), indent=2) + "\n")
+        write_atomically(json_path, json.dumps(_document(report, seed), indent=2) + "\n")
     return report.status
 
 
@@ -163,6 +166,7 @@ def _run(searches: Sequence[Search], max_examples: int, report: Report, console:
                     place = f"{search.label}, {search.property_name}, {search.dtype}"
                     report.failures.append(f"{place}: {describe_error(error)}")
             report.rows += _rows(search)
+            report.coverage.setdefault(search.label, Coverage()).merge(search.tally.coverage)
             if report.interrupted:
                 return
 
@@ -192,9 +196,19 @@ def _print(report: Report, console: Console) -> None:
         console.print()
     console.print(_table(report.rows))
     console.print(LEGEND, style="dim", highlight=False)
+    _print_coverage(report, console)
     console.print(_summary(report), highlight=False)
     for complaint in report.missing:
         console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_coverage(report: Report, console: Console) -> None:
+    """Print what was drawn for each layer in one line, and so what was not."""
+    covered = {layer: coverage for layer, coverage in report.coverage.items() if coverage.points}
+    if covered:
+        console.print("\ndrawn for the oracles", style="dim", highlight=False)
+    for layer, coverage in covered.items():
+        console.print(f"{layer}: {coverage}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -236,10 +250,11 @@ def _summary(report: Report) -> str:
     return text + ("\n[yellow]interrupted: these are the results until then" if report.interrupted else "")
 
 
-def _document(rows: Sequence[Row], seed: int) -> dict[str, object]:
+def _document(report: Report, seed: int) -> dict[str, object]:
     versions = {"python": platform.python_version(), **installed_versions()}
-    results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in rows]
-    return {"schema": 1, "versions": versions, "seed": seed, "results": results}
+    results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in report.rows]
+    coverage = {layer: each.to_json() for layer, each in report.coverage.items()}
+    return {"schema": 1, "versions": versions, "seed": seed, "results": results, "coverage": coverage}
 
 
 def list_layers(cases: Sequence[str]) -> int:

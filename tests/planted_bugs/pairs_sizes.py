@@ -101,12 +101,6 @@ def shifts(subject: Any) -> Any:
     return cases()
 
 
-in_search(
-    "wrong_at_negative_zero",
-    shift(lambda z: 1 - ((z == 0) & np.signbit(z)), "wrong_at_negative_zero"),
-    shift(),
-    shifts,
-)
 in_search("wrong_above_20", shift(lambda z: np.abs(z) <= 20, "wrong_above_20"), shift(), shifts)
 
 
