@@ -223,9 +223,8 @@ class ToleranceEstimator:
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
         large = self.estimate()[name]
-        relative, absolute = JUMP_SHRINKAGE * self._relative, JUMP_SHRINKAGE * self._absolute
         rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        small = self._named(np.maximum.reduce([self._deviation(Perturbation(r, relative, absolute)) for r in rngs]))
+        small = self._named(np.maximum.reduce([self._deviation(self._perturbation(r, JUMP_SHRINKAGE)) for r in rngs]))
         return np.asarray((small[name] > large * JUMP_SHARE) & (large > 0))
 
     def backward_tolerance(self, name: str) -> Array:
@@ -233,7 +232,7 @@ class ToleranceEstimator:
         if name in self.finer:
             return self.in_precision(self.finer[name]).backward_tolerance(name)
         rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
-        deviations = [self._deviation(Perturbation(rng, self._relative, forward=False)) for rng in rngs]
+        deviations = [self._deviation(self._perturbation(rng, forward=False)) for rng in rngs]
         assert self._unperturbed is not None
         return self._named(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))[name]
 
@@ -241,6 +240,15 @@ class ToleranceEstimator:
     def _relative(self) -> float:
         """The size of a simulated rounding error where nothing is summed: c·u."""
         return CONFIDENCE * unit_roundoff(self.precision)
+
+    def _perturbation(self, rng: np.random.Generator, scale: float = 1.0, *, forward: bool = True) -> Perturbation:
+        """Return simulated rounding of a size times ``scale``, with underflow.
+
+        What is stored rounds in the precision. Sums accumulate in float32 at least, as frameworks and matrix units do.
+        """
+        finest = min(unit_roundoff(self.precision), unit_roundoff("float32"))
+        relative, absolute = scale * self._relative, scale * self._absolute
+        return Perturbation(rng, relative, absolute, forward, scale * CONFIDENCE * finest)
 
     @property
     def _absolute(self) -> float:
@@ -255,7 +263,8 @@ class ToleranceEstimator:
                 # The seed is the sample's number, so that more samples only add to fewer.
                 absolute = 0.0 if k < FIRST_SAMPLES else self._absolute
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
-                deviation = self._deviation(Perturbation(np.random.default_rng(k), self._relative, absolute, forward))
+                perturbation = self._perturbation(np.random.default_rng(k), forward=forward)
+                deviation = self._deviation(perturbation._replace(absolute=absolute))
                 assert self._unperturbed is not None
                 # Operands are perturbed, so the last rounding of a result that no operation consumes is added here.
                 last = self._relative * np.abs(self._unperturbed) if self._largest is None else self._largest

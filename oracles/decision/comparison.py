@@ -315,8 +315,8 @@ def _scale_of_point(name: str, estimator: ToleranceEstimator) -> float:
 
 
 def is_zero(delta: Output) -> bool:
-    """Return whether a cotangent of the output is zero everywhere, so that it says nothing."""
-    return not any(np.any(d) for d in as_tuple(delta))
+    """Return whether a cotangent of the output has entries and all are zero, so that it says nothing."""
+    return any(np.size(d) for d in as_tuple(delta)) and not any(np.any(d) for d in as_tuple(delta))
 
 
 def half_of_the_digits(precision: str) -> float:

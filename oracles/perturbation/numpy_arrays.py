@@ -106,6 +106,9 @@ class PerturbedArray(np.ndarray[Any, Any]):
             values = values + np.abs(values) * size * signs
         else:
             values = values * (1.0 + size * signs)
+            if size > self.perturbation.relative and signs.size:
+                # The partial sums of equal terms are all rounded the same way.
+                values = values * (1.0 + size * signs.flat[0])
         return values + absolute * signs if absolute else values
 
     def _signs(self, shape: tuple[int, ...]) -> Array:

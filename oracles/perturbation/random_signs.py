@@ -49,9 +49,12 @@ def _pools(dtype: np.dtype[Any], relative: float, absolute: float) -> tuple[Arra
 
 
 @lru_cache(maxsize=64)
-def _small_pool(dtype: np.dtype[Any], size: float) -> Array:
-    """Return the factors 1 ± size of the operands of one kind of reduction."""
-    return np.asarray(1 + _signs_of(dtype)[:SMALL_SIGN_POOL] * dtype.type(size))
+def _small_pool(dtype: np.dtype[Any], size: float, common: float) -> Array:
+    """Return the factors (1 ± size)(1 + common) of the operands of one kind of reduction.
+
+    The second one is common to all terms: the partial sums of equal terms are all rounded the same way.
+    """
+    return np.asarray((1 + _signs_of(dtype)[:SMALL_SIGN_POOL] * dtype.type(size)) * dtype.type(1 + common))
 
 
 @lru_cache(maxsize=16)
@@ -109,7 +112,8 @@ def perturber(perturbation: Perturbation) -> Perturb:
             if terms not in sizes:
                 sizes[terms] = own.of_length(terms)
             start = state % (SMALL_SIGN_POOL - size + 1)
-            x = x * _small_pool(dtype, sizes[terms])[start : start + size].reshape(shape)
+            error = sizes[terms]
+            x = x * _small_pool(dtype, error, error if state & 2 else -error)[start : start + size].reshape(shape)
         if floors is None:
             return x
         state = state * 48271 % 2147483647
@@ -120,6 +124,8 @@ def perturber(perturbation: Perturbation) -> Perturb:
         """Perturb complex numbers, or an array that is large for its pool."""
         moves = _window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
         x = x + np.abs(x) * moves
+        if error > own.relative:
+            x = x * dtype.type(1 + (error if state & 2 else -error))
         return x if floors is None else np.asarray(x + _window(floors, state // 2, size).reshape(shape))
 
     return perturb

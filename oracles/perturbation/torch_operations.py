@@ -167,7 +167,11 @@ class PerturbedOperations:
             signs = torch.complex(self._signs(value, real), self._signs(value, real))
             value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
         else:
-            value = value.addcmul(value, self._signs(value, value.dtype), value=size)
+            own = self._signs(value, value.dtype)
+            value = value.addcmul(value, own, value=size)
+            if size > self._perturbation.relative:
+                # The partial sums of equal terms are all rounded the same way.
+                value = value.addcmul(value, own.reshape(-1)[0], value=size)
             signs = self._signs(value, value.dtype) if absolute else None
         if difference is not None:
             value = value.addcmul(difference, self._signs(value, value.dtype))
