@@ -61,22 +61,16 @@ class Perturbation(NamedTuple):
         relative: the size of a simulated rounding error, as a fraction of the operand.
         absolute: the size of a simulated underflow error.
         forward: whether the forward is perturbed too. If not, the pullback alone is, at unperturbed residuals.
-        accumulation: the size of a simulated rounding error inside a sum, if that is finer than what is stored.
     """
 
     rng: np.random.Generator
     relative: float
     absolute: float = 0.0
     forward: bool = True
-    accumulation: float | None = None
 
     def of_length(self, terms: int) -> float:
-        """Return the size of a simulated rounding error in a reduction of so many terms.
-
-        That is ``accumulation · √terms``, and at least ``relative``, since what a reduction returns is stored.
-        """
-        accumulation = self.relative if self.accumulation is None else self.accumulation
-        return max(self.relative, accumulation * float(max(1, terms) ** 0.5))
+        """Return the size of a simulated rounding error in a reduction of so many terms: ``relative · √terms``."""
+        return self.relative * float(max(1, terms) ** 0.5)
 
 
 class InvalidInput(TypeError, ValueError):

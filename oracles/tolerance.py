@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from oracles.constants import (
     BACKWARD_SAMPLES,
+    COARSE_CONFIDENCE,
     CONFIDENCE,
     FIRST_SAMPLES,
     JUMP_SAMPLES,
@@ -84,6 +85,11 @@ def unit_roundoff(dtype: npt.DTypeLike) -> float:
 def smallest_normal(dtype: npt.DTypeLike) -> float:
     """Return the smallest number that no machine flushes to zero."""
     return PRECISIONS[precision_name(dtype)][1]
+
+
+def confidence(precision: str) -> float:
+    """Return the factor c of a simulated rounding error c·√n·u."""
+    return COARSE_CONFIDENCE if precision in ("float16", "bfloat16") else CONFIDENCE
 
 
 def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
@@ -239,21 +245,16 @@ class ToleranceEstimator:
     @property
     def _relative(self) -> float:
         """The size of a simulated rounding error where nothing is summed: c·u."""
-        return CONFIDENCE * unit_roundoff(self.precision)
+        return confidence(self.precision) * unit_roundoff(self.precision)
 
     def _perturbation(self, rng: np.random.Generator, scale: float = 1.0, *, forward: bool = True) -> Perturbation:
-        """Return simulated rounding of a size times ``scale``, with underflow.
-
-        What is stored rounds in the precision. Sums accumulate in float32 at least, as frameworks and matrix units do.
-        """
-        finest = min(unit_roundoff(self.precision), unit_roundoff("float32"))
-        relative, absolute = scale * self._relative, scale * self._absolute
-        return Perturbation(rng, relative, absolute, forward, scale * CONFIDENCE * finest)
+        """Return simulated rounding of a size times ``scale``, with underflow."""
+        return Perturbation(rng, scale * self._relative, scale * self._absolute, forward)
 
     @property
     def _absolute(self) -> float:
         """The size of a simulated underflow error."""
-        return CONFIDENCE * smallest_normal(self.precision)
+        return confidence(self.precision) * smallest_normal(self.precision)
 
     def _uniform(self, samples: int) -> dict[str, Array]:
         """Return the tolerances of a subject that computes everything in ``precision``."""
