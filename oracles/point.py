@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -90,9 +91,8 @@ def check(
     deltas = _try_subject(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, (InvalidInput,))
     if isinstance(deltas, Result):
         return require(deltas)
-    results = [
-        judge(guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check") for d in deltas
-    ]
+    judge_at = partial(judge, precision=precision, kinks=kinks, property_name="check")
+    results = [judge_at(guarded, arrays, d, oracles) for d in deltas]
     results += _further_calls(results, Setting(subject, oracles, arrays, deltas[0], working), memory)
     return require_conclusive(_merge(results))
 

@@ -142,7 +142,8 @@ def _values_in_float16(case: Case, point: Point, oracles: Sequence[Rule]) -> lis
 
     Points of large magnitudes are left out: what overflows in float16 says nothing of the formula.
     """
-    primals, delta = with_dtype(dict(point.primals), np.float16), with_dtype(point.delta, np.float16)
+    with np.errstate(over="ignore"):
+        primals, delta = with_dtype(dict(point.primals), np.float16), with_dtype(point.delta, np.float16)
     arrays = [a for a in (*primals.values(), *as_tuple(delta)) if is_differentiable(a)]
     if any(np.max(np.abs(a), initial=0.0) > LARGEST_IN_FLOAT16 for a in arrays):
         return []

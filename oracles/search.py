@@ -39,6 +39,7 @@ from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import REGIMES, SEEDS, Point, point_at
 from oracles.tolerance import precision_of
+from oracles.user_code import Raised, attempt
 from oracles.verdict import Finding, Result, Setting, Verdict
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
@@ -201,15 +202,17 @@ class _Judge:
         searching = self.schedule.searching
         if searching and not example.is_new:
             reject()  # Hypothesis varies what it has drawn before: that would take the place of another size
+        completed = False
         try:
             for i in range(min(example.points, self.left) if searching else example.points):
                 self.left -= searching
                 if self.tick:
                     self.tick()
                 self._judge_point(example, example.seed + i)
-        except Exception:  # whatever fails is raised again: from here on Hypothesis shrinks it
-            self.schedule.searching, self.failing = False, example.long
-            raise
+            completed = True
+        finally:
+            if not completed:  # from here on Hypothesis shrinks the example
+                self.schedule.searching, self.failing = False, example.long
 
     def _judge_point(self, example: Example, seed: int) -> None:
         case = example.case
@@ -272,13 +275,11 @@ def _with_shorter_axes(
         return None
     axes = st.sampled_from(shorter(judge.failing))
     again = None if seed is None else (seed, 0)
-    try:
-        _drive(judge, examples(cases, judge.schedule, axes), f"{name}_shorter", SHORTER_EXAMPLES, again, sparse)
-    except Disagreement as refusal:
-        return refusal
-    except Exception:  # another failure than the refusal that is known: that one is reported
-        return None
-    return None
+    drawn = examples(cases, judge.schedule, axes)
+    shorter_run = attempt(lambda: _drive(judge, drawn, f"{name}_shorter", SHORTER_EXAMPLES, again, sparse))
+    # Of another failure than the refusal that is known, that one is reported.
+    refusal = shorter_run.error if isinstance(shorter_run, Raised) else None
+    return refusal if isinstance(refusal, Disagreement) else None
 
 
 def _settings(count: int, keep: bool, sparse: bool) -> settings:

@@ -30,6 +30,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.signatures import call_by_name
+from oracles.user_code import Raised, attempt
 
 
 def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
@@ -92,17 +93,20 @@ class _TorchOracle:
     ) -> tuple[tuple[Array, ...], Cotangents]:
         perturbation = perturbation._replace(rng=np.random.default_rng(seed))
         tensors, seeds = self._tensors(primals), list(map(_tensor, as_tuple(delta)))
-        try:
+
+        def evaluate() -> tuple[tuple[Array, ...], Cotangents]:
             with perturbed_operands(perturbation, [*tensors.values(), *seeds], careful=careful) as operations:
                 operations.active = perturbation.forward
                 y = self._forward(tensors)
                 operations.active = True
                 gradients = _gradients(tensors, y, seeds, retain=False)
-        except (InvalidInput, ReferenceFailed):
-            raise
-        except Exception as error:  # operations may raise anything on perturbed numbers: no Cholesky factor, say
-            raise NotPerturbable(f"{self.name} raises on perturbed numbers: {error}") from error
-        return tuple(map(_array, as_tuple(y))), gradients
+            return tuple(map(_array, as_tuple(y))), gradients
+
+        # Operations may raise anything on perturbed numbers: there is no Cholesky factor, say.
+        result = attempt(evaluate, reraise=(InvalidInput, ReferenceFailed))
+        if isinstance(result, Raised):
+            raise NotPerturbable(f"{self.name} raises on perturbed numbers: {result.error}") from result.error
+        return result
 
     def _tensors(self, primals: Primals) -> dict[str, Tensor]:
         return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}

@@ -192,14 +192,14 @@ def _rows(search: Search) -> Iterator[Row]:
 
 def _print(report: Report, console: Console) -> None:
     for failure in report.failures:
-        console.print(failure, highlight=False, markup=False, soft_wrap=True)
+        console.print(failure, highlight=False, markup=False)
         console.print()
     console.print(_table(report.rows))
     console.print(LEGEND, style="dim", highlight=False)
     _print_coverage(report, console)
     console.print(_summary(report), highlight=False)
     for complaint in report.missing:
-        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False)
 
 
 def _print_coverage(report: Report, console: Console) -> None:
@@ -208,7 +208,7 @@ def _print_coverage(report: Report, console: Console) -> None:
     if covered:
         console.print("\ndrawn for the oracles", style="dim", highlight=False)
     for layer, coverage in covered.items():
-        console.print(f"{layer}: {coverage}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{layer}: {coverage}", style="dim", highlight=False, markup=False)
 
 
 def _table(rows: Sequence[Row]) -> Table:

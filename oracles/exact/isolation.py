@@ -19,8 +19,8 @@ import numpy as np
 from oracles.constants import BALL_SECONDS, BALL_SERVERS
 from oracles.forked import Crashed, ForkedServer
 from oracles.notes import note
-from oracles.process_state import steers_a_run
 from oracles.rule import NotPerturbable, Rule
+from oracles.user_code import Raised, attempt
 
 T = TypeVar("T")
 FLINT = RLock()  # python-flint has one precision for the whole process
@@ -39,15 +39,17 @@ def apart(rule: Rule, function: Callable[..., T], *args: object) -> T:
     Raises:
         NotPerturbable: if the code ends its process, takes too long, or raises, or the system cannot fork.
     """
-    try:
+
+    def evaluate() -> T:
         return function(rule, *args) if is_own_layer(rule) else _in_a_copy(rule, function, *args)
-    except NotPerturbable:
-        raise
-    except Exception as error:  # a fault of the judge may be of any type, and must not count against the subject
-        if steers_a_run(error):
-            raise
-        note(f"ball arithmetic steps aside: it raised {type(error).__name__}: {error}")
-        raise NotPerturbable(f"{rule.name}: ball arithmetic failed: {type(error).__name__}: {error}") from error
+
+    # A fault of the judge may be of any type, and must not count against the subject.
+    result = attempt(evaluate, reraise=(NotPerturbable,))
+    if isinstance(result, Raised):
+        error = f"{type(result.error).__name__}: {result.error}"
+        note(f"ball arithmetic steps aside: it raised {error}")
+        raise NotPerturbable(f"{rule.name}: ball arithmetic failed: {error}") from result.error
+    return result
 
 
 def _in_a_copy(rule: Rule, function: Callable[..., T], *args: object) -> T:

@@ -33,6 +33,7 @@ from oracles.perturbation.jaxpr_reading import (
 )
 from oracles.perturbation.random_signs import Perturb
 from oracles.rule import Array
+from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
@@ -96,13 +97,10 @@ class Program:
         is that of the plain run, perturbed.
         """
         stages = (PRIMAL, RESIDUAL, PULLBACK) if forward else (PULLBACK,)
-        try:
-            outputs, cotangents, _ = self._calls(stages).run(arrays, deltas, perturb)
-        except Exception:  # a callback may raise anything outside of its domain; the guarded run shows other causes
-            pass
-        else:
-            if _are_finite(outputs) and _are_finite(cotangents):
-                return outputs, cotangents
+        # A callback may raise anything outside of its domain; the guarded run shows other causes.
+        result = attempt(lambda: self._calls(stages).run(arrays, deltas, perturb)[:2])
+        if not isinstance(result, Raised) and all(map(_are_finite, result)):
+            return result
         plain = self._calls((), keeps=True)
         guarded = self._calls(stages, plain)
         outputs, cotangents, _ = guarded.run(arrays, deltas, perturb, plain.run(arrays, deltas, None)[2])

@@ -15,6 +15,7 @@ from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import is_trivial_factor
 from oracles.perturbation.random_signs import Perturb
 from oracles.rule import Array
+from oracles.user_code import Raised, attempt
 
 
 def perturb_all(perturb: Perturb, x: Array) -> Array:
@@ -40,9 +41,9 @@ def run_guarded(
         operands: the perturbed operands.
     """
     expected = [plain[slot] for slot in ([slots] if isinstance(slots, int) else slots)]
-    try:
-        results = function(*operands)
-    except Exception:  # a callback may raise anything outside of its domain
+    # A callback may raise anything outside of its domain.
+    results = attempt(lambda: function(*operands))
+    if isinstance(results, Raised):
         results = [x if x.dtype.kind in "iub" else perturb(x) for x in expected]
         return results[0] if isinstance(slots, int) else results
     if isinstance(slots, int):

@@ -23,6 +23,7 @@ from oracles.constants import SIGN_POOL
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
 from oracles.rule import Perturbation
+from oracles.user_code import Raised, attempt
 
 Value: TypeAlias = Any  # an argument or a result of an operation: a tensor, a number, a list of those
 Operation: TypeAlias = Any  # an overload of an aten operation, such as torch.ops.aten.add.Tensor
@@ -268,10 +269,9 @@ def _is_integral(x: Tensor) -> bool:
 
 
 def _result_or_none(operation: Operation, args: Any, kwargs: Mapping[str, Value]) -> Value:
-    try:
-        return operation(*args, **kwargs)
-    except Exception:  # outside its domain an operation may raise anything
-        return None
+    # Outside its domain an operation may raise anything.
+    result = attempt(lambda: operation(*args, **kwargs))
+    return None if isinstance(result, Raised) else result
 
 
 def _map(f: Callable[[Tensor, Tensor], Tensor], a: Value, b: Value) -> Value:
