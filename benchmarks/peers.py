@@ -14,7 +14,8 @@ from jax.test_util import check_grads
 
 from oracles.decision.judge import judge
 from oracles.registry import Case
-from oracles.rule import Array, Cotangents, Delta, Output, Rule, call_by_name, is_differentiable
+from oracles.rule import Array, Cotangents, Delta, Output, Rule, is_differentiable
+from oracles.signatures import call_by_name
 from oracles.strategies import Point
 from oracles.verdict import Result
 

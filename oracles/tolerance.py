@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from oracles.constants import (
     BACKWARD_SAMPLES,
-    COARSE_CONFIDENCE,
+    BFLOAT16_CONFIDENCE,
     CONFIDENCE,
     FIRST_SAMPLES,
     JUMP_SAMPLES,
@@ -89,7 +89,7 @@ def smallest_normal(dtype: npt.DTypeLike) -> float:
 
 def confidence(precision: str) -> float:
     """Return the factor c of a simulated rounding error c·√n·u."""
-    return COARSE_CONFIDENCE if precision in ("float16", "bfloat16") else CONFIDENCE
+    return BFLOAT16_CONFIDENCE if precision == "bfloat16" else CONFIDENCE
 
 
 def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:

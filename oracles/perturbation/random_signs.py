@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import COARSE_CONFIDENCE, CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
+from oracles.constants import BFLOAT16_CONFIDENCE, CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
 from oracles.perturbation.jaxpr_kernels import integer_bound
 from oracles.rule import Array, Perturbation
 
@@ -68,7 +68,7 @@ def unit_of(dtype: np.dtype[Any]) -> float:
 def _least(dtype: np.dtype[Any]) -> float:
     """Return what a rounding in a dtype moves at least; nothing for the precision in which references are evaluated."""
     unit = unit_of(dtype)
-    factor = CONFIDENCE if unit <= unit_of(np.dtype(np.float32)) else COARSE_CONFIDENCE
+    factor = BFLOAT16_CONFIDENCE if dtype.name == "bfloat16" else CONFIDENCE
     return factor * unit if unit > unit_of(np.dtype(np.float64)) else 0.0
 
 
