@@ -74,9 +74,12 @@ def is_answer(candidate: Candidate, trial: Trial) -> bool:
     if not np.any(trial.informative):
         return False
     value, tolerance = candidate(trial)
-    return is_near(trial.actual, value) and agrees_where_known(
-        trial.actual, value, np.maximum(tolerance(), np.where(np.isfinite(trial.tolerance), trial.tolerance, 0))
-    )
+    if not is_near(trial.actual, value):
+        return False
+    bound = np.maximum(tolerance(), np.where(np.isfinite(trial.tolerance), trial.tolerance, 0))
+    # A candidate without a value where the subject is wrong explains nothing there.
+    explained = np.isfinite(value) & np.isfinite(bound) | ~np.isfinite(trial.actual)
+    return bool(np.all(explained[trial.wrong])) and agrees_where_known(trial.actual, value, bound)
 
 
 def is_near(actual: Array, expected: Array) -> bool:

@@ -51,7 +51,7 @@ def residual_branch_detached(layer):
     return Mutant(layer, lambda cache, delta: (delta.copy(), layer.backward(cache, delta)[1]))
 
 
-@bug("", parallel(*BRANCHES), silent=parallel(m.Linear(3, 2)))
+@bug("detached_term", parallel(*BRANCHES), silent=parallel(m.Linear(3, 2)))
 def last_branch_overwrites_the_others(layer):
     def backward(cache, delta):
         _, dparams = layer.backward(cache, delta)

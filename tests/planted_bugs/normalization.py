@@ -51,7 +51,7 @@ class BiasedRunningVariance(m.BatchNorm):
         return mean, (old + (var - old) * ((size - 1) / size if size > 1 else 1)).astype(var.dtype)
 
 
-@bug("", layer_norm())
+@bug("detached_term", layer_norm())
 class VarianceDetached(m.LayerNorm):
     def _pull_back(self, g, block):
         g -= Rows().mean(g)
@@ -102,7 +102,7 @@ class RMSNormGammaIgnoredInBackward(m.RMSNorm):
         return super().backward((z, None, blocks), delta)
 
 
-@bug("term_along_axis", rms_norm())
+@bug("evaluation_statistics", rms_norm())
 class MeanSquareDetached(m.RMSNorm):
     def _pull_back(self, g, block):
         g *= block.scale

@@ -28,7 +28,7 @@ def delta_of_the_final_state_ignored(layer):
     return Mutant(layer, lambda cache, delta: layer.backward(cache, (delta[0], *map(np.zeros_like, delta[1:]))))
 
 
-@bug("wrong_only_in_locations", lstm(bidirectional=True), silent=lstm())
+@bug("index_map", lstm(bidirectional=True), silent=lstm())
 def first_state_gradient_repeated(layer):
     def backward(cache, delta):
         (dz, dh, dc, *rest), grads = layer.backward(cache, delta)

@@ -90,17 +90,18 @@ def logits_for_probabilities(symptoms: Symptoms) -> str | None:
     candidates = (
         (f"it is the oracle's value at {words.format(n)} in place of {n}: logits and probabilities are mixed up", f)
         for n, array in floating_primals(symptoms).items()
-        for words, f in _as_candidates(symptoms, n, array.ndim)
+        for words, f in _as_candidates(symptoms, n, array.shape)
     )
     return first_confirmed(symptoms, candidates)
 
 
-def _as_candidates(symptoms: Symptoms, name: str, ndim: int) -> Iterator[tuple[str, Candidate]]:
+def _as_candidates(symptoms: Symptoms, name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Candidate]]:
     functions: list[tuple[str, ArrayFunction]] = [
         ("sigmoid({})", _sigmoid), ("log({})", np.log), ("log({0} / (1 - {0}))", lambda p: np.log(p) - np.log1p(-p)),
         ("exp({})", np.exp),
     ]  # fmt: skip
-    for axis in range(-1, -ndim - 1, -1):
+    # Along an axis of one entry every softmax is 1.
+    for axis in [k for k in range(-1, -len(shape) - 1, -1) if shape[k] > 1]:
         functions.append((f"softmax({{}}, axis={axis})", partial(softmax, axis=axis)))
         functions.append((f"log_softmax({{}}, axis={axis})", partial(log_softmax, axis=axis)))
     for words, function in functions:
