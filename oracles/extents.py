@@ -91,7 +91,8 @@ def _extent(short: int, most: int | None, blocks: tuple[int, ...]) -> int:
     call, calls.number = calls.number, calls.number + 1
     if blocks:
         calls.blocks[call] = blocks
-    extent = dict(calls.long.extents).get(call, short)
+    # An empty batch would hide whatever the other, long axis shows.
+    extent = dict(calls.long.extents).get(call, max(short, 1) if calls.long.extents else short)
     return extent if most is None or extent <= most else short
 
 
