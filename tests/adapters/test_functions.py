@@ -1,5 +1,7 @@
 """Adapters of functions: correct pairs agree in every dtype, wrong ones are refused under their names."""
 
+import warnings
+
 import numpy as np
 import pytest
 from pair_bugs import BUGS, QUICK
@@ -39,8 +41,12 @@ def test_correct_pairs_pass_without_a_reference(name, dtype):
     """Where 1 − y² saturates, or y (d − Σ d y) cancels, torch loses digits too: reported, not refused."""
     pair = PAIRS[name]
     for seed in range(5):
-        verdict = oracles.check(adapt(pair), pair.at(seed, dtype, rows=1 + seed % 5), seed=seed).verdict
-        assert verdict is Verdict.AGREES or (name in ("tanh", "cell", "softmax") and verdict is Verdict.UNSTABLE)
+        with warnings.catch_warnings():
+            # In bfloat16 rounding reaches a tenth of the gradient after a few operations.
+            warnings.simplefilter("ignore" if dtype == "bfloat16" else "error", oracles.InconclusiveWarning)
+            verdict = oracles.check(adapt(pair), pair.at(seed, dtype, rows=1 + seed % 5), seed=seed).verdict
+        loses_digits = name in ("tanh", "cell", "softmax") and verdict is Verdict.UNSTABLE
+        assert verdict is Verdict.AGREES or loses_digits or (dtype == "bfloat16" and verdict is Verdict.VACUOUS)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
