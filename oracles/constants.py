@@ -82,6 +82,8 @@ ASKED_UNKNOWN = 64
 
 # --- Kinks (oracles/decision/kinks.py) ---
 
+# Samples that move equal numbers alike: a tie that comes apart stays in one of them by chance, half of the time.
+TIE_SAMPLES = 6
 # How far away gradients are sampled, relative to the size of a primal: a steep function is smooth over so little.
 KINK_STEP = 2.0**-44
 # Of two sides of a kink, 32 random steps miss one in 2^31 runs; a tie of several entries needs several directions.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy as np
 from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_SAMPLES, RESAMPLED_SHARE, SECOND_SAMPLES
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
-from oracles.decision.kinks import is_subgradient
+from oracles.decision.kinks import is_subgradient, stays_tied
 from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Rule, as_tuple
 from oracles.tolerance import is_coarser, named_outputs, precision_of, smallest_normal
+from oracles.user_code import attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
@@ -389,8 +391,11 @@ def _across_a_kink(comparison: Comparison) -> list[Finding]:
     beyond = replace(comparison, tolerance=np.where(jumping, on_one_side, comparison.tolerance))
     if not beyond.refusing or not _is_subgradient(beyond):
         return []
+    point = comparison.estimator
+    tied = partial(stays_tied, comparison.name, large & jumping, references[0], point.primals, point.delta, on_one_side)
+    refuses = comparison.declared_kinks and attempt(tied) is True
     reason = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
-    return beyond.findings(Verdict.KINK, refuses=False, reason=reason)
+    return beyond.findings(Verdict.KINK, refuses=refuses, reason=reason)
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:

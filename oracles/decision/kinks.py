@@ -23,6 +23,7 @@ from oracles.constants import (
     KINK_JUMP_SHARE,
     KINK_SAMPLES,
     KINK_STEP,
+    TIE_SAMPLES,
 )
 from oracles.rule import Array, Output, Primals, Rule, is_differentiable
 
@@ -72,6 +73,37 @@ def is_subgradient(
     groups = _groups(gradient, {n: (h, primals[n].shape) for n, h in sizes.items()}, jumps, change)
     slack = 2 * tolerance + np.ptp(near, axis=0) * HULL_SLACK
     return all(_in_hull(actual[g], near[:, g], slack[g]) for g in groups)
+
+
+def stays_tied(name: str, entries: Array, rule: Rule, primals: Primals, delta: Output, tolerance: Array) -> bool:
+    """Return whether gradients at some entries stay where equal numbers move alike: the kink is a tie of the inputs.
+
+    Equal inputs are equal for everybody, however they round. A tie that rounding makes, as a sum that cancels to 0, is
+    another one in another order of summation, and comes apart here.
+
+    Args:
+        name: the primal whose cotangent is judged.
+        entries: its entries, as booleans.
+        rule: computes the gradients.
+        primals, delta: the point, in float64.
+        tolerance: how far rounding may move each entry.
+    """
+
+    def gradient(steps: Primals) -> Array:
+        nearby = {n: a * (1 + steps[n]) if n in steps else a for n, a in primals.items()}
+        return np.asarray(rule(**nearby)[1](delta)[name], np.float64)
+
+    rng, here = np.random.default_rng(0), gradient({})
+    for _ in range(TIE_SAMPLES):
+        # The sign is a function of the number's bits: the highest bit of its product with a random odd number.
+        factor = np.uint64(2 * int(rng.integers(2**62)) + 1)
+        bits = {n: np.ascontiguousarray(a).view(np.uint64) for n, a in primals.items() if is_differentiable(a)}
+        steps = {n: KINK_STEP * (1.0 - 2.0 * ((b * factor) >> np.uint64(63))).reshape(b.shape) for n, b in bits.items()}
+        moved = np.abs(gradient(steps) - here)
+        # The gradient may also change smoothly, by about the step.
+        if np.any((moved > 2 * tolerance + HULL_SLACK * np.abs(here).max(initial=0.0))[entries]):
+            return False
+    return True
 
 
 def _step(array: Array, least_step: float) -> float:

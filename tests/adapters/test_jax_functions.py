@@ -140,6 +140,8 @@ OWN = {
 
 
 @pytest.mark.deep
+# In half precision rounding reaches the whole gradient where it cancels: two standardized entries are always ±1.
+@pytest.mark.filterwarnings("ignore::oracles.report.disagreement.InconclusiveWarning")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OWN)
 def test_jax_functions_agree(name, dtype):

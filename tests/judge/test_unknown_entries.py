@@ -187,6 +187,9 @@ def test_another_slope_at_a_tie_of_two_primals_is_a_kink(slope):
     reference = [torch_autograd(lambda p, q: (p - q).abs() / 2)]
     assert check(tie(slope), TIED, reference).verdict is Verdict.KINK
     assert check(tie(0.0), TIED, reference, kinks="declared").verdict is Verdict.AGREES
+    with pytest.raises(Disagreement) as excinfo:
+        check(tie(slope), TIED, reference, kinks="declared")
+    assert excinfo.value.verdict == "kink"
 
 
 def test_slope_beyond_the_subgradients_at_a_tie_is_wrong():
