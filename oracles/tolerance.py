@@ -209,8 +209,7 @@ class ToleranceEstimator:
 
         def evaluate() -> dict[str, Array]:
             with np.errstate(all="ignore"):
-                y, pullback = self.sources[0](**primals)
-                values = named_outputs(as_tuple(y), dict(pullback(delta)))
+                values = values_of(self.sources[0], primals, delta)
             return {n: np.asarray(a, np.float64) for n, a in values.items()}
 
         values = attempt(evaluate)

@@ -20,7 +20,7 @@ from oracles.constants import (
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
-from oracles.tolerance import named_outputs, precision_of, smallest_normal, unit_roundoff
+from oracles.tolerance import precision_of, smallest_normal, unit_roundoff, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
@@ -142,10 +142,8 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
 
         primals = {n: move(np.asarray(a)) for n, a in setting.primals.items()}
         wide, delta = with_dtype(primals, np.float64), with_dtype(setting.delta, np.float64)
-        y, pullback = setting.subject(**primals)
-        actual = named_outputs(as_tuple(y), dict(pullback(setting.delta)))[name]
-        y, pullback = reference(**wide)
-        return np.asarray(actual, np.float64) - named_outputs(as_tuple(y), dict(pullback(delta)))[name]
+        actual = values_of(setting.subject, primals, setting.delta)[name]
+        return np.asarray(np.asarray(actual, np.float64) - values_of(reference, wide, delta)[name])
 
     errors = [attempt(partial(error_at, k)) for k in range(3)]
     values = [e for e in errors if not isinstance(e, Raised)]
@@ -221,9 +219,8 @@ def _in_dtype(setting: Setting, name: str, dtype: str | None) -> Array | None:
 
     def evaluate() -> Array:
         with np.errstate(all="ignore"):
-            y, pullback = setting.subject(**primals)
             delta = with_dtype(setting.delta, dtype) if dtype else setting.delta
-            return np.asarray(named_outputs(as_tuple(y), dict(pullback(delta)))[name])
+            return np.asarray(values_of(setting.subject, primals, delta)[name])
 
     value = attempt(evaluate)
     return None if isinstance(value, Raised) or (dtype and value.dtype != np.dtype(dtype)) else value
