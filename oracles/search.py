@@ -40,7 +40,7 @@ from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import REGIMES, SEEDS, Point, point_at
 from oracles.tolerance import precision_of
 from oracles.user_code import Raised, attempt
-from oracles.verdict import Finding, Result, Setting, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Finding, Result, Setting, Verdict
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]
@@ -432,7 +432,7 @@ class Search:
             return error  # nothing is known of the subject: no verdict
         except Exception as error:  # a subject may raise anything: it fails its search, and the others go on
             if not isinstance(error, InternalError):
-                self.tally.verdicts["self-consistency"] = Verdict.WRONG
+                self.tally.verdicts[SELF_CONSISTENCY] = Verdict.WRONG
             return error
         return None
 

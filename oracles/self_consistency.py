@@ -20,7 +20,7 @@ from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
-from oracles.verdict import Evidence, Finding, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
 
 # (name, samples) -> tolerance. Called only where bits differ; with more samples if a few do not explain the difference.
 Tolerance: TypeAlias = Callable[[str, int], Array]
@@ -222,7 +222,7 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
         same = (result == reference) | (np.isnan(result) & np.isnan(reference))
         error = np.where(same, 0.0, np.abs(result - reference))
     if not np.any(error != 0):
-        return Finding(name, "self-consistency", Verdict.AGREES)
+        return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     # Few samples explain most differences; many are drawn only before a refusal.
     for samples in (FIRST_SAMPLES, MORE_SAMPLES):
         bound = np.broadcast_to(tolerance(name, samples), error.shape)
@@ -230,31 +230,31 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
             ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / bound))
         worst = float(np.max(ratio))
         if worst <= 1:
-            return Finding(name, "self-consistency", Verdict.AGREES, ratio=worst)
+            return Finding(name, SELF_CONSISTENCY, Verdict.AGREES, ratio=worst)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     evidence = Evidence(
         index,
         float(result[index]),
-        {"self-consistency": float(reference[index])},
+        {SELF_CONSISTENCY: float(reference[index])},
         float(bound[index]),
         refused=(int(np.count_nonzero(ratio > 1)), ratio.size),
         reason=reason,
     )
-    return Finding(name, "self-consistency", Verdict.WRONG, True, worst, evidence=evidence)
+    return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, worst, evidence=evidence)
 
 
 def exact_finding(name: str, holds: bool, reason: str, fix: str = "") -> Finding:
     """Return the finding of a property that either holds or does not, whatever the rounding."""
     if holds:
-        return Finding(name, "self-consistency", Verdict.AGREES)
-    return Finding(name, "self-consistency", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
+        return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
+    return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
 def same_finding(name: str, actual: object, expected: object, reason: str, fix: str = "") -> Finding:
     """Return the finding of an array that must have the bits of an earlier one; it names an entry that has not."""
     a, b = np.asarray(actual), np.asarray(expected)
     if same_values(a, b):
-        return Finding(name, "self-consistency", Verdict.AGREES)
+        return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind == "O":
         return exact_finding(name, False, reason, fix)
     differs = np.asarray(a != b) if a.dtype.kind in "iub" else different(a, b)
@@ -262,7 +262,7 @@ def same_finding(name: str, actual: object, expected: object, reason: str, fix: 
     count = int(np.count_nonzero(differs)), differs.size
     values = {"an earlier call": float(b[index])}
     evidence = Evidence(index, float(a[index]), values, refused=count, reason=reason, fix=fix)
-    return Finding(name, "self-consistency", Verdict.WRONG, True, np.inf, evidence=evidence)
+    return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=evidence)
 
 
 def _fix_of_mutation(name: str) -> str:

@@ -44,9 +44,9 @@ def supervised(command: Callable[[], int]) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, pass_on)
-    told = os.read(word, 16)
+    reported = os.read(word, 16)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return _status(int(told) if told else None, ended)
+    return _status(int(reported) if reported else None, ended)
 
 
 def _end_with_the_other(lifeline: int, end: Callable[[int], None]) -> None:
@@ -55,10 +55,10 @@ def _end_with_the_other(lifeline: int, end: Callable[[int], None]) -> None:
     end(1)
 
 
-def _status(told: int | None, ended: int) -> int:
-    """Return the exit status, given the one that was told and the one with which the process ended."""
-    if told is not None:
-        return told or (1 if ended else 0)
+def _status(reported: int | None, ended: int) -> int:
+    """Return the exit status, given the reported one and the one with which the process ended."""
+    if reported is not None:
+        return reported or (1 if ended else 0)
     if ended > 0:
         return ended  # argparse's, or an exception of our own
     if ended in (-signal.SIGINT, -signal.SIGTERM):
