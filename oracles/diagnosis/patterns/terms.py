@@ -113,13 +113,16 @@ def _edited_answer(symptoms: Symptoms, trial: Trial) -> Answer:
 
 def _with_constant_statistics(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
     """Yield delta times the slope of the output in each slice: with statistics of the slice held constant."""
+    words = "the statistics over {} are taken for constants, as in evaluation mode: their derivative is missing"
+    for axes in _axes_with_statistics(symptoms):
+        yield words.format(axes_text(axes)), partial(_slope_times_delta, symptoms, axes)
+
+
+def _axes_with_statistics(symptoms: Symptoms) -> Iterator[tuple[int, ...]]:
+    """Yield the sets of axes along which there are entries enough for a mean and a variance."""
     for axes in axis_subsets(symptoms.expected.ndim):
         if np.prod([symptoms.expected.shape[a] for a in axes]) > 2:
-            sentence = (
-                f"the statistics over {axes_text(axes)} are taken for constants, as in evaluation mode: their "
-                "derivative is missing"
-            )
-            yield sentence, partial(_slope_times_delta, symptoms, axes)
+            yield axes
 
 
 def _slope_times_delta(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Answer:
@@ -167,13 +170,12 @@ def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 def _with_differentiated_statistics(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
     """Yield the gradient through a mean and a variance over some axes, where the oracle takes both for constants."""
-    for axes in axis_subsets(symptoms.expected.ndim):
-        if np.prod([symptoms.expected.shape[a] for a in axes]) > 2:
-            sentence = (
-                f"statistics over {axes_text(axes)} are differentiated, which the oracle takes for constants: the "
-                "derivative of training mode in evaluation mode"
-            )
-            yield sentence, partial(_projected, symptoms, axes)
+    words = (
+        "statistics over {} are differentiated, which the oracle takes for constants: the derivative of training mode "
+        "in evaluation mode"
+    )
+    for axes in _axes_with_statistics(symptoms):
+        yield words.format(axes_text(axes)), partial(_projected, symptoms, axes)
 
 
 def _projected(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Answer:
