@@ -168,6 +168,8 @@ LARGE_BLOCK = 2**16
 LARGEST_IN_FLOAT16 = 12.0
 # A value in float16 that is off by more than this share is another value: so much is 128 of its roundings.
 FAR_OFF_IN_FLOAT16 = 1 / 16
+# In float16 a subject may err by so many times what a reference errs there: sums in other orders differ by less.
+REFERENCE_ERRORS = 8
 
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 
