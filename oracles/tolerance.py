@@ -228,18 +228,29 @@ class ToleranceEstimator:
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
         large = self.estimate()[name]
+        return np.asarray((self._named(self._smaller)[name] > large * JUMP_SHARE) & (large > 0))
+
+    @cached_property
+    def _smaller(self) -> Array:
+        """The largest deviation under far smaller rounding errors."""
         rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        small = self._named(np.maximum.reduce([self._deviation(self._perturbation(r, JUMP_SHRINKAGE)) for r in rngs]))
-        return np.asarray((small[name] > large * JUMP_SHARE) & (large > 0))
+        return np.asarray(
+            np.maximum.reduce([self._deviation(self._perturbation(rng, JUMP_SHRINKAGE)) for rng in rngs])
+        )
 
     def backward_tolerance(self, name: str) -> Array:
         """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
         if name in self.finer:
             return self.in_precision(self.finer[name]).backward_tolerance(name)
+        return self._named(self._backward)[name]
+
+    @cached_property
+    def _backward(self) -> Array:
+        """The largest deviation under rounding errors in the backward alone."""
         rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
         deviations = [self._deviation(self._perturbation(rng, forward=False)) for rng in rngs]
         assert self._unperturbed is not None
-        return self._named(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))[name]
+        return np.asarray(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))
 
     @property
     def _relative(self) -> float:
