@@ -309,9 +309,9 @@ def judged_entries(name: str, expected: Array, tolerance: Array, estimator: Tole
 
 
 def _scale_of_point(name: str, estimator: ToleranceEstimator) -> float:
-    """Return the largest number that an array of zeros is computed from: of the delta, or of the primals."""
+    """Return the largest number that an array of zeros is computed from: of the delta, or of the primals; 1 if none."""
     arrays = as_tuple(estimator.delta) if name in estimator.primals else estimator.primals.values()
-    return max((float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a))) for a in arrays), default=0.0)
+    return max((float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a))) for a in arrays), default=0.0) or 1.0
 
 
 def is_zero(delta: Output) -> bool:
