@@ -234,9 +234,7 @@ class ToleranceEstimator:
     def _smaller(self) -> Array:
         """The largest deviation under far smaller rounding errors."""
         rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        return np.asarray(
-            np.maximum.reduce([self._deviation(self._perturbation(rng, JUMP_SHRINKAGE)) for rng in rngs])
-        )
+        return np.asarray(np.maximum.reduce([self._deviation(self._perturbation(rng, JUMP_SHRINKAGE)) for rng in rngs]))
 
     def backward_tolerance(self, name: str) -> Array:
         """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""

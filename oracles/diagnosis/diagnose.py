@@ -165,9 +165,10 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     actual, expected = symptoms.actual, symptoms.expected
     if actual is not None and not expected.size:
         return NO_PATTERN_FOUND
-    agreed = actual is not None and agrees(actual, expected, symptoms.tolerance)
     with np.errstate(all="ignore"):
-        # An array that agrees was refused because an equal call gave another answer.
+        # Of an array that agrees, an equal call gave another answer, or this oracle has no number where it is refused.
+        agreed = actual is not None and agrees(actual, expected, symptoms.tolerance)
+        agreed |= symptoms.has_expected_shape and not np.any(symptoms.refusal.wrong)
         for name, pattern in PATTERNS_OF_CALLS if agreed else PATTERNS:
             sentence = result_or_none(partial(pattern, symptoms))
             if sentence and (name in NEEDS_ITS_POINT or _is_confirmed(pattern, symptoms)):

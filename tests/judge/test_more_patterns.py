@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from bugs_of_functions import BUGS
 from diagnosed_bugs import TANH
 from test_diagnosis import patterns_may_not_raise, symptoms_at, with_wrong_entry
 
-from oracles import manual, torch_function
+from oracles import manual, torch_autograd, torch_function
 from oracles.diagnosis.diagnose import diagnose
 
 assert patterns_may_not_raise
@@ -120,3 +121,41 @@ def test_why_equal_calls_differ(make, pattern):
         assert "4 of 12 entries" in str(diagnosis)
     if pattern != "random":  # the calls of that subject draw, the diagnosis itself does not
         assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def x_log_x(value_at_zero):
+    """Rule of z·log z with a chosen derivative at 0, where it is −∞."""
+
+    def forward(z):
+        positive = np.where(z > 0, z, 1.0)
+        return np.where(z > 0, z * np.log(positive), 0.0), z
+
+    def backward(z, d):
+        return {"z": d * np.where(z > 0, np.log(np.where(z > 0, z, 1.0)) + 1, value_at_zero)}
+
+    return manual(forward, backward)
+
+
+def test_layout_is_not_blamed_where_all_layouts_give_one_answer():
+    # An array that is expanded from one number has another value in most entries: here a singular one.
+    oracle = torch_autograd(lambda z: torch.xlogy(z, z))
+    for d in (np.array([1.0, -0.5, 2.0]), np.array([1.0, 0.0, -0.5, 0.0, 2.0])[::2]):
+        diagnosis = diagnose_rule(x_log_x(7.0), oracle, "z", d, z=np.array([0.0, 0.5, 2.0]))
+        assert diagnosis.pattern != "layout", diagnosis
+
+
+def test_no_location_is_named_where_the_oracle_has_no_number():
+    oracle = torch_autograd(lambda z: torch.where(z == 0, z * torch.inf, z * z))  # NaN at 0
+    subject = manual(lambda z: (z * z, z), lambda z, d: {"z": np.where(z == 0, np.nan, 2 * z * d)})
+    assert not diagnose_rule(subject, oracle, "z", np.array([1.0, -0.5, 2.0]), z=np.array([0.0, 0.5, 2.0]))
+
+
+def test_infinite_derivative_is_named():
+    oracle = torch_autograd(torch.sqrt)
+    d, z = np.array([1.0, -0.5, 2.0]), np.array([0.0, 0.5, 2.0])
+    with np.errstate(divide="ignore"):
+        seven = manual(lambda z: (np.sqrt(z), z), lambda z, d: {"z": d * np.where(z > 0, 0.5 / np.sqrt(z), 7.0)})
+        diagnosis = diagnose_rule(seven, oracle, "z", d, z=z)
+        right = manual(lambda z: (np.sqrt(z), z), lambda z, d: {"z": d * 0.5 / np.sqrt(z)})
+        assert not diagnose_rule(right, oracle, "z", d, z=z)
+    assert (diagnosis.pattern, "infinite" in str(diagnosis)) == ("zeros", True)

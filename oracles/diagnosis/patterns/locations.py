@@ -358,6 +358,8 @@ def describe_wrong_entries(symptoms: Symptoms) -> str:
         return count + ": zero there"
     if agrees(actual, -expected, tolerance):
         return count + ": of the wrong sign there"
+    if not np.all(np.isfinite(expected)):
+        return count + (": where the oracle's is infinite" if np.all(np.isinf(expected)) else "")
     if not np.any(np.abs(expected) > tolerance):
         return count + ": where the oracle has zero"
     k = float(np.sum(actual * expected) / np.sum(expected * expected))
