@@ -327,6 +327,8 @@ VALUE_FOR_ZEROS = 0.75
 # factor separates, are drawn from the second range.
 UNTYING_FACTORS = (0.75, 1.0)
 VALUES_FOR_TIED_ZEROS = (0.1, 0.3)
+# Entries at which a derivative is singular move by this share of their value, to show whether the point is a lone one.
+SMALL_MOVE = 2.0**-10
 # Entries that change their sign become at least so large: far enough from zero to be on the other side of it.
 LEAST_MAGNITUDE = 0.5
 # Only entries above this magnitude are called large. Functions that saturate or overflow do so beyond 1.

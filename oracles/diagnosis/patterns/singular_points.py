@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from oracles.constants import LARGE_VALUE, UNTYING_FACTORS, VALUES_FOR_TIED_ZEROS
+from oracles.constants import LARGE_VALUE, SMALL_MOVE, UNTYING_FACTORS, VALUES_FOR_TIED_ZEROS
 from oracles.diagnosis.candidates import floating_primals
 from oracles.diagnosis.experiments import Symptoms, Trial, spread_over
 from oracles.diagnosis.patterns.locations import describe_wrong_entries
@@ -72,12 +72,32 @@ def nan_behind_where(symptoms: Symptoms) -> str | None:
     again = symptoms.evaluate_at(symptoms.primals, _without_influence(symptoms, singular))
     if regular is None or again is None or not _is_right(regular) or np.any(np.isfinite(again.actual[singular])):
         return None
+    if not (_is_outside_a_domain(symptoms.primals[name], singular) or _is_isolated(symptoms, singular)):
+        return None
     where = _values_text(name, symptoms.primals[name], singular)
     return (
         f"NaN or infinite {where} ({np.count_nonzero(singular)} of {singular.size} entries), where the output is right "
         "and the oracle's value is finite; it stays so for a delta of zeros there: an infinite derivative times 0, or "
         "0/0, that a where hides in the forward. Replace the argument before the operation, not only the result after"
     )
+
+
+def _is_outside_a_domain(primal: Array, singular: Array) -> bool:
+    """Return whether 0, 1 or −1 divides the values at singular entries from all others, as for √x, log x and arcsin x."""
+    inside, outside = primal[singular], primal[~singular]
+    return any(
+        bool(np.all(change(inside) <= edge) and np.all(change(outside) >= edge))
+        for change in (np.positive, np.negative, lambda a: -np.abs(a))
+        for edge in (0.0, 1.0, -1.0)
+    )
+
+
+def _is_isolated(symptoms: Symptoms, singular: Array) -> bool:
+    """Return whether the singular entries become finite once their values change by little."""
+    primal = symptoms.primals[symptoms.name]
+    moved = np.where(singular, primal + SMALL_MOVE * np.maximum(np.abs(primal), SMALL_MOVE), primal)
+    trial = symptoms.evaluate_at({**symptoms.primals, symptoms.name: moved}, symptoms.delta)
+    return trial is not None and bool(np.all(np.isfinite(trial.actual[singular])))
 
 
 def _are_the_largest(primal: Array, singular: Array) -> bool:
