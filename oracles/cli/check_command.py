@@ -30,12 +30,21 @@ from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
-from oracles.report.disagreement import REPRODUCE, Disagreement, document
-from oracles.rule import Array, InternalError, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
+from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
+from oracles.rule import (
+    Array,
+    InternalError,
+    InvalidInput,
+    Primals,
+    ReferenceFailed,
+    Rule,
+    is_differentiable,
+    with_dtype,
+)
 from oracles.search import Search, Tally
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
-from oracles.verdict import Finding, Result, Verdict
+from oracles.verdict import NOT_JUDGED, Finding, Result, Verdict
 
 # (seed, dtype, or None to keep the dtypes) -> primals
 Source: TypeAlias = Callable[[int, str | None], dict[str, Array]]
@@ -48,6 +57,14 @@ _SHAPES_HELP = (
 )
 # What `json.dumps` writes as an object.
 Json: TypeAlias = Mapping[str, Any]
+
+# Why nothing is known of a subject. The first class that fits names it: some are subclasses of others.
+_CAUSES: Mapping[type[Exception], str] = {
+    NotImplementedError: "not implemented",
+    InvalidInput: "invalid input",
+    ReferenceFailed: "a reference failed",
+    InternalError: "the judge failed",
+}
 
 _LEGEND = "  error / tolerance: the worst one, up to 1 is rounding; detects above: the relative error that is refused"
 
@@ -63,7 +80,11 @@ class Outcome:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Judge the target; return 0 if nothing refuses it, 1 if something does or if every point is inconclusive.
+    """Judge the target.
+
+    Returns:
+        0 if nothing refuses it, 1 if something does or if every point is inconclusive, 2 if nothing is known of it:
+        the input is invalid, a reference fails, or the judge does.
 
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
@@ -112,9 +133,14 @@ def _check_points(
             except Disagreement as refusal:
                 documents = [*(document(each, "") for each in results), json.loads(refusal.to_json())]
                 return Outcome(1, str(refusal), documents, refusal)
+            except Inconclusive as unbounded:
+                documents = [document(each, "") for each in (*results, unbounded.result)]
+                return Outcome(1, f"{name}: {unbounded}", documents)
             except ReferenceFailed as error:
                 fix = f"def reference({', '.join(primals)}): return y      # the primal only"
                 raise Unusable(f"--against: {error}\nFix:    {fix}") from error
+            except InternalError as error:
+                return _not_judged(name, error)
     complaint = _inconclusive(results)
     text = _report_points(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
     return Outcome(int(bool(complaint)), text, [document(result, "") for result in results])
@@ -152,13 +178,21 @@ def _search(
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
+            if isinstance(error, tuple(_CAUSES)):
+                return _not_judged(name, error)
             if error is not None:
                 reason = describe_error(error)
-                verdict = "not judged" if isinstance(error, InternalError) else "wrong"
-                return Outcome(1, f"{name}: {reason}", [{"verdict": verdict, "reason": reason}])
+                return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
             tallies.append(search.tally)
     rows = _rows_of_search(tallies)
     return Outcome(0, _report_search(name, rows), rows)
+
+
+def _not_judged(name: str, error: Exception) -> Outcome:
+    """Return the outcome of a subject of which nothing is known, because of this exception."""
+    cause = next(words for kind, words in _CAUSES.items() if isinstance(error, kind))
+    row = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
+    return Outcome(2, f"{name}: {NOT_JUDGED}, {cause}: {row['reason']}", [row])
 
 
 def _write_script(refusal: Disagreement | None, path: str) -> str:
