@@ -178,7 +178,7 @@ def _search(
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
-            if isinstance(error, tuple(_CAUSES)):
+            if error is not None and isinstance(error, tuple(_CAUSES)):
                 return _not_judged(name, error)
             if error is not None:
                 reason = describe_error(error)
