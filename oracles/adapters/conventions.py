@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from oracles.adapters.gauges import SIGNS, Signs
+from oracles.adapters.gauges import GAUGES, Signs
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.rule import (
     Answer,
@@ -479,8 +479,8 @@ def _with_freedoms(
 def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:
     gauges = {"output": gauge} if isinstance(gauge, str) else dict(gauge or {})
     for name, value in gauges.items():
-        if value not in SIGNS:
-            raise InvalidInput(f"declared: gauge of {name}: expected one of {', '.join(SIGNS)}, got {value!r}")
+        if value not in GAUGES:
+            raise InvalidInput(f"declared: gauge of {name}: expected one of {', '.join(GAUGES)}, got {value!r}")
     return gauges
 
 

@@ -23,14 +23,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from oracles.cli.stored_arrays import arrays_of
-from oracles.cli.subjects import Reference, adapt, find_reference, find_target
+from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import LEAST_POSITIVE
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
-from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
+from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, Json, document
 from oracles.rule import (
     Array,
     InternalError,
@@ -47,7 +47,7 @@ from oracles.tolerance import precision_of
 from oracles.verdict import NOT_JUDGED, Finding, Result, Verdict
 
 # (seed, dtype, or None to keep the dtypes) -> primals
-Source: TypeAlias = Callable[[int, str | None], dict[str, Array]]
+PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Array]]
 
 _SHAPE = re.compile(r"(?P<name>[^\s=:]+)=(?P<dims>\d*(?:,\d+)*),?(?::(?P<kind>\w+)(?:<(?P<below>\d+))?)?")
 _SHAPES_HELP = (
@@ -55,8 +55,6 @@ _SHAPES_HELP = (
     "positive, probabilities, int<K, bool.\n"
     'Fix:    --shapes "z=4,3 W=3,2 b=1,2 idx=4:int<3 s="'
 )
-# What `json.dumps` writes as an object.
-Json: TypeAlias = Mapping[str, Any]
 
 # Why nothing is known of a subject. The first class that fits names it: some are subclasses of others.
 _CAUSES: Mapping[type[Exception], str] = {
@@ -115,7 +113,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _check_points(
-    rule: Rule, name: str, against: Sequence[Reference], primals_at: Source, args: argparse.Namespace
+    rule: Rule, name: str, against: Sequence[NamedReference], primals_at: PrimalsSource, args: argparse.Namespace
 ) -> Outcome:
     """Judge a subject at the points of one or more seeds, in each dtype, until one is refused."""
     parts = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
@@ -155,7 +153,7 @@ def _cases_of(subject: object) -> st.SearchStrategy[Case] | None:
 
 
 def _search(
-    cases: st.SearchStrategy[Case], name: str, against: Sequence[Reference], args: argparse.Namespace
+    cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
     if args.delta or args.precision or args.isolate:
@@ -191,7 +189,7 @@ def _search(
 def _not_judged(name: str, error: Exception) -> Outcome:
     """Return the outcome of a subject of which nothing is known, because of this exception."""
     cause = next(words for kind, words in _CAUSES.items() if isinstance(error, kind))
-    row = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
+    row: Json = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
     return Outcome(2, f"{name}: {NOT_JUDGED}, {cause}: {row['reason']}", [row])
 
 
@@ -287,7 +285,7 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> Source:
+def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> PrimalsSource:
     """Return the function that gives the primals for a seed and a dtype, by the first source that is given.
 
     Raises:

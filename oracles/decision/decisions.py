@@ -30,7 +30,7 @@ from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
 # A rule raises these if it has no value, near the end of its domain.
-OUTSIDE_DOMAIN = (TypeError, ValueError, KeyError, FloatingPointError)
+NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
 
 def decide(comparison: Comparison) -> list[Finding]:
@@ -406,7 +406,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     nearby = comparison.neighbourhood
     try:
         return is_subgradient(comparison.name, comparison.value, expected, nearby, comparison.tolerance)
-    except OUTSIDE_DOMAIN:
+    except NO_VALUE_NEARBY:
         return None
 
 

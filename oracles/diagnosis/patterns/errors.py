@@ -120,7 +120,7 @@ def _term_sentence(trial: Trial, axes: Axes, name: str | None, with_constant: bo
     return f"along {where} the error is a number times {name}{constant}: a term summed over {where} is missing or wrong"
 
 
-COARSER = ("float32", "float16", "bfloat16")
+STORED_IN = ("float32", "float16", "bfloat16")
 
 
 def coarse_rounding(symptoms: Symptoms) -> str | None:
@@ -128,7 +128,7 @@ def coarse_rounding(symptoms: Symptoms) -> str | None:
     if not symptoms.has_expected_shape:
         return None
     actual, expected = symptoms.refusal.actual, symptoms.expected
-    for name in COARSER:
+    for name in STORED_IN:
         ratio = unit_roundoff(name) / unit_roundoff(symptoms.precision)
         within = ratio > 1 and agrees(actual, expected, ratio * symptoms.tolerance)
         if not within or not _errors_jump(symptoms, name, ratio):

@@ -13,7 +13,7 @@ import numpy as np
 
 from oracles.constants import PRODUCT_ROUNDINGS
 from oracles.diagnosis.candidates import Candidate, agrees_where_known, first_confirmed, is_confirmed, is_near
-from oracles.diagnosis.experiments import Answer, Symptoms, Trial
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial
 from oracles.rule import Array, as_tuple
 
 
@@ -74,8 +74,10 @@ def _symmetrizations() -> Iterator[tuple[str, Candidate]]:
         yield f"it is {words}, g being the oracle's value", partial(_in_convention, convention, tolerance)
 
 
-def _in_convention(convention: Callable[[Array], Array], tolerance: Callable[[Array], Array], trial: Trial) -> Answer:
-    return Answer(convention(trial.expected), lambda: PRODUCT_ROUNDINGS * tolerance(trial.tolerance))
+def _in_convention(
+    convention: Callable[[Array], Array], tolerance: Callable[[Array], Array], trial: Trial
+) -> Expectation:
+    return Expectation(convention(trial.expected), lambda: PRODUCT_ROUNDINGS * tolerance(trial.tolerance))
 
 
 def gauge(symptoms: Symptoms) -> str | None:
