@@ -63,7 +63,8 @@ example: save this as silu.py
 
 and run  oracles check silu.py:forward,backward --against torch:torch.nn.functional.silu --shapes z=4,3
 
-exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process, 2 wrong usage
+exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process,
+             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed
 """
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from hypothesis.errors import Flaky
 
-from oracles.decision.type_errors import CALL
+from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Memory, remembered
 from oracles.properties import same_every_time
 from oracles.report.disagreement import Disagreement
-from oracles.self_consistency import contradiction_findings, exact_finding
+from oracles.self_consistency import contradiction_findings
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting, Verdict
 
 
@@ -62,6 +62,6 @@ def unrepeated(last_failure: Exception | None, flaky: Flaky) -> Result:
     return Result(
         "the subject",
         "repetition",
-        (exact_finding(CALL, False, f"{reason}: {type(failure).__name__}: {failure}"),),
+        (refuse(CALL, f"{reason}: {type(failure).__name__}: {failure}"),),
         cause=failure,
     )

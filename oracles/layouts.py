@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from oracles.backends.arrays import copied
+from oracles.decision.type_errors import refuse
 from oracles.evaluations import copies_of_delta, on_copies
 from oracles.rule import Array, Cotangents, Delta, Primals, Rule, Runtime, as_tuple, is_differentiable
-from oracles.self_consistency import compare_values, exact_finding, self_tolerance_at
+from oracles.self_consistency import compare_values, self_tolerance_at
 from oracles.tolerance import named_outputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Finding, Setting, Verdict
@@ -215,14 +216,14 @@ def _compare(
     actual = attempt(lambda: values_of(subject, primals, delta))
     if isinstance(actual, Raised):
         reason = f"{what}: {type(actual.error).__name__}: {actual.error}; {against} do not raise"
-        return [exact_finding(ARGUMENTS, False, reason, fix)]
+        return [refuse(ARGUMENTS, reason, fix)]
     plain = map_delta(contiguous, way.delta)
     tolerance = self_tolerance_at(setting.subject, setting.oracles, way.primals, plain, setting.precision)
     reason = f"{what} gives another answer than {against}"
     return [
         _named(compare_values(n, actual[n], way.expected[n], tolerance, reason), fix, against)
         if n in actual
-        else exact_finding(n, False, f"{what}: no cotangent", fix)
+        else refuse(n, f"{what}: no cotangent", fix)
         for n in way.expected
     ]
 

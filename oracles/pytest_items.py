@@ -18,7 +18,7 @@ from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
 from oracles.report.disagreement import REPRODUCE, Disagreement
 from oracles.search import Search, Tally, exceeds_vacuous_limit, searches_of
-from oracles.verdict import Verdict
+from oracles.verdict import NOT_JUDGED, Verdict
 
 # The user_properties of one test, by name.
 UserProperties: TypeAlias = Mapping[str, Any]
@@ -28,7 +28,6 @@ NAMES = (
     "layer", "property", "dtype", "verdict", "examples", "worst_ratio", "detects_above", "vacuous", "oracles",
     "seed", "note",
 )  # fmt: skip
-NOT_JUDGED = "not judged"
 _ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, *map(str, Verdict)))}
 _ACCEPTED = (NOT_JUDGED, Verdict.AGREES, Verdict.VACUOUS)
 _COLUMNS = (

@@ -18,13 +18,12 @@ from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, InvalidInput, Output, Pullback, Rule
 from oracles.search import Search, Test, parametrize
+from oracles.signatures import VARIADIC
 from oracles.user_code import Raised, attempt
 
 # A layer, loss or optimizer: an instance of whatever class is known or under test.
 Instance: TypeAlias = Any
 
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FIX = "Fix:    pass adapt=lambda {like}: oracles.manual_layer({subject}(...)), which makes it of a drawn {Like}"
 
 
@@ -216,9 +215,7 @@ def match_constructor(subject: Callable[..., Instance], like: type, label: str) 
     except (TypeError, ValueError):
         raise InvalidInput(f"conformance_of: the signature of {label} cannot be read.\n{fix}") from None
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    missing = [
-        n for n, p in parameters.items() if n not in offered and p.default is p.empty and p.kind not in _VARIADIC
-    ]
+    missing = [n for n, p in parameters.items() if n not in offered and p.default is p.empty and p.kind not in VARIADIC]
     left_out = {} if takes_any else {n: f for n, f in offered.items() if n not in parameters}
     required = [n for n, f in left_out.items() if _default(f) is MISSING]
     if missing or required:

@@ -14,7 +14,7 @@ import numpy as np
 
 from oracles.backends.arrays import copied
 from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
-from oracles.decision.type_errors import CALL
+from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
 from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -139,7 +139,7 @@ def contradiction_findings(memory: Memory, subject: Rule, oracles: Sequence[Rule
             raised = next(answer for answer in in_order if isinstance(answer, Exception))
             calls = found.calls if raised is found.first else (second, first)
             what = f"call {calls[0]} raised {type(raised).__name__}: {raised}; call {calls[1]} did not"
-            findings.append(exact_finding(CALL, False, f"not deterministic: for the same arguments, {what}"))
+            findings.append(refuse(CALL, f"not deterministic: for the same arguments, {what}"))
             continue
         reason = f"not deterministic: for the same arguments, call {first} and call {second} gave two answers"
         delta = found.delta
@@ -178,11 +178,11 @@ def check_call_pattern(
     """Check that another way to call the subject gives the expected values, within rounding."""
     actual = attempt(lambda: values_of(evaluate, primals, delta))
     if isinstance(actual, Raised):
-        return [exact_finding("cotangents", False, f"{pattern}: {type(actual.error).__name__}: {actual.error}")]
+        return [refuse("cotangents", f"{pattern}: {type(actual.error).__name__}: {actual.error}")]
     return [
         compare_values(n, actual[n], expected[n], tolerance, f"{pattern} gives another answer")
         if n in actual
-        else exact_finding(n, False, f"{pattern}: none")
+        else refuse(n, f"{pattern}: none")
         for n in expected
     ]
 
@@ -216,7 +216,7 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
     """Compare two results of the subject; the tolerance is evaluated only if their values differ."""
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
-        return exact_finding(name, False, f"{reason}: shape {result.shape} against {reference.shape}")
+        return refuse(name, f"{reason}: shape {result.shape} against {reference.shape}")
     # Equal infinities differ by NaN, so equality is asked first; NaN in both is no difference.
     with np.errstate(invalid="ignore"):
         same = (result == reference) | (np.isnan(result) & np.isnan(reference))
@@ -245,9 +245,7 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
 
 def exact_finding(name: str, holds: bool, reason: str, fix: str = "") -> Finding:
     """Return the finding of a property that either holds or does not, whatever the rounding."""
-    if holds:
-        return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
-    return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
+    return Finding(name, SELF_CONSISTENCY, Verdict.AGREES) if holds else refuse(name, reason, fix)
 
 
 def same_finding(name: str, actual: object, expected: object, reason: str, fix: str = "") -> Finding:
@@ -256,7 +254,7 @@ def same_finding(name: str, actual: object, expected: object, reason: str, fix: 
     if same_values(a, b):
         return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind == "O":
-        return exact_finding(name, False, reason, fix)
+        return refuse(name, reason, fix)
     differs = np.asarray(a != b) if a.dtype.kind in "iub" else different(a, b)
     index = tuple(int(i) for i in np.argwhere(differs)[0])
     count = int(np.count_nonzero(differs)), differs.size

@@ -19,7 +19,7 @@ from oracles.rule import Function, InvalidInput
 Form: TypeAlias = tuple[str, tuple[str, ...]]
 BY_NAME, IN_ORDER, EITHER = "by name", "in order", "either"
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 # What Python says of a call whose arguments do not fit the parameters.
 _OF_THE_ARGUMENTS = re.compile(
     r"unexpected keyword argument|missing \d+ required|positional arguments? but|multiple values for|"
@@ -80,8 +80,8 @@ def signature_of(f: Function) -> inspect.Signature | None:
 def hides_parameters(signature: inspect.Signature, leading: int = 0) -> bool:
     """Return whether a signature has nothing but ``*args`` and ``**kwargs``, after leading parameters such as ctx."""
     rest = list(signature.parameters.values())
-    rest = [p for i, p in enumerate(rest) if i >= leading or p.kind in _VARIADIC]
-    return bool(rest) and all(p.kind in _VARIADIC for p in rest)
+    rest = [p for i, p in enumerate(rest) if i >= leading or p.kind in VARIADIC]
+    return bool(rest) and all(p.kind in VARIADIC for p in rest)
 
 
 def hidden_signatures(f: Function) -> Iterator[inspect.Signature]:

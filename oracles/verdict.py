@@ -35,6 +35,8 @@ Gravity: TypeAlias = tuple[bool, int, bool, float]
 SELF_CONSISTENCY = "self-consistency"
 # The oracle that is ball arithmetic on the subject's own primal.
 EXACT = "exact"
+# In place of a verdict, where nothing is known of the subject.
+NOT_JUDGED = "not judged"
 # The position in the enumeration, which runs from the best to the worst.
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 

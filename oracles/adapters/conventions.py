@@ -5,7 +5,8 @@ A declared convention is checked: the subject must follow it, and the report nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import permutations
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from oracles.adapters.gauges import SIGNS, Signs
+from oracles.adapters.gauges import GAUGES, Signs
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.rule import (
     Answer,
@@ -101,6 +102,20 @@ def declared(
         call_patterns={name: in_convention(evaluate) for name, evaluate in rule.call_patterns.items()},
         convention=convention,
     )
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What a problem may leave open, in the arguments of `declared`: symmetric primals, and signs of vectors."""
+
+    symmetric: tuple[str, ...] = ()
+    gauge: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the arguments as code."""
+        names = self.symmetric[0] if len(self.symmetric) == 1 else list(self.symmetric)
+        arguments = {"symmetric": names if self.symmetric else None, "gauge": self.gauge or None}
+        return ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -200,12 +215,15 @@ class Declaration(Convention):
             at, slope = at | here, np.where(here, derivative, slope)
         return at, slope
 
-    def alternatives(self, factors: Mapping[str, float], slopes: Mapping[str, float]) -> Iterator[tuple[str, Rule]]:
-        """Yield the rules of declarations that differ in one entry, each with that entry as text.
+    def alternatives(
+        self, factors: Mapping[str, float], slopes: Mapping[str, float], freedoms: Iterable[Freedom] = ()
+    ) -> Iterator[tuple[str, Rule]]:
+        """Yield the rules of declarations that differ in one entry, or by a freedom, each with that as text.
 
         Args:
             factors: the ratio of each cotangent to the oracle's, if it is one number.
             slopes: the derivative that the subject takes at its declared kinks.
+            freedoms: what else the problem may leave open.
         """
         for name, layout in self.layout.items():
             for other in other_layouts(layout):
@@ -218,6 +236,9 @@ class Declaration(Convention):
         for name, slope in slopes.items():
             kinks = dict.fromkeys(self.kinks[name], slope)
             yield f"kinks={{{name!r}: {kinks}}}", self._but(kinks={**self.kinks, name: kinks})
+        for freedom in freedoms:
+            symmetric, gauge = (*self.symmetric, *freedom.symmetric), {**self.gauge, **freedom.gauge}
+            yield str(freedom), self._but(symmetric=tuple(dict.fromkeys(symmetric)), gauge=gauge)
 
     def unfused(self, name: str, primals: Primals) -> tuple[Rule, dict[str, Array]]:
         """Return the rule without one fused function, and the point at which to evaluate it then."""
@@ -458,8 +479,8 @@ def _with_freedoms(
 def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:
     gauges = {"output": gauge} if isinstance(gauge, str) else dict(gauge or {})
     for name, value in gauges.items():
-        if value not in SIGNS:
-            raise InvalidInput(f"declared: gauge of {name}: expected one of {', '.join(SIGNS)}, got {value!r}")
+        if value not in GAUGES:
+            raise InvalidInput(f"declared: gauge of {name}: expected one of {', '.join(GAUGES)}, got {value!r}")
     return gauges
 
 

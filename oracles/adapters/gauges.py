@@ -23,7 +23,7 @@ from oracles.rule import (
 )
 
 # The axis of a vector's entries by the gauge's name; the other of the last two axes numbers the vectors.
-SIGNS = {"sign": -2, "sign of columns": -2, "sign of rows": -1}
+GAUGES = {"sign": -2, "sign of columns": -2, "sign of rows": -1}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Signs:
 
     Attributes:
         anchor: the outputs there, by name.
-        gauge: a name in `SIGNS` for each of them.
+        gauge: a name in `GAUGES` for each of them.
     """
 
     anchor: Mapping[str, Array]
@@ -94,7 +94,7 @@ class Signs:
 
     def _axis(self, name: str, array: Array) -> int | tuple[int, ...]:
         """Return the axis of a vector's entries; an array of one axis is one vector."""
-        return SIGNS[self.gauge[name]] if array.ndim > 1 else tuple(range(array.ndim))
+        return GAUGES[self.gauge[name]] if array.ndim > 1 else tuple(range(array.ndim))
 
 
 def _fits(part: Array, anchor: Array) -> bool:

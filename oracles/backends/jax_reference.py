@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
+from oracles.lazy_modules import JaxArray
 from oracles.perturbation.jaxpr import Program
 from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
 from oracles.perturbation.random_signs import perturber
@@ -39,8 +40,6 @@ from oracles.user_code import Raised, attempt
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
-# A jax.Array, a tracer of one, or its ShapeDtypeStruct: mypy does not follow JAX's imports.
-JaxArray: TypeAlias = Any
 # ``f(**primals, **options)``: an array of JAX, or a tuple of them.
 Reference: TypeAlias = Callable[..., JaxArray]
 Options: TypeAlias = Mapping[str, Hashable]

@@ -23,22 +23,31 @@ import numpy as np
 from hypothesis import strategies as st
 
 from oracles.cli.stored_arrays import arrays_of
-from oracles.cli.subjects import Reference, adapt, find_reference, find_target
+from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import LEAST_POSITIVE
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.point import check as check_point
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, display_name, entries_for
-from oracles.report.disagreement import REPRODUCE, Disagreement, document
-from oracles.rule import Array, InternalError, Primals, ReferenceFailed, Rule, is_differentiable, with_dtype
+from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, Json, document
+from oracles.rule import (
+    Array,
+    InternalError,
+    InvalidInput,
+    Primals,
+    ReferenceFailed,
+    Rule,
+    is_differentiable,
+    with_dtype,
+)
 from oracles.search import Search, Tally
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
-from oracles.verdict import Finding, Result, Verdict
+from oracles.verdict import NOT_JUDGED, Finding, Result, Verdict
 
 # (seed, dtype, or None to keep the dtypes) -> primals
-Source: TypeAlias = Callable[[int, str | None], dict[str, Array]]
+PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Array]]
 
 _SHAPE = re.compile(r"(?P<name>[^\s=:]+)=(?P<dims>\d*(?:,\d+)*),?(?::(?P<kind>\w+)(?:<(?P<below>\d+))?)?")
 _SHAPES_HELP = (
@@ -46,8 +55,14 @@ _SHAPES_HELP = (
     "positive, probabilities, int<K, bool.\n"
     'Fix:    --shapes "z=4,3 W=3,2 b=1,2 idx=4:int<3 s="'
 )
-# What `json.dumps` writes as an object.
-Json: TypeAlias = Mapping[str, Any]
+
+# Why nothing is known of a subject. The first class that fits names it: some are subclasses of others.
+_CAUSES: Mapping[type[Exception], str] = {
+    NotImplementedError: "not implemented",
+    InvalidInput: "invalid input",
+    ReferenceFailed: "a reference failed",
+    InternalError: "the judge failed",
+}
 
 _LEGEND = "  error / tolerance: the worst one, up to 1 is rounding; detects above: the relative error that is refused"
 
@@ -63,7 +78,11 @@ class Outcome:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Judge the target; return 0 if nothing refuses it, 1 if something does or if every point is inconclusive.
+    """Judge the target.
+
+    Returns:
+        0 if nothing refuses it, 1 if something does or if every point is inconclusive, 2 if nothing is known of it:
+        the input is invalid, a reference fails, or the judge does.
 
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
@@ -94,7 +113,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _check_points(
-    rule: Rule, name: str, against: Sequence[Reference], primals_at: Source, args: argparse.Namespace
+    rule: Rule, name: str, against: Sequence[NamedReference], primals_at: PrimalsSource, args: argparse.Namespace
 ) -> Outcome:
     """Judge a subject at the points of one or more seeds, in each dtype, until one is refused."""
     parts = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
@@ -112,9 +131,14 @@ def _check_points(
             except Disagreement as refusal:
                 documents = [*(document(each, "") for each in results), json.loads(refusal.to_json())]
                 return Outcome(1, str(refusal), documents, refusal)
+            except Inconclusive as unbounded:
+                documents = [document(each, "") for each in (*results, unbounded.result)]
+                return Outcome(1, f"{name}: {unbounded}", documents)
             except ReferenceFailed as error:
                 fix = f"def reference({', '.join(primals)}): return y      # the primal only"
                 raise Unusable(f"--against: {error}\nFix:    {fix}") from error
+            except InternalError as error:
+                return _not_judged(name, error)
     complaint = _inconclusive(results)
     text = _report_points(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
     return Outcome(int(bool(complaint)), text, [document(result, "") for result in results])
@@ -129,7 +153,7 @@ def _cases_of(subject: object) -> st.SearchStrategy[Case] | None:
 
 
 def _search(
-    cases: st.SearchStrategy[Case], name: str, against: Sequence[Reference], args: argparse.Namespace
+    cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
     if args.delta or args.precision or args.isolate:
@@ -152,13 +176,21 @@ def _search(
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
+            if error is not None and isinstance(error, tuple(_CAUSES)):
+                return _not_judged(name, error)
             if error is not None:
                 reason = describe_error(error)
-                verdict = "not judged" if isinstance(error, InternalError) else "wrong"
-                return Outcome(1, f"{name}: {reason}", [{"verdict": verdict, "reason": reason}])
+                return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
             tallies.append(search.tally)
     rows = _rows_of_search(tallies)
     return Outcome(0, _report_search(name, rows), rows)
+
+
+def _not_judged(name: str, error: Exception) -> Outcome:
+    """Return the outcome of a subject of which nothing is known, because of this exception."""
+    cause = next(words for kind, words in _CAUSES.items() if isinstance(error, kind))
+    row: Json = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
+    return Outcome(2, f"{name}: {NOT_JUDGED}, {cause}: {row['reason']}", [row])
 
 
 def _write_script(refusal: Disagreement | None, path: str) -> str:
@@ -253,7 +285,7 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> Source:
+def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> PrimalsSource:
     """Return the function that gives the primals for a seed and a dtype, by the first source that is given.
 
     Raises:

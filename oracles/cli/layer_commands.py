@@ -32,9 +32,9 @@ from oracles.search import Search, exceeds_vacuous_limit, searches_of
 from oracles.verdict import Verdict
 
 # A function in a framework's own idiom, on its own arrays.
-Reference: TypeAlias = Callable[..., Any]
+FrameworkFunction: TypeAlias = Callable[..., Any]
 # The width of a table in a file or a pipe, which the longest name of a layer fits; a terminal has its own.
-WIDTH = 110
+TABLE_WIDTH = 110
 
 LEGEND = """
 error / tolerance  the worst error in units of the tolerance at its input: up to 1 is rounding
@@ -285,7 +285,7 @@ def list_conventions() -> int:
 
 
 @dataclass(frozen=True)
-class Convention:
+class KinkSlopes:
     """The derivative that a layer declares at a kink, and what manual_bp, torch and JAX give there."""
 
     layer: str
@@ -296,7 +296,7 @@ class Convention:
     jax: float
 
 
-def measure_conventions() -> list[Convention]:
+def measure_conventions() -> list[KinkSlopes]:
     """Measure the derivatives of every layer that declares a ``kink_convention``: {kink: derivative there}.
 
     The frameworks' own functions are measured: ``native_torch`` and ``native_jax`` of the layer's `Reference` if it has
@@ -313,7 +313,7 @@ def measure_conventions() -> list[Convention]:
             jax = jax_vjp(_with_options(reference.native_jax or reference.jax, options))
             primals = {"z": np.array([float(kink)]), **layer.init(np.random.default_rng(0))}
             slopes = [_slope(rule, primals) for rule in (manual_layer(layer), torch, jax)]
-            rows.append(Convention(entry.name, float(kink), float(declared), *slopes))
+            rows.append(KinkSlopes(entry.name, float(kink), float(declared), *slopes))
     return rows
 
 
@@ -325,7 +325,7 @@ def _default_instance(kind: type) -> Any:
         return None
 
 
-def _with_options(f: Reference, options: Mapping[str, Any]) -> Reference:
+def _with_options(f: FrameworkFunction, options: Mapping[str, Any]) -> FrameworkFunction:
     return lambda **primals: f(**primals, **options)
 
 
@@ -335,4 +335,4 @@ def _slope(rule: Rule, primals: Primals) -> float:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)

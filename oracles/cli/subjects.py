@@ -2,7 +2,8 @@
 
 A name may be an expression, such as ``oracles.stateful(Net, params=["W"])``. It is parsed and its tree is walked; no
 text is executed as code. Names, attributes, subscripts, calls, literals, arithmetic, single comparisons and lambdas are
-understood. Whatever needs more belongs into the user's file. A subject is adapted by the first of `KINDS` that fits it.
+understood. Whatever needs more belongs into the user's file. A subject is adapted by the first of `ADAPTABLE` that fits
+it.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _defined_in(module: ModuleType) -> str:
     return ", ".join(names[:LISTED_NAMES]) or "nothing of its own"
 
 
-class Reference(NamedTuple):
+class NamedReference(NamedTuple):
     """A primal in a framework's idiom.
 
     Attributes:
@@ -116,7 +117,7 @@ class Reference(NamedTuple):
     framework: str
 
 
-def find_reference(text: str, module: ModuleType) -> Reference:
+def find_reference(text: str, module: ModuleType) -> NamedReference:
     """Return what ``torch:REF`` names, as a Rule.
 
     Raises:
@@ -142,7 +143,7 @@ def find_reference(text: str, module: ModuleType) -> Reference:
         raise Unusable(f"--against {text}: {error}") from error.__cause__
     if not callable(f):
         raise Unusable(f"--against {text}: expected a function f(**primals) -> y, got {f!r:.60} ({type(f).__name__})")
-    return Reference(text, f, FRAMEWORKS[framework](f), framework)
+    return NamedReference(text, f, FRAMEWORKS[framework](f), framework)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Kind:
 
 
 def adapt(subject: Value, *, name: str) -> Rule:
-    """Adapt an object by the first of `KINDS` that fits it.
+    """Adapt an object by the first of `ADAPTABLE` that fits it.
 
     Raises:
         Unusable: (a ValueError) if none does, or a class cannot be made without arguments; states what to write.
@@ -171,13 +172,13 @@ def adapt(subject: Value, *, name: str) -> Rule:
         subject = _make_instance(subject, name)
         kind = _kind_of(subject)
     if kind is None:
-        known = "".join(f"\n          {line}" for line in (*(kind.description for kind in KINDS), ANYTHING_ELSE))
+        known = "".join(f"\n          {line}" for line in (*(kind.description for kind in ADAPTABLE), ANYTHING_ELSE))
         raise Unusable(f"{name} is {_describe(subject)}, which cannot be judged as it is.\nFix:    name one of{known}")
     return kind.adapt(subject, name)
 
 
 def _kind_of(subject: Value) -> Kind | None:
-    return next((kind for kind in KINDS if kind.fits(subject)), None)
+    return next((kind for kind in ADAPTABLE if kind.fits(subject)), None)
 
 
 def _make_instance(subject: type, name: str) -> Value:
@@ -234,7 +235,7 @@ def _of_torch(subject: Value, kind: str) -> bool:
 
 
 # In the order in which they are tried: a loss is also a layer by its methods. To adapt something else, add its kind.
-KINDS: list[Kind] = [
+ADAPTABLE: list[Kind] = [
     Kind("an oracles.Rule", lambda subject: isinstance(subject, Rule), lambda rule, name: rule),
     Kind(
         "a pair forward,backward: forward(**primals) -> (y, cache), backward(cache, delta) -> {name: cotangent}",

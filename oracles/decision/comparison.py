@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, RESOLUTION_LIMIT
+from oracles.decision.kinks import Neighbourhood
 from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
-from oracles.tolerance import ToleranceEstimator, unit_roundoff
+from oracles.tolerance import ToleranceEstimator, smallest_normal, unit_roundoff
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
 
+Neighbourhoods: TypeAlias = dict[tuple[str, float], Neighbourhood]
 Answers: TypeAlias = Mapping[str, Answer]  # by the oracle's name
 LARGEST_BFLOAT16 = 3.4e38  # NumPy's finfo does not know bfloat16
 
@@ -43,6 +45,7 @@ class Comparison:
         tolerance: how far rounding may move each entry.
         estimator: estimates tolerances at this point; it can draw more samples.
         setting: the point, the subject and the oracles.
+        neighbourhoods: gradients nearby that were evaluated for another array of this point, by who computes them.
         declared_kinks: whether at a kink only the oracles' own choice is accepted.
         kink_nearby: whether gradients nearby jump at a refused entry; known after `decisions.kink`.
         certified: enclosures of the subject's own primal and its derivative, by name; known after
@@ -57,6 +60,7 @@ class Comparison:
     tolerance: Array
     estimator: ToleranceEstimator
     setting: Setting
+    neighbourhoods: Neighbourhoods = field(default_factory=dict)
     declared_kinks: bool = False
     kink_nearby: bool = False
     certified: Mapping[str, Enclosure] = field(default_factory=dict)
@@ -120,6 +124,14 @@ class Comparison:
         # Ball arithmetic is certain, a reference is not.
         best = EXACT if EXACT in self.answers else self.refusing[0]
         return value_and_radius(self.answers[best])[0]
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """The gradients nearby: the first reference's, or those of the subject itself; shared among the arrays."""
+        rule, point = next(iter(self.references), self.setting.subject), self.estimator
+        least_step = smallest_normal(point.precision)
+        fresh = Neighbourhood(rule, point.primals, point.delta, least_step)
+        return self.neighbourhoods.setdefault((rule.name, least_step), fresh)
 
     def with_samples(self, samples: int) -> Comparison:
         """Return the comparison under a tolerance from at least so many samples."""

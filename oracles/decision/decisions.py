@@ -24,13 +24,13 @@ from oracles.decision.kinks import is_subgradient, stays_tied
 from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Rule, as_tuple
-from oracles.tolerance import is_coarser, named_outputs, precision_of, smallest_normal
+from oracles.tolerance import is_coarser, named_outputs, precision_of
 from oracles.user_code import attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
 # A rule raises these if it has no value, near the end of its domain.
-OUTSIDE_DOMAIN = (TypeError, ValueError, KeyError, FloatingPointError)
+NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
 
 def decide(comparison: Comparison) -> list[Finding]:
@@ -403,19 +403,10 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
-    point = comparison.estimator
+    nearby = comparison.neighbourhood
     try:
-        return is_subgradient(
-            comparison.name,
-            comparison.value,
-            expected,
-            next(iter(comparison.references), comparison.setting.subject),
-            point.primals,
-            point.delta,
-            comparison.tolerance,
-            smallest_normal(point.precision),
-        )
-    except OUTSIDE_DOMAIN:
+        return is_subgradient(comparison.name, comparison.value, expected, nearby, comparison.tolerance)
+    except NO_VALUE_NEARBY:
         return None
 
 

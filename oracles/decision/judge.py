@@ -13,6 +13,7 @@ import numpy as np
 from oracles.constants import ASKED_UNKNOWN, DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
 from oracles.decision.comparison import (
     Comparison,
+    Neighbourhoods,
     all_agreements,
     certified_enclosures,
     is_known,
@@ -318,10 +319,11 @@ def _compare(
         if agreements is not None:
             return agreements
     findings: list[Finding] = []
+    neighbourhoods: Neighbourhoods = {}
     for n, array in arrays.items():
         by_oracle = {oracle: values[n] for oracle, values in answers.items() if n in values}
         own = estimator.of_array(n)
         tolerance = own.estimate()[n]
-        comparison = Comparison(n, array, by_oracle, tolerance, own, setting, declared_kinks=kinks == "declared")
+        comparison = Comparison(n, array, by_oracle, tolerance, own, setting, neighbourhoods, kinks == "declared")
         findings += decide(comparison)
     return findings

@@ -9,7 +9,11 @@ maximum only weights that sum to one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,17 +32,79 @@ from oracles.constants import (
 from oracles.rule import Array, Output, Primals, Rule, is_differentiable
 
 SMALLEST_NORMAL = 2.0**-1022  # of float64
+# The largest difference of each entry among gradients nearby, by the primal's name; flat arrays.
+Spread: TypeAlias = Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """A rule's gradients at points close to one point, evaluated once for all arrays that are judged there.
+
+    Attributes:
+        rule: computes the gradients.
+        primals, delta: the point, in float64.
+        least_step: the smallest step that counts: a primal closer to a kink may be flushed onto it.
+    """
+
+    rule: Rule
+    primals: Primals
+    delta: Output
+    least_step: float = SMALLEST_NORMAL
+
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """The size of a step for each primal that has a cotangent."""
+        floating = {n: a for n, a in self.primals.items() if is_differentiable(a) and a.size > 0}
+        return {n: _step(a, self.least_step) for n, a in floating.items()}
+
+    @cached_property
+    def near(self) -> Spread:
+        """How far the gradients nearby spread.
+
+        Raises:
+            Exception: whatever the rule raises where it has no value.
+        """
+        return self._spread(1.0)
+
+    @cached_property
+    def far(self) -> Spread:
+        """The same at `KINK_FAR` times the distance."""
+        return self._spread(KINK_FAR)
+
+    def _spread(self, factor: float) -> Spread:
+        lowest: dict[str, Array] = {}
+        highest: dict[str, Array] = {}
+        # All gradients at once would take 64 times the memory of the arrays.
+        for gradients in self._evaluations(factor):
+            lowest = {n: np.minimum(lowest[n], g) for n, g in gradients.items()} if lowest else gradients
+            highest = {n: np.maximum(highest[n], g) for n, g in gradients.items()} if highest else gradients
+        return {n: highest[n] - low for n, low in lowest.items()}
+
+    def _evaluations(self, factor: float) -> Iterator[dict[str, Array]]:
+        rng = np.random.default_rng(0)  # a verdict is a function of the input
+        for _ in range(KINK_SAMPLES):
+            # The step is that of the nearer point, times a number: both points lie in one direction.
+            steps = {n: h * rng.standard_normal(self.primals[n].shape) for n, h in self.sizes.items()}
+            yield self.gradients({n: factor * step for n, step in steps.items()})
+
+    def samples(self, name: str, entries: Array) -> Array:
+        """Return some entries of one cotangent at the points nearby, one row for each point."""
+        return np.array([gradients[name][entries] for gradients in self._evaluations(1.0)])
+
+    def gradients(self, steps: Primals) -> dict[str, Array]:
+        """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array."""
+        moved = {n: a + steps[n] if n in steps else a for n, a in self.primals.items()}
+        cotangents = self.rule(**moved)[1](self.delta)
+        arrays = {n: g for n, g in cotangents.items() if n in self.sizes and isinstance(g, np.ndarray)}
+        return {
+            n: np.asarray(g, np.float64).ravel()
+            for n, g in arrays.items()
+            if is_differentiable(g) and g.shape == self.primals[n].shape
+        }
 
 
 def is_subgradient(
-    name: str,
-    actual: Array,
-    expected: Array,
-    rule: Rule,
-    primals: Primals,
-    delta: Output,
-    tolerance: Array,
-    least_step: float = SMALLEST_NORMAL,
+    name: str, actual: Array, expected: Array, neighbourhood: Neighbourhood, tolerance: Array
 ) -> bool | None:
     """Return whether ``actual`` is a subgradient with respect to a primal; ``None`` if no kink explains it.
 
@@ -46,33 +112,24 @@ def is_subgradient(
         name: the primal whose cotangent is judged.
         actual: the subject's cotangent, in float64.
         expected: an oracle's cotangent, in float64.
-        rule: computes the gradients nearby.
-        primals, delta: the point, in float64.
+        neighbourhood: the gradients nearby.
         tolerance: how far rounding may move each entry.
-        least_step: the smallest step that counts: a primal closer to a kink may be flushed onto it.
     """
-
-    def gradient(steps: Primals) -> Array:
-        nearby = {n: a + steps[n] if n in steps else a for n, a in primals.items()}
-        return np.asarray(rule(**nearby)[1](delta)[name], np.float64).ravel()
-
-    rng = np.random.default_rng(0)  # a verdict is a function of the input
-    sizes = {n: _step(a, least_step) for n, a in primals.items() if is_differentiable(a) and a.size > 0}
-    steps = [{n: h * rng.standard_normal(primals[n].shape) for n, h in sizes.items()} for _ in range(KINK_SAMPLES)]
     actual, expected, tolerance = actual.ravel(), expected.ravel(), tolerance.ravel()
-    near = np.array([gradient(step) for step in steps])
-    far = np.array([gradient({n: KINK_FAR * h for n, h in step.items()}) for step in steps])
+    near, far = neighbourhood.near[name], neighbourhood.far[name]
     # Two gradients differ by rounding where each is off by its tolerance.
-    change = np.maximum(2 * tolerance, np.ptp(far, axis=0) * KINK_JUMP_SHARE)
-    jumps, off = np.ptp(near, axis=0) > change, np.abs(actual - expected) > tolerance
+    change = np.maximum(2 * tolerance, far * KINK_JUMP_SHARE)
+    jumps, off = near > change, np.abs(actual - expected) > tolerance
     if not np.any(jumps & off):
         return None
     # An error where the gradient is smooth is no choice of a subgradient.
     if np.any(off & ~jumps):
         return False
-    groups = _groups(gradient, {n: (h, primals[n].shape) for n, h in sizes.items()}, jumps, change)
-    slack = 2 * tolerance + np.ptp(near, axis=0) * HULL_SLACK
-    return all(_in_hull(actual[g], near[:, g], slack[g]) for g in groups)
+    groups = _groups(name, neighbourhood, jumps, change)
+    slack = 2 * tolerance + near * HULL_SLACK
+    samples = neighbourhood.samples(name, jumps)
+    position = np.cumsum(jumps) - 1
+    return all(_in_hull(actual[g], samples[:, position[g]], slack[g]) for g in groups)
 
 
 def stays_tied(name: str, entries: Array, rule: Rule, primals: Primals, delta: Output, tolerance: Array) -> bool:
@@ -112,21 +169,18 @@ def _step(array: Array, least_step: float) -> float:
     return max(KINK_STEP * (size or 1.0), 2 * least_step)
 
 
-def _groups(
-    gradient: Callable[[Primals], Array],
-    inputs: Mapping[str, tuple[float, tuple[int, ...]]],
-    jumps: Array,
-    change: Array,
-) -> list[Array]:
-    """Return the indices of jumping entries, in groups that one input entry moves together."""
+def _groups(name: str, neighbourhood: Neighbourhood, jumps: Array, change: Array) -> list[Array]:
+    """Return the indices of jumping entries of a cotangent, in groups that one input entry moves together."""
     # Every jumping entry starts as a group of its own; groups that one input moves together get the lowest label.
     label = np.where(jumps, np.arange(jumps.size), -1)
-    if sum(int(np.prod(shape)) for _, shape in inputs.values()) <= KINK_INPUTS:
-        for name, (step, shape) in inputs.items():
-            for k in range(int(np.prod(shape))):
-                one = np.zeros(shape)
+    shapes = {n: neighbourhood.primals[n].shape for n in neighbourhood.sizes}
+    if sum(map(prod, shapes.values())) <= KINK_INPUTS:
+        for n, step in neighbourhood.sizes.items():
+            for k in range(prod(shapes[n])):
+                one = np.zeros(shapes[n])
                 one.flat[k] = step
-                together = jumps & (np.abs(gradient({name: one}) - gradient({name: -one})) > change)
+                above, below = (neighbourhood.gradients({n: sign * one})[name] for sign in (1.0, -1.0))
+                together = jumps & (np.abs(above - below) > change)
                 if np.count_nonzero(together) > 1:
                     label[np.isin(label, label[together])] = label[together].min()
     return [np.flatnonzero(label == group) for group in np.unique(label[jumps])]

@@ -19,7 +19,18 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
-from oracles.rule import Array, Enclosure, NotPerturbable, Rule, Runtime, as_tuple, is_differentiable, with_dtype
+from oracles.rule import (
+    Array,
+    Enclosure,
+    NotPerturbable,
+    Output,
+    Primals,
+    Rule,
+    Runtime,
+    as_tuple,
+    is_differentiable,
+    with_dtype,
+)
 from oracles.tolerance import precision_of, smallest_normal, unit_roundoff, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
@@ -134,13 +145,7 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
         return False
 
     def error_at(k: int) -> Array:
-        rng = np.random.default_rng(1)  # the same direction for each k: the points are on one line
-
-        def move(a: Array) -> Array:
-            step = STEP_IN_ROUNDINGS * k * unit_roundoff(precision) * rng.uniform(-1, 1, a.shape)
-            return np.asarray(a * (1 + step)).astype(a.dtype) if is_differentiable(a) else a
-
-        primals = {n: move(np.asarray(a)) for n, a in setting.primals.items()}
+        primals, _ = point_on_a_line(setting.primals, setting.delta, k, precision)
         wide, delta = with_dtype(primals, np.float64), with_dtype(setting.delta, np.float64)
         actual = values_of(setting.subject, primals, setting.delta)[name]
         return np.asarray(np.asarray(actual, np.float64) - values_of(reference, wide, delta)[name])
@@ -151,6 +156,19 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
         return False
     bend = np.linalg.norm(values[2] - 2 * values[1] + values[0])
     return bool(bend > LEAST_BEND * max(np.linalg.norm(e) for e in values))
+
+
+def point_on_a_line(primals: Primals, delta: Output, k: float, precision: str) -> tuple[Primals, Output]:
+    """Return a point and a delta k steps away, along one line for all k; a step is a few roundings of a precision."""
+    rng = np.random.default_rng(1)  # the same direction for each k
+    step = STEP_IN_ROUNDINGS * k * unit_roundoff(precision)
+
+    def move(array: Array) -> Array:
+        a = np.asarray(array)
+        return np.asarray(a * (1 + step * rng.uniform(-1, 1, a.shape))).astype(a.dtype) if is_differentiable(a) else a
+
+    moved = {n: move(a) for n, a in primals.items()}
+    return moved, tuple(map(move, delta)) if isinstance(delta, tuple) else move(delta)
 
 
 def formula_is_right(comparison: Comparison) -> bool | None:

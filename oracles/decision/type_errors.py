@@ -10,7 +10,7 @@ import numpy as np
 from oracles.process_state import ProcessEnded, ReplacedFunction
 from oracles.rule import Array, InvalidInput, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
 from oracles.tolerance import is_coarser
-from oracles.verdict import Evidence, Finding, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
 
 EXTRAS = {"torch": "torch", "jax": "jax", "ml_dtypes": "oracles", "cloudpickle": "oracles"}  # package: extra
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
@@ -18,7 +18,7 @@ CALL = "the call"  # the quantity of findings on a subject that raised, crashed 
 
 def refuse(quantity: str, reason: str, fix: str = "") -> Finding:
     """Return a finding that refuses one quantity for a reason other than its values."""
-    return Finding(quantity, "self-consistency", Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
+    return Finding(quantity, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason, fix=fix))
 
 
 def refuse_exception(call: str, error: BaseException) -> Finding:

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.constants import ELEMENTARY_ROUNDINGS, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
-from oracles.diagnosis.experiments import Answer, Relation, Symptoms, Trial, result_or_none
+from oracles.diagnosis.experiments import Expectation, Relation, Symptoms, Trial, result_or_none
 from oracles.rule import Array, Primals, is_differentiable
 from oracles.tolerance import unit_roundoff
 
-Candidate: TypeAlias = Callable[[Trial], Answer]
+Candidate: TypeAlias = Callable[[Trial], Expectation]
 
 
 def first_confirmed(
@@ -99,13 +99,13 @@ def agrees_where_known(actual: Array, expected: Array, tolerance: Array) -> bool
     return bool(np.any(known) and np.all((np.abs(actual - expected) <= tolerance)[known]))
 
 
-def at_primals(symptoms: Symptoms, change: Callable[[Primals], Primals], trial: Trial) -> Answer:
+def at_primals(symptoms: Symptoms, change: Callable[[Primals], Primals], trial: Trial) -> Expectation:
     """Return the oracle's answer at changed primals, for the same delta."""
     other = symptoms.compare(trial.actual, change(trial.primals), trial.delta)
-    return Answer(other.expected, lambda: other.tolerance)
+    return Expectation(other.expected, lambda: other.tolerance)
 
 
-def formula(value: Array, symptoms: Symptoms, uncertainty: Array | float = 0.0) -> Answer:
+def formula(value: Array, symptoms: Symptoms, uncertainty: Array | float = 0.0) -> Expectation:
     """Return a candidate that is computed here, with the tolerance of a few elementary functions.
 
     Args:
@@ -114,7 +114,7 @@ def formula(value: Array, symptoms: Symptoms, uncertainty: Array | float = 0.0) 
         uncertainty: how far the tolerances of the arrays in the formula may move it.
     """
     rounding = ELEMENTARY_ROUNDINGS * unit_roundoff(symptoms.precision)
-    return Answer(value, lambda: np.asarray(rounding * np.abs(value) + uncertainty))
+    return Expectation(value, lambda: np.asarray(rounding * np.abs(value) + uncertainty))
 
 
 def floating_primals(symptoms: Symptoms) -> dict[str, Array]:

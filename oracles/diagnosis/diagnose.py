@@ -2,22 +2,22 @@
 
 A diagnosis is never a guess: its pattern holds in every entry within the tolerance, again in the experiments of
 `oracles.diagnosis.experiments`, and again at further points, where the same pattern must be found. If none is, the
-diagnosis says so. A subject that does not keep to what it declares gets the declaration that would fit.
+diagnosis says so. If a declaration would make the judge accept the subject, the diagnosis names it
+(`oracles.diagnosis.declarations`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
-from oracles.adapters.conventions import Declaration
-from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD, MORE_SAMPLES
-from oracles.decision.judge import cotangents_like, judge
+from oracles.constants import MORE_SAMPLES
 from oracles.decision.type_errors import is_array
+from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns import (
@@ -36,10 +36,9 @@ from oracles.diagnosis.patterns import (
     terms,
 )
 from oracles.diagnosis.patterns.primals import primal_changed
-from oracles.finite_differences import finite_difference
-from oracles.rule import Array, Primals, Rule, as_tuple, with_dtype
+from oracles.rule import with_dtype
 from oracles.tolerance import tolerance_at
-from oracles.verdict import Result, Setting
+from oracles.verdict import Result
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -186,11 +185,20 @@ def _is_confirmed(pattern: Pattern, symptoms: Symptoms) -> bool:
 def diagnosis_of(result: Result) -> Diagnosis:
     """Return the defect behind the gravest refused array, or ``NO_PATTERN_FOUND``.
 
-    If that is an output without a known pattern, its gravest refused cotangent is diagnosed instead.
+    If that is an output without a known pattern, its gravest refused cotangent is diagnosed instead. If the subject
+    agrees once symmetric primals or signs of vectors are declared, the line to write follows.
     """
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
+    diagnosis = _diagnosis_of_arrays(result)
+    pattern, line = missing_declaration(result)
+    if not line:
+        return diagnosis
+    return Diagnosis(diagnosis.pattern, f"{diagnosis}; {line}") if diagnosis else Diagnosis(pattern, line)
+
+
+def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     # A wrong output explains wrong cotangents, so it comes first if it is the gravest.
     gravest = result.worst
     cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
@@ -233,72 +241,3 @@ def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
         precision=setting.precision,
         dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )
-
-
-def fitting_declaration(result: Result) -> str:
-    """Return what a declaration would have to say for the judge to accept the subject; "" if nothing is found."""
-    setting = result.setting
-    if setting is None or not isinstance(setting.subject.convention, Declaration) or not setting.oracles:
-        return ""
-    declaration = setting.subject.convention
-    factors, slopes = _measure(declaration, result, setting)
-    for words, rule in declaration.alternatives(factors, slopes):
-        if _is_accepted(rule, setting.primals, setting.oracles, setting):
-            return f"the declaration does not fit; {words} would"
-    for name in declaration.fused:
-        rule, point = declaration.unfused(name, setting.primals)
-        if _is_accepted(rule, point, (finite_difference(rule),), setting):
-            return f"the declaration does not fit: nothing is fused, this is the gradient of what becomes of {name}"
-    return ""
-
-
-def _is_accepted(rule: Rule, primals: Primals, oracles: Sequence[Rule], setting: Setting) -> bool:
-    """Return whether the judge accepts a rule at a point, for the refused delta and for random ones."""
-
-    def accepted() -> bool:
-        y, _ = rule(**primals)
-        has_same_shape = [np.shape(p) for p in as_tuple(y)] == [np.shape(d) for d in as_tuple(setting.delta)]
-        # An unfused rule may have another output, and then the refused delta does not fit.
-        deltas = [setting.delta] if has_same_shape else []
-        deltas += cotangents_like(y, np.random.default_rng(0), DECLARATION_DELTAS)
-        return not any(judge(rule, primals, d, oracles, precision=setting.precision).refuses for d in deltas)
-
-    return bool(result_or_none(accepted))
-
-
-def _measure(declaration: Declaration, result: Result, setting: Setting) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what each refused cotangent is times the oracle's, and the derivatives at the declared kinks.
-
-    Only a factor that is one number for the whole array is returned.
-    """
-    wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
-    actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
-    expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
-    if actual is None or expected is None:
-        return {}, {}
-    refused = {f.quantity for f in result.findings if f.refuses}
-    names = [n for n in setting.primals if n in refused and n in actual and n in expected]
-    factors = {n: _common_factor(np.asarray(actual[n], np.float64), midpoint(expected[n])) for n in names}
-    slopes = {}
-    for n in declaration.kinks:
-        at_kink, _ = declaration.at_kinks(n, setting.primals)
-        if n in actual and np.shape(actual[n]) == np.shape(setting.delta) and np.any(at_kink):
-            cotangent, delta = np.asarray(actual[n], np.float64), np.asarray(setting.delta, np.float64)
-            slopes[n] = _common_factor(cotangent[at_kink], delta[at_kink])
-    return {n: f for n, f in factors.items() if f is not None}, {n: s for n, s in slopes.items() if s is not None}
-
-
-def _common_factor(actual: Array, expected: Array) -> float | None:
-    """Return the one factor between two arrays of a shape; ``None`` if there is none."""
-    if actual.shape != expected.shape:
-        return None
-    nonzero = expected != 0
-    quotients = actual[nonzero] / expected[nonzero]
-    if not quotients.size or not np.all(np.isfinite(quotients)):
-        return None
-    spread = np.ptp(quotients)
-    if spread > FACTOR_SPREAD * np.max(np.abs(quotients)):
-        return None
-    median = float(np.median(quotients))
-    short = float(f"{median:.6g}")  # 0.5, where rounding gives 0.49999999; 1/3 has no short form and stays
-    return short if abs(short - median) <= spread else median

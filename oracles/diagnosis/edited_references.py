@@ -35,7 +35,7 @@ class Edit(Enum):
 
 
 @dataclass(frozen=True)
-class Operation:
+class RecordedOperation:
     """One operation of a reference at a point.
 
     Attributes:
@@ -77,11 +77,11 @@ class Recorder:
     edits: Mapping[int, Edit] = field(default_factory=dict)
     operand: tuple[int, int] | None = None
     probes: Mapping[str, Value] = field(default_factory=dict)
-    recorded: list[Operation] = field(default_factory=list)
+    recorded: list[RecordedOperation] = field(default_factory=list)
     operands: list[Value] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
 
-    def run(self, name: str, call: Call, operands: Sequence[Value], framework: Framework) -> Value:
+    def run(self, name: str, call: Call, operands: Sequence[Value], framework: FrameworkOperations) -> Value:
         """Run one operation with the edit that is meant for it.
 
         Args:
@@ -95,7 +95,7 @@ class Recorder:
             return result
         index = len(self.recorded)
         shape = tuple(framework.first(result).shape)
-        self.recorded.append(Operation(index, name, tuple(tuple(x.shape) for x in operands), shape))
+        self.recorded.append(RecordedOperation(index, name, tuple(tuple(x.shape) for x in operands), shape))
         if self.operand is not None and self.operand[0] == index:
             position = self.operand[1]
             return call(*(framework.detach(x) if i == position else x for i, x in enumerate(operands)))
@@ -119,7 +119,7 @@ def probe_name(index: int, position: int | None = None) -> str:
 
 
 @dataclass(frozen=True)
-class Framework:
+class FrameworkOperations:
     """What an edit needs of torch or JAX.
 
     Attributes:
@@ -150,7 +150,7 @@ class Framework:
         return value + (moved if edit is Edit.IDENTITY else moved * value)
 
 
-def operations(oracle: Rule, primals: Primals) -> list[Operation]:
+def operations(oracle: Rule, primals: Primals) -> list[RecordedOperation]:
     """Return the operations of an oracle's reference at a point; none if it has no reference in torch or JAX."""
     if oracle.reference is None or oracle.runtime not in (Runtime.TORCH, Runtime.JAX):
         return []
@@ -193,7 +193,9 @@ class Contributions:
         recorded: the operations.
     """
 
-    def __init__(self, oracle: Rule, recorded: Sequence[Operation], primals: Primals, delta: Output, name: str) -> None:
+    def __init__(
+        self, oracle: Rule, recorded: Sequence[RecordedOperation], primals: Primals, delta: Output, name: str
+    ) -> None:
         self.name, self.recorded = name, recorded
         probes = {probe_name(o.index, i): np.zeros(s) for o in recorded for i, s in enumerate(o.operands)}
         probes |= {probe_name(o.index): np.zeros(o.shape) for o in recorded if o.is_elementwise}
@@ -205,7 +207,7 @@ class Contributions:
         self._cotangents = self._pull(dict(enumerate(deltas)))
         self.total = np.asarray(self._cotangents[name])
 
-    def through(self, operation: Operation, position: int | None = None) -> Array:
+    def through(self, operation: RecordedOperation, position: int | None = None) -> Array:
         """Return the contribution of one operand of an operation, or of all."""
         seeds = self._seeds(operation, self._cotangents)
         if position is not None:
@@ -213,28 +215,28 @@ class Contributions:
             seeds = {output: seeds[output]}
         return np.asarray(self._pull(seeds)[self.name])
 
-    def through_both(self, first: Operation, second: Operation) -> Array:
+    def through_both(self, first: RecordedOperation, second: RecordedOperation) -> Array:
         """Return the contribution of two operations, of which the first may lie on the way to the second."""
         through_second = self._pull(self._seeds(second, self._cotangents))
         common = self._seeds(first, through_second)
         both = np.asarray(through_second[self.name]) + self.through(first)
         return np.asarray(both - self._pull(common)[self.name])
 
-    def with_derivative(self, operation: Operation, edit: Edit) -> Array:
+    def with_derivative(self, operation: RecordedOperation, edit: Edit) -> Array:
         """Return the cotangent with another derivative of an elementwise operation."""
         value = self._outputs[len(self._outputs) - len(self._results) + self._results.index(operation.index)]
         seed = self._cotangents[probe_name(operation.index)] * (value if edit is Edit.VALUE else 1.0)
         changed = self._pull({self._output(operation, 0): seed})[self.name]
         return np.asarray(self.total - self.through(operation) + changed)
 
-    def _seeds(self, operation: Operation, cotangents: Mapping[str, Array]) -> dict[int, Array]:
+    def _seeds(self, operation: RecordedOperation, cotangents: Mapping[str, Array]) -> dict[int, Array]:
         """Return the cotangents of the operands of an operation, by the number of the output that each operand is."""
         return {
             self._output(operation, i): cotangents[probe_name(operation.index, i)]
             for i in range(len(operation.operands))
         }
 
-    def _output(self, operation: Operation, position: int) -> int:
+    def _output(self, operation: RecordedOperation, position: int) -> int:
         before = sum(len(o.operands) for o in self.recorded if o.index < operation.index)
         return self._n_outputs + before + position
 
@@ -244,7 +246,7 @@ class Contributions:
 
 
 def _run_torch(reference: Function, tensors: Mapping[str, Value], recorder: Recorder) -> Value:
-    framework = Framework(lambda t: t.detach(), lambda t: isinstance(t, torch.Tensor) and t.requires_grad)
+    framework = FrameworkOperations(lambda t: t.detach(), lambda t: isinstance(t, torch.Tensor) and t.requires_grad)
 
     def function(
         mode: object, call: Call, types: object, args: tuple[Value, ...] = (), kwargs: Mapping[str, Value] | None = None
@@ -288,7 +290,7 @@ def _evaluate_jaxpr(
     jaxpr: Value, constants: Sequence[Value], arguments: Sequence[Value], recorder: Recorder
 ) -> list[Value]:
     tracer = import_module("jax.core").Tracer
-    framework = Framework(
+    framework = FrameworkOperations(
         lax.stop_gradient, lambda a: isinstance(a, tracer) and jax.numpy.issubdtype(a.dtype, jax.numpy.floating)
     )
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))

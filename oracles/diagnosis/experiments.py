@@ -45,7 +45,7 @@ from oracles.user_code import Raised, attempt
 T = TypeVar("T")
 
 
-class Answer(NamedTuple):
+class Expectation(NamedTuple):
     """The oracle's cotangent for some delta, and its tolerance, which is computed when called."""
 
     value: Array
@@ -71,7 +71,7 @@ class Trial:
     delta: Output
     answers: Mapping[str, Array]
     tolerances: Callable[[], Mapping[str, Array]]
-    pull_back: Callable[[Output], Answer]
+    pull_back: Callable[[Output], Expectation]
 
     @property
     def expected(self) -> Array:
@@ -346,9 +346,9 @@ class Symptoms:
         estimate = estimator.estimate(EXPERIMENT_SAMPLES)
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
 
-    def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Answer:
+    def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
         answer = pullback(delta)[self.name]
-        return Answer(midpoint(answer), lambda: self._tolerances(primals, delta, {self.name: answer})[self.name])
+        return Expectation(midpoint(answer), lambda: self._tolerances(primals, delta, {self.name: answer})[self.name])
 
 
 def _holds(relation: Relation, trial: Trial) -> bool:

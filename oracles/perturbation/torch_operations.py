@@ -32,7 +32,7 @@ Mode: TypeAlias = Any  # a TorchDispatchMode
 # Operations that only move, select, compare or change a sign. They are exact in floating point, so they round nothing.
 # tests/judge/test_exact_operations.py runs every one of them.
 # fmt: off
-EXACT = frozenset((
+EXACT_OPERATIONS = frozenset((
     "_conj_physical", "_local_scalar_dense", "_to_copy", "_unsafe_view", "abs", "alias", "amax", "amin", "argmax",
     "argmin", "as_strided", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "broadcast_to", "cat", "ceil",
     "clamp", "clamp_max", "clamp_min", "clone", "complex", "conj_physical", "constant_pad_nd", "contiguous", "copy",
@@ -240,7 +240,7 @@ def _is_exact(operation: Operation, name: str, args: Sequence[Value], kwargs: Ma
     """Return whether an operation rounds nothing."""
     if name.rstrip("_") in ("index_put", "_index_put_impl", "_unsafe_index_put"):
         return not (len(args) > 3 and args[3])  # it adds to what is there
-    if name not in EXACT:
+    if name not in EXACT_OPERATIONS:
         return False
     if name in _ROUNDS_COMPLEX:
         return not args[0].is_complex()

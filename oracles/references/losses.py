@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from manual_bp import HalfSquaredError, Huber
 from oracles.adapters.functions import manual_loss
 from oracles.lazy_modules import F, JaxArray, Tensor, jnp
+from oracles.references._reduction import reduced
 from oracles.registry import Case, Reference, oracle_for
 from oracles.strategies import real, rows, widths
 
@@ -20,18 +21,12 @@ def half_squared_error_options(loss: HalfSquaredError) -> Mapping[str, Hashable]
 
 def half_squared_error_torch(y: Tensor, target: Tensor, reduction: str) -> Tensor:
     """torch's mse_loss has no ½, and its mean is over the entries, not the rows."""
-    if reduction == "none":
-        return F.mse_loss(y, target, reduction="none").sum(1) / 2
-    total = F.mse_loss(y, target, reduction="sum") / 2
-    return total if reduction == "sum" else total / max(len(y), 1)
+    return reduced(F.mse_loss(y, target, reduction="none").sum(1) / 2, reduction)
 
 
 def half_squared_error_jax(y: JaxArray, target: JaxArray, reduction: str) -> JaxArray:
     """½ Σ (y − y*)² by row."""
-    each = jnp.square(y - target).sum(axis=1) / 2
-    if reduction == "none":
-        return each
-    return each.sum() if reduction == "sum" else each.sum() / max(y.shape[0], 1)
+    return reduced(jnp.square(y - target).sum(axis=1) / 2, reduction)
 
 
 HALF_SQUARED_ERROR_REFERENCE = Reference(
@@ -58,16 +53,14 @@ def huber_options(loss: Huber) -> Mapping[str, Hashable]:
 
 def huber_torch(y: Tensor, target: Tensor, reduction: str = "mean", threshold: float = 1.0) -> Tensor:
     """torch's mean is over the entries, manual_bp's over the rows."""
-    rows = F.huber_loss(y, target, reduction="none", delta=threshold).sum(1)
-    return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
+    return reduced(F.huber_loss(y, target, reduction="none", delta=threshold).sum(1), reduction)
 
 
 def huber_jax(y: JaxArray, target: JaxArray, reduction: str = "mean", threshold: float = 1.0) -> JaxArray:
     """By its two pieces."""
     error = jnp.abs(y - target)
     each = jnp.where(error <= threshold, error * error / 2, threshold * (error - threshold / 2))
-    rows = each.sum(1)
-    return rows if reduction == "none" else rows.sum() / (max(y.shape[0], 1) if reduction == "mean" else 1)
+    return reduced(each.sum(1), reduction)
 
 
 HUBER_REFERENCE = Reference(huber_torch, huber_jax, options=huber_options)

@@ -18,11 +18,11 @@ from oracles.decision.type_errors import CALL
 from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, diagnosis_of
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
-from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
 
-class Disagreement(AssertionError):
-    """The subject is refused. ``str()`` reads like a bug report.
+class _ResultError(AssertionError):
+    """The result at one point is no pass.
 
     Attributes:
         result: all findings at the point.
@@ -31,6 +31,14 @@ class Disagreement(AssertionError):
     def __init__(self, result: Result) -> None:
         super().__init__(result)
         self.result = result
+
+
+class Disagreement(_ResultError):
+    """The subject is refused. ``str()`` reads like a bug report.
+
+    Attributes:
+        result: all findings at the point.
+    """
 
     def __str__(self) -> str:
         return report_text(self.result, self.diagnosis)
@@ -76,16 +84,12 @@ def require(result: Result) -> Result:
     return result
 
 
-class Inconclusive(AssertionError):
+class Inconclusive(_ResultError):
     """Nothing bounds a whole cotangent of the subject, so that any numbers would pass. It is no refusal.
 
     Attributes:
         result: all findings at the point.
     """
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(result)
-        self.result = result
 
     def __str__(self) -> str:
         names = ", ".join(self.result.inconclusive)
@@ -144,7 +148,7 @@ def report_text(result: Result, diagnosis: str) -> str:
     lines += _evidence_lines(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
     # A subject that contradicts itself is described by the property; that no pattern was found adds nothing.
-    if worst.oracle != "self-consistency" or diagnosis != str(NO_PATTERN_FOUND):
+    if worst.oracle != SELF_CONSISTENCY or diagnosis != str(NO_PATTERN_FOUND):
         lines += _paragraph("diagnosis: ", diagnosis)
     others = [f for f in result.findings if (f.quantity, f.oracle) != (worst.quantity, worst.oracle)]
     lines += _paragraph("also refused: ", _findings_text([f for f in others if f.refuses]))

@@ -12,6 +12,7 @@ from oracles import Disagreement, InvalidInput, Verdict, declared
 from oracles.adapters.conventions import symmetrized
 from oracles.adapters.gauges import Signs
 from oracles.constants import NORMWISE_FACTOR
+from oracles.diagnosis.diagnose import diagnosis_of
 
 RNG = np.random.default_rng(13)
 DENSE = PAIRS["dense"]
@@ -210,15 +211,15 @@ def test_integers_have_no_scale():
         oracles.check(subject, pair.at(), [pair.torch])
 
 
-def cholesky(**declarations):
+def cholesky(error=1.0, **declarations):
     def backward(factor, delta):
         inner = np.tril(factor.T @ np.tril(delta))
         inner[np.diag_indices_from(inner)] /= 2
         inverse = np.linalg.inv(factor)
-        return {"A": inverse.T @ inner @ inverse}
+        return {"A": error * inverse.T @ inner @ inverse}
 
     rule = oracles.manual(lambda A: (np.linalg.cholesky(A),) * 2, backward, name="cholesky")
-    return oracles.declared(rule, **declarations)
+    return oracles.declared(rule, **declarations) if declarations else rule
 
 
 CHOLESKY = oracles.torch_autograd(torch.linalg.cholesky)
@@ -301,4 +302,87 @@ def test_an_accuracy_by_norm_has_one_tolerance_for_an_array():
     tolerances = {"z": np.array([1.0, 3.0, np.inf])}
     by_norm = cholesky(accuracy="normwise").convention.tolerances(tolerances)["z"]
     assert np.array_equal(by_norm, [3 * NORMWISE_FACTOR, 3 * NORMWISE_FACTOR, np.inf])
-    assert cholesky().convention.tolerances(tolerances) == tolerances
+    assert cholesky(accuracy="entrywise").convention.tolerances(tolerances) == tolerances
+
+
+def eigh(turned=True, error=1.0):
+    """Eigenvalues and eigenvectors of signs of their own, and the gradient of one triangle.
+
+    ``turned`` turns one vector away from the reference's; ``error`` is a factor of the part that the vectors cause.
+    """
+
+    def forward(A):
+        values, V = np.linalg.eigh(A)
+        V = V * np.sign(V[0]) * np.array([1.0, -1.0 if turned else 1.0, 1.0])
+        return (values, V), (values, V)
+
+    def backward(saved, delta):
+        values, V = saved
+        gaps = values - values[:, None]
+        F = np.divide(error, gaps, out=np.zeros_like(gaps), where=gaps != 0)
+        G = V @ (np.diag(delta[0]) + F * (V.T @ delta[1])) @ V.T
+        return {"A": np.tril(G + G.T) - np.diag(np.diag(G))}
+
+    return oracles.manual(forward, backward)
+
+
+def torch_eigh(A):
+    values, V = torch.linalg.eigh(A)
+    return values, V * torch.sign(V[0])
+
+
+EIGH = oracles.torch_autograd(torch_eigh)
+SIGNED = {"output[1]": "sign"}
+
+
+def diagnosis_at(subject, against, primals=None):
+    with pytest.raises(Disagreement) as refused:
+        oracles.check(subject, primals or {"A": SPD}, against)
+    return diagnosis_of(refused.value.result)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "against", "pattern", "line"),
+    [
+        (eigh(False), eigh(False, 2.0), [EIGH], "symmetrized", 'declared(subject, symmetric="A")'),
+        (eigh(), eigh(error=2.0), [EIGH], "gauge", 'declared(subject, symmetric="A", gauge={"output[1]": "sign"})'),
+        (cholesky(), cholesky(error=2.0), [], "symmetrized", 'declared(subject, symmetric="A")'),
+    ],
+    ids=["symmetric", "gauge", "no reference"],
+)
+def test_a_refusal_suggests_what_the_problem_leaves_open(right, wrong, against, pattern, line):
+    diagnosis = diagnosis_at(right, against)
+    assert diagnosis.pattern == pattern
+    assert f"if A is always symmetric, oracles.{line} agrees" in str(diagnosis)
+    assert "declared(" not in str(diagnosis_at(wrong, against))
+
+
+def test_a_declaration_that_lacks_a_freedom_is_completed():
+    symmetric, signed = declared(eigh(), symmetric="A"), declared(eigh(), gauge=SIGNED)
+    assert 'gauge={"output[1]": "sign"} would' in str(diagnosis_at(symmetric, [EIGH]))
+    assert 'symmetric="A" would' in str(diagnosis_at(signed, [EIGH]))
+    assert diagnosis_at(declared(eigh(error=2.0), gauge=SIGNED), [EIGH]).pattern != "declaration"
+
+
+def test_a_symmetric_primal_is_suggested_though_another_array_is_wrong():
+    def product(error):
+        return oracles.manual(
+            lambda A, x: (A @ x, (A, x)),
+            lambda c, d: {"A": (np.outer(d, c[1]) + np.outer(c[1], d)) / 2, "x": error * c[0].T @ d},
+        )
+
+    point, against = {"A": SPD, "x": np.array([1.0, 2.0, -3.0])}, [oracles.torch_autograd(lambda A, x: A @ x)]
+    for error in (1.0, 2.0):
+        assert 'declared(subject, symmetric="A") agrees' in str(diagnosis_at(product(error), against, point))
+    # The identity is symmetric by chance, and neither is this.
+    for A in (np.eye(3), SPD + np.eye(3, k=1)):
+        assert "declared(" not in str(diagnosis_at(product(1.0), against, {**point, "A": A}))
+
+
+def test_a_constant_sign_is_no_gauge():
+    negated = oracles.manual(lambda z: (-z, None), lambda _, d: {"z": -d})
+    diagnosis = diagnosis_at(
+        negated, [oracles.torch_autograd(lambda z: z * 1)], {"z": np.arange(1.0, 7.0).reshape(2, 3)}
+    )
+    assert diagnosis.pattern == "constant_factor"
+    assert "declared(" not in str(diagnosis)

@@ -17,6 +17,17 @@ def pair(rng, least, most):
     return size(rng, least, most), size(rng, least, most)
 
 
+def mlp(**p):
+    h = p["z"]
+    for i in range(3):
+        h = jnp.tanh(h @ p[f"{i}.W"] + p[f"{i}.b"])
+    return h
+
+
+def mlp_shapes(n, a, b, c, d):
+    return {"z": (n, a), "0.W": (a, b), "0.b": (b,), "1.W": (b, c), "1.b": (c,), "2.W": (c, d), "2.b": (d,)}
+
+
 def convolution(x, kernel, stride, padding, stretched, dilation, groups, batch_groups, layout):
     y = lax.conv_general_dilated(
         x,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_norms import layer_norm_jax, layer_norm_torch
 from numpy_forwards import N, layer_norm, rule, softmax
 
 import manual_bp as m
@@ -70,10 +71,6 @@ def test_manual_bp_is_within_the_rounding_radius(dtype, n, k, seed, magnitude):
             assert np.all(error <= exact[name].rounding), (subject.name, name, np.max(error / exact[name].rounding))
 
 
-def layer_norm_torch(z, g):
-    return (z - z.mean(-1, keepdim=True)) / (z.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * g
-
-
 def network(z, W, V):
     return softmax(np.tanh(z @ W) @ V)
 
@@ -123,12 +120,6 @@ def softmax_jax(z):
     import jax
 
     return jax.nn.softmax(z, -1)
-
-
-def layer_norm_jax(z, g):
-    import jax.numpy as jnp
-
-    return (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5) * g
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32", "float64"])

@@ -66,7 +66,7 @@ def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     file = tmp_path / "verdicts.json"
     process = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))
     assert process.returncode == 0, process.stdout + process.stderr
-    assert max(map(len, process.stdout.splitlines())) <= verify_module.WIDTH
+    assert max(map(len, process.stdout.splitlines())) <= verify_module.TABLE_WIDTH
     assert "all agree" in process.stdout
     document = json.loads(file.read_text())
     assert document["schema"] == 1

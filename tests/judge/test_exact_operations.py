@@ -8,7 +8,7 @@ import pytest
 
 from oracles.perturbation import numpy_arrays
 from oracles.perturbation.numpy_arrays import perturbed_array
-from oracles.perturbation.torch_operations import EXACT, perturbed_operands
+from oracles.perturbation.torch_operations import EXACT_OPERATIONS, perturbed_operands
 from oracles.rule import Perturbation
 
 torch = pytest.importorskip("torch")
@@ -162,7 +162,7 @@ def numbers(results):
     return {v for p in flat for v in p.double().abs().reshape(-1).tolist()}
 
 
-@pytest.mark.parametrize("name", sorted(EXACT))
+@pytest.mark.parametrize("name", sorted(EXACT_OPERATIONS))
 def test_an_exact_operation_returns_entries_of_its_operands(name):
     assert hasattr(aten, name)
     result = numbers(CALLS[name]())

@@ -16,6 +16,7 @@ from oracles.rule import NotPerturbable, Perturbation, as_tuple
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 from jax import nn  # noqa: E402
+from jax_operations import mlp, mlp_shapes  # noqa: E402
 
 CONFIDENCE, H = 8.0, 2.0**-26
 f8 = np.float64
@@ -28,17 +29,6 @@ def draw(shapes, seed=0, dtype=f8):
 
 def deltas_of(y):
     return np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype)
-
-
-def mlp(**p):
-    h = p["z"]
-    for i in range(3):
-        h = jnp.tanh(h @ p[f"{i}.W"] + p[f"{i}.b"])
-    return h
-
-
-def mlp_shapes(n, a, b, c, d):
-    return {"z": (n, a), "0.W": (a, b), "0.b": (b,), "1.W": (b, c), "1.b": (c,), "2.W": (c, d), "2.b": (d,)}
 
 
 def test_every_shape_is_traced_once_and_nothing_is_compiled():

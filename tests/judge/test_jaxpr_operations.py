@@ -8,7 +8,7 @@ import pytest
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 from jax import lax, nn  # noqa: E402
-from jax_operations import OPERATIONS  # noqa: E402
+from jax_operations import OPERATIONS, mlp, mlp_shapes  # noqa: E402
 from xla_comparison import disagreements, draw, parts  # noqa: E402
 
 from oracles.backends.jax_reference import jax_family, jax_vjp  # noqa: E402
@@ -20,17 +20,6 @@ from oracles.rule import NotPerturbable  # noqa: E402
 
 def of(**shapes):
     return shapes
-
-
-def mlp(**p):
-    h = p["z"]
-    for i in range(3):
-        h = jnp.tanh(h @ p[f"{i}.W"] + p[f"{i}.b"])
-    return h
-
-
-def mlp_shapes(n, a, b, c, d):
-    return {"z": (n, a), "0.W": (a, b), "0.b": (b,), "1.W": (b, c), "1.b": (c,), "2.W": (c, d), "2.b": (d,)}
 
 
 def attention(q, k, v):

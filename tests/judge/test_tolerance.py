@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from layer_norms import layer_norm_jax, layer_norm_torch
 
 from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.constants import BACKWARD_SAMPLES, MORE_SAMPLES
@@ -13,16 +14,6 @@ from oracles.rule import Perturbation, with_dtype
 from oracles.tolerance import precision_name, precision_of, tolerance_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
-
-
-def layer_norm_torch(z, g):
-    return (z - z.mean(-1, keepdim=True)) / (z.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * g
-
-
-def layer_norm_jax(z, g):
-    import jax.numpy as jnp
-
-    return (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5) * g
 
 
 def rms_norm_torch_6(z, g):  # adds its eps in place

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from exact import fractions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -182,13 +183,6 @@ def test_binary_cross_entropy_refuses():
     refuses(TypeError, f"{name}: pos_weight", loss, pos_weight="1")
     refuses(ValueError, f"{name}.forward: pos_weight", loss(pos_weight=(1, 2)).forward, y, y)
     refuses(ValueError, f"{name}.forward: target", loss().forward, y, np.array([[0, np.nan, 0]] * 2))
-
-
-def fractions(rng, *shape):
-    result = np.empty(shape, object)
-    for index in np.ndindex(*shape):
-        result[index] = Fraction(int(rng.integers(-20, 21)), int(rng.integers(1, 8)))
-    return result
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,7 +17,7 @@ def attention(steps=3, bias=True, causal=False, **inputs):
     return case_of(layer, z=real(2, steps, 4), **inputs)
 
 
-EVERYTHING = constant(np.ones((2, 2, 3, 3), bool))
+ALL_VISIBLE = constant(np.ones((2, 2, 3, 3), bool))
 CROSS = case_of(m.MultiHeadAttention(4, 2, (3,)), z=real(2, 3, 4), source=real(2, 2, 3))
 
 
@@ -51,7 +51,7 @@ def score_bias_gradient_averaged_over_the_heads(layer):
 
 @bug(
     "all_zero",
-    attention(bias=False, mask=constant(np.ones((2, 2, 3, 3), bool))),
+    attention(bias=False, mask=ALL_VISIBLE),
     silent=attention(),
     refused_by="primal_agrees",
 )

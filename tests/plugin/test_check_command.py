@@ -77,6 +77,52 @@ def test_a_registered_class_is_drawn_and_an_instance_follows_the_contract(layer,
     assert ("g float64[1, 3]" in message) == (status == 0) or "Scale(n=3): WRONG in the cotangent of g" in message
 
 
+RAISING = {
+    "invalid input": ("z, g = cache", 'raise oracles.InvalidInput("boom")'),
+    "not implemented": ("z, g = cache", 'raise NotImplementedError("boom")'),
+    "a reference failed": ("return z * g\n", 'raise RuntimeError("boom")\n'),
+}
+
+
+def verdict_of_drawn_cases(folder):
+    status = main(["check", "scale.py:Scale", "--examples", "5", "--json", "out.json"])
+    document = json.loads((folder / "out.json").read_text())
+    assert document["status"] == status
+    (row,) = document["results"]
+    return status, row["verdict"], row.get("cause")
+
+
+@pytest.mark.parametrize("cause", RAISING)
+def test_what_tells_nothing_of_the_subject_is_no_verdict(cause, capsys, folder):
+    (folder / "scale.py").write_text(LAYER.replace(*RAISING[cause]))
+    assert verdict_of_drawn_cases(folder) == (2, "not judged", cause)
+    message = capsys.readouterr().out
+    assert f"Scale: not judged, {cause}: " in message
+    assert "boom" in message
+
+
+def test_a_fault_of_the_judge_is_no_verdict(capsys, folder, monkeypatch):
+    def fault(*args, **options):
+        raise OverflowError("boom")
+
+    monkeypatch.setattr("oracles.decision.judge.all_agreements", fault)
+    (folder / "scale.py").write_text(LAYER)
+    assert verdict_of_drawn_cases(folder) == (2, "not judged", "the judge failed")
+    assert main(["check", RIGHT, "--against", "torch:reference", *AT]) == 2
+    assert "forward,backward: not judged, the judge failed: " in capsys.readouterr().out
+
+
+def test_an_exception_of_the_subject_is_a_verdict(folder):
+    (folder / "scale.py").write_text(LAYER.replace("z, g = cache", 'raise RuntimeError("boom")'))
+    assert verdict_of_drawn_cases(folder)[:2] == (1, "wrong")
+
+
+def test_a_cotangent_that_nothing_bounds_is_inconclusive(capsys, folder):
+    (folder / "nan.py").write_text("def f(z): return z * float('nan'), z\ndef b(z, d): return {'z': 7 * d}\n")
+    assert main(["check", "nan.py:f,b", "--against", "torch:lambda z: z * float('nan')", *AT]) == 1
+    assert "nothing is known of the cotangent of z" in capsys.readouterr().out
+
+
 def test_ours_need_no_file(capsys):
     loss = "manual_bp:SoftmaxCrossEntropy('sum')"
     torch = "torch:lambda y, target: torch.nn.functional.cross_entropy(y, target, reduction='sum')"

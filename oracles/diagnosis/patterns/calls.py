@@ -20,7 +20,7 @@ from oracles.diagnosis.experiments import Symptoms, Trial, evaluate, result_or_n
 from oracles.lazy_modules import torch
 from oracles.rule import Array, Output, Primals, Runtime, as_tuple, is_differentiable
 
-Layout = Callable[[Array], Array]
+LayoutChange = Callable[[Array], Array]
 
 
 def layout(symptoms: Symptoms) -> str | None:
@@ -33,7 +33,7 @@ def layout(symptoms: Symptoms) -> str | None:
     if not agrees and not _is_right_if_contiguous(symptoms):
         return None
     for name, array in given.items():
-        for words, change in LAYOUTS.items():
+        for words, change in LAYOUT_CHANGES.items():
             if np.ndim(array) > 0 and np.size(array) > 1 and _is_wrong_in_layout(symptoms, name, change):
                 return (
                     f"right for contiguous arrays, wrong where {name} {words}: it reads memory in order and ignores "
@@ -66,7 +66,7 @@ def _expanded_number(array: Array) -> Array:
     return np.broadcast_to(np.array(array.flat[0]), array.shape)
 
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUT_CHANGES: dict[str, LayoutChange] = {
     "is expanded from one number (its strides are 0)": _expanded_number,
     "is expanded (its first stride is 0)": _expanded,
     "is strided (every other entry of a larger array)": _strided,
@@ -74,7 +74,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def _is_wrong_in_layout(symptoms: Symptoms, name: str, change: Layout) -> bool:
+def _is_wrong_in_layout(symptoms: Symptoms, name: str, change: LayoutChange) -> bool:
     """Return whether the subject is wrong in a layout and right on contiguous copies, for two deltas."""
     for delta in (symptoms.delta, symptoms.draw_delta(0)):
         primals, parts = dict(symptoms.primals), _delta_parts(delta)

@@ -11,10 +11,10 @@ from oracles.constants import (
     LEAST_BEND,
     LEAST_ERROR_IN_ROUNDINGS,
     REARRANGED_AXES,
-    STEP_IN_ROUNDINGS,
 )
+from oracles.decision.precision import point_on_a_line
 from oracles.diagnosis.experiments import Axes, Symptoms, Trial, agrees, axes_text, axis_subsets, least_squares_factor
-from oracles.rule import Array, as_tuple, is_differentiable
+from oracles.rule import Array, as_tuple
 from oracles.tolerance import unit_roundoff
 
 
@@ -120,7 +120,7 @@ def _term_sentence(trial: Trial, axes: Axes, name: str | None, with_constant: bo
     return f"along {where} the error is a number times {name}{constant}: a term summed over {where} is missing or wrong"
 
 
-COARSER = ("float32", "float16", "bfloat16")
+STORED_IN = ("float32", "float16", "bfloat16")
 
 
 def coarse_rounding(symptoms: Symptoms) -> str | None:
@@ -128,7 +128,7 @@ def coarse_rounding(symptoms: Symptoms) -> str | None:
     if not symptoms.has_expected_shape:
         return None
     actual, expected = symptoms.refusal.actual, symptoms.expected
-    for name in COARSER:
+    for name in STORED_IN:
         ratio = unit_roundoff(name) / unit_roundoff(symptoms.precision)
         within = ratio > 1 and agrees(actual, expected, ratio * symptoms.tolerance)
         if not within or not _errors_jump(symptoms, name, ratio):
@@ -148,10 +148,8 @@ def _errors_jump(symptoms: Symptoms, name: str, ratio: float) -> bool:
 
     The error of a formula, or of an iteration that stops early, is straight over so little. Noise does not stay.
     """
-    step = STEP_IN_ROUNDINGS * unit_roundoff(name)
     first = symptoms.refusal.error
-    near, far = _error_at(symptoms, step, ratio), _error_at(symptoms, 2 * step, ratio)
-    hidden = _error_at(symptoms, HIDDEN_STEP * step, ratio)
+    near, far, hidden = (_error_at(symptoms, k, name, ratio) for k in (1, 2, HIDDEN_STEP))
     if near is None or far is None or hidden is None:
         return False
     largest = max(np.linalg.norm(e) for e in (first, near, far))
@@ -159,18 +157,9 @@ def _errors_jump(symptoms: Symptoms, name: str, ratio: float) -> bool:
     return bool(stays and np.linalg.norm(far - 2 * near + first) > LEAST_BEND * largest)
 
 
-def _error_at(symptoms: Symptoms, step: float, ratio: float) -> Array | None:
-    """Return the error a relative step away; ``None`` if it is not small there."""
-    rng = np.random.default_rng(1)  # the same direction for every step: all points are on one line
-    move = partial(_move, step=step, rng=rng)
-    delta = tuple(map(move, symptoms.delta)) if isinstance(symptoms.delta, tuple) else move(symptoms.delta)
-    trial = symptoms.evaluate_at({n: move(a) for n, a in symptoms.primals.items()}, delta)
+def _error_at(symptoms: Symptoms, k: float, name: str, ratio: float) -> Array | None:
+    """Return the error k steps away; ``None`` if it is not small there."""
+    trial = symptoms.evaluate_at(*point_on_a_line(symptoms.primals, symptoms.delta, k, name))
     if trial is None or not agrees(trial.actual, trial.expected, ratio * trial.tolerance):
         return None
     return trial.error
-
-
-def _move(array: Array, step: float, rng: np.random.Generator) -> Array:
-    if not is_differentiable(array):
-        return array
-    return np.asarray(array * (1 + step * rng.uniform(-1, 1, np.shape(array))))

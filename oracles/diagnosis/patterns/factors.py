@@ -239,8 +239,8 @@ def _is_mean_of_references(trial: Trial, name: str) -> bool:
     return bool(np.any(counts > 1)) and agrees(trial.actual, k * trial.expected, k * trial.tolerance)
 
 
-Reduction = Callable[..., Array]
-REDUCTIONS: tuple[tuple[str, Reduction], ...] = (("sum", np.sum), ("mean", np.mean))
+SumOver = Callable[..., Array]
+REDUCTIONS: tuple[tuple[str, SumOver], ...] = (("sum", np.sum), ("mean", np.mean))
 
 
 def not_reduced(symptoms: Symptoms) -> str | None:
@@ -258,7 +258,7 @@ def not_reduced(symptoms: Symptoms) -> str | None:
     return None
 
 
-def _agrees_reduced(trial: Trial, reduction: Reduction, axes: Axes) -> bool:
+def _agrees_reduced(trial: Trial, reduction: SumOver, axes: Axes) -> bool:
     """Return whether the subject's answer, once reduced, is the oracle's; axes of length one may be kept or not."""
     reduced, expected = np.asarray(reduction(trial.actual, axis=axes)), trial.expected
     if [n for n in reduced.shape if n > 1] != [n for n in expected.shape if n > 1] or not np.any(trial.informative):
@@ -284,5 +284,5 @@ def reduced_too_far(symptoms: Symptoms) -> str | None:
     return None
 
 
-def _reduce_and_spread(array: Array, reduction: Reduction, axes: Axes) -> Array:
+def _reduce_and_spread(array: Array, reduction: SumOver, axes: Axes) -> Array:
     return np.broadcast_to(reduction(array, axis=axes, keepdims=True), array.shape)

@@ -16,7 +16,7 @@ from oracles.diagnosis.candidates import (
     formula,
     is_confirmed,
 )
-from oracles.diagnosis.experiments import Answer, Symptoms, Trial, agrees, least_squares_factor
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial, agrees, least_squares_factor
 from oracles.rule import Array, Primals
 
 ArrayFunction = Callable[[Array], Array]
@@ -50,7 +50,7 @@ def _has_diagonal_jacobian(trial: Trial) -> bool:
     return not any(np.any(trial.pull_back(np.where(m, 0.0, np.asarray(trial.delta))).value[m]) for m in masks)
 
 
-def _delta_times_output(symptoms: Symptoms, trial: Trial) -> Answer:
+def _delta_times_output(symptoms: Symptoms, trial: Trial) -> Expectation:
     delta, y = np.asarray(trial.delta), trial.outputs[0]
     # y is the oracle's; the subject's own may differ from it by the tolerance of the output.
     return formula(delta * y, symptoms, np.abs(delta) * _known_tolerance(trial, "output"))
@@ -61,7 +61,7 @@ def _known_tolerance(trial: Trial, name: str) -> Array:
     return np.where(np.isfinite(tolerance), tolerance, 0)
 
 
-def _delta_itself(symptoms: Symptoms, trial: Trial) -> Answer:
+def _delta_itself(symptoms: Symptoms, trial: Trial) -> Expectation:
     return formula(np.asarray(trial.delta), symptoms)
 
 
@@ -155,7 +155,7 @@ def _sums_to_one(array: Array, axis: int) -> bool:
 
 def _jacobian(
     symptoms: Symptoms, softmax_of: ArrayFunction, jacobian: Callable[[Array, Array], Array], axis: int, trial: Trial
-) -> Answer:
+) -> Expectation:
     probabilities, delta = softmax_of(trial.outputs[0]), np.asarray(trial.delta)
     size = np.abs(delta) + np.sum(np.abs(delta), axis=axis, keepdims=True)
     uncertainty = formula(probabilities * size, symptoms).tolerance() + size * _known_tolerance(trial, "output")
@@ -176,10 +176,10 @@ def _along_another_axis(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
             yield sentence, partial(_with_axes_exchanged, symptoms, name, first, second)
 
 
-def _with_axes_exchanged(symptoms: Symptoms, name: str, first: int, second: int, trial: Trial) -> Answer:
+def _with_axes_exchanged(symptoms: Symptoms, name: str, first: int, second: int, trial: Trial) -> Expectation:
     primals = {**trial.primals, name: trial.primals[name].swapaxes(first, second)}
     other = symptoms.compare(trial.actual, primals, np.asarray(trial.delta).swapaxes(first, second))
-    return Answer(other.expected.swapaxes(first, second), lambda: other.tolerance.swapaxes(first, second))
+    return Expectation(other.expected.swapaxes(first, second), lambda: other.tolerance.swapaxes(first, second))
 
 
 def factor_outside_sum(symptoms: Symptoms) -> str | None:
@@ -205,10 +205,10 @@ def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return False
 
 
-def _factor_outside(symptoms: Symptoms, name: str, trial: Trial) -> Answer:
+def _factor_outside(symptoms: Symptoms, name: str, trial: Trial) -> Expectation:
     factor = trial.primals[name]
     value, tolerance = at_primals(symptoms, partial(_replace, name, np.ones_like), trial)
-    return Answer(factor * value, lambda: PRODUCT_ROUNDINGS * np.abs(factor) * tolerance())
+    return Expectation(factor * value, lambda: PRODUCT_ROUNDINGS * np.abs(factor) * tolerance())
 
 
 def added_primal(symptoms: Symptoms) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from oracles.constants import MOST_PULLBACKS, MOST_SLICES, PRODUCT_ROUNDINGS
 from oracles.diagnosis.candidates import Candidate, first_confirmed
-from oracles.diagnosis.experiments import Answer, Symptoms, Trial
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial
 from oracles.rule import Array
 
 IndexMap = Callable[[int, int, int], int]  # (index, number of indices, number of slots) -> slot
@@ -40,8 +40,8 @@ def _slots(actual: Array, expected: Array, tolerance: Array) -> Array | None:
     return np.argmax(equal, axis=1) if np.all(equal.sum(1) == 1) else None
 
 
-def _take(slots: Array, axis: int, trial: Trial) -> Answer:
-    return Answer(np.take(trial.expected, slots, axis), lambda: np.take(trial.tolerance, slots, axis))
+def _take(slots: Array, axis: int, trial: Trial) -> Expectation:
+    return Expectation(np.take(trial.expected, slots, axis), lambda: np.take(trial.tolerance, slots, axis))
 
 
 # Maps of n indices to m slots that are taken for one another: heads to groups, say.
@@ -74,7 +74,7 @@ def _scattered(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
                     )
 
 
-def _contributions(trial: Trial, delta_axis: int) -> list[Answer]:
+def _contributions(trial: Trial, delta_axis: int) -> list[Expectation]:
     """Return what each slice of delta contributes to the oracle's value."""
     delta = np.asarray(trial.delta)
     answers = []
@@ -98,11 +98,11 @@ def _map_of(trial: Trial, delta_axis: int, axis: int) -> list[int] | None:
     return slots
 
 
-def _in_other_slots(delta_axis: int, axis: int, wrong: list[int], trial: Trial) -> Answer:
+def _in_other_slots(delta_axis: int, axis: int, wrong: list[int], trial: Trial) -> Expectation:
     right = _map_of(trial, delta_axis, axis)
     contributions = _contributions(trial, delta_axis)
     if right is None:
-        return Answer(np.full(trial.expected.shape, np.nan), lambda: trial.tolerance)
+        return Expectation(np.full(trial.expected.shape, np.nan), lambda: trial.tolerance)
     value = np.moveaxis(np.zeros_like(trial.expected), axis, 0)
     for h, (part, _) in enumerate(contributions):
         value[wrong[h]] += np.take(part, right[h], axis)
@@ -114,7 +114,7 @@ def _in_other_slots(delta_axis: int, axis: int, wrong: list[int], trial: Trial) 
             total[wrong[h]] += np.take(part(), right[h], axis)
         return np.moveaxis(total, 0, axis)
 
-    return Answer(np.moveaxis(value, 0, axis), tolerance)
+    return Expectation(np.moveaxis(value, 0, axis), tolerance)
 
 
 def repeated_in_bag(symptoms: Symptoms) -> str | None:
@@ -131,13 +131,13 @@ def repeated_in_bag(symptoms: Symptoms) -> str | None:
     return first_confirmed(symptoms, candidates)
 
 
-def _counted_once(name: str, trial: Trial) -> Answer:
+def _counted_once(name: str, trial: Trial) -> Expectation:
     counts = [_counts(bag, len(trial.expected)) for bag in trial.primals[name]]
     answers = _contributions(trial, 0)
     factors = [1 / np.maximum(c, 1).reshape(-1, *(1,) * (trial.expected.ndim - 1)) for c in counts]
     value = np.sum([k * a.value for k, a in zip(factors, answers, strict=True)], axis=0)
     # The sum of the bags' tolerances is one for all bags together.
-    return Answer(value, lambda: PRODUCT_ROUNDINGS * np.sum([a.tolerance() for a in answers], axis=0))
+    return Expectation(value, lambda: PRODUCT_ROUNDINGS * np.sum([a.tolerance() for a in answers], axis=0))
 
 
 def _counts(ids: Array, rows: int) -> Array:

@@ -33,7 +33,7 @@ from oracles.diagnosis.patterns.blocks import resized_trial
 from oracles.rule import Array, Primals, is_differentiable
 from oracles.tolerance import unit_roundoff
 
-COARSER = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
+ACCUMULATORS = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
 
 def low_precision_accumulation(symptoms: Symptoms) -> str | None:
@@ -60,13 +60,13 @@ def low_precision_accumulation(symptoms: Symptoms) -> str | None:
 
 def _is_within(symptoms: Symptoms) -> bool:
     """Return whether each entry is right up to the coarsest precision."""
-    ratio = max(map(unit_roundoff, COARSER)) / unit_roundoff(symptoms.precision)
+    ratio = max(map(unit_roundoff, ACCUMULATORS)) / unit_roundoff(symptoms.precision)
     return agrees_where_known(symptoms.refusal.actual, symptoms.expected, ratio * symptoms.tolerance)
 
 
 def _is_drawn_anew(symptoms: Symptoms) -> bool:
     """Return whether the error is another one a few roundings of some coarse precision away."""
-    steps = [STEP_IN_ROUNDINGS * unit_roundoff(name) for name in COARSER]
+    steps = [STEP_IN_ROUNDINGS * unit_roundoff(name) for name in ACCUMULATORS]
     return any(LEAST_BEND < _change_nearby(symptoms, step) < np.inf for step in steps)
 
 
@@ -81,12 +81,12 @@ def _relative_error(trial: Trial) -> float:
 
 def _precision_of(actual: Array, relative: float, terms: int) -> str:
     """Return the precision in which the entries have a value, or whose errors have this size over so many terms."""
-    for name, dtype in COARSER.items():
+    for name, dtype in ACCUMULATORS.items():
         if np.array_equal(actual.astype(dtype).astype(np.float64), actual):
             return name
     # n roundings of partial sums that grow evenly are √(n/3) of one.
     one = relative / (terms / 3) ** 0.5
-    near = [name for name in COARSER if 0.5 <= one / unit_roundoff(name) <= 2]
+    near = [name for name in ACCUMULATORS if 0.5 <= one / unit_roundoff(name) <= 2]
     return near[0] if near else "a coarse precision"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from oracles.constants import PRODUCT_ROUNDINGS
 from oracles.diagnosis.candidates import Candidate, agrees_where_known, first_confirmed, is_confirmed, is_near
-from oracles.diagnosis.experiments import Answer, Symptoms, Trial
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial
 from oracles.rule import Array, as_tuple
 
 
@@ -28,9 +28,8 @@ def symmetrized(symptoms: Symptoms) -> str | None:
     primal = symptoms.primals[name]
     is_symmetric = np.array_equal(primal, primal.swapaxes(-1, -2))
     if is_symmetric and is_confirmed(symptoms, _symmetric_parts_agree, shuffle=False):
-        fix = f'if {name} is always symmetric, declare it: declared(symmetric="{name}")'
         relation = exact or "its symmetric part is the oracle's"
-        return f"{relation}; a symmetric change of {name} cannot tell the two apart: {fix}"
+        return f"{relation}; a symmetric change of {name} cannot tell the two apart"
     return exact
 
 
@@ -75,8 +74,10 @@ def _symmetrizations() -> Iterator[tuple[str, Candidate]]:
         yield f"it is {words}, g being the oracle's value", partial(_in_convention, convention, tolerance)
 
 
-def _in_convention(convention: Callable[[Array], Array], tolerance: Callable[[Array], Array], trial: Trial) -> Answer:
-    return Answer(convention(trial.expected), lambda: PRODUCT_ROUNDINGS * tolerance(trial.tolerance))
+def _in_convention(
+    convention: Callable[[Array], Array], tolerance: Callable[[Array], Array], trial: Trial
+) -> Expectation:
+    return Expectation(convention(trial.expected), lambda: PRODUCT_ROUNDINGS * tolerance(trial.tolerance))
 
 
 def gauge(symptoms: Symptoms) -> str | None:
@@ -105,13 +106,18 @@ def _vectors_up_to_sign(symptoms: Symptoms) -> str | None:
 
 
 def _agrees_up_to_sign(trial: Trial, axis: int) -> bool:
-    signs = _signs(trial.actual, trial.expected, axis)
-    # One sign for all vectors is a constant factor.
-    mixed = bool(np.any(trial.wrong)) and np.unique(signs).size > 1
+    signs = signs_along(axis, trial.actual, trial.expected)
+    mixed = bool(np.any(trial.wrong)) and has_signs_of_both_kinds(signs)
     return mixed and agrees_where_known(trial.actual, signs * trial.expected, trial.tolerance)
 
 
-def _signs(actual: Array, expected: Array, axis: int) -> Array:
+def has_signs_of_both_kinds(signs: Array) -> bool:
+    """Return whether some vectors have another sign and some have not; one sign for all is a constant factor."""
+    return np.unique(signs).size > 1
+
+
+def signs_along(axis: int, actual: Array, expected: Array) -> Array:
+    """Return the sign of each vector along an axis, relative to the expected one."""
     return np.where(np.sum(actual * expected, axis=axis, keepdims=True) < 0, -1.0, 1.0)
 
 
@@ -121,7 +127,8 @@ def _is_answer_for_signs(symptoms: Symptoms, trial: Trial) -> bool:
     tolerances = [t for n, t in trial.tolerances().items() if n.split("[")[0] == "output"]
     for axis in (-2, -1):
         signs = [
-            _signs(a, e, axis) if a.ndim > 1 else np.ones(a.shape) for a, e in zip(outputs, trial.outputs, strict=True)
+            signs_along(axis, a, e) if a.ndim > 1 else np.ones(a.shape)
+            for a, e in zip(outputs, trial.outputs, strict=True)
         ]
         up_to_sign = all(
             agrees_where_known(a, s * e, t)

@@ -15,8 +15,8 @@ import numpy as np
 
 from oracles.constants import LONE_ENTRY_FACTOR, MOST_EDITS, PRODUCT_ROUNDINGS
 from oracles.diagnosis.candidates import Candidate, first_confirmed, floating_primals, formula, is_near
-from oracles.diagnosis.edited_references import Contributions, Edit, Operation, edited, operations
-from oracles.diagnosis.experiments import Answer, Symptoms, Trial, axes_text, axis_subsets
+from oracles.diagnosis.edited_references import Contributions, Edit, RecordedOperation, edited, operations
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial, axes_text, axis_subsets
 from oracles.rule import Array, Rule
 
 # Operations that only move entries: an edit of one is an edit of the operation before it.
@@ -98,7 +98,7 @@ def _cuts(symptoms: Symptoms) -> Iterator[tuple[str, Array, dict[int, Edit], tup
         yield f"{_name(first)} and {_name(second)}", left, {first.index: Edit.CUT, second.index: Edit.CUT}, None
 
 
-def _name(operation: Operation) -> str:
+def _name(operation: RecordedOperation) -> str:
     return f"{operation.name.strip('_')} (operation {operation.index} of the reference)"
 
 
@@ -106,9 +106,9 @@ def _edited_candidate(symptoms: Symptoms, rule: Rule) -> Candidate:
     return partial(_edited_answer, replace(symptoms, oracle=rule))
 
 
-def _edited_answer(symptoms: Symptoms, trial: Trial) -> Answer:
+def _edited_answer(symptoms: Symptoms, trial: Trial) -> Expectation:
     other = symptoms.compare(trial.actual, trial.primals, trial.delta)
-    return Answer(other.expected, lambda: other.tolerance)
+    return Expectation(other.expected, lambda: other.tolerance)
 
 
 def _with_constant_statistics(symptoms: Symptoms) -> Iterator[tuple[str, Candidate]]:
@@ -125,7 +125,7 @@ def _axes_with_statistics(symptoms: Symptoms) -> Iterator[tuple[int, ...]]:
             yield axes
 
 
-def _slope_times_delta(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Answer:
+def _slope_times_delta(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Expectation:
     """Return delta · a, where y = a x + b in each slice along the axes; NaN if y is no such function of x."""
     x, delta = trial.primals[trial.name], np.asarray(trial.delta)
     plain, factor = _without_affine(symptoms, trial)
@@ -136,7 +136,7 @@ def _slope_times_delta(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) 
     tolerance = trial.tolerances()["output"]
     tolerance = tolerance + np.sum(tolerance, axis=axes, keepdims=True)
     if not np.all(np.abs(rest) <= PRODUCT_ROUNDINGS * tolerance):
-        return Answer(np.full(x.shape, np.nan), lambda: tolerance)
+        return Expectation(np.full(x.shape, np.nan), lambda: tolerance)
     value = delta * factor * slope
     # A slope is as uncertain as the output, relative to it, along its slice.
     relative = np.sum(tolerance, axis=axes, keepdims=True) / np.sqrt(square)
@@ -178,7 +178,7 @@ def _with_differentiated_statistics(symptoms: Symptoms) -> Iterator[tuple[str, C
         yield words.format(axes_text(axes)), partial(_projected, symptoms, axes)
 
 
-def _projected(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Answer:
+def _projected(symptoms: Symptoms, axes: tuple[int, ...], trial: Trial) -> Expectation:
     """Return e - mean(e) - n · mean(e · n) of the oracle's value e, n being the output without its affine map."""
     plain, _ = _without_affine(symptoms, trial)
     e, tolerance = trial.expected, trial.tolerance
