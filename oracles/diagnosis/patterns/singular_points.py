@@ -83,7 +83,7 @@ def nan_behind_where(symptoms: Symptoms) -> str | None:
 
 
 def _is_outside_a_domain(primal: Array, singular: Array) -> bool:
-    """Return whether 0, 1 or −1 divides the values at singular entries from all others, as for √x, log x and arcsin x."""
+    """Return whether 0, 1 or −1 divides the values at singular entries from all others, as for √x and arcsin x."""
     inside, outside = primal[singular], primal[~singular]
     return any(
         bool(np.all(change(inside) <= edge) and np.all(change(outside) >= edge))
