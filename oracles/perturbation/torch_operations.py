@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 from oracles.constants import SIGN_POOL
 from oracles.lazy_modules import Tensor, torch
+from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
 from oracles.rule import Perturbation
 from oracles.user_code import Raised, attempt
@@ -195,10 +196,10 @@ class PerturbedOperations:
         """Return random signs in the shape of a tensor: a window into one pool, which is cheaper than drawing."""
         self._state = self._state * 48271 % 2147483647  # Lehmer's generator
         pool, size = _sign_pool(dtype), like.numel()
+        start = self._state % SIGN_POOL
         if size > SIGN_POOL:
-            return pool.roll(self._state % SIGN_POOL).repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
+            return pool[start : start + SIGN_POOL].repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
         # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
-        start = self._state % (SIGN_POOL - size + 1)
         return pool[start : start + size].view(like.shape)
 
     def _follow(self, tensors: Iterable[Tensor]) -> None:
@@ -295,8 +296,7 @@ def _has_nan(result: Value) -> bool:
 
 @lru_cache(maxsize=8)
 def _sign_pool(dtype: Value) -> Tensor:
-    bits = torch.randint(0, 2, (SIGN_POOL,), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
-    return 2 * bits.to(dtype) - 1
+    return torch.from_numpy(sign_pool()).to(dtype)
 
 
 def _dispatch_mode(operations: PerturbedOperations) -> Mode:
