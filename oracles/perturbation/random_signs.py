@@ -123,7 +123,8 @@ def perturber(perturbation: Perturbation) -> Perturb:
     def perturb_otherwise(x: Array, shape: Sequence[int], size: int, error: float) -> Array:
         """Perturb complex numbers, or an array that is large for its pool."""
         moves = window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
-        x = x + np.abs(x) * moves
+        # A real number by one product, since ∞ ± ∞ h would be NaN.
+        x = x + np.abs(x) * moves if dtype.kind == "c" else x * (1 + moves)
         if error > own.relative:
             x = x * dtype.type(1 + error * COMMON_SIGNS[state & 3])
         return x if floors is None else np.asarray(x + window(floors, state // 2, size).reshape(shape))
