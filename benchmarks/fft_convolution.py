@@ -45,8 +45,9 @@ def direct_torch(z: Tensor, w: Tensor) -> Tensor:
 
 
 def by_fft_jax(z: JaxArray, w: JaxArray) -> JaxArray:
-    """The same by FFT."""
-    return jnp.fft.irfft(jnp.fft.rfft(z) * jnp.fft.rfft(w), z.shape[-1]).astype(z.dtype)
+    """The same by FFT, of float16 in float32."""
+    x, y = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (z, w))
+    return jnp.fft.irfft(jnp.fft.rfft(x) * jnp.fft.rfft(y), z.shape[-1]).astype(z.dtype)
 
 
 def subject() -> Rule:
