@@ -113,7 +113,7 @@ def not_converged(symptoms: Symptoms) -> str | None:
 def _is_rounded(symptoms: Symptoms) -> bool:
     """Return whether a coarser precision has all the values: its rounding is smooth and jumps, too."""
     actual = symptoms.refusal.actual
-    coarser = [d for name, d in COARSER.items() if unit_roundoff(name) > unit_roundoff(symptoms.precision)]
+    coarser = [d for name, d in ACCUMULATORS.items() if unit_roundoff(name) > unit_roundoff(symptoms.precision)]
     with np.errstate(over="ignore"):
         return any(np.array_equal(actual.astype(dtype).astype(actual.dtype), actual) for dtype in coarser)
 
