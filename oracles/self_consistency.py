@@ -225,7 +225,8 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
         return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     # Few samples explain most differences; many are drawn only before a refusal.
     for samples in (FIRST_SAMPLES, MORE_SAMPLES):
-        bound = np.broadcast_to(tolerance(name, samples), error.shape)
+        # Where the source of the tolerance is NaN, nothing bounds the rounding.
+        bound = np.broadcast_to(np.nan_to_num(tolerance(name, samples), nan=np.inf, posinf=np.inf), error.shape)
         with np.errstate(all="ignore"):
             ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / bound))
         worst = float(np.max(ratio))

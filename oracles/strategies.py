@@ -355,11 +355,16 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def _mask(chance: np.random.Generator, array: Array) -> None:
-    """Set some entries to −∞, in a quarter of the cases a whole row of the last axis."""
-    if array.ndim and chance.random() < 1 / 4:
+    """Set some entries to −∞, but no whole row of the last axis; in a quarter of the cases one whole row.
+
+    Of a row of −∞ alone most functions are NaN, and the whole point may be inconclusive.
+    """
+    if not array.ndim or chance.random() < 1 / 4:
         array[tuple(int(chance.integers(n)) for n in array.shape[:-1])] = -np.inf
     else:
-        array[chance.random(array.shape) < 1 / 4] = -np.inf
+        hidden = np.asarray(chance.random(array.shape) < 1 / 4)
+        hidden[..., chance.integers(array.shape[-1])] &= ~hidden.all(axis=-1)
+        array[hidden] = -np.inf
 
 
 def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: str) -> None:

@@ -31,6 +31,7 @@ from oracles.constants import (
 )
 from oracles.notes import note
 from oracles.perturbation.numpy_arrays import perturb_own_code
+from oracles.perturbation.sign_pool import drawn_signs
 from oracles.process_state import call_foreign, steers_a_run
 from oracles.rule import (
     Array,
@@ -386,7 +387,7 @@ def _perturb_inputs(rule: Rule) -> Rule:
         def perturb(array: Array) -> Array:
             if not is_differentiable(array):
                 return array
-            signs = perturbation.rng.choice((-1.0, 1.0), size=(2, *array.shape))
+            signs = drawn_signs(perturbation.rng, (2, *array.shape))
             return np.asarray(array * (1 + relative * signs[0]) + perturbation.absolute * signs[1])
 
         y, pullback = rule(**({name: perturb(a) for name, a in primals.items()} if perturbation.forward else primals))

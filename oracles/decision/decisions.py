@@ -35,11 +35,12 @@ NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
 def decide(comparison: Comparison) -> list[Finding]:
     """Return one finding for every oracle: those of the first decision that is made."""
-    for decision in DECISIONS:
-        outcome = decision(comparison)
-        if isinstance(outcome, list):
-            return outcome
-        comparison = outcome
+    with np.errstate(invalid="ignore"):  # where an oracle and the subject are infinite, their difference is NaN
+        for decision in DECISIONS:
+            outcome = decision(comparison)
+            if isinstance(outcome, list):
+                return outcome
+            comparison = outcome
     raise AssertionError("the last decision always ends the judgement")
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.perturbation.numpy_lengths import extents, length_of_function, length_of_ufunc
+from oracles.perturbation.sign_pool import drawn_signs
 from oracles.rule import (
     Array,
     Cotangents,
@@ -112,7 +113,7 @@ class PerturbedArray(np.ndarray[Any, Any]):
         return values + absolute * signs if absolute else values
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
-        return self.perturbation.rng.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1.0
+        return drawn_signs(self.perturbation.rng, shape)
 
     def _wrapped(self, result: Value) -> Value:
         if isinstance(result, tuple | list):

@@ -14,13 +14,10 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import BFLOAT16_CONFIDENCE, CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
+from oracles.constants import BFLOAT16_CONFIDENCE, COMMON_SIGNS, CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
 from oracles.perturbation.jaxpr_kernels import integer_bound
+from oracles.perturbation.sign_pool import sign_pool, window
 from oracles.rule import Array, Perturbation
-
-_SIGNS = np.random.default_rng(0).choice((-1.0, 1.0), size=SIGN_POOL)
-# The signs of imaginary parts are other ones than those of real parts.
-_COMPLEX_SIGNS = _SIGNS + 1j * _SIGNS[::-1]
 
 
 class Perturb(Protocol):
@@ -38,7 +35,9 @@ class Perturb(Protocol):
 
 @lru_cache(maxsize=16)
 def _signs_of(dtype: np.dtype[Any]) -> Array:
-    return np.asarray(_COMPLEX_SIGNS if dtype.kind == "c" else _SIGNS, dtype)
+    signs = sign_pool()
+    # The signs of imaginary parts are other ones than those of real parts.
+    return np.asarray(signs + 1j * signs[::-1] if dtype.kind == "c" else signs, dtype)
 
 
 @lru_cache(maxsize=16)
@@ -48,7 +47,7 @@ def _pools(dtype: np.dtype[Any], relative: float, absolute: float) -> tuple[Arra
     return 1 + signs * dtype.type(relative), signs * dtype.type(absolute) if absolute else None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _small_pool(dtype: np.dtype[Any], size: float, common: float) -> Array:
     """Return the factors (1 ± size)(1 + common) of the operands of one kind of reduction.
 
@@ -107,37 +106,30 @@ def perturber(perturbation: Perturbation) -> Perturb:
             return perturb_otherwise(x, shape, size, own.of_length(terms))
         # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
         if terms == 1:
-            start = state % (SIGN_POOL - size + 1)
+            start = state % SIGN_POOL
             x = x * scales[start : start + size].reshape(shape)
         else:
             if terms not in sizes:
                 sizes[terms] = own.of_length(terms)
             start = state % (SMALL_SIGN_POOL - size + 1)
             error = sizes[terms]
-            x = x * _small_pool(dtype, error, error if state & 2 else -error)[start : start + size].reshape(shape)
+            x = x * _small_pool(dtype, error, error * COMMON_SIGNS[state & 3])[start : start + size].reshape(shape)
         if floors is None:
             return x
         state = state * 48271 % 2147483647
-        start = state % (SIGN_POOL - size + 1)
+        start = state % SIGN_POOL
         return np.asarray(x + floors[start : start + size].reshape(shape))
 
     def perturb_otherwise(x: Array, shape: Sequence[int], size: int, error: float) -> Array:
         """Perturb complex numbers, or an array that is large for its pool."""
-        moves = _window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
-        x = x + np.abs(x) * moves
+        moves = window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
+        # A real number by one product, since ∞ ± ∞ h would be NaN.
+        x = x + np.abs(x) * moves if dtype.kind == "c" else x * (1 + moves)
         if error > own.relative:
-            x = x * dtype.type(1 + (error if state & 2 else -error))
-        return x if floors is None else np.asarray(x + _window(floors, state // 2, size).reshape(shape))
+            x = x * dtype.type(1 + error * COMMON_SIGNS[state & 3])
+        return x if floors is None else np.asarray(x + window(floors, state // 2, size).reshape(shape))
 
     return perturb
-
-
-def _window(pool: Array, state: int, size: int) -> Array:
-    """Return so many entries of a pool, which is repeated for an array that is larger."""
-    if size > SIGN_POOL:
-        return np.resize(np.roll(pool, state % SIGN_POOL), size)
-    start = state % (SIGN_POOL - size + 1)
-    return pool[start : start + size]
 
 
 def _are_exact(x: Array, relative: float) -> bool:

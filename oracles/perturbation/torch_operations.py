@@ -13,6 +13,7 @@ This is the one file that uses private modules of torch, since no public interfa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 
 from oracles.constants import SIGN_POOL
 from oracles.lazy_modules import Tensor, torch
+from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
 from oracles.rule import Perturbation
 from oracles.user_code import Raised, attempt
@@ -113,7 +115,8 @@ class PerturbedOperations:
         if length > 1 and isinstance(result, torch.Tensor) and _is_inexact(result.dtype):
             again, key = self._on_perturbed(operation, args, kwargs, size, in_place), self._key(result)
             if key is not None:
-                self._recomputed[key] = again.sub_(result)
+                # Of an infinite sum there is no other value.
+                self._recomputed[key] = again.sub_(result).nan_to_num_(0.0, math.inf, -math.inf)
         return result
 
     def _convolution_backward(self, operation: Operation, args: tuple[Value, ...]) -> Value:
@@ -168,11 +171,12 @@ class PerturbedOperations:
             signs = torch.complex(self._signs(value, real), self._signs(value, real))
             value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
         else:
-            own = self._signs(value, value.dtype)
-            value = value.addcmul(value, own, value=size)
+            # By one product, since ∞ ± ∞ h would be NaN.
+            factors = self._window(_factor_pool(value.dtype, size), value)
             if size > self._perturbation.relative:
                 # The partial sums of equal terms are all rounded the same way.
-                value = value.addcmul(value, own.reshape(-1)[0], value=size)
+                factors = factors * factors.reshape(-1)[0]
+            value = value * factors
             signs = self._signs(value, value.dtype) if absolute else None
         if difference is not None:
             value = value.addcmul(difference, self._signs(value, value.dtype))
@@ -192,13 +196,17 @@ class PerturbedOperations:
         return difference.as_strided(x.size(), x.stride(), x.storage_offset())
 
     def _signs(self, like: Tensor, dtype: Value) -> Tensor:
-        """Return random signs in the shape of a tensor: a window into one pool, which is cheaper than drawing."""
+        """Return random signs in the shape of a tensor."""
+        return self._window(_sign_pool(dtype), like)
+
+    def _window(self, pool: Tensor, like: Tensor) -> Tensor:
+        """Return a window into a pool in the shape of a tensor, which is cheaper than drawing."""
         self._state = self._state * 48271 % 2147483647  # Lehmer's generator
-        pool, size = _sign_pool(dtype), like.numel()
+        size = like.numel()
+        start = self._state % SIGN_POOL
         if size > SIGN_POOL:
-            return pool.roll(self._state % SIGN_POOL).repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
+            return pool[start : start + SIGN_POOL].repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
         # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
-        start = self._state % (SIGN_POOL - size + 1)
         return pool[start : start + size].view(like.shape)
 
     def _follow(self, tensors: Iterable[Tensor]) -> None:
@@ -282,7 +290,7 @@ def _map(f: Callable[[Tensor, Tensor], Tensor], a: Value, b: Value) -> Value:
 
 
 def _mirror(x: Tensor, moved: Tensor) -> Tensor:
-    return 2 * x - moved
+    return torch.where(x.isinf(), x, 2 * x - moved)
 
 
 def _where_nan(x: Tensor, other: Tensor) -> Tensor:
@@ -295,8 +303,12 @@ def _has_nan(result: Value) -> bool:
 
 @lru_cache(maxsize=8)
 def _sign_pool(dtype: Value) -> Tensor:
-    bits = torch.randint(0, 2, (SIGN_POOL,), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
-    return 2 * bits.to(dtype) - 1
+    return torch.from_numpy(sign_pool()).to(dtype)
+
+
+@lru_cache(maxsize=32)
+def _factor_pool(dtype: Value, size: float) -> Tensor:
+    return _sign_pool(dtype) * size + 1
 
 
 def _dispatch_mode(operations: PerturbedOperations) -> Mode:

@@ -44,7 +44,7 @@ def projected(z: Any, source: Any = None, k: Any = None, v: Any = None, **own: A
 def multi_head_attention_torch(
     z: Tensor, n_heads: int, causal: bool, mask: Tensor = None, score_bias: Tensor = None, **own: Tensor
 ) -> Tensor:
-    """`F.scaled_dot_product_attention`, with 0 instead of NaN in rows that may attend to nothing."""
+    """`F.scaled_dot_product_attention`, with 0 instead of NaN in rows that may attend to nothing; −∞ is a mask too."""
 
     def heads(x: Tensor) -> Tensor:
         return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
@@ -52,10 +52,11 @@ def multi_head_attention_torch(
     q, keys, values = map(heads, projected(z, **own))
     visible = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
     visible = visible & mask if mask is not None else visible
+    visible = visible & (score_bias > -torch.inf) if score_bias is not None else visible
     visible = visible.tril() if causal else visible
     some = visible.any(-1, keepdim=True)
     added = torch.zeros(visible.shape, dtype=z.dtype) + (0 if score_bias is None else score_bias)
-    added = added.masked_fill(~visible & some, -torch.inf)
+    added = added.masked_fill(~visible, 0).masked_fill(~visible & some, -torch.inf)
     out = F.scaled_dot_product_attention(q, keys, values, attn_mask=added).masked_fill(~some, 0)
     return out.transpose(1, 2).flatten(2) @ own["W_o"] + own.get("b_o", 0)
 
@@ -63,7 +64,7 @@ def multi_head_attention_torch(
 def multi_head_attention_jax(
     z: JaxArray, n_heads: int, causal: bool, mask: JaxArray = None, score_bias: JaxArray = None, **own: JaxArray
 ) -> JaxArray:
-    """Einsums, and softmax over the visible keys; shared masks are tiled, so that one trace serves all."""
+    """Einsums, and softmax over the keys of finite bias; shared masks are tiled, so that one trace serves all."""
 
     def heads(x: JaxArray) -> JaxArray:
         return x.reshape(*x.shape[:2], n_heads, x.shape[2] // n_heads)
@@ -73,8 +74,11 @@ def multi_head_attention_jax(
 
     q, keys, values = map(heads, projected(z, **own))
     scores = jnp.einsum("nthd,nshd->nhts", q, keys) / q.shape[3] ** 0.5
-    scores = scores if score_bias is None else scores + tiled(score_bias, scores.shape)
     visible = jnp.ones(scores.shape, bool) if mask is None else tiled(mask, scores.shape)
+    if score_bias is not None:
+        bias = tiled(score_bias, scores.shape)
+        visible = visible & (bias > -jnp.inf)
+        scores = scores + jnp.where(visible, bias, 0)
     if causal:
         visible = visible & (jnp.arange(scores.shape[3]) <= jnp.arange(scores.shape[2])[:, None])
     p = jax.nn.softmax(scores, axis=-1, where=visible)
@@ -113,7 +117,7 @@ def multi_head_attention(draw: st.DrawFn) -> Case:
     if masked:
         primals["mask"] = booleans(*extents, true=draw(st.sampled_from((0.6, 0.6, 0.6, 0.0))))
     if score_bias:
-        primals["score_bias"] = real(*extents)
+        primals["score_bias"] = real(*extents, infinite=True)
     return MULTI_HEAD_ATTENTION_REFERENCE.case(
         manual_layer(layer),
         {**primals, **multi_head_attention_parameters(layer)},

@@ -114,9 +114,11 @@ def softmax_cross_entropy(draw: st.DrawFn) -> Case:
             )
         )
     )
+    # A weight of 0 times a logarithm of −∞ is not defined, so −∞ comes with class indices alone.
+    y = real(n_rows, n_classes, infinite=len(target.shape) == 1)
     return SOFTMAX_CROSS_ENTROPY_REFERENCE.case(
         manual_loss(loss),
-        {"y": real(n_rows, n_classes), "target": target},
+        {"y": y, "target": target},
         batched=() if loss.reduction == "mean" else ("y", "target"),
     )
 
@@ -192,7 +194,9 @@ def cross_entropy_jax(
         counts = (target != ignored).astype(y.dtype)
         total = ((q * w).sum(-1) * counts).sum()
     q = (1 - smoothing) * q + smoothing / n_classes
-    each = -(w * q * log_a).sum(-1) * counts
+    # Of a class that is not asked for nothing counts, nor of an ignored row, though the logarithm is −∞.
+    terms = w * q * (log_a if target.ndim == y.ndim else jnp.where(q == 0, 0, log_a))
+    each = jnp.where(counts == 0, 0, -terms.sum(-1))
     if reduction == "none":
         return each
     return each.sum() / jnp.where(total == 0, 1, total) if reduction == "mean" else each.sum()
@@ -219,9 +223,11 @@ def cross_entropy(draw: st.DrawFn) -> Case:
     else:
         others = (constant(np.full(positions, loss.ignore_index)),)
     target = draw(st.sampled_from((classes(loss, *positions, below=n_classes), *others)))
+    # With all of the smoothing, torch multiplies the infinite loss of the class by 0.
+    infinite = target.shape == positions and loss.smoothing < 1
     return CROSS_ENTROPY_REFERENCE.case(
         manual_loss(loss),
-        {"y": real(*shape), "target": target},
+        {"y": real(*shape, infinite=infinite), "target": target},
         # No weights are weights of one: JAX traces both at once.
         options={**cross_entropy_options(loss), "weights": loss.class_weights or (1.0,) * n_classes},
         batched=() if loss.reduction == "mean" else ("y", "target"),

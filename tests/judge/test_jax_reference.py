@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.backends.jax_reference import jax_family, jax_vjp
+from oracles.constants import SIGN_SIZES
 from oracles.rule import NotPerturbable, Perturbation, as_tuple
 
 jax = pytest.importorskip("jax")
@@ -222,7 +223,9 @@ def test_options_are_perturbed_as_if_they_were_constants(factor):
         last = [np.abs(a) * 2.0**-20 for a in plain]  # the last rounding, as `oracles.tolerance` adds it
         worst.append([np.max((*column, a), axis=0) for *column, a in zip(*deviations, last, strict=True)])
     for ours, other in zip(*worst, strict=True):
-        np.testing.assert_array_equal(np.round(ours * 2**20, 3), np.round(other * 2**20, 3))
+        # One rounding more, of another size, would count for 3/4 at least; the largest of 64 sums of sizes is no whole
+        # number of them.
+        np.testing.assert_allclose(ours, other, rtol=SIGN_SIZES[1] - 1)
 
 
 def test_an_unknown_primitive_goes_to_xla():

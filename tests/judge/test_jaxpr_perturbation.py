@@ -7,7 +7,7 @@ import pytest
 
 from oracles import check, manual
 from oracles.backends.jax_reference import jax_vjp
-from oracles.constants import CONFIDENCE
+from oracles.constants import COMMON_SIGNS, CONFIDENCE, SIGN_SIZES
 from oracles.perturbation import jaxpr_primitives as primitives
 from oracles.perturbation.jaxpr_reading import CONTROL, Reading
 from oracles.perturbation.random_signs import perturber, unit_of
@@ -19,6 +19,7 @@ import jax.scipy.special as js  # noqa: E402
 from jax import lax  # noqa: E402
 
 H = 2.0**-30
+LARGEST = SIGN_SIZES[1]  # of a random sign
 
 
 def real(seed, *shape):
@@ -89,12 +90,13 @@ def largest_move(f, at, samples=16, absolute=0.0, h=H):
 
 def test_an_elementwise_operation_does_not_know_how_many_entries_there_are():
     assert largest_move(lambda z: z * z, {"z": real(0, 1000)}) < 4
-    assert 40 < largest_move(lambda z: z.sum() + 0.0, {"z": np.eye(1, 4096)[0]}) < 70  # √4096, of one entry that counts
+    # One entry counts. It moves by √4096, what is common to all terms by as much, and the two roundings after it by 1.
+    assert 80 < largest_move(lambda z: z.sum() + 0.0, {"z": np.eye(1, 4096)[0]}) < 131 * LARGEST
 
 
 def test_integers_that_come_from_no_primal_are_exact():
     z = {"z": np.array([0.5, 1.5, 2.5])}
-    assert largest_move(lambda z: z + (1.0 - 3.0) * 0 + jnp.sqrt(4.0) * 0, z) < 3.2  # two sums and the result
+    assert largest_move(lambda z: z + (1.0 - 3.0) * 0 + jnp.sqrt(4.0) * 0, z) < 3.2 * LARGEST  # two sums and the result
     at_order = largest_move(lambda z: js.polygamma(3, z), z)
     # (n+1) / z times h at most for the argument; an order that moves would add its own.
     assert at_order < 12
@@ -115,7 +117,7 @@ def test_integers_of_the_program_are_exact_operands():
         return z * jax.nn.one_hot(labels, 3).sum() + z * jnp.arange(3).astype(z.dtype)
 
     # One for z in the product, one for the sum, one for the result.
-    assert largest_move(picked, {"z": np.ones(3)}) < 3.2
+    assert largest_move(picked, {"z": np.ones(3)}) < 3.2 * LARGEST
 
 
 @pytest.mark.parametrize(
@@ -168,23 +170,31 @@ def test_a_cast_to_a_coarser_dtype_rounds_in_that_precision(dtype):
     assert largest_move(lambda z: z * integers, z, h=2.0**-50) < 4
 
 
+def are_signs(x):
+    """Whether all are random signs, each of its own size."""
+    least, most = SIGN_SIZES
+    return np.all((np.abs(x) > least - 1e-5) & (np.abs(x) < most + 1e-5))
+
+
 def test_a_complex_number_moves_in_both_parts():
     perturb = perturber(Perturbation(np.random.default_rng(0), H))
     z = np.full(1000, 3.0 + 0j)
     moved = (perturb(z) - z) / (3 * H)
-    assert {*np.round(moved.real, 5)} == {*np.round(moved.imag, 5)} == {-1.0, 1.0}
+    assert are_signs(moved.real)
+    assert are_signs(moved.imag)
     assert abs(np.mean(moved.real * moved.imag)) < 0.2
     reduced = (perturb(z, None, 16) - z) / (3 * H)
-    assert {*np.round(np.abs(reduced.real), 5)} == {4.0}
+    assert any(are_signs(reduced.real / 4 - common) for common in COMMON_SIGNS)
 
 
 @pytest.mark.parametrize("size", [7, 5000, 70_000])
 @pytest.mark.parametrize("terms", [1, 9])
 def test_arrays_of_all_sizes_move_by_the_same(size, terms):
     perturb = perturber(Perturbation(np.random.default_rng(0), H, 2.0**-1000))
-    moved = (perturb(np.ones(size), (size,), terms) - 1) / H
-    assert np.max(np.abs(np.abs(moved) - terms**0.5)) < 1e-5
-    assert abs(moved.sum()) < 6 * terms**0.5 * size**0.5
+    moved = (perturb(np.ones(size), (size,), terms) - 1) / H / terms**0.5
+    # All terms of a sum have a part of the error in common.
+    (own,) = [moved - c for c in (COMMON_SIGNS if terms > 1 else (0.0,)) if are_signs(moved - c)]
+    assert abs(own.sum()) < 6 * size**0.5
 
 
 X, I = real(3, 4, 6), np.array([0, 2, 2])

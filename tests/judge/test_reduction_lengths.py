@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oracles import torch_autograd
-from oracles.constants import CONFIDENCE
+from oracles.constants import CONFIDENCE, SIGN_SIZES
 from oracles.perturbation.numpy_arrays import perturbed_array
 from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import Perturbation
@@ -124,5 +124,6 @@ def test_numpy_operations(name, lengths):
 def test_the_tolerance_of_a_product_does_not_grow_with_its_size(n):
     square, z = torch_autograd(lambda z: z * z), np.random.default_rng(0).standard_normal(n)
     tolerance = tolerance_at([square], {"z": z}, np.ones(n), "float32", fallback=square).estimate(20)
-    assert np.all(tolerance["output"] <= 2.01 * CONFIDENCE * unit_roundoff("float32") * z * z)
+    largest = SIGN_SIZES[1] * CONFIDENCE * unit_roundoff("float32")
+    assert np.all(tolerance["output"] <= 2.01 * largest * z * z)
     assert np.all(tolerance["z"] <= 6.01 * CONFIDENCE * unit_roundoff("float32") * np.abs(2 * z))

@@ -261,3 +261,19 @@ def test_complex_intermediates_of_numpy_code_are_perturbed():
     tolerance = tolerance_at([], {"z": z}, d, "float64", fallback=subject).estimate()
     assert np.all(tolerance["z"] > unit_roundoff("float64") * np.abs(subject(z=z)[1](d)["z"]))
     assert np.all(tolerance["z"] < 1e3 * unit_roundoff("float64") * np.linalg.norm(d))
+
+
+def scaled_difference(p, q):
+    return (p - q) * 1.5
+
+
+DIFFERENCE = manual(lambda p, q: ((p - q) * 1.5, None), lambda _, d: {"p": 1.5 * d, "q": -1.5 * d})
+
+
+@pytest.mark.parametrize("oracle", [torch_autograd(scaled_difference), jax_vjp(scaled_difference), None])
+@pytest.mark.parametrize("size", [2**16, 2**18])
+def test_errors_of_equal_operands_cancel_at_no_entry(oracle, size):
+    """Errors of ±h alone move both operands alike in all of 16 samples, at one entry in 2^16."""
+    p = np.random.default_rng(3).uniform(1, 2, size)
+    estimator = tolerance_at([oracle] if oracle else [], {"p": p, "q": p.copy()}, p, "float64", fallback=DIFFERENCE)
+    assert estimator.estimate(MORE_SAMPLES)["output"].min() > 1.5 * unit_roundoff("float64")

@@ -5,6 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from oracles.constants import SIGN_SIZES
 from oracles.perturbation.torch_operations import FUSED, perturbed_operands
 from oracles.rule import Perturbation
 
@@ -36,7 +37,7 @@ def test_an_operation_in_place_writes_into_its_operand():
     result = _perturbed(lambda x: x.mul_(3.0), x)
     assert result is x
     assert torch.any(x != 3.0)
-    assert torch.all((x - 3.0).abs() <= 3 * 2.0**-10 * 1.01)
+    assert torch.all((x - 3.0).abs() <= 3 * 2.0**-10 * 1.01 * SIGN_SIZES[1])
 
 
 def test_an_operator_of_python_is_not_in_place():
@@ -98,10 +99,15 @@ def test_every_use_of_a_sum_sees_a_rounding_of_its_own():
     """Σ a·b = 0 in exact arithmetic: a rounding error relative to the sum would be none."""
     a = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
     b = torch.tensor([[1.1], [-1.1]], dtype=torch.float64)
-    with perturbed_operands(Perturbation(np.random.default_rng(0), 2.0**-10), [a, b]):
-        y = a @ b
-        first, second = y * 1.0, y.reshape(1, 1) * 1.0
-    assert (first - second).abs() > 2.0**-12
+
+    def difference_of_uses(seed):
+        with perturbed_operands(Perturbation(np.random.default_rng(seed), 2.0**-10), [a, b]):
+            y = a @ b
+            first, second = y * 1.0, y.reshape(1, 1) * 1.0
+        return (first - second).abs()
+
+    # In some samples both uses meet the same signs.
+    assert max(map(difference_of_uses, range(8))) > 2.0**-12
 
 
 def test_attention_in_one_kernel_is_taken_apart():
@@ -120,5 +126,6 @@ def test_attention_in_one_kernel_is_taken_apart():
 def test_complex_numbers_move_by_a_share_of_their_modulus():
     z = torch.complex(torch.full((64,), 1.0, dtype=torch.float64), torch.full((64,), 1e-6, dtype=torch.float64))
     moved = _perturbed(lambda z: z * 1.0, z) - z
-    assert torch.all((moved.real.abs() - 2.0**-10).abs() < 2.0**-20)
-    assert torch.all((moved.imag.abs() - 2.0**-10).abs() < 2.0**-20)
+    least, most = SIGN_SIZES
+    for part in (moved.real.abs() * 2**10, moved.imag.abs() * 2**10):
+        assert torch.all((part > least - 2.0**-10) & (part < most + 2.0**-10))

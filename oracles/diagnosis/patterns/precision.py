@@ -97,7 +97,7 @@ def not_converged(symptoms: Symptoms) -> str | None:
     """
     if not symptoms.has_expected_shape or not _is_small(symptoms.refusal):
         return None
-    if _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
+    if _is_rounded(symptoms) or _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
         return None
     for name in list(floating_primals(symptoms))[:3]:
         if any(_jumps(path) for path in _paths(symptoms, name)):
@@ -108,6 +108,14 @@ def not_converged(symptoms: Symptoms) -> str | None:
                 "solved_to"
             )
     return None
+
+
+def _is_rounded(symptoms: Symptoms) -> bool:
+    """Return whether a coarser precision has all the values: its rounding is smooth and jumps, too."""
+    actual = symptoms.refusal.actual
+    coarser = [d for name, d in ACCUMULATORS.items() if unit_roundoff(name) > unit_roundoff(symptoms.precision)]
+    with np.errstate(over="ignore"):
+        return any(np.array_equal(actual.astype(dtype).astype(actual.dtype), actual) for dtype in coarser)
 
 
 def _change_nearby(symptoms: Symptoms, step: float) -> float:
