@@ -74,7 +74,8 @@ def jax_run(
         params, state = carry
         return step(params, state, grads), None
 
-    W, b, dW, db = primals
+    # A run has no pullback here, and tracing the derivative of a scan takes several times as long as the scan.
+    W, b, dW, db = map(jax.lax.stop_gradient, primals)
     (params, _), _ = jax.lax.scan(one_step, ((W, b), state), (dW, db))
     return params
 
