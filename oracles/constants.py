@@ -138,6 +138,9 @@ IDLE_SECONDS = 60
 # of common functions, and far above rounding.
 DIFFERENCE_STEP = 2.0**-4
 LEAST_SIZE = 2.0**-10
+# Values at which an infinite output shows what it depends on: most functions take them, as a logarithm, a square root,
+# a probability.
+ORDINARY_VALUES = (1 / 4, 3 / 4)
 # A ladder of steps h, h/4, h/16, …: six cancel five powers of the truncation error; further ones add rounding.
 DIFFERENCE_STEPS = 6
 DIFFERENCE_RATIO = 4.0

@@ -22,6 +22,7 @@ from oracles.constants import (
     DIFFERENCE_STEP,
     DIFFERENCE_STEPS,
     LEAST_SIZE,
+    ORDINARY_VALUES,
 )
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 
@@ -76,9 +77,12 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Output, directio
         direction: arrays in the shapes of some of the primals.
 
     Returns:
-        Slope and radius. The radius is infinite at a kink, and where the domain ends within every step.
+        Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
+        is infinite that depends on the direction and has a weight.
     """
     line = _Line(rule, primals, delta, direction)
+    if line.moves_an_infinite_output():
+        return 0.0, np.inf
     with np.errstate(all="ignore"):
         step = line.first_step()
         for nearer in DIFFERENCE_NEARER:
@@ -114,6 +118,25 @@ class _Line:
         terms = [np.abs(w * p) for w, p in zip(self.weights, parts, strict=True)]
         # An output of −∞ that stays so has no slope; it must not hide those of the others.
         return parts, sum(float(np.sum(t, where=~np.isinf(p))) for t, p in zip(terms, parts, strict=True))
+
+    def moves_an_infinite_output(self) -> bool:
+        """Return whether an infinite output of nonzero weight depends on what the direction moves.
+
+        Near the point that does not show: ∞ stays ∞. So other values are tried, which most functions take.
+        """
+        infinite = [np.isinf(m) & (w != 0) for m, w in zip(self.middle, self.weights, strict=True)]
+        if not any(map(np.any, infinite)):
+            return False
+        rng, step = np.random.default_rng(0), ORDINARY_VALUES[0] / 2
+        floating = [n for n, a in self.primals.items() if is_differentiable(a)]
+        ordinary = dict(self.primals) | {n: rng.uniform(*ORDINARY_VALUES, self.primals[n].shape) for n in floating}
+        moved = ordinary | {n: ordinary[n] + step * (d != 0) for n, d in self.direction.items()}
+        try:
+            with np.errstate(all="ignore"):
+                pairs = [as_tuple(self.rule(**point)[0]) for point in (ordinary, moved)]
+        except OUTSIDE_DOMAIN:
+            return True  # nothing is known
+        return any(bool(np.any((np.asarray(a) != np.asarray(b))[i])) for a, b, i in zip(*pairs, infinite, strict=True))
 
     def slopes(self, t: float) -> tuple[float, float, float]:
         """Return the central slope at step t, how far the one-sided slopes are from it, and the rounding in either."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,8 @@ REGIMES = st.sampled_from(
 )
 
 
+# Which entries of an array may be −∞.
+Infinite: TypeAlias = Literal["entries", "rows"]
 # (rng, shape, magnitude) -> array
 Fill: TypeAlias = Callable[[np.random.Generator, tuple[int, ...], float], Array]
 
@@ -61,13 +63,13 @@ class Drawn:
         shape: the shape of the array.
         fill: makes the array, in float64 or with integers or booleans.
         special: whether entries may be set to special values.
-        infinite: whether these may be −∞.
+        infinite: whether some may be −∞, see `real`.
     """
 
     shape: tuple[int, ...]
     fill: Fill
     special: bool = True
-    infinite: bool = False
+    infinite: Infinite | None = None
 
     def sample(self, rng: np.random.Generator, dtype: npt.DTypeLike, magnitude: float) -> Array:
         """Return an array of this kind; integers keep their dtype."""
@@ -75,14 +77,15 @@ class Drawn:
         return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
-def real(*shape: int, scale: float = 1.0, infinite: bool = False) -> Drawn:
+def real(*shape: int, scale: float = 1.0, infinite: Infinite | None = None) -> Drawn:
     """Signed normal numbers times ``scale`` and the drawn magnitude.
 
     Args:
         shape: the shape of the array.
         scale: a factor.
-        infinite: whether single entries and whole rows may be −∞, as in scores under a mask. Only for what is made for
-            it (softmax, log-sum-exp): elsewhere the gradients are NaN, and nothing is judged.
+        infinite: whether "entries" may be −∞, as scores under a mask, though not all of a line along an axis; or whole
+            "rows" of the last axis too. Only for what is made for it: elsewhere the gradients are NaN, and nothing is
+            judged.
     """
     return Drawn(
         shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * (magnitude * scale), infinite=infinite
@@ -202,7 +205,7 @@ def point_at(
     # Of its own, so that the same seed gives the same ordinary values without anything special.
     chance = np.random.default_rng((seed, 1)) if special and seed else None
     arrays = {name: drawn.sample(rng, dtype, magnitude) for name, drawn in primals.items()}
-    shared = _specialize(chance, arrays, primals, dtype) if chance is not None else {}
+    shared = _specialize(chance, arrays, primals, dtype, layout) if chance is not None else {}
     overridable = [arrays[name] for name, drawn in primals.items() if drawn.special]
     for override in overrides:
         _override(overridable, override, dtype)
@@ -292,7 +295,7 @@ def _override(arrays: list[Array], override: int, dtype: str) -> None:
 
 
 def _specialize(
-    chance: np.random.Generator, arrays: dict[str, Array], primals: Mapping[str, Drawn], dtype: str
+    chance: np.random.Generator, arrays: dict[str, Array], primals: Mapping[str, Drawn], dtype: str, layout: str
 ) -> dict[str, str]:
     """Give some of the arrays special values; return which primals are the same array as which other."""
     reals = [name for name, drawn in primals.items() if drawn.special and arrays[name].size]
@@ -311,8 +314,10 @@ def _specialize(
     shared = _copy(chance, arrays, reals) if len(reals) > 1 and chance.random() < COPIED_SHARE else {}
     if infinite:
         for name in reals:
-            if primals[name].infinite:
-                _mask(chance, arrays[name])
+            kind = primals[name].infinite
+            # Where all rows are the first one, its −∞ fill whole columns.
+            if kind == "rows" or (kind == "entries" and layout != "repeated"):
+                _mask(chance, arrays[name], whole_rows=kind == "rows")
     return shared
 
 
@@ -354,16 +359,15 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all(m in (1, n) for m, n in zip(shape[::-1], target[::-1], strict=False))
 
 
-def _mask(chance: np.random.Generator, array: Array) -> None:
-    """Set some entries to −∞, but no whole row of the last axis; in a quarter of the cases one whole row.
-
-    Of a row of −∞ alone most functions are NaN, and the whole point may be inconclusive.
-    """
-    if not array.ndim or chance.random() < 1 / 4:
+def _mask(chance: np.random.Generator, array: Array, *, whole_rows: bool) -> None:
+    """Set some entries to −∞, but no whole line along an axis; or, where that is allowed, one whole row at times."""
+    if whole_rows and (not array.ndim or chance.random() < 1 / 4):
         array[tuple(int(chance.integers(n)) for n in array.shape[:-1])] = -np.inf
-    else:
-        hidden = np.asarray(chance.random(array.shape) < 1 / 4)
-        hidden[..., chance.integers(array.shape[-1])] &= ~hidden.all(axis=-1)
+        return
+    hidden = np.asarray(chance.random(array.shape) < 1 / 4)
+    for axis in range(array.ndim):
+        hidden &= ~hidden.all(axis, keepdims=True)
+    if array.ndim:
         array[hidden] = -np.inf
 
 

@@ -117,7 +117,7 @@ def multi_head_attention(draw: st.DrawFn) -> Case:
     if masked:
         primals["mask"] = booleans(*extents, true=draw(st.sampled_from((0.6, 0.6, 0.6, 0.0))))
     if score_bias:
-        primals["score_bias"] = real(*extents, infinite=True)
+        primals["score_bias"] = real(*extents, infinite="rows")
     return MULTI_HEAD_ATTENTION_REFERENCE.case(
         manual_layer(layer),
         {**primals, **multi_head_attention_parameters(layer)},

@@ -12,7 +12,7 @@ from manual_bp import BinaryCrossEntropyWithLogits, CrossEntropy, SoftmaxCrossEn
 from oracles.adapters.functions import manual_loss
 from oracles.lazy_modules import F, JaxArray, Tensor, jax, jnp, torch
 from oracles.registry import Case, Reference, oracle_for
-from oracles.strategies import Drawn, constant, indices, nonnegative, probabilities, real, rows, widths
+from oracles.strategies import Drawn, Infinite, constant, indices, nonnegative, probabilities, real, rows, widths
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25, 3.0)
 
@@ -115,7 +115,7 @@ def softmax_cross_entropy(draw: st.DrawFn) -> Case:
         )
     )
     # A weight of 0 times a logarithm of −∞ is not defined, so −∞ comes with class indices alone.
-    y = real(n_rows, n_classes, infinite=len(target.shape) == 1)
+    y = real(n_rows, n_classes, infinite="entries" if len(target.shape) == 1 else None)
     return SOFTMAX_CROSS_ENTROPY_REFERENCE.case(
         manual_loss(loss),
         {"y": y, "target": target},
@@ -223,8 +223,9 @@ def cross_entropy(draw: st.DrawFn) -> Case:
     else:
         others = (constant(np.full(positions, loss.ignore_index)),)
     target = draw(st.sampled_from((classes(loss, *positions, below=n_classes), *others)))
-    # With all of the smoothing, torch multiplies the infinite loss of the class by 0.
-    infinite = target.shape == positions and loss.smoothing < 1
+    # An infinite loss times a weight of 0 is not defined.
+    is_defined = target.shape == positions and loss.smoothing < 1 and 0 not in (loss.class_weights or ())
+    infinite: Infinite | None = "entries" if is_defined else None
     return CROSS_ENTROPY_REFERENCE.case(
         manual_loss(loss),
         {"y": real(*shape, infinite=infinite), "target": target},

@@ -26,7 +26,7 @@ def along_an_axis(
         shape = draw(rows()), *shape[1:]
     return reference.case(
         manual_layer(kind(axis)),
-        {"z": real(*shape, infinite=True)},
+        {"z": real(*shape, infinite="entries")},
         options={"axis": normal},  # not negative, so that JAX traces once for both
         batched=("z",) if normal != 0 else (),
         kinks="declared",

@@ -161,13 +161,20 @@ def test_no_cotangent_is_zero_everywhere(shape):
 
 
 def test_infinite_entries_are_drawn_only_where_they_are_allowed():
-    drawn = special_points({"p": real(3, 4, infinite=True), "q": real(3, 4)})
+    drawn = special_points({"p": real(3, 4, infinite="rows"), "q": real(3, 4)})
     assert not any(
         np.any(np.isinf(point.primals["q"])) for point in drawn if point.primals["p"] is not point.primals["q"]
     )
     rows_of = [np.isneginf(point.primals["p"]) for point in drawn]
     assert any(np.any(each) and not np.any(each.all(-1)) for each in rows_of)
     assert any(np.any(each.all(-1)) for each in rows_of)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 1), (2, 3, 2), ()])
+def test_no_line_is_infinite_where_entries_may_be(shape):
+    drawn = [np.isneginf(point.primals["z"]) for point in special_points({"z": real(*shape, infinite="entries")})]
+    assert not any(np.any(each.all(axis)) for each in drawn for axis in range(each.ndim))
+    assert any(map(np.any, drawn)) == (1 not in shape and shape != ())
 
 
 def test_seed_0_has_nothing_special():

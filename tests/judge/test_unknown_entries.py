@@ -196,3 +196,32 @@ def test_slope_beyond_the_subgradients_at_a_tie_is_wrong():
     with pytest.raises(Disagreement) as excinfo:
         check(tie(0.8), TIED, [oracles.torch_autograd(lambda p, q: (p - q).abs() / 2)])
     assert excinfo.value.verdict == "wrong"
+
+
+def log_softmax(factor=1.0):
+    def forward(z):
+        shifted = z - z.max(1, keepdims=True)
+        y = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        return y, y
+
+    return manual(forward, lambda y, d: {"z": d - factor * np.exp(y) * d.sum(1, keepdims=True)})
+
+
+def test_infinite_output_that_depends_on_an_input_leaves_its_slope_unknown():
+    with pytest.raises(Inconclusive):  # and no refusal by differences, in which −∞ stays −∞
+        check(log_softmax(), {"z": np.array([[0.5, -np.inf, 1.0]])})
+    check(log_softmax(), {"z": np.array([[0.5, 0.7, 1.0]])})
+    with pytest.raises(Disagreement):
+        check(log_softmax(1.01), {"z": np.array([[0.5, 0.7, 1.0]])})
+
+
+def test_infinite_output_of_its_own_input_hides_no_other_slope():
+    def log(factor):
+        return manual(lambda z: (np.log(z), z), lambda z, d: {"z": factor * d / z})
+
+    point = {"z": np.array([0.0, 0.5, 2.0])}
+    with np.errstate(divide="ignore"):
+        result = check(log(1.0), point)
+        with pytest.raises(Disagreement):
+            check(log(1.01), point)
+    assert result.judged["z"] == (2, 3)

@@ -17,7 +17,7 @@ from planted_bugs.pairs import Cases, in_search
 def scores(subject: Rule, reference: Any, jax_reference: Any) -> Cases:
     @st.composite
     def cases(draw: st.DrawFn) -> Case:
-        z = real(draw(rows()), draw(widths()), infinite=True)
+        z = real(draw(rows()), draw(widths()), infinite="entries")
         return Case(subject, {"z": z}, reference, jax_reference, batched=("z",))
 
     return cases()
@@ -127,7 +127,7 @@ def masked(subject: Rule) -> Cases:
     @st.composite
     def cases(draw: st.DrawFn) -> Case:
         shape = draw(rows()), draw(widths())
-        primals = {"z": real(*shape, infinite=True), "mask": booleans(*shape, true=0.7)}
+        primals = {"z": real(*shape, infinite="rows"), "mask": booleans(*shape, true=0.7)}
         return Case(subject, primals, masked_torch, masked_jax, batched=("z", "mask"))
 
     return cases()
