@@ -127,7 +127,7 @@ def planted() -> Iterator[Subject]:
                 yield f"seed {seed}, {dtype}", refusal_of(partial(at, case, bug.refused_by, dtype, seed))
 
     for bug in BUGS:
-        yield Subject("planted", f"{bug.cases}-{bug.name}", bug.pattern, (), partial(refusals, bug))
+        yield Subject("planted", f"{bug.cases}-{bug.name}", bug.pattern, bug.acceptable, partial(refusals, bug))
 
 
 def pairs() -> Iterator[Subject]:

@@ -36,6 +36,7 @@ class Bug:
         silent: a case whose results the bug does not change, if there is one.
         quick: whether every run of the tests searches for it, in all its dtypes.
         dtypes: the dtypes in which it is refused.
+        acceptable: other patterns that are true of it at some points.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Bug:
     silent: Case | None
     quick: bool
     dtypes: tuple[str, ...]
+    acceptable: tuple[str, ...] = ()
 
     @property
     def layer_type(self) -> type:
@@ -79,6 +81,7 @@ def bug(
     cases: str = "",
     quick: bool = False,
     dtypes: tuple[str, ...] = DTYPES,
+    acceptable: tuple[str, ...] = (),
 ) -> Callable[[Mutation], Mutation]:
     """Register a bug: a subclass of the operation, or a function from the correct operation to the wrong one."""
 
@@ -87,7 +90,8 @@ def bug(
         if isinstance(mutation, type):
             plant = lambda layer: mutation(*(getattr(layer, f.name) for f in fields(layer)))  # noqa: E731
         kind = cases or type(example.subject.implementation).__name__
-        BUGS.append(Bug(mutation.__name__, plant, kind, refused_by, verdict, pattern, example, silent, quick, dtypes))
+        name = mutation.__name__
+        BUGS.append(Bug(name, plant, kind, refused_by, verdict, pattern, example, silent, quick, dtypes, acceptable))
         return mutation
 
     return register

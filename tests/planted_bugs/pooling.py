@@ -38,7 +38,8 @@ class GradientToEveryTie(m.MaxPool2d):
         return windows.crop(padded, z.shape[2:]), {}
 
 
-@bug("", max_pool(stride=(1, 2)), silent=max_pool())
+# The first and the last row are in one window.
+@bug("", max_pool(stride=(1, 2)), silent=max_pool(), acceptable=("wrong_only_in_locations",))
 class OverlappingWindowsOverwriteEachOther(m.MaxPool2d):
     def backward(self, cache, delta):
         chosen, z = cache

@@ -73,7 +73,8 @@ class _CellWithoutReset(GRUCell):
 # GRU
 
 
-@bug("other_name", gru(steps=1))
+# Only the columns of the candidate state are wrong in U.
+@bug("other_name", gru(steps=1), acceptable=("wrong_only_in_locations",))
 class ResetGateIgnoredInBackward(m.GRU):
     cell = _CellWithoutReset()
 
@@ -83,7 +84,8 @@ class _CellThatForgets(GRUCell):
         return *super().backward(cache, dstate)[:2], (None,)
 
 
-@bug("", gru())
+# The gradients of the last step need no carried state.
+@bug("", gru(), acceptable=("wrong_only_in_locations",))
 class CarriedStateDetached(m.GRU):
     cell = _CellThatForgets()
 

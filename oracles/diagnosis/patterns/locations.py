@@ -117,7 +117,9 @@ def _slices_text(indices: Array, n: int) -> str:
         return f"in the last {indices.size} slices"
     if np.all(steps == 1) and indices[0] == 0:
         return f"in the first {indices.size} slices"
-    if indices.size > 2 and np.all(steps == steps[0]):
+    if indices.size > 2 and np.all(steps == 1):
+        return f"at the indices {indices[0]} to {indices[-1]}"
+    if indices.size > 2 and np.all(steps == steps[0]) and indices[-1] + steps[0] >= n:
         return f"at the indices from {indices[0]} on in steps of {steps[0]}"
     return f"at the indices {', '.join(map(str, indices[:SHOWN_INDICES]))}"
 
