@@ -20,7 +20,8 @@ INTERRUPTED = 130
 def supervised(command: Callable[[], int]) -> int:
     """Return the exit status of a command, which runs in a copy of this process; 1 if the copy ends by itself.
 
-    The copy shares the terminal and the process group, so it sees an interrupt itself, and decides what to do.
+    The copy shares the terminal and the process group, so it sees Ctrl-C itself, and decides what to do. An interrupt
+    that another process sends to this one alone is passed on.
     """
     if not hasattr(os, "fork") or threading.active_count() > 1:
         return command()
@@ -44,9 +45,20 @@ def supervised(command: Callable[[], int]) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, pass_on)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal that is ignored cannot be waited for
+        threading.Thread(target=_pass_on_interrupts, args=(pid,), daemon=True).start()
     reported = os.read(word, 16)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return _status(int(reported) if reported else None, ended)
+
+
+def _pass_on_interrupts(pid: int) -> None:
+    """Pass every interrupt on that another process sends, and not the terminal, which sends to both."""
+    while True:
+        if signal.sigwaitinfo((signal.SIGINT,)).si_code <= 0:  # not sent by the kernel
+            os.kill(pid, signal.SIGINT)
 
 
 def _end_with_the_other(lifeline: int, end: Callable[[int], None]) -> None:

@@ -215,8 +215,11 @@ def test_control_c_stops_a_real_run(tmp_path):
         until = time.monotonic() + 60
         while not searching.exists() and time.monotonic() < until:
             time.sleep(0.05)
-        run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=60)
+        run.send_signal(signal.SIGINT)  # to this process alone; a terminal sends to its children too
+        try:
+            out, _ = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == 130
     assert "interrupted" in out
     assert json.loads(file.read_text())["results"]
