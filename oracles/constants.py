@@ -261,6 +261,9 @@ POLL_SECONDS = 0.05
 
 # --- Perturbed evaluations (oracles/perturbation/) ---
 
+# Shares of a perturbation that are tried where the domain of a subject ends within all of it (a check that rows sum to
+# one within 1e-6, say). The deviation is divided by the share, as if it were linear.
+SMALLER_SHARES = (1 / 2, 1 / 8, 1 / 64)
 # Random signs in the pool: drawing fresh ones for each operand would cost most of a perturbed evaluation.
 SIGN_POOL = 2**16
 # The sizes of these signs. Signs of size 1 cancel exactly where two operands of equal size are subtracted; with 16

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from oracles.constants import (
     JUMP_SHARE,
     JUMP_SHRINKAGE,
     MORE_SAMPLES,
+    SMALLER_SHARES,
 )
 from oracles.notes import note
 from oracles.perturbation.numpy_arrays import perturb_own_code
@@ -42,6 +43,7 @@ from oracles.rule import (
     Output,
     Perturbation,
     Primals,
+    ReferenceFailed,
     Rule,
     as_tuple,
     is_differentiable,
@@ -295,13 +297,11 @@ class ToleranceEstimator:
 
     def _deviation(self, perturbation: Perturbation) -> Array:
         """Return how far one perturbed evaluation lies from the plain one, all arrays in one flat vector."""
-        perturbed = self._evaluate_perturbed(perturbation)
+        perturbed, share = self._evaluate_perturbed(perturbation)
         if self._unperturbed is None:
             source = self.sources[0]
             # The judge has evaluated most oracles at this point already.
-            plain = self.known.get(source.name)
-            if plain is None:
-                plain = values_of(source, self.primals, self.delta)
+            plain = self.known.get(source.name) or self._plain(source, perturbed)
             # One flat vector for all arrays: a few operations on it cost less than some for each array.
             self._unperturbed = np.concatenate([np.ravel(plain[n]) for n in perturbed])
             stops = np.cumsum([np.size(a) for a in perturbed.values()]).tolist()
@@ -311,25 +311,49 @@ class ToleranceEstimator:
             }
         with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so the next line makes it infinite
             deviation = np.abs(np.concatenate([np.ravel(a) for a in perturbed.values()]) - self._unperturbed)
-        return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf))
+        return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf) / share)
+
+    def _plain(self, source: Rule, perturbed: Mapping[str, Array]) -> Mapping[str, Any]:
+        """Return the unperturbed values, in the shapes of the perturbed ones."""
+        try:
+            return values_of(source, self.primals, self.delta)
+        except ReferenceFailed:
+            # It has no derivative, as the step of an optimizer has none: zero, where the judge has gone on.
+            outputs = named_outputs(as_tuple(call_foreign(source, **self.primals)[0]), {})
+            return {n: np.zeros(np.shape(a)) for n, a in perturbed.items()} | outputs
 
     def _named(self, flat: Array | None) -> dict[str, Array]:
         assert flat is not None
         return {n: flat[entries].reshape(shape) for n, (entries, shape) in self._slices.items()}
 
-    def _evaluate_perturbed(self, perturbation: Perturbation) -> dict[str, Array]:
+    def _evaluate_perturbed(self, perturbation: Perturbation) -> tuple[dict[str, Array], float]:
+        """Return what the source gives under a perturbation, or under a part of it; and which share that is."""
         while True:
-            evaluate_perturbed = self.sources[0].evaluate_perturbed
-            assert evaluate_perturbed is not None
             try:
-                return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
+                return self._values(perturbation), 1.0
             except NotPerturbable:
                 self.sources = self.sources[1:]  # the last source perturbs the inputs, which is always possible
             except Exception as error:  # a reference's domain may end within the perturbation, or our code may fail
-                if len(self.sources) == 1 or steers_a_run(error):
+                if steers_a_run(error):
                     raise
+                if len(self.sources) == 1:
+                    return self._nearer(perturbation, error)
                 note(f"{self.sources[0].name} gives no tolerance: {describe_fault(error)}")
                 self.sources = self.sources[1:]
+
+    def _nearer(self, perturbation: Perturbation, error: Exception) -> tuple[dict[str, Array], float]:
+        """Return the values under the largest share of a perturbation that the domain allows, and that share."""
+        for share in SMALLER_SHARES:
+            relative, absolute = share * perturbation.relative, share * perturbation.absolute
+            values = attempt(partial(self._values, perturbation._replace(relative=relative, absolute=absolute)))
+            if not isinstance(values, Raised):
+                return values, share
+        raise error
+
+    def _values(self, perturbation: Perturbation) -> dict[str, Array]:
+        evaluate_perturbed = self.sources[0].evaluate_perturbed
+        assert evaluate_perturbed is not None
+        return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:

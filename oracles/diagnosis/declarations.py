@@ -15,6 +15,7 @@ import numpy as np
 from oracles.adapters.conventions import Declaration, Freedom, symmetrized
 from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD
 from oracles.decision.judge import cotangents_like, judge
+from oracles.decision.type_errors import is_array
 from oracles.diagnosis.candidates import is_near
 from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns.symmetry import has_signs_of_both_kinds, signs_along
@@ -94,7 +95,9 @@ def _values_at(setting: Setting) -> Values | None:
     wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
     expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
-    return None if actual is None or expected is None else (actual, expected)
+    if actual is None or expected is None:
+        return None
+    return {n: a for n, a in actual.items() if is_array(a)}, expected  # another type is refused as such
 
 
 def _refused(result: Result) -> set[str]:

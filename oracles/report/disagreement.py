@@ -16,6 +16,7 @@ import numpy as np
 
 from oracles.decision.type_errors import CALL
 from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, diagnosis_of
+from oracles.process_state import judging
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
@@ -59,7 +60,7 @@ class Disagreement(_ResultError):
 
         Computed when it is first read, since it takes many evaluations and a search refuses many points.
         """
-        with warnings.catch_warnings():
+        with judging(), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
             return str(diagnosis_of(self.result))

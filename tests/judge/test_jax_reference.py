@@ -225,7 +225,7 @@ def test_options_are_perturbed_as_if_they_were_constants(factor):
     for ours, other in zip(*worst, strict=True):
         # One rounding more, of another size, would count for 3/4 at least; the largest of 64 sums of sizes is no whole
         # number of them.
-        np.testing.assert_allclose(ours, other, rtol=SIGN_SIZES[1] - 1)
+        assert np.all(np.abs(ours - other) <= (SIGN_SIZES[1] - 1) * other)
 
 
 def test_an_unknown_primitive_goes_to_xla():

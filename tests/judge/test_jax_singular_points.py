@@ -108,7 +108,7 @@ COMPLEX = {
     "fft2": lambda z: jnp.abs(jnp.fft.fft2(z)) ** 2,
     "rfftn": lambda z: jnp.fft.rfftn(z).real + jnp.fft.rfftn(z).imag,
     "irfft2": lambda z: jnp.fft.irfft2(jnp.fft.rfft2(z) ** 2, z.shape),
-    "hfft": lambda z: jnp.fft.hfft(z + 1j * z[::-1]),
+    "hfft": lambda z: jnp.fft.hfft(z + 1j * z[::-1], n=2 * z.shape[1]),  # of one entry, the default n is 0
     "padded": lambda z: jnp.fft.irfft(jnp.fft.rfft(z, n=2 * z.shape[1]) ** 2, n=2 * z.shape[1])[:, : z.shape[1]],
     "angle": lambda z: jnp.angle(jnp.fft.fft(z, axis=0)),
     "log": lambda z: jnp.log(jnp.fft.fft(z, axis=0)).real,
