@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeGuard
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def layout(symptoms: Symptoms) -> str | None:
     # A refused call on contiguous arrays alone has another cause, and each experiment costs a call.
     if not agrees and all(np.asarray(a).flags.c_contiguous for a in given.values()):
         return None
-    if not agrees and not _is_right_if_contiguous(symptoms):
+    if not agrees and not _is_right(symptoms.evaluate_at(symptoms.primals, symptoms.delta)):
         return None
     for name, array in given.items():
         for words, change in LAYOUT_CHANGES.items():
@@ -42,9 +43,8 @@ def layout(symptoms: Symptoms) -> str | None:
     return None
 
 
-def _is_right_if_contiguous(symptoms: Symptoms) -> bool:
-    """Return whether the subject is right on contiguous copies of the refused arrays."""
-    trial = symptoms.evaluate_at(symptoms.primals, symptoms.delta)
+def _is_right(trial: Trial | None) -> TypeGuard[Trial]:
+    """Return whether a call, which is made on contiguous copies, gave no wrong entry."""
     return trial is not None and np.shape(trial.actual) == trial.expected.shape and not np.any(trial.wrong)
 
 
@@ -82,7 +82,7 @@ def _is_wrong_in_layout(symptoms: Symptoms, name: str, change: LayoutChange) -> 
         arrays[name] = change(np.ascontiguousarray(arrays[name]))
         changed = tuple(parts.values()) if isinstance(delta, tuple) else parts["delta"]
         right = symptoms.evaluate_at(primals, changed)
-        if right is None or np.shape(right.actual) != right.expected.shape or np.any(right.wrong):
+        if not _is_right(right):
             return False
         wrong = _answer(symptoms, primals, changed)
         # A delta has no influence on an output.
@@ -95,8 +95,7 @@ def _differs(right: Trial, value: Array) -> bool:
     """Return whether an answer is neither that of the contiguous arrays nor the oracle's."""
     if value.shape != right.expected.shape:
         return True
-    unchanged = (value == right.actual) | (np.isnan(value) & np.isnan(right.actual))
-    return not np.all(unchanged) and not agrees_where_known(value, right.expected, right.tolerance)
+    return not _equal(value, right.actual) and not agrees_where_known(value, right.expected, right.tolerance)
 
 
 def _answer(symptoms: Symptoms, primals: Primals, delta: Output) -> Array | None:
