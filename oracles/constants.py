@@ -92,6 +92,14 @@ KINK_SAMPLES = 32
 # of the far change that a near one must exceed lies between 1/64 and 1.
 KINK_FAR = 64
 KINK_JUMP_SHARE = 1 / 8
+# A ramp breaks ties by the order of the entries: up to so many, by one step in all, which leaves neighbours some units
+# in the last place apart. Over more entries it is longer, but stays well below the distance of KINK_FAR steps.
+RAMP_ENTRIES = 64
+LONGEST_RAMP = 8.0
+# Random sizes of the steps that take one choice among tied entries.
+CHOICE_SAMPLES = 2
+# Up to so many entries of the output, each is differentiated alone to find its subgradient.
+KINK_OUTPUTS = 512
 # Up to so many inputs, each is moved alone to find the entries that jump together: two gradients for each input.
 KINK_INPUTS = 512
 # The hull is known from gradients a step away from the point, and each of them has moved by about that step.

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, RESOLUTION_LIMIT
-from oracles.decision.kinks import Neighbourhood
+from oracles.decision.neighbourhood import Neighbourhood
 from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
 from oracles.tolerance import ToleranceEstimator, smallest_normal, unit_roundoff
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict

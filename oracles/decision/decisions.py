@@ -20,11 +20,11 @@ import numpy as np
 from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_SAMPLES, RESAMPLED_SHARE, SECOND_SAMPLES
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
-from oracles.decision.kinks import is_subgradient, stays_tied
+from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
 from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
 from oracles.decision.repetition import change_of_answer
-from oracles.rule import Array, Enclosure, Rule, as_tuple
-from oracles.tolerance import is_coarser, named_outputs, precision_of
+from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
+from oracles.tolerance import is_coarser, named_outputs, precision_of, values_of
 from oracles.user_code import attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -404,9 +404,16 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
-    nearby = comparison.neighbourhood
+    setting, name = comparison.setting, comparison.name
+
+    def cotangent_for(delta: Output) -> Array:
+        cotangents = values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision))
+        return np.asarray(cotangents[name], np.float64)
+
     try:
-        return is_subgradient(comparison.name, comparison.value, expected, nearby, comparison.tolerance)
+        return is_subgradient(
+            Candidate(name, comparison.value, expected, comparison.tolerance, comparison.neighbourhood, cotangent_for)
+        )
     except NO_VALUE_NEARBY:
         return None
 

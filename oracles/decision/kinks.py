@@ -5,131 +5,172 @@ many points close by. Where the gradients there equal the one at the point, ther
 subject's cotangent must lie in their convex hull. Kinks of independent entries are independent, so the hull is taken
 over groups of entries that one input moves together: at each of two zeros of ReLU any slope is right, but at a tied
 maximum only weights that sum to one.
+
+Backpropagation chooses a subgradient of each entry of the output and adds them up. Such a sum need not be a limit of
+gradients of the whole: two overlapping windows of a pooling may break the same tie in two ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import (
-    HULL_ROUNDING,
-    HULL_SLACK,
-    HULL_WEIGHT,
-    HULL_ZERO,
-    KINK_FAR,
-    KINK_INPUTS,
-    KINK_JUMP_SHARE,
-    KINK_SAMPLES,
-    KINK_STEP,
-    TIE_SAMPLES,
-)
-from oracles.rule import Array, Output, Primals, Rule, is_differentiable
+from oracles.constants import HULL_SLACK, KINK_INPUTS, KINK_JUMP_SHARE, KINK_OUTPUTS, KINK_STEP, TIE_SAMPLES
+from oracles.decision.hull import in_hull
+from oracles.decision.neighbourhood import Extremes, Neighbourhood, spread, wider
+from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable
 
-SMALLEST_NORMAL = 2.0**-1022  # of float64
-# The largest difference of each entry among gradients nearby, by the primal's name; flat arrays.
-Spread: TypeAlias = Mapping[str, Array]
+CotangentFor: TypeAlias = Callable[[Output], Array]  # of one primal, for a cotangent of the output
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhood:
-    """A rule's gradients at points close to one point, evaluated once for all arrays that are judged there.
+class Candidate:
+    """A cotangent that may be a subgradient.
 
     Attributes:
-        rule: computes the gradients.
-        primals, delta: the point, in float64.
-        least_step: the smallest step that counts: a primal closer to a kink may be flushed onto it.
-    """
-
-    rule: Rule
-    primals: Primals
-    delta: Output
-    least_step: float = SMALLEST_NORMAL
-
-    @cached_property
-    def sizes(self) -> dict[str, float]:
-        """The size of a step for each primal that has a cotangent."""
-        floating = {n: a for n, a in self.primals.items() if is_differentiable(a) and a.size > 0}
-        return {n: _step(a, self.least_step) for n, a in floating.items()}
-
-    @cached_property
-    def near(self) -> Spread:
-        """How far the gradients nearby spread.
-
-        Raises:
-            Exception: whatever the rule raises where it has no value.
-        """
-        return self._spread(1.0)
-
-    @cached_property
-    def far(self) -> Spread:
-        """The same at `KINK_FAR` times the distance."""
-        return self._spread(KINK_FAR)
-
-    def _spread(self, factor: float) -> Spread:
-        lowest: dict[str, Array] = {}
-        highest: dict[str, Array] = {}
-        # All gradients at once would take 64 times the memory of the arrays.
-        for gradients in self._evaluations(factor):
-            lowest = {n: np.minimum(lowest[n], g) for n, g in gradients.items()} if lowest else gradients
-            highest = {n: np.maximum(highest[n], g) for n, g in gradients.items()} if highest else gradients
-        return {n: highest[n] - low for n, low in lowest.items()}
-
-    def _evaluations(self, factor: float) -> Iterator[dict[str, Array]]:
-        rng = np.random.default_rng(0)  # a verdict is a function of the input
-        for _ in range(KINK_SAMPLES):
-            # The step is that of the nearer point, times a number: both points lie in one direction.
-            steps = {n: h * rng.standard_normal(self.primals[n].shape) for n, h in self.sizes.items()}
-            yield self.gradients({n: factor * step for n, step in steps.items()})
-
-    def samples(self, name: str, entries: Array) -> Array:
-        """Return some entries of one cotangent at the points nearby, one row for each point."""
-        return np.array([gradients[name][entries] for gradients in self._evaluations(1.0)])
-
-    def gradients(self, steps: Primals) -> dict[str, Array]:
-        """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array."""
-        moved = {n: a + steps[n] if n in steps else a for n, a in self.primals.items()}
-        cotangents = self.rule(**moved)[1](self.delta)
-        arrays = {n: g for n, g in cotangents.items() if n in self.sizes and isinstance(g, np.ndarray)}
-        return {
-            n: np.asarray(g, np.float64).ravel()
-            for n, g in arrays.items()
-            if is_differentiable(g) and g.shape == self.primals[n].shape
-        }
-
-
-def is_subgradient(
-    name: str, actual: Array, expected: Array, neighbourhood: Neighbourhood, tolerance: Array
-) -> bool | None:
-    """Return whether ``actual`` is a subgradient with respect to a primal; ``None`` if no kink explains it.
-
-    Args:
-        name: the primal whose cotangent is judged.
-        actual: the subject's cotangent, in float64.
+        name: the primal.
+        actual: the cotangent, in float64.
         expected: an oracle's cotangent, in float64.
-        neighbourhood: the gradients nearby.
         tolerance: how far rounding may move each entry.
+        neighbourhood: the gradients nearby.
+        subject: returns the subject's cotangent of this primal for any cotangent of the output.
     """
-    actual, expected, tolerance = actual.ravel(), expected.ravel(), tolerance.ravel()
-    near, far = neighbourhood.near[name], neighbourhood.far[name]
-    # Two gradients differ by rounding where each is off by its tolerance.
-    change = np.maximum(2 * tolerance, far * KINK_JUMP_SHARE)
-    jumps, off = near > change, np.abs(actual - expected) > tolerance
+
+    name: str
+    actual: Array
+    expected: Array
+    tolerance: Array
+    neighbourhood: Neighbourhood
+    subject: CotangentFor
+
+    @cached_property
+    def off(self) -> Array:
+        """The entries that differ from the oracle's; flat, as booleans."""
+        return np.asarray(np.abs(self.actual - self.expected) > self.tolerance).ravel()
+
+    @cached_property
+    def smooth_change(self) -> Array:
+        """Up to where gradients nearby differ by rounding, or as those of a smooth function do."""
+        # Two gradients differ by rounding where each is off by its tolerance.
+        far = spread(self.neighbourhood.far, self.name) * KINK_JUMP_SHARE
+        return np.asarray(np.maximum(2 * self.tolerance.ravel(), far))
+
+    def jumps(self, near: Extremes) -> Array:
+        """Return the entries that jump among gradients nearby; flat, as booleans."""
+        return np.asarray(spread(near, self.name) > self.smooth_change)
+
+    def directed_steps(self) -> Iterator[Primals]:
+        """Yield steps that break ties as a rule, the subject or the oracle does."""
+        # A function that permutes, as a sort, takes a ramp to the order in which the subject breaks ties.
+        delta = self.neighbourhood.delta
+        ramps = tuple(np.linspace(-1.0, 1.0, d.size).reshape(d.shape) for d in as_tuple(delta))
+        order = self.subject(ramps if isinstance(delta, tuple) else ramps[0])
+        return self.neighbourhood.directed_steps(self.name, (self.actual, self.expected, order))
+
+    def jumps_alone(self, entry: int) -> bool:
+        """Return whether an entry jumps when it alone is moved."""
+        above, below = self.neighbourhood.moved_alone(self.name, entry, self.name)
+        return bool(np.abs(above - below)[entry] > self.smooth_change[entry])
+
+
+def is_subgradient(candidate: Candidate) -> bool | None:
+    """Return whether a cotangent is a subgradient; ``None`` if no kink explains where it differs.
+
+    Random directions show most kinks. Of a thousand tied entries they show few maxima, so the directions in which the
+    subject and the oracle break ties are tried as well, and then each entry alone.
+    """
+    near, off = candidate.neighbourhood.near, candidate.off
+    if not np.any(candidate.jumps(near)):
+        return None
+    if np.any(off & ~candidate.jumps(near)):
+        near = wider(near, candidate.neighbourhood.extremes(candidate.directed_steps()))
+    jumps = candidate.jumps(near)
     if not np.any(jumps & off):
         return None
+    unseen = np.flatnonzero(off & ~jumps).tolist()
     # An error where the gradient is smooth is no choice of a subgradient.
-    if np.any(off & ~jumps):
+    if len(unseen) > KINK_INPUTS or not all(map(candidate.jumps_alone, unseen)):
         return False
-    groups = _groups(name, neighbourhood, jumps, change)
-    slack = 2 * tolerance + near * HULL_SLACK
-    samples = neighbourhood.samples(name, jumps)
-    position = np.cumsum(jumps) - 1
-    return all(_in_hull(actual[g], samples[:, position[g]], slack[g]) for g in groups)
+    return _lies_in_hull(candidate, jumps | off, near) or _is_sum_of_subgradients(candidate)
+
+
+def _lies_in_hull(candidate: Candidate, jumps: Array, near: Extremes) -> bool:
+    name, neighbourhood = candidate.name, candidate.neighbourhood
+    steps = chain(neighbourhood.random_steps(), candidate.directed_steps())
+    corners = np.array([neighbourhood.gradients(step)[name][jumps] for step in steps])
+    actual, tolerance = candidate.actual.ravel()[jumps], candidate.tolerance.ravel()[jumps]
+    if not _has_their_sum(actual, corners, _slack(tolerance, corners)):
+        return False
+    pairs = _moved_alone(candidate, jumps, near)
+    together = [np.abs(above - below) > candidate.smooth_change[jumps] for above, below in pairs]
+    corners = np.array([*corners, *(gradient for pair in pairs for gradient in pair)])
+    slack = _slack(tolerance, corners)
+    return all(in_hull(actual[g], corners[:, g], slack[g]) for g in _groups(together, len(actual)))
+
+
+def _slack(tolerance: Array, corners: Array) -> Array:
+    return np.asarray(2 * tolerance + np.ptp(corners, axis=0) * HULL_SLACK)
+
+
+def _has_their_sum(actual: Array, corners: Array, slack: Array) -> bool:
+    """Return whether the entries have the sum that all gradients nearby have, if there is one: the weights of a tie."""
+    sums = np.sum(corners, axis=1)
+    return bool(np.ptp(sums) > np.sum(slack) or np.abs(np.sum(actual) - np.median(sums)) <= np.sum(slack))
+
+
+def _moved_alone(candidate: Candidate, jumps: Array, near: Extremes) -> list[tuple[Array, Array]]:
+    """Return the jumping entries after one input grows, and after it falls, for all inputs that may move them.
+
+    An input that moves another entry's derivative across a kink has a derivative that jumps too.
+    """
+    neighbourhood, name = candidate.neighbourhood, candidate.name
+    moving = {n: spread(near, n) > spread(neighbourhood.far, n) * KINK_JUMP_SHARE for n in near} | {name: jumps}
+    inputs = [(n, k) for n, entries in moving.items() for k in np.flatnonzero(entries).tolist()]
+    if len(inputs) > KINK_INPUTS:
+        return []
+    pairs = (neighbourhood.moved_alone(n, k, name) for n, k in inputs)
+    return [(above[jumps], below[jumps]) for above, below in pairs]
+
+
+def _groups(together: Iterable[Array], count: int) -> list[Array]:
+    """Return the indices of ``count`` entries in groups: those that jump together belong to one group."""
+    label = np.arange(count)
+    for entries in together:
+        if np.count_nonzero(entries) > 1:
+            label[np.isin(label, label[entries])] = label[entries].min()
+    return [np.flatnonzero(label == group) for group in np.unique(label)]
+
+
+def _is_sum_of_subgradients(candidate: Candidate) -> bool:
+    """Return whether a cotangent is the sum of the subgradients of all entries of the output, times their deltas."""
+    neighbourhood, tolerance = candidate.neighbourhood, candidate.tolerance
+    parts = list(_parts(neighbourhood.delta))
+    if not 1 < len(parts) <= KINK_OUTPUTS:
+        return False
+    total = np.zeros_like(tolerance)
+    for delta in parts:
+        here = replace(neighbourhood, delta=delta)
+        actual, expected = candidate.subject(delta), here.gradients({})[candidate.name].reshape(tolerance.shape)
+        part = replace(candidate, actual=actual, expected=expected, neighbourhood=here)
+        if np.any(part.off) and not is_subgradient(part):
+            return False
+        total += actual
+    return bool(np.all(np.abs(total - candidate.actual) <= 2 * tolerance))
+
+
+def _parts(delta: Output) -> Iterator[Output]:
+    """Yield a cotangent of the output with one entry of it alone, for each that is not 0."""
+    outputs = as_tuple(delta)
+    for k, output in enumerate(outputs):
+        for entry in np.flatnonzero(output):
+            part = tuple(np.zeros_like(d) for d in outputs)
+            part[k].flat[entry] = output.flat[entry]
+            yield part if isinstance(delta, tuple) else part[0]
 
 
 def stays_tied(name: str, entries: Array, rule: Rule, primals: Primals, delta: Output, tolerance: Array) -> bool:
@@ -161,67 +202,3 @@ def stays_tied(name: str, entries: Array, rule: Rule, primals: Primals, delta: O
         if np.any((moved > 2 * tolerance + HULL_SLACK * np.abs(here).max(initial=0.0))[entries]):
             return False
     return True
-
-
-def _step(array: Array, least_step: float) -> float:
-    """Return the size of a step: relative to the largest entry, and at least twice the least step."""
-    size = float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
-    return max(KINK_STEP * (size or 1.0), 2 * least_step)
-
-
-def _groups(name: str, neighbourhood: Neighbourhood, jumps: Array, change: Array) -> list[Array]:
-    """Return the indices of jumping entries of a cotangent, in groups that one input entry moves together."""
-    # Every jumping entry starts as a group of its own; groups that one input moves together get the lowest label.
-    label = np.where(jumps, np.arange(jumps.size), -1)
-    shapes = {n: neighbourhood.primals[n].shape for n in neighbourhood.sizes}
-    if sum(map(prod, shapes.values())) <= KINK_INPUTS:
-        for n, step in neighbourhood.sizes.items():
-            for k in range(prod(shapes[n])):
-                one = np.zeros(shapes[n])
-                one.flat[k] = step
-                above, below = (neighbourhood.gradients({n: sign * one})[name] for sign in (1.0, -1.0))
-                together = jumps & (np.abs(above - below) > change)
-                if np.count_nonzero(together) > 1:
-                    label[np.isin(label, label[together])] = label[together].min()
-    return [np.flatnonzero(label == group) for group in np.unique(label[jumps])]
-
-
-def _in_hull(point: Array, corners: Array, slack: Array) -> bool:
-    """Return whether a point lies in the convex hull of the rows of ``corners``, up to ``slack`` in each entry.
-
-    The coefficients are nonnegative; that they sum to one is one more row of the least squares.
-    """
-    scale = np.maximum(np.abs(corners).max(0), np.abs(point))
-    scale[scale == 0] = 1.0
-    corners = np.unique(corners / scale, axis=0)
-    matrix = np.vstack([corners.T, np.full(len(corners), HULL_WEIGHT)])
-    coefficients = _nonnegative_least_squares(matrix, np.append(point / scale, HULL_WEIGHT))
-    distance = np.abs(corners.T @ coefficients - point / scale)
-    return bool(np.all(distance <= slack / scale + len(corners) * HULL_ROUNDING))
-
-
-def _nonnegative_least_squares(matrix: Array, target: Array) -> Array:
-    """Return the x ≥ 0 that minimizes ‖matrix·x − target‖: Lawson and Hanson (1974), algorithm 23.10."""
-    n = matrix.shape[1]
-    x, active = np.zeros(n), np.zeros(n, bool)
-    for _ in range(3 * n + 10):
-        slope = matrix.T @ (target - matrix @ x)
-        slope[active] = -np.inf
-        best = int(np.argmax(slope))
-        if slope[best] <= HULL_ROUNDING:
-            break
-        active[best] = True
-        while True:
-            trial = np.zeros(n)
-            trial[active] = np.linalg.lstsq(matrix[:, active], target, rcond=None)[0]
-            below = active & (trial <= 0)
-            if not np.any(below):
-                x = trial
-                break
-            t = np.min(x[below] / (x[below] - trial[below]))
-            x = x + t * (trial - x)
-            active &= x > HULL_ZERO
-            x[~active] = 0.0
-            if not np.any(active):
-                break
-    return x

@@ -8,7 +8,7 @@ diagnosis says so. If a declaration would make the judge accept the subject, the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -38,7 +38,7 @@ from oracles.diagnosis.patterns import (
 from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.rule import with_dtype
 from oracles.tolerance import tolerance_at
-from oracles.verdict import Result
+from oracles.verdict import Result, Verdict
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -152,13 +152,22 @@ NEEDS_ITS_POINT = frozenset(
 )  # fmt: skip
 
 # Why equal calls give different answers: tried where this call agrees, too.
-PATTERNS_OF_CALLS = tuple((n, p) for n, p in PATTERNS if n in ("layout", "uninitialised", "random"))
+CALLS = ("layout", "uninitialised", "random")
+PATTERNS_OF_CALLS = tuple((n, p) for n, p in PATTERNS if n in CALLS)
+# Another subgradient than the declared one is no other formula: only what singles out the kink explains it.
+PATTERNS_OF_KINKS = tuple(
+    (n, p) for n, p in PATTERNS if n in (*CALLS, "tie_between_operands", "zeros", "ties", "signs", "saturated")
+)
 
 
-def diagnose(symptoms: Symptoms) -> Diagnosis:
+def diagnose(symptoms: Symptoms, patterns: Sequence[tuple[str, Pattern]] = PATTERNS) -> Diagnosis:
     """Return the first pattern that fits the whole array and is confirmed at other points, or ``NO_PATTERN_FOUND``.
 
     A pattern that raises is skipped: a diagnosis must not replace the refusal that it explains.
+
+    Args:
+        symptoms: the refused array.
+        patterns: the patterns that are tried, by id.
     """
     # An array without entries fits many patterns and has no defect.
     actual, expected = symptoms.actual, symptoms.expected
@@ -168,7 +177,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
         # Of an array that agrees, an equal call gave another answer, or this oracle has no number where it is refused.
         agreed = actual is not None and agrees(actual, expected, symptoms.tolerance)
         agreed |= symptoms.has_expected_shape and not np.any(symptoms.refusal.wrong)
-        for name, pattern in PATTERNS_OF_CALLS if agreed else PATTERNS:
+        for name, pattern in PATTERNS_OF_CALLS if agreed else patterns:
             sentence = result_or_none(partial(pattern, symptoms))
             if sentence and (name in NEEDS_ITS_POINT or _is_confirmed(pattern, symptoms)):
                 return Diagnosis(name, sentence)
@@ -203,9 +212,10 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     gravest = result.worst
     cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
     cotangent = max(cotangents, key=lambda f: f.gravity, default=None)
-    for quantity in dict.fromkeys(f.quantity for f in (gravest, cotangent) if f is not None):
+    for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
         symptoms = symptoms_of(result, quantity)
-        diagnosis = diagnose(symptoms) if symptoms is not None else NO_PATTERN_FOUND
+        patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
+        diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
         if diagnosis:
             return diagnosis
     return NO_PATTERN_FOUND
