@@ -39,11 +39,25 @@ JUMP_SAMPLES = 8
 
 # One cotangent may hide an error by a coincidence of signs; three rarely do.
 DRAWN_COTANGENTS = 3
+# Above so many inputs one is drawn: among a million entries no coincidence hides an error in all.
+LONE_COTANGENT_INPUTS = 10**6
 # Ball arithmetic evaluates every number on its own, in Python. So next to a reference it judges tiny points only; where
 # nothing else is rigorous it may take longer; and a refusal is rare, and worth more time.
 EXACT_INPUTS = 8
 LONE_EXACT_INPUTS = 256
 ARBITER_INPUTS = 1024
+
+# --- Large points (oracles/decision/reduced_point.py) ---
+
+# Above so many inputs, a gross error is looked for at a smaller point: below, the further evaluations are cheap.
+REDUCED_INPUTS = 1024
+# An error so many times the tolerance of the first samples: more samples raise a tolerance by a few times.
+GROSS_RATIO = 1000.0
+# The shortest window of an axis. A mean over one entry is a sum, and of two entries a softmax is a sigmoid.
+LEAST_WINDOW = 3
+# Above so many inputs, what depends on no size is asked at a part of the point, of axes of about so many entries.
+PART_INPUTS = 2**14
+PART_WINDOW = 32
 
 # --- Lost digits (oracles/decision/precision.py) ---
 
@@ -158,6 +172,14 @@ DIFFERENCE_PROBES = (2.0**-13, 2.0**-16, 2.0**-20, 2.0**-32)
 DIFFERENCE_NEARER = (1.0, 2.0**-8, 2.0**-16)
 # The spread between neighbours in the tableau, times this, is the radius: an estimate, so it is generous.
 DIFFERENCE_SAFETY = 10.0
+# Up to so many inputs, finite differences measure every entry.
+MOST_DIFFERENCES = 300
+# Of more inputs they measure so many entries, and of a million inputs fewer, since each takes about 20 evaluations.
+MOST_MEASURED = 96
+DIFFERENCES_OF_MILLION = 16
+# All entries are judged along so many random directions for each primal and delta. Under three deltas they miss a gross
+# error with a probability of 0.71^18 = 0.002.
+DIRECTIONS = 6
 
 # --- Self-consistency (oracles/self_consistency.py) ---
 

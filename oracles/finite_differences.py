@@ -21,7 +21,10 @@ from oracles.constants import (
     DIFFERENCE_SAFETY,
     DIFFERENCE_STEP,
     DIFFERENCE_STEPS,
+    DIFFERENCES_OF_MILLION,
     LEAST_SIZE,
+    MOST_DIFFERENCES,
+    MOST_MEASURED,
     ORDINARY_VALUES,
 )
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -36,36 +39,50 @@ OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, Value
 def finite_difference(rule: Rule, *, name: str = DIFFERENCES) -> Rule:
     """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
-    Each entry costs about 20 evaluations of the primal, so this is for small inputs; for large ones see
-    `directional_derivative`.
+    Each entry costs about 20 evaluations of the primal. Of more than `MOST_DIFFERENCES` entries some are measured,
+    spread evenly; the radius of the others is infinite. For those see `oracles.decision.directions`.
     """
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         y, _ = rule(**primals)
 
         def pullback(delta: Output) -> dict[str, Enclosure]:
-            cotangents = {}
-            for target, array in primals.items():
-                if not is_differentiable(array):
-                    continue
-                # At an infinite primal there is no step.
-                slopes = np.full((2, array.size), np.inf)
-                slopes[0] = np.nan
-                for k in np.flatnonzero(np.isfinite(array)):
-                    direction = np.zeros(array.size)
-                    direction[k] = 1.0
-                    slopes[:, k] = directional_derivative(
-                        rule, primals, delta, {target: direction.reshape(array.shape)}
-                    )
-                cotangents[target] = Enclosure(*slopes.reshape(2, *array.shape))
-            return cotangents
+            measured = measured_entries(primals)
+            return {n: differences_at(entries, n, rule, primals, delta) for n, entries in measured.items()}
 
         return y, pullback
 
     return Rule(evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name))
 
 
-def directional_derivative(rule: Rule, primals: Primals, delta: Output, direction: Primals) -> tuple[float, float]:
+def measured_entries(primals: Primals) -> dict[str, Array]:
+    """Return the entries of each floating primal that finite differences measure one by one; flat indices."""
+    sizes = {n: np.size(a) for n, a in primals.items() if is_differentiable(a)}
+    total = sum(sizes.values())
+    if total <= MOST_DIFFERENCES:
+        return {n: np.arange(size) for n, size in sizes.items()}
+    # Each takes longer the more inputs there are.
+    count = min(max(DIFFERENCES_OF_MILLION * 10**6 // total, DIFFERENCES_OF_MILLION), MOST_MEASURED)
+    shares = {n: min(size, max(1, count * size // total)) for n, size in sizes.items()}
+    return {n: np.unique(np.linspace(0, size - 1, shares[n]).round().astype(int)) for n, size in sizes.items() if size}
+
+
+def differences_at(entries: Array, name: str, rule: Rule, primals: Primals, delta: Output) -> Enclosure:
+    """Return finite differences in some entries of a primal, as flat indices, and an infinite radius elsewhere."""
+    shape = np.shape(primals[name])
+    slopes = np.full((2, np.size(primals[name])), np.inf)
+    slopes[0] = np.nan
+    # At an infinite primal there is no step.
+    for k in entries[np.isfinite(np.ravel(primals[name])[entries])]:
+        direction = np.zeros(slopes.shape[1])
+        direction[k] = 1.0
+        slopes[:, k] = directional_derivative(rule, primals, delta, {name: direction.reshape(shape)})
+    return Enclosure(*slopes.reshape(2, *shape))
+
+
+def directional_derivative(
+    rule: Rule, primals: Primals, delta: Output, direction: Primals, *, narrow: bool = False
+) -> tuple[float, float]:
     """Return ``d/dt ⟨delta, f(primals + t·direction)⟩`` at t = 0, and a radius that bounds its error.
 
     By the adjoint identity this is ``⟨Jᵀ delta, direction⟩``, so it tests a pullback with nothing but the primal.
@@ -75,6 +92,8 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Output, directio
         primals: the point, which should be float64.
         delta: the cotangent of the output.
         direction: arrays in the shapes of some of the primals.
+        narrow: whether shorter steps are tried where the radius is infinite: a direction of many entries crosses a kink
+            of one of them within most steps.
 
     Returns:
         Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
@@ -87,9 +106,11 @@ def directional_derivative(rule: Rule, primals: Primals, delta: Output, directio
         step = line.first_step()
         for nearer in DIFFERENCE_NEARER:
             try:
-                return _on_a_ladder(line.slopes, step * nearer)
+                slope, radius = _on_a_ladder(line.slopes, step * nearer)
             except OUTSIDE_DOMAIN:
                 continue  # the domain ends within the step
+            if np.isfinite(radius) or not narrow:
+                return slope, radius
     return 0.0, np.inf
 
 

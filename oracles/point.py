@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from oracles.backends.arrays import copied, numpy_array
+from oracles.constants import DRAWN_COTANGENTS, LONE_COTANGENT_INPUTS, MOST_DIFFERENCES, REDUCED_INPUTS
 from oracles.decision.judge import Kinks, cotangents_like, judge
+from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
@@ -58,7 +60,8 @@ def check(
             integers and booleans have none.
         against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball arithmetic
             too if python-flint is installed and the primal is written in NumPy.
-        delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``.
+        delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``,
+            or one if there are more than a million inputs.
         precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
@@ -84,15 +87,21 @@ def check(
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
+    # Finite differences call the subject at points of their own, where no answer need be remembered.
+    oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
     subject = remembered(subject, memory := Memory())
     guarded = on_copies(subject)
-    oracles = _uniquely_named(against) or (finite_difference(guarded),)
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
     deltas = _try_subject(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, (InvalidInput,))
     if isinstance(deltas, Result):
         return require(deltas)
     judge_at = partial(judge, precision=precision, kinks=kinks, property_name="check")
-    results = [judge_at(guarded, arrays, d, oracles) for d in deltas]
+    results: list[Result] = []
+    for d in deltas:
+        results.append(judge_at(guarded, arrays, d, oracles))
+        # A large point takes long, and what one cotangent refuses, no other one accepts.
+        if results[-1].refuses and count_inputs(arrays) > (REDUCED_INPUTS if against else MOST_DIFFERENCES):
+            break
     results += _further_calls(results, Setting(subject, oracles, arrays, deltas[0], working), memory)
     return require_conclusive(_merge(results))
 
@@ -108,6 +117,7 @@ def _merge(results: Sequence[Result]) -> Result:
         setting=worst.setting,
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
         cause=next((result.cause for result in results if result.cause), None),
+        reduced=worst.reduced,
     )
 
 
@@ -136,14 +146,15 @@ def _try_subject(
 
 
 def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Output]:
-    """Return the given cotangent, or three drawn ones, in the structure of the subject's output.
+    """Return the given cotangent, or three drawn ones, one at a large point, in the structure of the subject's output.
 
     Raises:
         InvalidInput: if the given cotangent has other shapes than the output.
     """
     y, _ = subject(**primals)
     if delta is None:
-        return cotangents_like(y, np.random.default_rng(seed))
+        count = DRAWN_COTANGENTS if count_inputs(primals) <= LONE_COTANGENT_INPUTS else 1
+        return cotangents_like(y, np.random.default_rng(seed), count)
     parts = tuple(numpy_array("delta", d) for d in as_tuple(delta))
     expected, actual = [np.shape(part) for part in as_tuple(y)], [d.shape for d in parts]
     if expected != actual:
@@ -175,8 +186,9 @@ def _self_consistency(setting: Setting, memory: Memory) -> Result:
     notes = [f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared]
     # What changes from call to call cannot be compared in another layout, and nothing more need be said of it.
     if not any(f.refuses for f in findings):
-        of_layouts, further = check_layouts(setting)
-        of_layouts += check_shared(setting)
+        part = part_of(setting)
+        of_layouts, further = check_layouts(part)
+        of_layouts += check_shared(part)
         notes += further
         findings += contradiction_findings(memory, subject, setting.oracles, setting.precision) or of_layouts
     refused = tuple(f for f in findings if f.refuses)

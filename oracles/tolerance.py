@@ -280,7 +280,8 @@ class ToleranceEstimator:
                 assert self._unperturbed is not None
                 # Operands are perturbed, so the last rounding of a result that no operation consumes is added here.
                 last = self._relative * np.abs(self._unperturbed) if self._largest is None else self._largest
-                self._largest = np.maximum(np.maximum(last, absolute), deviation)
+                # Into the deviation: the tolerance of fewer samples may still be in use.
+                self._largest = np.maximum(np.maximum(last, absolute) if absolute else last, deviation, out=deviation)
             self._samples = samples
         tolerances = self._named(self._largest)
         plain_values = np.asarray(self._unperturbed)
@@ -309,9 +310,12 @@ class ToleranceEstimator:
                 n: (slice(stop - np.size(a), stop), np.shape(a))
                 for (n, a), stop in zip(perturbed.items(), stops, strict=True)
             }
-        with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so the next line makes it infinite
-            deviation = np.abs(np.concatenate([np.ravel(a) for a in perturbed.values()]) - self._unperturbed)
-        return np.asarray(np.nan_to_num(deviation, copy=False, nan=np.inf, posinf=np.inf) / share)
+        deviation = np.concatenate([np.ravel(a) for a in perturbed.values()], dtype=np.float64)
+        # In place: on large arrays fresh memory costs more than the arithmetic.
+        with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so it is taken for infinite
+            np.abs(np.subtract(deviation, self._unperturbed, out=deviation), out=deviation)
+        deviation[np.isnan(deviation)] = np.inf
+        return deviation if share == 1.0 else np.divide(deviation, share, out=deviation)
 
     def _plain(self, source: Rule, perturbed: Mapping[str, Array]) -> Mapping[str, Any]:
         """Return the unperturbed values, in the shapes of the perturbed ones."""

@@ -141,6 +141,7 @@ class Result:
         setting: the point, the subject and the oracles.
         notes: observations that are no reason to refuse.
         cause: the exception that the subject raised, if any.
+        reduced: by the refused array of a large point, the result at a smaller point that shows the same.
     """
 
     subject: str
@@ -150,6 +151,7 @@ class Result:
     setting: Setting | None = field(default=None, repr=False, compare=False)
     notes: tuple[str, ...] = ()
     cause: BaseException | None = field(default=None, repr=False, compare=False)
+    reduced: Mapping[str, Result] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Summarize: which oracle accepted which arrays, what would have been refused, and what was not judged."""

@@ -10,7 +10,14 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from oracles.constants import ASKED_UNKNOWN, DRAWN_COTANGENTS, EXACT_INPUTS, LONE_EXACT_INPUTS
+from oracles.constants import (
+    ASKED_UNKNOWN,
+    DIRECTIONS,
+    DRAWN_COTANGENTS,
+    EXACT_INPUTS,
+    LONE_EXACT_INPUTS,
+    MOST_DIFFERENCES,
+)
 from oracles.decision.comparison import (
     Comparison,
     Neighbourhoods,
@@ -20,8 +27,10 @@ from oracles.decision.comparison import (
     value_and_radius,
 )
 from oracles.decision.decisions import decide
+from oracles.decision.directions import Directions
+from oracles.decision.reduced_point import count_inputs, is_reducible, reduced_point
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
-from oracles.finite_differences import DIFFERENCES, directional_derivative
+from oracles.finite_differences import DIFFERENCES, differences_at
 from oracles.notes import note, with_notes
 from oracles.process_state import steers_a_run
 from oracles.rule import (
@@ -103,6 +112,7 @@ def judge(
     except _SubjectRaised as failure:
         finding = refuse_exception(failure.call, failure.error)
         return Result(subject.name, property_name, (finding,), setting=setting, cause=failure.error)
+    reduced: dict[str, Result] = {}
     integers = {n for n, a in primals.items() if not is_differentiable(a)}
     names = {*forward.outputs, *primals} if only is None else set(only)
     not_claimed = tuple(n for n in primals if n not in {*cotangents, *integers} and n in names)
@@ -115,8 +125,9 @@ def judge(
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
     native = None if precision else (primals, delta)
     with own_faults():
-        findings = _compare(actual, {f.quantity for f in errors}, answers, forward.expected, setting, kinks, native)
-    return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting)
+        arrays = {n: a for n, a in actual.items() if n not in {f.quantity for f in errors}}
+        findings = _compare(arrays, answers, forward.expected, setting, kinks, native, reduced)
+    return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting, reduced=reduced)
 
 
 class _SubjectRaised(Exception):
@@ -262,20 +273,37 @@ def _with_differences(
         known = [is_known(*value_and_radius(values[name])) for values in answers.values() if name in values]
         unknown = ~np.any(known, axis=0) & np.isfinite(primals[name])
         if 0 < np.count_nonzero(unknown) <= ASKED_UNKNOWN:
-            slopes = attempt(partial(_differences_at, unknown, name, setting.subject, primals, delta))
+            entries = np.flatnonzero(unknown)
+            slopes = attempt(partial(differences_at, entries, name, setting.subject, primals, delta))
             if not isinstance(slopes, Raised):
                 differences[name] = slopes
     return {**answers, DIFFERENCES: differences} if differences else answers
 
 
-def _differences_at(entries: Array, name: str, subject: Rule, primals: Primals, delta: Output) -> Enclosure:
-    """Return finite differences along some entries of a primal, and an infinite radius in the others."""
-    middle, radius = np.full(entries.shape, np.nan), np.full(entries.shape, np.inf)
-    for k in map(tuple, np.argwhere(entries)):
-        direction = np.zeros(entries.shape)
-        direction[k] = 1.0
-        middle[k], radius[k] = directional_derivative(subject, primals, delta, {name: direction})
-    return Enclosure(middle, radius)
+def _with_suspicious(
+    answers: dict[str, Mapping[str, Answer]],
+    arrays: Mapping[str, Array],
+    setting: Setting,
+    tolerances: Mapping[str, Array],
+) -> dict[str, Mapping[str, Answer]]:
+    """Measure the entries that directions find, where finite differences alone judge a point of many inputs."""
+    rule = next((o.implementation for o in setting.oracles if o.name == DIFFERENCES), None)
+    if len(answers) > 1 or not isinstance(rule, Rule) or count_inputs(setting.primals) <= MOST_DIFFERENCES:
+        return answers
+    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    measured = dict(answers.get(DIFFERENCES, {}))
+    for n in measured.keys() & primals.keys() & arrays.keys():
+        answer, actual = measured[n], np.asarray(arrays[n], np.float64)
+        _, radius = value_and_radius(answer)
+        entry = Directions(rule, primals, delta, n, actual, tolerances[n]).suspicious_entry()
+        if entry is not None:
+            more = differences_at(np.array([entry]), n, rule, primals, delta)
+            known = np.isfinite(more.radius)
+            mid = np.where(known, more.mid, value_and_radius(answer)[0])
+            measured[n] = Enclosure(mid, np.where(known, more.radius, radius))
+        count = np.count_nonzero(np.isfinite(radius))
+        note(f"{n}: {count} of {actual.size} entries are measured, all along {DIRECTIONS} directions for each delta")
+    return {**answers, DIFFERENCES: measured}
 
 
 def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Primals) -> dict[str, Array]:
@@ -290,29 +318,30 @@ def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Pr
 
 
 def _compare(
-    actual: Mapping[str, Any],
-    erroneous: set[str],
+    arrays: Mapping[str, Array],
     answers: dict[str, Mapping[str, Answer]],
     expected: Mapping[str, Array],
     setting: Setting,
     kinks: Kinks,
     native: tuple[Primals, Output] | None,
+    reduced: dict[str, Result],
 ) -> list[Finding]:
     """Compare the values of all arrays without type errors: at once where all agree, else array by array.
 
-    ``native`` is the point in the subject's dtypes, unless a precision is declared for all arrays.
+    ``native`` is the point in the subject's dtypes, unless a precision is declared for all arrays. Results at smaller
+    points are added to ``reduced``.
     """
     subject, oracles, precision = setting.subject, setting.oracles, setting.precision
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     most_inputs = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
-    if sum(np.size(a) for a in primals.values() if is_differentiable(a)) <= most_inputs:
+    if count_inputs(primals) <= most_inputs:
         certified = certified_enclosures(subject, primals, delta, precision)
         answers = {**answers, EXACT: certified} if certified else answers
-    answers = _with_differences(answers, set(actual) - erroneous, setting)
+    answers = _with_differences(answers, set(arrays), setting)
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers, native=native)
+    answers = _with_suspicious(answers, arrays, setting, estimator.estimate())
     # After the estimator: its tolerance is that of the oracles' own values.
-    answers = dict(subject.convention.adjusted(setting.primals, actual, answers))
-    arrays: dict[str, Array] = {n: a for n, a in actual.items() if n not in erroneous}
+    answers = dict(subject.convention.adjusted(setting.primals, arrays, answers))
     # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
     if all(a.dtype == expected[n].dtype for n, a in arrays.items()):
         agreements = all_agreements(arrays, answers, estimator)
@@ -325,5 +354,28 @@ def _compare(
         own = estimator.of_array(n)
         tolerance = own.estimate()[n]
         comparison = Comparison(n, array, by_oracle, tolerance, own, setting, neighbourhoods, kinks == "declared")
-        findings += decide(comparison)
+        findings += _refused_at_smaller_point(comparison, native, reduced) or decide(comparison)
     return findings
+
+
+def _refused_at_smaller_point(
+    comparison: Comparison, native: tuple[Primals, Output] | None, reduced: dict[str, Result]
+) -> list[Finding]:
+    """Return the findings on a gross error of a large point that a smaller point shows as well; none if none does."""
+    setting, name = comparison.setting, comparison.name
+    if not is_reducible(comparison):
+        return []
+    # Another array may be wrong at the same smaller point, for the same reason.
+    for result in (*reduced.values(), None):
+        if result is None:
+            point = reduced_point(comparison)
+            if point is None:
+                return []
+            precision = None if native else setting.precision
+            kinks: Kinks = "declared" if comparison.declared_kinks else "any"
+            result = judge(setting.subject, *point, setting.oracles, precision=precision, kinks=kinks)
+        worst = max((f for f in result.findings if f.quantity == name), key=lambda f: f.gravity, default=None)
+        if worst is not None and worst.refuses:
+            reduced[name] = result
+            return comparison.findings(worst.verdict, reason=worst.evidence.reason)
+    return []

@@ -195,8 +195,11 @@ def diagnosis_of(result: Result) -> Diagnosis:
     """Return the defect behind the gravest refused array, or ``NO_PATTERN_FOUND``.
 
     If that is an output without a known pattern, its gravest refused cotangent is diagnosed instead. If the subject
-    agrees once symmetric primals or signs of vectors are declared, the line to write follows.
+    agrees once symmetric primals or signs of vectors are declared, the line to write follows. A large point is
+    diagnosed at the smaller one that shows the same.
     """
+    if result.worst is not None and result.worst.quantity in result.reduced:
+        return diagnosis_of(result.reduced[result.worst.quantity])
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)

@@ -171,16 +171,31 @@ class PerturbedOperations:
             signs = torch.complex(self._signs(value, real), self._signs(value, real))
             value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
         else:
-            # By one product, since ∞ ± ∞ h would be NaN.
-            factors = self._window(_factor_pool(value.dtype, size), value)
-            if size > self._perturbation.relative:
-                # The partial sums of equal terms are all rounded the same way.
-                factors = factors * factors.reshape(-1)[0]
-            value = value * factors
+            value = self._times_factors(value, size)
             signs = self._signs(value, value.dtype) if absolute else None
         if difference is not None:
             value = value.addcmul(difference, self._signs(value, value.dtype))
         return value.add(signs, alpha=absolute) if absolute else value
+
+    def _times_factors(self, x: Tensor, size: float) -> Tensor:
+        """Return a real tensor with each entry times its own 1 ± size: by one product, since ∞ ± ∞ h would be NaN."""
+        count, factors = x.numel(), self._factors(x, size)
+        if size > self._perturbation.relative:
+            # The partial sums of equal terms are all rounded the same way.
+            factors = factors * factors[0]
+        if count <= SIGN_POOL:
+            return x * factors.view(x.shape)
+        # The factors repeat, but to repeat them in memory would take longer than the product.
+        flat, whole = x.reshape(-1), count // SIGN_POOL * SIGN_POOL
+        result = torch.empty_like(flat)
+        torch.mul(flat[:whole].view(-1, SIGN_POOL), factors, out=result[:whole].view(-1, SIGN_POOL))
+        torch.mul(flat[whole:], factors[: count - whole], out=result[whole:])
+        return result.view(x.shape)
+
+    def _factors(self, like: Tensor, size: float) -> Tensor:
+        """Return as many factors 1 ± size as a tensor has entries, at most `SIGN_POOL`: flat."""
+        start = self._next_start()
+        return _factor_pool(like.dtype, size)[start : start + min(like.numel(), SIGN_POOL)]
 
     def _difference(self, x: Tensor, key: object) -> Tensor | None:
         """Return how far another evaluation of a sum, or of a view of one, lies from it; ``None`` for anything else.
@@ -196,18 +211,16 @@ class PerturbedOperations:
         return difference.as_strided(x.size(), x.stride(), x.storage_offset())
 
     def _signs(self, like: Tensor, dtype: Value) -> Tensor:
-        """Return random signs in the shape of a tensor."""
-        return self._window(_sign_pool(dtype), like)
-
-    def _window(self, pool: Tensor, like: Tensor) -> Tensor:
-        """Return a window into a pool in the shape of a tensor, which is cheaper than drawing."""
-        self._state = self._state * 48271 % 2147483647  # Lehmer's generator
-        size = like.numel()
-        start = self._state % SIGN_POOL
+        """Return random signs in the shape of a tensor: a window into a pool, which is cheaper than drawing."""
+        pool, size, start = _sign_pool(dtype), like.numel(), self._next_start()
         if size > SIGN_POOL:
             return pool[start : start + SIGN_POOL].repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
-        # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
         return pool[start : start + size].view(like.shape)
+
+    def _next_start(self) -> int:
+        """Return a place in a pool; windows may overlap, but no operand meets the same signs in the next sample."""
+        self._state = self._state * 48271 % 2147483647  # Lehmer's generator
+        return self._state % SIGN_POOL
 
     def _follow(self, tensors: Iterable[Tensor]) -> None:
         self._descending.update(filter(None, map(self._key, tensors)))

@@ -159,6 +159,9 @@ def report_text(result: Result, diagnosis: str) -> str:
         lines += _paragraph("note: ", note)
     if result.setting is not None:
         lines += _paragraph("at: ", _point_text(result.setting))
+        smaller = result.reduced.get(worst.quantity)
+        if smaller is not None and smaller.setting is not None:
+            lines += _paragraph("decided and diagnosed at a part of it: ", _point_text(smaller.setting))
         lines.append(REPRODUCE)
     # The lines stand in the order of their weight, so the last ones may be cut.
     return "\n".join(lines[:MOST_LINES])

@@ -1,0 +1,143 @@
+"""Find a small point that shows a gross error of a large one: windows of rows, columns or channels around the error.
+
+What follows a first comparison (more samples of rounding, kinks, finer precisions, experiments of a diagnosis) takes
+hundreds of evaluations. On a large array that does not end, and a gross error needs none of its size to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from oracles.constants import FIRST_SAMPLES, GROSS_RATIO, LEAST_WINDOW, PART_INPUTS, PART_WINDOW, REDUCED_INPUTS
+from oracles.decision.comparison import Comparison
+from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.tolerance import tolerance_at, values_of
+from oracles.user_code import attempt
+from oracles.verdict import Setting
+
+
+def is_reducible(comparison: Comparison) -> bool:
+    """Return whether an array of a large point is off by so much that a smaller point may show it too."""
+    return count_inputs(comparison.setting.primals) > REDUCED_INPUTS and _is_gross(comparison)
+
+
+def count_inputs(primals: Primals) -> int:
+    """Return the number of entries of all primals that have a cotangent."""
+    return sum(np.size(a) for a in primals.values() if is_differentiable(a))
+
+
+def reduced_point(comparison: Comparison) -> tuple[Primals, Output] | None:
+    """Return primals and a delta of fewer entries where the same array is grossly wrong; ``None`` if none is found."""
+    setting, place = comparison.setting, _worst_entry(comparison)
+    centres = dict(zip(comparison.actual.shape, place, strict=True))
+    shows_error = partial(_shows_error, setting, comparison.name)
+    primals, delta = _smaller_point(setting, LEAST_WINDOW, centres, shows_error)
+    return (primals, delta) if count_inputs(primals) <= count_inputs(setting.primals) // 2 else None
+
+
+def part_of(setting: Setting) -> Setting:
+    """Return the setting at a part of a large point, of axes of about `PART_WINDOW` entries, where the subject runs.
+
+    What asks for no size, such as the layout of the arguments in memory, is asked there.
+    """
+    if count_inputs(setting.primals) <= PART_INPUTS:
+        return setting
+    primals, delta = _smaller_point(setting, PART_WINDOW, {}, partial(_runs, setting.subject))
+    return replace(setting, primals=primals, delta=delta)
+
+
+def _smaller_point(
+    setting: Setting, shortest: int, centres: Mapping[int, int], holds: Callable[[Primals, Output], bool]
+) -> tuple[Primals, Output]:
+    """Return the smallest point that is found where something holds.
+
+    All axes of one extent are cut to one window, in the primals and in delta, the longest ones first: a batch is an
+    axis of several arrays. Windows lie around ``centres``, by extent, and double from the shortest. Indices into an
+    axis that is cut are taken modulo its new extent. What the subject or a reference does not accept is no such point.
+    """
+    primals, delta = setting.primals, setting.delta
+    taken = {n for a in primals.values() for n in np.shape(a)}
+    for extent in sorted((n for n in taken if n > shortest), reverse=True):
+        for window in _windows(extent, shortest, centres.get(extent, 0), taken):
+            smaller = _cut(primals, extent, window), _cut_delta(delta, extent, window)
+            if attempt(partial(holds, *smaller)) is True:
+                primals, delta = smaller
+                taken = taken | {window.stop - window.start}
+                break
+    return primals, delta
+
+
+def _is_gross(comparison: Comparison) -> bool:
+    return any(float(np.max(ratio, initial=0.0)) > GROSS_RATIO for ratio in comparison.ratios.values())
+
+
+def _worst_entry(comparison: Comparison) -> tuple[int, ...]:
+    worst = np.maximum.reduce(list(comparison.ratios.values()))
+    return tuple(map(int, np.unravel_index(int(np.argmax(worst)), worst.shape)))
+
+
+def _windows(extent: int, shortest: int, centre: int, taken: set[int]) -> Iterator[slice]:
+    """Yield windows of doubling lengths around an index, each of a length that no other axis has.
+
+    Two axes of one extent would hide a transpose from the diagnosis.
+    """
+    length = shortest
+    while length < extent:
+        free = next(n for n in range(length, extent + 1) if n not in taken or n == extent)
+        if free < extent:
+            start = min(max(centre - free // 2, 0), extent - free)
+            yield slice(start, start + free)
+        length *= 2
+
+
+def _cut(primals: Primals, extent: int, window: slice) -> dict[str, Array]:
+    length = window.stop - window.start
+    return {n: _cut_array(_wrapped(a, extent, length), extent, window) for n, a in primals.items()}
+
+
+def _cut_delta(delta: Output, extent: int, window: slice) -> Output:
+    cut = tuple(_cut_array(np.asarray(d), extent, window) for d in as_tuple(delta))
+    return cut if isinstance(delta, tuple) else cut[0]
+
+
+def _cut_array(array: Array, extent: int, window: slice) -> Array:
+    return np.array(array[tuple(window if n == extent else slice(None) for n in array.shape)])
+
+
+def _wrapped(array: Array, extent: int, length: int) -> Array:
+    """Return integers that may index an axis of this extent as indices of the window."""
+    if array.dtype.kind not in "iu" or not array.size or not length <= int(array.max()) < extent:
+        return array
+    return np.where(array >= length, array % length, array).astype(array.dtype)
+
+
+def _runs(subject: Rule, primals: Primals, delta: Output) -> bool:
+    with np.errstate(all="ignore"):
+        y, pullback = subject(**primals)
+        pullback(delta)
+    return [np.shape(part) for part in as_tuple(y)] == [np.shape(d) for d in as_tuple(delta)]
+
+
+def _shows_error(setting: Setting, name: str, primals: Primals, delta: Output) -> bool:
+    """Return whether the array is grossly wrong at a point.
+
+    Raises:
+        Exception: whatever the subject or the oracles raise for such arrays.
+    """
+    subject = setting.subject
+    with np.errstate(all="ignore"):
+        actual = values_of(subject, primals, delta)
+        wide, wide_delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
+        answers = {o.name: values_of(o, wide, wide_delta) for o in setting.oracles if o.reference is not None}
+        estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=subject, known=answers)
+        tolerance = estimator.estimate(FIRST_SAMPLES)[name]
+        expected = {oracle: values[name] for oracle, values in answers.items() if name in values}
+        array = np.asarray(actual[name])
+        if not expected or array.shape != tolerance.shape:
+            return False
+        here = Setting(subject, setting.oracles, primals, delta, setting.precision)
+        return _is_gross(Comparison(name, array, expected, tolerance, estimator, here))

@@ -1,0 +1,131 @@
+"""Large points: a gross error is decided and diagnosed at a part of the point, with the verdict of the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+
+RNG = np.random.default_rng(0)
+
+
+def layer_norm(change=lambda dx: dx):
+    def forward(x, gain):
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = 1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+        return centred * inverse * gain, (centred * inverse, inverse, gain)
+
+    def backward(cache, delta):
+        h, inverse, gain = cache
+        dh = delta * gain
+        dx = inverse * (dh - dh.mean(-1, keepdims=True) - h * (dh * h).mean(-1, keepdims=True))
+        return {"x": change(dx), "gain": (delta * h).sum(0)}
+
+    return oracles.manual(forward, backward, name="layer_norm")
+
+
+def layer_norm_reference(x, gain):
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], gain, eps=1e-5)
+
+
+def norm_point(rows, columns):
+    return {"x": RNG.standard_normal((rows, columns)), "gain": RNG.standard_normal(columns)}
+
+
+def refusal(subject, primals, reference):
+    with pytest.raises(oracles.Disagreement) as refused:
+        oracles.check(subject, primals, [oracles.torch_autograd(reference)])
+    return refused.value
+
+
+def size(primals):
+    return sum(a.size for a in primals.values() if a.dtype.kind == "f")
+
+
+CHANGES = {
+    "factor": (lambda dx: 0.99 * dx, oracles.Verdict.WRONG),
+    "sign": (lambda dx: -dx, oracles.Verdict.WRONG),
+    "one entry": (lambda dx: dx + 1e-3 * (np.arange(dx.size) == 7 * dx.size // 9).reshape(dx.shape), None),
+    "NaN": (lambda dx: np.where(dx == dx.max(), np.nan, dx), None),
+    "float32 inside": (lambda dx: dx.astype(np.float32).astype(np.float64), oracles.Verdict.UNSTABLE),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_gross_error_is_decided_at_a_part_of_the_point(change):
+    change, verdict = CHANGES[change]
+    primals = norm_point(96, 160)
+    refused = refusal(layer_norm(change), primals, layer_norm_reference)
+    assert refused.verdict is (verdict or oracles.Verdict.WRONG)
+    assert refused.result.setting.primals["x"].shape == (96, 160)
+    smaller = refused.result.reduced["x"].setting
+    assert size(smaller.primals) <= 64
+    assert smaller.primals["x"].shape[0] != smaller.primals["x"].shape[1]
+
+
+def test_the_diagnosis_is_that_of_the_whole():
+    refused = refusal(layer_norm(CHANGES["factor"][0]), norm_point(300, 200), layer_norm_reference)
+    assert "0.99 times" in refused.diagnosis
+    assert "decided and diagnosed at a part of it" in str(refused)
+
+
+def test_a_right_large_point_agrees_without_a_smaller_one():
+    result = oracles.check(layer_norm(), norm_point(96, 160), [oracles.torch_autograd(layer_norm_reference)])
+    assert result.verdict is oracles.Verdict.AGREES
+    assert not result.reduced
+
+
+def cross_entropy(scale=1.0):
+    def forward(z, target):
+        e = np.exp(z - z.max(-1, keepdims=True))
+        p = e / e.sum(-1, keepdims=True)
+        return -np.log(p[np.arange(len(z)), target]).mean(), (p, target)
+
+    def backward(cache, delta):
+        p, target = cache
+        dz = p.copy()
+        dz[np.arange(len(p)), target] -= scale
+        return {"z": dz * delta / len(p)}
+
+    return oracles.manual(forward, backward, name="cross_entropy")
+
+
+def test_indices_fit_the_axis_that_is_cut():
+    primals = {"z": RNG.standard_normal((24, 500)), "target": RNG.integers(400, 500, 24)}
+    refused = refusal(cross_entropy(0.99), primals, lambda z, target: torch.nn.functional.cross_entropy(z, target))
+    smaller = refused.result.reduced["z"].setting.primals
+    assert smaller["z"].shape[1] < 100
+    assert smaller["target"].max() < smaller["z"].shape[1]
+
+
+def test_a_subject_that_accepts_one_shape_alone_is_refused_at_the_whole_point():
+    def forward(x):
+        assert x.shape == (40, 50)
+        return np.tanh(x), np.tanh(x)
+
+    subject = oracles.manual(forward, lambda y, delta: {"x": 1.1 * delta * (1 - y * y)}, name="tanh of one shape")
+    refused = refusal(subject, {"x": RNG.standard_normal((40, 50))}, torch.tanh)
+    assert refused.verdict is oracles.Verdict.WRONG
+    assert not refused.result.reduced
+
+
+def test_an_error_that_needs_the_size_is_not_lost():
+    """The last rows of blocks of 32 are wrong: a part without a remainder would not show it."""
+
+    def backward(y, delta):
+        dx = delta * (1 - y * y)
+        dx[len(dx) // 32 * 32 :] = 0.0
+        return {"x": dx}
+
+    subject = oracles.manual(lambda x: (np.tanh(x), np.tanh(x)), backward, name="blocks of 32")
+    refused = refusal(subject, {"x": RNG.standard_normal((77, 40))}, torch.tanh)
+    assert refused.verdict is oracles.Verdict.WRONG
+
+
+def test_ties_of_a_large_point_are_no_error():
+    subject = oracles.manual(
+        lambda x: (np.maximum(x, 0), x >= 0), lambda positive, delta: {"x": delta * positive}, name="relu"
+    )
+    x = RNG.integers(-2, 3, (60, 40)).astype(float)
+    result = oracles.check(subject, {"x": x}, [oracles.torch_autograd(torch.relu)])
+    assert result.verdict is oracles.Verdict.KINK
