@@ -260,7 +260,7 @@ def reproduce(seed: int, numbers: Sequence[int], console: Console) -> int:
         example = drawn_example(seed, number)
         console.print(f"example {number}: {example.case.subject.name}, {example.point.dtype}, {example.regime}")
         for name, a in {**example.point.primals, "delta": example.point.delta}.items():
-            console.print(f"  {name} = {np.asarray(a)!r}", markup=False, highlight=False)
+            console.print(f"  {name} = {a!r}", markup=False, highlight=False)
         _print_alarms([a for a in alarms if a.example == number], seed, console)
     return int(any(a.verdict in FALSE for a in alarms))
 

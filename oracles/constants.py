@@ -29,6 +29,8 @@ LAST_SAMPLES = 96
 # If the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
 # `MORE_SAMPLES` bound it badly: `LAST_SAMPLES` are drawn.
 RESAMPLED_SHARE = 1 / 16
+# If `LAST_SAMPLES` reach this share of a refused entry, twice the largest of them is its tolerance.
+UNBOUNDED_SHARE = 0.5
 # A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
 JUMP_SHRINKAGE = 2.0**-10
 JUMP_SHARE = 1 / 8

@@ -87,6 +87,8 @@ class Comparison:
             ratio = np.where(np.isfinite(error) & ~np.isfinite(tolerance), 0.0, ratio)
             reach = np.abs(expected) + np.where(np.isfinite(tolerance), tolerance, 0.0)
             overflows = (actual == np.copysign(np.inf, expected)) & (reach > largest)
+            # Where even the sign is unknown, either infinity is an overflow.
+            overflows |= np.isinf(actual) & (reach > largest) & (tolerance >= np.abs(expected)) & np.isfinite(tolerance)
             # Rounding alone reaches beyond the dtype, from a number inside it.
             beyond_range = ~np.isfinite(actual) & (tolerance > largest) & (np.abs(expected) <= largest)
             beyond_range &= np.isfinite(tolerance)

@@ -17,11 +17,26 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import ARBITER_INPUTS, FIRST_SAMPLES, LAST_SAMPLES, MORE_SAMPLES, RESAMPLED_SHARE, SECOND_SAMPLES
+from oracles.constants import (
+    ARBITER_INPUTS,
+    FIRST_SAMPLES,
+    LAST_SAMPLES,
+    MORE_SAMPLES,
+    RESAMPLED_SHARE,
+    SECOND_SAMPLES,
+    UNBOUNDED_SHARE,
+)
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
-from oracles.decision.precision import formula_is_right, frameworks_lose, is_rounding, lost_digits, right_up_to
+from oracles.decision.precision import (
+    formula_is_right,
+    frameworks_lose,
+    is_rounding,
+    lost_digits,
+    references_err_as_much,
+    right_up_to,
+)
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
 from oracles.tolerance import is_coarser, named_outputs, precision_of, values_of
@@ -85,6 +100,22 @@ def coarser_dtype(comparison: Comparison) -> list[Finding] | Comparison:
     return coarse.findings(Verdict.UNSTABLE, reason=reason, by_all=True)
 
 
+def references_lose_as_much(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse nothing that the references do no better in the subject's own dtype.
+
+    Question: is that a coarser dtype than float64, and does every reference, evaluated in it, err by as much in every
+    refused entry? Where a square overflows float16, or underflows, it does so for everybody.
+    Consequence: UNSTABLE, without a refusal.
+    """
+    if precision_of(comparison.setting.primals) == "float64":
+        return comparison
+    names = references_err_as_much(comparison)
+    if not names:
+        return comparison
+    reason = f"off by more than rounding, and in this dtype {names} too: it overflows, underflows or cancels here"
+    return comparison.findings(Verdict.UNSTABLE, refuses=False, reason=reason)
+
+
 def not_finite(comparison: Comparison) -> list[Finding] | Comparison:
     """Refuse NaN and ±Inf where an oracle has a finite number.
 
@@ -123,13 +154,16 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     """Draw more samples where rounding can move a refused entry by about its own size.
 
     Question: do `LAST_SAMPLES` samples explain the difference? Such a deviation varies much from sample to sample, so a
-    few bound it badly.
+    few bound it badly. Where they reach `UNBOUNDED_SHARE` of the entry, its derivative may saturate for one rounding
+    and not for the next, so twice the largest of them is allowed.
     Consequence: AGREES. If not, the decisions below use the tolerance of all these samples.
     """
     expected, refused, tolerance = comparison.expected, comparison.refused, comparison.tolerance
     if not np.any((tolerance >= np.abs(expected) * RESAMPLED_SHARE)[refused] & (tolerance > 0)[refused]):
         return comparison
     comparison = comparison.with_samples(LAST_SAMPLES)
+    tails = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
+    comparison = replace(comparison, tolerance=np.where(tails, 2 * comparison.tolerance, comparison.tolerance))
     return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
 
 
@@ -326,6 +360,8 @@ DECISIONS: tuple[Decision, ...] = (
     within_more_samples,
     # Before all that evaluate the subject again: they would judge another answer.
     another_answer,
+    # Before NaN and ±Inf are refused: a reference in the same dtype may have them too.
+    references_lose_as_much,
     # Before all that compute with the subject's numbers.
     not_finite,
     # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.

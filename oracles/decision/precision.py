@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from oracles.constants import (
     SPREAD_SHARE,
     STEP_IN_ROUNDINGS,
 )
-from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound
+from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound, value_and_radius
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.rule import (
     Array,
@@ -97,6 +98,27 @@ def frameworks_lose(
         losses.append((oracle.name, bool(worst >= subjects * AS_MANY_DIGITS)))
     words = ", ".join(f"{o}'s own backward {'loses as much' if loses else 'does not'}" for o, loses in losses)
     return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)
+
+
+def references_err_as_much(comparison: Comparison) -> str:
+    """Return which references err as much in the dtypes of the point, in every refused entry; "" if one does not.
+
+    An entry that is not finite errs as much as any other. References that do not run in those dtypes are left out.
+    """
+    setting, name = comparison.setting, comparison.name
+    names = []
+    for reference in comparison.references:
+        expected = value_and_radius(comparison.answers[reference.name])[0]
+        value = _in_dtype(replace(setting, subject=reference), name, None)
+        if value is None or value.shape != expected.shape:
+            continue
+        with np.errstate(invalid="ignore"):
+            error, own = np.abs(comparison.value - expected), np.abs(np.asarray(value, np.float64) - expected)
+            as_much = ~np.isfinite(own) | (own >= AS_MANY_DIGITS * error)
+        if not np.all(as_much[comparison.refused]):
+            return ""
+        names.append(reference.name)
+    return " and ".join(names)
 
 
 def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str) -> str:
