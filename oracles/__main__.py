@@ -162,6 +162,12 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--isolate", action="store_true", help="run the subject in a process of its own: a crash is then a finding"
     )
     check.add_argument(
+        "--seconds",
+        type=at_least(1),
+        metavar="T",
+        help="the time budget of one point: when it is over, the result says what was not done (default: 60)",
+    )
+    check.add_argument(
         "--seed", type=at_least(0), default=0, metavar="S", help="the seed of what is drawn (default: 0)"
     )
     check.add_argument(

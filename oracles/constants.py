@@ -37,6 +37,12 @@ JUMP_SHARE = 1 / 8
 # Of two operands that are tied, half of the samples move both alike: 8 miss the jump in 1 of 256.
 JUMP_SAMPLES = 8
 
+# --- Time ---
+
+# A person waits for one check up to a minute, and as long for its diagnosis.
+CHECK_SECONDS = 60.0
+DIAGNOSIS_SECONDS = 60.0
+
 # --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 
 # One cotangent may hide an error by a coincidence of signs; three rarely do.

@@ -27,7 +27,9 @@ from oracles.constants import (
     MOST_MEASURED,
     ORDINARY_VALUES,
 )
+from oracles.notes import note
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.time_budget import is_out_of_time
 
 # The unit roundoff, smallest normal and smallest positive number of float64, in which differences are computed.
 ROUNDOFF, SMALLEST_NORMAL, SMALLEST = 2.0**-53, 2.0**-1022, 2.0**-1074
@@ -73,7 +75,11 @@ def differences_at(entries: Array, name: str, rule: Rule, primals: Primals, delt
     slopes = np.full((2, np.size(primals[name])), np.inf)
     slopes[0] = np.nan
     # At an infinite primal there is no step.
-    for k in entries[np.isfinite(np.ravel(primals[name])[entries])]:
+    movable = entries[np.isfinite(np.ravel(primals[name])[entries])]
+    for i, k in enumerate(movable):
+        if is_out_of_time():
+            note(f"{name}: {i} of {len(movable)} entries measured by finite differences, out of time")
+            break
         direction = np.zeros(slopes.shape[1])
         direction[k] = 1.0
         slopes[:, k] = directional_derivative(rule, primals, delta, {name: direction.reshape(shape)})

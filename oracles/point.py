@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from oracles.backends.arrays import copied, numpy_array
-from oracles.constants import DRAWN_COTANGENTS, LONE_COTANGENT_INPUTS, MOST_DIFFERENCES, REDUCED_INPUTS
+from oracles.constants import CHECK_SECONDS, DRAWN_COTANGENTS, LONE_COTANGENT_INPUTS, MOST_DIFFERENCES, REDUCED_INPUTS
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.finite_differences import finite_difference
 from oracles.layouts import check_layouts, check_shared
-from oracles.notes import with_notes
+from oracles.notes import note, with_notes
 from oracles.process_state import judging
-from oracles.report.disagreement import require, require_conclusive
+from oracles.report.disagreement import require_conclusive
 from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
 from oracles.self_consistency import (
     check_aliasing,
@@ -28,6 +28,7 @@ from oracles.self_consistency import (
     contradiction_findings,
     self_tolerance_at,
 )
+from oracles.time_budget import is_out_of_time, time_budget
 from oracles.tolerance import precision_name, precision_of
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting
@@ -36,7 +37,6 @@ T = TypeVar("T")
 
 
 @judging()
-@with_notes
 def check(
     subject: Rule,
     primals: Mapping[str, Any],
@@ -46,7 +46,7 @@ def check(
     precision: str | None = None,
     kinks: Kinks = "any",
     isolate: bool = False,
-    seconds: float = 60.0,
+    seconds: float = CHECK_SECONDS,
     seed: int = 0,
 ) -> Result:
     """Judge the subject's output and pullback at one point; return the result if nothing refuses the subject.
@@ -66,7 +66,8 @@ def check(
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
-        seconds: the time limit of one call of an isolated subject.
+        seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
+            and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
         seed: the seed of the drawn cotangents.
 
     Returns:
@@ -82,11 +83,28 @@ def check(
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
-    working = precision_name(precision) if precision is not None else precision_of(arrays)
+    if not seconds > 0:
+        raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
     if isolate:
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
+    with time_budget(seconds):
+        return require_conclusive(_judged(subject, arrays, against, delta, precision, kinks, seed))
+
+
+@with_notes
+def _judged(
+    subject: Rule,
+    arrays: Primals,
+    against: Sequence[Rule],
+    delta: Any,
+    precision: str | None,
+    kinks: Kinks,
+    seed: int,
+) -> Result:
+    """Return the result of `check`, whatever it says."""
+    working = precision_name(precision) if precision is not None else precision_of(arrays)
     # Finite differences call the subject at points of their own, where no answer need be remembered.
     oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
     subject = remembered(subject, memory := Memory())
@@ -94,16 +112,20 @@ def check(
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
     deltas = _try_subject(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, (InvalidInput,))
     if isinstance(deltas, Result):
-        return require(deltas)
+        return deltas
     judge_at = partial(judge, precision=precision, kinks=kinks, property_name="check")
+    most_inputs = REDUCED_INPUTS if against else MOST_DIFFERENCES
     results: list[Result] = []
-    for d in deltas:
+    for i, d in enumerate(deltas):
+        if results and is_out_of_time():
+            note(f"judged under {i} of {len(deltas)} cotangents, out of time")
+            break
         results.append(judge_at(guarded, arrays, d, oracles))
         # A large point takes long, and what one cotangent refuses, no other one accepts.
-        if results[-1].refuses and count_inputs(arrays) > (REDUCED_INPUTS if against else MOST_DIFFERENCES):
+        if results[-1].refuses and count_inputs(arrays) > most_inputs:
             break
     results += _further_calls(results, Setting(subject, oracles, arrays, deltas[0], working), memory)
-    return require_conclusive(_merge(results))
+    return _merge(results)
 
 
 def _merge(results: Sequence[Result]) -> Result:
@@ -169,6 +191,9 @@ def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Outp
 
 def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) -> list[Result]:
     """Return the result of the subject's comparison with itself; none if it raised in the calls before."""
+    if is_out_of_time():
+        note("not compared with itself in further calls, out of time")
+        return []
     # A subject that raised would raise again, and be refused twice for one defect.
     if any(f.quantity == CALL for result in results for f in result.findings):
         return []

@@ -49,6 +49,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
+from oracles.time_budget import require_time
 from oracles.user_code import Raised, attempt, describe_fault
 
 AnyDType: TypeAlias = np.dtype[Any]
@@ -272,6 +273,8 @@ class ToleranceEstimator:
         # Samples are kept: a refusal needs many more than an agreement, and most points agree.
         if samples > self._samples:
             for k in range(self._samples, samples):
+                if k >= FIRST_SAMPLES:
+                    require_time()
                 # The seed is the sample's number, so that more samples only add to fewer.
                 absolute = 0.0 if k < FIRST_SAMPLES else self._absolute
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
-from oracles.constants import LEAST_POSITIVE
+from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.point import check as check_point
@@ -125,7 +125,8 @@ def _check_points(
             try:
                 result = check_point(
                     rule, primals, [each.rule for each in against], delta,
-                    precision=args.precision, kinks=args.kinks or "any", isolate=args.isolate, seed=seed,
+                    precision=args.precision, kinks=args.kinks or "any", isolate=args.isolate,
+                    seconds=args.seconds or CHECK_SECONDS, seed=seed,
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:
@@ -156,8 +157,14 @@ def _search(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
-    if args.delta or args.precision or args.isolate:
-        option = "--delta" if args.delta else "--precision" if args.precision else "--isolate"
+    of_a_point = {
+        "--delta": args.delta,
+        "--precision": args.precision,
+        "--isolate": args.isolate,
+        "--seconds": args.seconds,
+    }
+    option = next((name for name, value in of_a_point.items() if value), None)
+    if option:
         raise Unusable(
             f"{option}: the points of {name} are drawn from its cases.\nFix:    name the point: --shapes, or --primals"
         )

@@ -159,6 +159,12 @@ class Comparison:
             )
         return findings
 
+    def undecided(self) -> list[Finding]:
+        """Return the findings on an array of which no time is left to say whether more than rounding moved it."""
+        reason = "off by more than the first samples of rounding explain; what it is was not decided, out of time"
+        findings = self.findings(Verdict.VACUOUS, refuses=False, reason=reason)
+        return [replace(f, unbounded=True) if f.verdict is Verdict.VACUOUS else f for f in findings]
+
     def _evidence(self, ratio: Array, reason: str) -> Evidence:
         if not ratio.size:
             return Evidence(reason=reason)

@@ -17,7 +17,9 @@ import numpy as np
 
 from oracles.constants import CONFIDENCE, DIRECTIONS
 from oracles.finite_differences import ROUNDOFF, directional_derivative
+from oracles.notes import note
 from oracles.rule import Array, Output, Primals, Rule, as_tuple
+from oracles.time_budget import is_out_of_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,9 @@ class Directions:
             return int(not_finite[0])
         movable = np.flatnonzero(finite)
         for _ in range(DIRECTIONS):
+            if is_out_of_time():
+                note(f"{self.name}: fewer directions than {DIRECTIONS}, out of time")
+                break
             signs = rng.choice((-1.0, 1.0), size=self.actual.size)
             if movable.size and self._is_off(movable, signs):
                 return self._located(movable, signs)
@@ -56,7 +61,7 @@ class Directions:
 
     def _located(self, entries: Array, signs: Array) -> int:
         """Return one of the entries, from a half that is off alone; the first one of what cannot be halved."""
-        while len(entries) > 1:
+        while len(entries) > 1 and not is_out_of_time():
             off = next((half for half in np.array_split(entries, 2) if self._is_off(half, signs)), None)
             if off is None:
                 break

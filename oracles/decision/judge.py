@@ -49,6 +49,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
+from oracles.time_budget import OutOfTime
 from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
 from oracles.verdict import EXACT, Finding, Result, Setting
@@ -354,7 +355,10 @@ def _compare(
         own = estimator.of_array(n)
         tolerance = own.estimate()[n]
         comparison = Comparison(n, array, by_oracle, tolerance, own, setting, neighbourhoods, kinks == "declared")
-        findings += _refused_at_smaller_point(comparison, native, reduced) or decide(comparison)
+        try:
+            findings += _refused_at_smaller_point(comparison, native, reduced) or decide(comparison)
+        except OutOfTime:
+            findings += comparison.undecided()
     return findings
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from oracles.constants import CHOICE_SAMPLES, KINK_FAR, KINK_SAMPLES, KINK_STEP, LONGEST_RAMP, RAMP_ENTRIES
 from oracles.rule import Array, Output, Primals, Rule, is_differentiable
+from oracles.time_budget import require_time
 
 SMALLEST_NORMAL = 2.0**-1022  # of float64
 # The lowest and the highest value of each entry among gradients, by the primal's name; flat arrays.
@@ -100,6 +101,7 @@ class Neighbourhood:
 
     def gradients(self, step: Primals, factor: float = 1.0) -> dict[str, Array]:
         """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array."""
+        require_time()
         moved = {n: a + factor * step[n] if n in step else a for n, a in self.primals.items()}
         cotangents = self.rule(**moved)[1](self.delta)
         arrays = {n: g for n, g in cotangents.items() if n in self.sizes and isinstance(g, np.ndarray)}

@@ -15,6 +15,7 @@ import numpy as np
 from oracles.constants import FIRST_SAMPLES, GROSS_RATIO, LEAST_WINDOW, PART_INPUTS, PART_WINDOW, REDUCED_INPUTS
 from oracles.decision.comparison import Comparison
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at, values_of
 from oracles.user_code import attempt
 from oracles.verdict import Setting
@@ -63,6 +64,7 @@ def _smaller_point(
     taken = {n for a in primals.values() for n in np.shape(a)}
     for extent in sorted((n for n in taken if n > shortest), reverse=True):
         for window in _windows(extent, shortest, centres.get(extent, 0), taken):
+            require_time()
             smaller = _cut(primals, extent, window), _cut_delta(delta, extent, window)
             if attempt(partial(holds, *smaller)) is True:
                 primals, delta = smaller

@@ -37,6 +37,7 @@ from oracles.diagnosis.patterns import (
 )
 from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.rule import with_dtype
+from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
 from oracles.verdict import Result, Verdict
 
@@ -178,6 +179,7 @@ def diagnose(symptoms: Symptoms, patterns: Sequence[tuple[str, Pattern]] = PATTE
         agreed = actual is not None and agrees(actual, expected, symptoms.tolerance)
         agreed |= symptoms.has_expected_shape and not np.any(symptoms.refusal.wrong)
         for name, pattern in PATTERNS_OF_CALLS if agreed else patterns:
+            require_time()
             sentence = result_or_none(partial(pattern, symptoms))
             if sentence and (name in NEEDS_ITS_POINT or _is_confirmed(pattern, symptoms)):
                 return Diagnosis(name, sentence)

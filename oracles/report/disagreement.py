@@ -14,11 +14,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.constants import DIAGNOSIS_SECONDS
 from oracles.decision.type_errors import CALL
 from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, diagnosis_of
 from oracles.process_state import judging
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
+from oracles.time_budget import OutOfTime, time_budget
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
 
@@ -60,10 +62,13 @@ class Disagreement(_ResultError):
 
         Computed when it is first read, since it takes many evaluations and a search refuses many points.
         """
-        with judging(), warnings.catch_warnings():
+        with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
-            return str(diagnosis_of(self.result))
+            try:
+                return str(diagnosis_of(self.result))
+            except OutOfTime:
+                return f"none was found within {DIAGNOSIS_SECONDS:g} s"
 
     def to_json(self) -> str:
         """Return the report as JSON: verdict, evidence, diagnosis, findings, and the point as exact hex floats."""

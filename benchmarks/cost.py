@@ -1,0 +1,249 @@
+"""Measure what one check costs: agreeing and refusing, small and large, with a reference and without."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
+
+from oracles.environment import pin_threads  # noqa: E402
+
+pin_threads()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from rich.box import SIMPLE_HEAD  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+import oracles  # noqa: E402
+from benchmarks.shared import Foreign, prepare_process  # noqa: E402
+from manual_bp import CrossEntropy, LayerNorm, Linear, MultiHeadAttention, RMSNorm, Sequential, Softmax, Tanh  # noqa: E402
+from oracles.environment import write_atomically  # noqa: E402
+from oracles.registry import reference_of  # noqa: E402
+from oracles.rule import Array, Output, Primals, Pullback, Rule, with_dtype  # noqa: E402
+
+GUIDE = """\
+The subjects are layers of manual_bp, right as they are, or with one cotangent times 0.99. Each check runs in a process
+of its own, after one small check that imports and warms what all need, on one thread.
+  inputs    entries of all primals that have a cotangent
+  seconds   one oracles.check, with its diagnosis where it refuses
+  × torch   that over one forward and backward of torch in the same dtype
+  fast      torch.autograd.gradcheck(fast_mode=True) of torch's own backward in float64, over the same torch time
+  calls     forwards of the subject
+  memory    the peak of the process, beyond what it held before the check
+
+examples:
+  python benchmarks/cost.py                         all cases, about five minutes
+  python benchmarks/cost.py --only norm --most 1e6  layer norms of up to a million inputs
+  python benchmarks/cost.py --json cost.json        the figures, for a machine"""
+
+GRADCHECK_INPUTS = 10**5  # gradcheck keeps several copies of everything
+REPETITIONS = 3  # of torch's own forward and backward
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check: what is judged, at which point, and whether it is wrong."""
+
+    name: str
+    layer: object
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    dtype: str
+    classes: int = 0
+    referenced: bool = True
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one check took."""
+
+    case: str
+    inputs: int
+    dtype: str
+    verdict: str
+    seconds: float
+    torch_seconds: float
+    fast_seconds: float | None
+    calls: int
+    megabytes: float
+
+
+def cases() -> Iterator[Case]:
+    """Yield all cases, small ones first."""
+    for n in (8, 100, 320):
+        network = Sequential(Linear(n, n), Tanh(), Linear(n, n), Tanh(), Linear(n, n))
+        yield Case(f"MLP {n}", network, (("z", (n, n)),), "float64")
+    for rows, columns in ((32, 32), (100, 1000), (512, 1024), (1000, 1000)):
+        yield Case(f"layer norm {rows}×{columns}", LayerNorm((columns,)), (("z", (rows, columns)),), "float64")
+    for n, width in ((16, 16), (128, 64)):
+        yield Case(f"attention {n}×{width}", MultiHeadAttention(width, 4), (("z", (2, n, width)),), "float64")
+    for n in (1024, 4096):
+        yield Case(f"RMS norm {n}×{n}", RMSNorm((n,)), (("z", (n, n)),), "float32")
+    for rows, classes in ((128, 8000), (512, 32000)):
+        shape = (("y", (rows, classes)),)
+        yield Case(f"cross-entropy {rows}×{classes}", CrossEntropy(), shape, "float32", classes)
+    yield Case("softmax 32×32, no reference", Softmax(), (("z", (32, 32)),), "float64", referenced=False)
+
+
+class Counted:
+    """A rule whose forwards are counted, and one of whose cotangents may be scaled."""
+
+    def __init__(self, rule: Rule, wrong: bool) -> None:
+        self.rule, self.wrong, self.calls = rule, wrong, 0
+
+    def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate the rule."""
+        self.calls += 1
+        y, pullback = self.rule.evaluate(**primals)
+        if not self.wrong:
+            return y, pullback
+
+        def scaled(delta: Output) -> dict[str, Array]:
+            cotangents = dict(pullback(delta))
+            first = next(iter(cotangents))
+            return {**cotangents, first: cotangents[first] * cotangents[first].dtype.type(0.99)}
+
+        return y, scaled
+
+
+def primals_of(case: Case) -> dict[str, Array]:
+    """Return the point of a case: normal numbers, and the parameters that the layer draws."""
+    rng = np.random.default_rng(0)
+    primals = {name: rng.standard_normal(shape).astype(case.dtype) for name, shape in case.shapes}
+    if case.classes:
+        rows = case.shapes[0][1][0]
+        return {**primals, "target": rng.integers(0, case.classes, rows)}
+    layer: Foreign = case.layer
+    return {**primals, **{n: np.asarray(a, case.dtype) for n, a in layer.init(rng).items()}}
+
+
+def references_of(case: Case) -> tuple[Rule, Callable[..., Foreign]]:
+    """Return torch's oracle, and the function that it differentiates."""
+    reference: Foreign = reference_of(type(case.layer))
+    options = dict(reference.options(case.layer))
+
+    def function(**tensors: Foreign) -> Foreign:
+        return reference.torch(**tensors, **options)
+
+    return oracles.torch_autograd(function), function
+
+
+def subject_of(case: Case) -> Rule:
+    """Return the layer as a rule."""
+    return oracles.manual_loss(case.layer) if case.classes else oracles.manual_layer(case.layer)
+
+
+def torch_seconds(function: Callable[..., Foreign], primals: Primals) -> float:
+    """Return how long one forward and backward of torch takes."""
+    tensors = {n: torch.from_numpy(np.array(a)) for n, a in primals.items()}
+    given = [t.requires_grad_() for t in tensors.values() if t.is_floating_point()]
+    times = []
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        y = function(**tensors)
+        torch.autograd.grad(y, given, torch.ones_like(y))
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def fast_seconds(function: Callable[..., Foreign], primals: Primals) -> float | None:
+    """Return how long gradcheck takes in its fast mode; ``None`` for a large point."""
+    if sum(np.size(a) for a in primals.values()) > GRADCHECK_INPUTS * 1.1:
+        return None
+    names = list(primals)
+    tensors = [
+        torch.from_numpy(np.asarray(a, np.float64 if a.dtype.kind == "f" else a.dtype)) for a in primals.values()
+    ]
+    for t in tensors:
+        t.requires_grad_(t.is_floating_point())
+    start = time.perf_counter()
+    torch.autograd.gradcheck(
+        lambda *given: function(**dict(zip(names, given, strict=True))), tensors, fast_mode=True, raise_exception=False
+    )
+    return time.perf_counter() - start
+
+
+def check_seconds(counted: Counted, primals: Primals, against: Sequence[Rule], seconds: float) -> tuple[str, float]:
+    """Return the verdict of one check, and how long it took."""
+    subject = replace(counted.rule, evaluate=counted.evaluate)
+    start = time.perf_counter()
+    try:
+        verdict = str(oracles.check(subject, primals, against, seconds=seconds).verdict)
+    except oracles.Disagreement as refusal:
+        verdict = f"{refusal.verdict}" + (
+            "" if refusal.diagnosis.startswith("every entry is 0.99") else ", undiagnosed"
+        )
+    except oracles.Inconclusive:
+        verdict = "not decided"
+    return verdict, time.perf_counter() - start
+
+
+def cost(case: Case, seconds: float) -> Cost:
+    """Run one case, in this process."""
+    # What every check imports and caches is no cost of this one.
+    warm = Case("", Tanh(), (("z", (4, 4)),), "float64")
+    check_seconds(Counted(subject_of(warm), False), primals_of(warm), [references_of(warm)[0]], seconds)
+    oracle, function = references_of(case)
+    primals, counted = primals_of(case), Counted(subject_of(case), case.wrong)
+    own = torch_seconds(function, primals)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inputs = sum(np.size(a) for a in primals.values() if a.dtype.kind == "f")
+    fast = None if case.wrong else fast_seconds(function, primals)
+    return Cost(case.name, inputs, case.dtype, verdict, spent, own, fast, counted.calls, (peak - before) / 1024)
+
+
+def table(costs: Sequence[Cost]) -> Table:
+    """Return the table of the costs."""
+    result = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for title in ("case", "inputs", "dtype", "verdict", "seconds", "× torch", "fast", "calls", "memory"):
+        result.add_column(title, justify="left" if title in ("case", "dtype", "verdict") else "right", no_wrap=True)
+    for c in costs:
+        ratio = f"{c.seconds / c.torch_seconds:.0f}"
+        fast = "" if c.fast_seconds is None else f"{c.fast_seconds / c.torch_seconds:.0f}"
+        memory = f"{c.megabytes:.0f} MB"
+        result.add_row(c.case, f"{c.inputs}", c.dtype, c.verdict, f"{c.seconds:.2f}", ratio, fast, f"{c.calls}", memory)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark from the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=GUIDE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, whole or not at all")
+    parser.add_argument("--only", metavar="TEXT", default="", help="the cases whose name has TEXT")
+    parser.add_argument("--most", metavar="N", type=float, default=1e9, help="the most inputs of a case")
+    parser.add_argument("--seconds", metavar="T", type=float, default=120.0, help="the budget of a check (120)")
+    args = parser.parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    sizes = {c.name: sum(int(np.prod(shape)) for _, shape in c.shapes) for c in cases()}
+    chosen = [c for c in cases() if args.only in c.name and sizes[c.name] <= args.most]
+    costs = []
+    for case in chosen:
+        for each in (case, replace(case, wrong=True)):
+            # A process of its own: its peak of memory is that of this check.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+                costs.append(pool.submit(cost, each, args.seconds).result())
+            console.print(f"{costs[-1].case}: {costs[-1].verdict} in {costs[-1].seconds:.2f} s", highlight=False)
+    console.print(table(costs))
+    if args.json:
+        write_atomically(args.json, json.dumps([asdict(c) for c in costs], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
