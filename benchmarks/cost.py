@@ -163,9 +163,7 @@ def fast_seconds(function: Callable[..., Foreign], primals: Primals) -> float | 
     if sum(np.size(a) for a in primals.values()) > GRADCHECK_INPUTS * 1.1:
         return None
     names = list(primals)
-    tensors = [
-        torch.from_numpy(np.asarray(a, np.float64 if a.dtype.kind == "f" else a.dtype)) for a in primals.values()
-    ]
+    tensors = list(map(torch.from_numpy, with_dtype(dict(primals), np.float64).values()))
     for t in tensors:
         t.requires_grad_(t.is_floating_point())
     start = time.perf_counter()
