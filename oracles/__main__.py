@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from oracles.cli.supervision import INTERRUPTED, supervised
 from oracles.environment import pin_threads
-from oracles.options import DTYPE_NAMES, FRAMEWORK_NAMES, at_least, some_of
+from oracles.options import DTYPE_NAMES, FRAMEWORK_NAMES, PROFILES, VERIFY_POINTS, at_least, some_of
 
 EXAMPLES = """\
 examples:
@@ -19,6 +19,7 @@ examples:
   oracles conventions                           the derivatives at kinks, as each framework has them
   oracles verify                                every layer, both frameworks, float64 and float32
   oracles verify Linear Tanh --against torch    two layers, by PyTorch alone
+  oracles verify --thorough                     a longer search
   oracles verify --max-examples 2000 --seed 7   a deeper search, reproducible
   oracles verify --json verdicts.json           the results for a machine
   oracles verify --cases my_package.cases       your own layers: what @oracles.oracle_for registers there
@@ -110,10 +111,12 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="NAMES",
         help="dtypes, comma-separated (default: float64,float32)",
     )
-    verify.add_argument(
-        "--max-examples", type=at_least(1), default=100, metavar="N", help="points per property (default: 100)"
-    )
+    verify.add_argument("--max-examples", type=at_least(1), metavar="N", help="points per property (default: 30)")
+    verify.add_argument("--thorough", action="store_true", help="100 points per property")
     verify.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed of the search (default: 0)")
+    verify.add_argument(
+        "-j", "--jobs", type=at_least(1), metavar="N", help="processes (default: one for each core, at most 8)"
+    )
     verify.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically")
 
 
@@ -242,6 +245,7 @@ def _run_command(args: argparse.Namespace) -> int:
 
         return check(args)
     from oracles.cli import layer_commands
+    from oracles.cli.workers import available_cores
 
     if args.command == "list":
         return layer_commands.list_layers(args.cases)
@@ -251,10 +255,11 @@ def _run_command(args: argparse.Namespace) -> int:
         args.layers,
         against=args.against,
         dtypes=args.dtype,
-        max_examples=args.max_examples,
+        max_examples=args.max_examples or (PROFILES["default"] if args.thorough else VERIFY_POINTS),
         seed=args.seed,
         json_path=args.json,
         cases=args.cases,
+        jobs=args.jobs or available_cores(),
     )
 
 

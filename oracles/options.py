@@ -12,6 +12,8 @@ DTYPE_NAMES = ("float64", "float32")
 PREFIX = "oracles."
 # Points for each property and dtype: a look in passing, an ordinary run, a run over night.
 PROFILES: Mapping[str, int] = {"quick": 20, "default": 100, "thorough": 2000}
+# Points of `oracles verify`, the first command that a newcomer runs, which should answer in a minute or two.
+VERIFY_POINTS = 30
 
 
 @dataclass(frozen=True)

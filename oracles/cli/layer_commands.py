@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +22,14 @@ from rich.table import Table
 from oracles.adapters.functions import manual_layer
 from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
+from oracles.cli.workers import run_in_workers
 from oracles.constants import VACUOUS_LIMIT
 from oracles.coverage import Coverage
 from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
 from oracles.options import SearchOptions
+from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, properties_of
-from oracles.registry import complaints, entries, entries_of
+from oracles.registry import BrokenCases, complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
 from oracles.rule import Primals, Rule
 from oracles.search import Search, exceeds_vacuous_limit, searches_of
@@ -81,6 +85,8 @@ class Report:
         failures: the text of each search that was refused or raised.
         missing: the complaints about modules of cases that cannot be imported.
         interrupted: whether the run ended before all searches did.
+        searches: how many searches are in it.
+        seconds: the wall-clock time.
     """
 
     rows: list[Row]
@@ -88,6 +94,16 @@ class Report:
     missing: Sequence[str]
     interrupted: bool = False
     coverage: dict[str, Coverage] = field(default_factory=dict)
+    searches: int = 0
+    seconds: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what one search has found."""
+        self.searches += 1
+        self.rows += outcome.rows
+        self.failures += [outcome.failure] if outcome.failure else []
+        self.interrupted |= outcome.interrupted
+        self.coverage.setdefault(outcome.label, Coverage()).merge(outcome.coverage)
 
     @property
     def inconclusive(self) -> list[str]:
@@ -115,11 +131,13 @@ def verify(
     seed: int,
     json_path: str | None,
     cases: Sequence[str] = (),
+    jobs: int = 1,
     console: Console | None = None,
 ) -> int:
     """Judge the named layers, or those of the modules of ``cases``, or all; print a table, write JSON on request.
 
-    Where all layers are to be judged, a module of cases that cannot be imported is a failure.
+    Where all layers are to be judged, a module of cases that cannot be imported is a failure. Several layers are judged
+    in ``jobs`` processes; the results are the same in any number of them.
 
     Returns:
         0 if all agree, 1 if not, 130 if interrupted.
@@ -134,41 +152,113 @@ def verify(
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
     options = SearchOptions(tuple(against), max_examples, seed)
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
+    tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
     report = Report([], [], () if layers or from_cases else complaints())
-    _run(searches, max_examples, report, console)
+    started = time.perf_counter()
+    _run(tasks, searches, jobs, report, console)
+    report.seconds = time.perf_counter() - started
+    # Processes end in any order.
+    names = [task.label for task in tasks]
+    report.rows.sort(key=lambda row: names.index(row.layer))
+    report.coverage = {name: report.coverage[name] for name in names if name in report.coverage}
     _print(report, console)
     if json_path:
         write_atomically(json_path, json.dumps(_document(report, seed), indent=2) + "\n")
     return report.status
 
 
-def _run(searches: Sequence[Search], max_examples: int, report: Report, console: Console) -> None:
+@dataclass(frozen=True)
+class Outcome:
+    """What one search has found."""
+
+    label: str
+    rows: list[Row]
+    failure: str
+    coverage: Coverage
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """The searches of one layer, as another process can make them again."""
+
+    label: str
+    cases: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    options: SearchOptions
+
+
+def _run(tasks: Sequence[LayerTask], searches: Sequence[Search], jobs: int, report: Report, console: Console) -> None:
     """Run the searches under a progress bar, and add their results to the report."""
     columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    with deferred_interrupts() as raise_if_interrupted, Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(searches) * max_examples)
+    points = searches[0].options.max_examples or 1 if searches else 1
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(searches) * points)
+
+        def add(outcome: Outcome) -> None:
+            report.add(outcome)
+            progress.update(bar, description=outcome.label, completed=report.searches * points)
+
+        if jobs > 1 and len(tasks) > 1:
+            _run_in_workers(tasks, min(jobs, len(tasks)), report, add)
+        else:
+            _run_here(searches, add, lambda: progress.advance(bar))
+
+
+def _run_here(searches: Sequence[Search], add: Callable[[Outcome], None], advance: Callable[[], None]) -> None:
+    with deferred_interrupts() as raise_if_interrupted:
 
         def tick() -> None:
-            progress.advance(task)
+            advance()
             raise_if_interrupted()
 
-        for i, search in enumerate(searches):
-            description = f"{search.label} {search.property_name} {search.dtype}"
-            progress.update(task, description=description, completed=i * max_examples)
-            try:
-                error = search.attempt(tick)
-            except KeyboardInterrupt:
-                report.interrupted = True
-            else:
-                if isinstance(error, Disagreement):
-                    report.failures.append(str(error))
-                elif error is not None:
-                    place = f"{search.label}, {search.property_name}, {search.dtype}"
-                    report.failures.append(f"{place}: {describe_error(error)}")
-            report.rows += _rows(search)
-            report.coverage.setdefault(search.label, Coverage()).merge(search.tally.coverage)
-            if report.interrupted:
+        for search in searches:
+            outcome = _outcome(search, tick)
+            add(outcome)
+            if outcome.interrupted:
                 return
+
+
+def _run_in_workers(tasks: Sequence[LayerTask], jobs: int, report: Report, add: Callable[[Outcome], None]) -> None:
+    def lost(task: LayerTask, how: str) -> None:
+        report.failures.append(f"{task.label}: its code ended the process before a verdict ({how})")
+
+    try:
+        run_in_workers(tasks, search_layer, jobs, add, lost)
+    except KeyboardInterrupt:
+        report.interrupted = True
+
+
+def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
+    """Run all searches of one layer, in a process of its own, and pass on what each has found.
+
+    Raises:
+        KeyboardInterrupt: if the process was interrupted, after what the search has found until then.
+    """
+    warnings.simplefilter("ignore", BrokenCases)  # the first process prints these complaints
+    with judging(), deferred_interrupts() as raise_if_interrupted:
+        from_cases = {entry.name: entry for module in task.cases for entry in entries_of(module)}
+        entry = from_cases.get(task.label) or entries([task.label])[0]
+        for search in searches_of(entry, task.dtypes, task.options).values():
+            outcome = _outcome(search, raise_if_interrupted)
+            send(outcome)
+            if outcome.interrupted:
+                raise KeyboardInterrupt
+
+
+def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
+    """Run one search and return what it has found, also if it is interrupted."""
+    failure, interrupted = "", False
+    try:
+        error = search.attempt(tick)
+    except KeyboardInterrupt:
+        interrupted = True
+    else:
+        if isinstance(error, Disagreement):
+            failure = str(error)
+        elif error is not None:
+            failure = f"{search.label}, {search.property_name}, {search.dtype}: {describe_error(error)}"
+    return Outcome(search.label, list(_rows(search)), failure, search.tally.coverage, interrupted)
 
 
 def _rows(search: Search) -> Iterator[Row]:
@@ -242,9 +332,8 @@ def _table(rows: Sequence[Row]) -> Table:
 def _summary(report: Report) -> str:
     rows, failures, inconclusive = report.rows, report.failures, report.inconclusive
     layers, examples = len({r.layer for r in rows}), sum(r.examples for r in rows)
-    seconds = sum({(r.layer, r.property, r.dtype): r.seconds for r in rows}.values())  # a search has several oracles
     outcome = f"[red]{len(failures)} searches refused" if failures else "[green]all agree" if rows else "nothing judged"
-    text = f"\n{layers} layers, {examples} verdicts in {seconds:.0f} s: {outcome}"
+    text = f"\n{layers} layers, {examples} verdicts in {report.seconds:.0f} s: {outcome}"
     if inconclusive:
         text += f"\n[red]more than {VACUOUS_LIMIT:.0%} of the points were inconclusive for {', '.join(inconclusive)}"
     return text + ("\n[yellow]interrupted: these are the results until then" if report.interrupted else "")
