@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 Work: TypeAlias = Callable[[Task, Callable[[Result], None]], None]
 
 MOST_WORKERS = 8  # each holds the frameworks in memory
-SECONDS_TO_END = 10.0  # for an interrupted worker to pass on what it has
+SECONDS_TO_BE_INTERRUPTED = 1.0  # a second interrupt would end a worker that passes on what it has
+SECONDS_TO_END = 10.0
 
 
 def available_cores() -> int:
@@ -125,21 +126,29 @@ def _serve(pipe: Connection, work: Callable[..., None]) -> None:
 
 
 def _take_the_last(workers: dict[Connection, Any], receive: Callable[[Any], None]) -> None:
-    """Interrupt all workers, which a terminal has done already, and take what they still pass on."""
-    for worker in workers.values():
-        if worker.process.pid is not None and worker.process.is_alive():
-            os.kill(worker.process.pid, signal.SIGINT)
-    until, open_pipes = time.monotonic() + SECONDS_TO_END, list(workers)
-    while open_pipes and time.monotonic() < until:
-        for pipe in wait(open_pipes, timeout=max(0.0, until - time.monotonic())):
+    """Take what interrupted workers still pass on; interrupt those that a terminal has not interrupted already."""
+    open_pipes = _received(list(workers), receive, SECONDS_TO_BE_INTERRUPTED)
+    for pipe in open_pipes:
+        process = workers[pipe].process
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+    _received(open_pipes, receive, SECONDS_TO_END)
+
+
+def _received(pipes: list[Connection], receive: Callable[[Any], None], seconds: float) -> list[Connection]:
+    """Receive results for so long, and return the pipes that are still open."""
+    until = time.monotonic() + seconds
+    while pipes and time.monotonic() < until:
+        for pipe in wait(pipes, timeout=max(0.0, until - time.monotonic())):
             assert isinstance(pipe, Connection)
             try:
                 done, result = pipe.recv()
             except (EOFError, OSError):
-                open_pipes.remove(pipe)
+                pipes.remove(pipe)
                 continue
             if not done:
                 receive(result)
+    return pipes
 
 
 def _how(exit_code: int | None) -> str:

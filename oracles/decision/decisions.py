@@ -40,7 +40,7 @@ from oracles.decision.precision import (
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
 from oracles.tolerance import is_coarser, named_outputs, precision_of, values_of
-from oracles.user_code import attempt
+from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
@@ -444,7 +444,9 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     setting, name = comparison.setting, comparison.name
 
     def cotangent_for(delta: Output) -> Array:
-        cotangents = values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision))
+        cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
+        if isinstance(cotangents, Raised):
+            raise ValueError("the subject has no cotangent for another delta") from cotangents.error
         return np.asarray(cotangents[name], np.float64)
 
     try:

@@ -296,8 +296,10 @@ def _with_suspicious(
     for n in measured.keys() & primals.keys() & arrays.keys():
         answer, actual = measured[n], np.asarray(arrays[n], np.float64)
         _, radius = value_and_radius(answer)
-        entry = Directions(rule, primals, delta, n, actual, tolerances[n]).suspicious_entry()
-        if entry is not None:
+        entry = attempt(Directions(rule, primals, delta, n, actual, tolerances[n]).suspicious_entry)
+        if isinstance(entry, Raised):
+            note(f"{n}: no direction is judged: {describe_fault(entry.error)}")
+        elif entry is not None:
             more = differences_at(np.array([entry]), n, rule, primals, delta)
             known = np.isfinite(more.radius)
             mid = np.where(known, more.mid, value_and_radius(answer)[0])

@@ -86,6 +86,19 @@ def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
     assert os.listdir(tmp_path) == ["verdicts.json"]
 
 
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_results(tmp_path):
+    documents = []
+    for jobs in ("1", "2"):
+        file = tmp_path / f"{jobs}.json"
+        process = run("verify", "Flatten", "Tanh", "--max-examples", "5", "--jobs", jobs, "--json", str(file))
+        assert process.returncode == 0, process.stdout + process.stderr
+        results = json.loads(file.read_text())["results"]
+        documents.append([{k: v for k, v in row.items() if k != "seconds"} for row in results])
+    assert documents[0] == documents[1]
+    assert [row["layer"] for row in documents[0]] == sorted(row["layer"] for row in documents[0])
+
+
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     documents = []
     for name in ("a.json", "b.json"):

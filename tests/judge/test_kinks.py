@@ -117,6 +117,19 @@ def test_weights_that_do_not_sum_to_one_are_wrong(weights, tied):
     assert refused.value.verdict is oracles.Verdict.WRONG
 
 
+def test_a_subject_that_takes_one_cotangent_alone_is_judged_all_the_same():
+    given = np.linspace(1.0, 2.0, 9)
+    right = pooling(RIGHT["last"])
+
+    def backward(cache, delta):
+        assert np.array_equal(delta, given)
+        return right.evaluate(z=cache)[1](delta)
+
+    subject = oracles.manual(lambda z: (right.evaluate(z=z)[0], z), backward, name="for one cotangent")
+    with pytest.raises(oracles.Disagreement):  # layouts call it with other cotangents, and it raises
+        oracles.check(subject, {"z": TIED["zeros"]}, [reference()], given)
+
+
 def test_a_choice_that_changes_from_call_to_call_is_not_accepted():
     with pytest.raises(oracles.Disagreement) as refused:
         oracles.check(pooling(another_each_time()), {"z": TIED["zeros"]}, [reference()])

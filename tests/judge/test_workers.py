@@ -23,8 +23,8 @@ def ends_at_three(task, send):
 
 
 def waits(task, send):
-    send(("begun", task))
     try:
+        send(("begun", task))
         time.sleep(60)
     except KeyboardInterrupt:
         send(("interrupted", task))
