@@ -28,7 +28,7 @@ from oracles.self_consistency import (
     contradiction_findings,
     self_tolerance_at,
 )
-from oracles.time_budget import is_out_of_time, time_budget
+from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
 from oracles.tolerance import precision_name, precision_of
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting
@@ -191,13 +191,15 @@ def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Outp
 
 def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) -> list[Result]:
     """Return the result of the subject's comparison with itself; none if it raised in the calls before."""
-    if is_out_of_time():
-        note("not compared with itself in further calls, out of time")
-        return []
     # A subject that raised would raise again, and be refused twice for one defect.
     if any(f.quantity == CALL for result in results for f in result.findings):
         return []
-    return [_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting)]
+    try:
+        require_time()
+        return [_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting)]
+    except OutOfTime:
+        note("not compared with itself in further calls, out of time")
+        return []
 
 
 def _self_consistency(setting: Setting, memory: Memory) -> Result:

@@ -52,7 +52,7 @@ from oracles.rule import (
 from oracles.time_budget import OutOfTime
 from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
-from oracles.verdict import EXACT, Finding, Result, Setting
+from oracles.verdict import EXACT, Evidence, Finding, Result, Setting, Verdict
 
 Kinks = Literal["any", "declared"]
 P = ParamSpec("P")
@@ -127,7 +127,10 @@ def judge(
     native = None if precision else (primals, delta)
     with own_faults():
         arrays = {n: a for n, a in actual.items() if n not in {f.quantity for f in errors}}
-        findings = _compare(arrays, answers, forward.expected, setting, kinks, native, reduced)
+        try:
+            findings = _compare(arrays, answers, forward.expected, setting, kinks, native, reduced)
+        except OutOfTime:
+            findings = _not_compared(arrays, setting)
     return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting, reduced=reduced)
 
 
@@ -362,6 +365,16 @@ def _compare(
         except OutOfTime:
             findings += comparison.undecided()
     return findings
+
+
+def _not_compared(arrays: Mapping[str, Array], setting: Setting) -> list[Finding]:
+    """Return the findings on arrays of which no time is left to estimate a tolerance."""
+    evidence = Evidence(reason="not compared, out of time")
+    return [
+        Finding(n, o.name, Verdict.VACUOUS, evidence=evidence, judged=(0, np.size(a)), unbounded=True)
+        for n, a in arrays.items()
+        for o in setting.oracles
+    ]
 
 
 def _refused_at_smaller_point(

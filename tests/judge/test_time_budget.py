@@ -49,6 +49,26 @@ def test_the_same_error_is_refused_in_time():
         oracles.check(slow_tanh(1.01, 0.0), POINT, [slow_reference(0.0)], seconds=60.0)
 
 
+# Where the time ends, and whether the factor of the subject is known by then.
+PLACES = {
+    "oracles.point.part_of": True,
+    "oracles.decision.judge.all_agreements": False,
+    "oracles.decision.decisions.is_subgradient": False,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_not_known_when_the_time_ends_is_no_verdict(place, monkeypatch):
+    def out_of_time(*arguments, **options):
+        raise OutOfTime
+
+    monkeypatch.setattr(place, out_of_time)
+    with pytest.raises(oracles.Disagreement if PLACES[place] else oracles.Inconclusive):
+        oracles.check(slow_tanh(1.01, 0.0), POINT, [slow_reference(0.0)])
+    if place != "oracles.decision.judge.all_agreements":
+        assert not oracles.check(slow_tanh(1.0, 0.0), POINT, [slow_reference(0.0)]).refuses
+
+
 def test_finite_differences_stop_in_time():
     began = time.perf_counter()
     result = oracles.check(slow_tanh(1.0, 0.01), {"z": np.ones((20, 14))}, seconds=0.5)
