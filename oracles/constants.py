@@ -63,6 +63,10 @@ REDUCED_INPUTS = 1024
 GROSS_RATIO = 1000.0
 # The shortest window of an axis. A mean over one entry is a sum, and of two entries a softmax is a sigmoid.
 LEAST_WINDOW = 3
+# Of up to so many refused entries of a large point, the rows are judged alone. The reference must have the same values
+# there, but for some units in the last place: another order of its sums.
+MOST_RESAMPLED = 4096
+SAME_VALUE = 2.0**-40
 # Above so many inputs, what depends on no size is asked at a part of the point, of axes of about so many entries.
 PART_INPUTS = 2**14
 PART_WINDOW = 32

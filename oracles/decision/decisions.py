@@ -37,6 +37,7 @@ from oracles.decision.precision import (
     references_err_as_much,
     right_up_to,
 )
+from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
 from oracles.tolerance import is_coarser, named_outputs, precision_of, values_of
@@ -70,6 +71,8 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
     """
     for samples in (FIRST_SAMPLES, SECOND_SAMPLES, MORE_SAMPLES):
         comparison = comparison.with_samples(samples)
+        if comparison.refusing and samples == FIRST_SAMPLES:
+            comparison = with_samples_at_part(comparison, MORE_SAMPLES)
         if not comparison.refusing:
             break
     if comparison.refusing or is_coarser(comparison.actual.dtype, precision_of(comparison.setting.primals)):

@@ -12,8 +12,17 @@ from functools import partial
 
 import numpy as np
 
-from oracles.constants import FIRST_SAMPLES, GROSS_RATIO, LEAST_WINDOW, PART_INPUTS, PART_WINDOW, REDUCED_INPUTS
-from oracles.decision.comparison import Comparison
+from oracles.constants import (
+    FIRST_SAMPLES,
+    GROSS_RATIO,
+    LEAST_WINDOW,
+    MOST_RESAMPLED,
+    PART_INPUTS,
+    PART_WINDOW,
+    REDUCED_INPUTS,
+    SAME_VALUE,
+)
+from oracles.decision.comparison import Comparison, value_and_radius
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at, values_of
@@ -38,6 +47,54 @@ def reduced_point(comparison: Comparison) -> tuple[Primals, Output] | None:
     shows_error = partial(_shows_error, setting, comparison.name)
     primals, delta = _smaller_point(setting, LEAST_WINDOW, centres, shows_error)
     return (primals, delta) if count_inputs(primals) <= count_inputs(setting.primals) // 2 else None
+
+
+def with_samples_at_part(comparison: Comparison, samples: int) -> Comparison:
+    """Return the comparison with more samples of rounding at its refused entries alone, if a part of the point allows.
+
+    Of ten million right entries, two samples refuse some. The part keeps the rows (or columns …) that have one, in the
+    arrays of the refused array's shape. It serves where the reference has the same values there as in the whole.
+    """
+    refused = np.argwhere(comparison.refused)
+    if count_inputs(comparison.setting.primals) <= REDUCED_INPUTS or not 0 < len(refused) <= MOST_RESAMPLED:
+        return comparison
+    for axis in range(refused.shape[1]):
+        rows = np.unique(refused[:, axis])
+        if len(rows) <= comparison.actual.shape[axis] // 4:
+            tolerance = attempt(partial(_tolerance_of_rows, comparison, axis, rows, refused, samples))
+            if isinstance(tolerance, np.ndarray):
+                whole = np.array(comparison.tolerance)
+                whole[tuple(refused.T)] = np.maximum(tolerance, whole[tuple(refused.T)])
+                return replace(comparison, tolerance=whole)
+    return comparison
+
+
+def _tolerance_of_rows(comparison: Comparison, axis: int, rows: Array, refused: Array, samples: int) -> Array | None:
+    """Return the tolerance of the refused entries, from some rows alone; ``None`` if the reference differs there.
+
+    Raises:
+        Exception: whatever the oracles raise for fewer rows.
+    """
+    setting, name, shape = comparison.setting, comparison.name, comparison.actual.shape
+
+    def cut(array: Array) -> Array:
+        return np.take(array, rows, axis) if np.shape(array) == shape else array
+
+    primals = {n: cut(a) for n, a in comparison.estimator.primals.items()}
+    parts = tuple(cut(np.asarray(d)) for d in as_tuple(comparison.estimator.delta))
+    delta = parts if isinstance(comparison.estimator.delta, tuple) else parts[0]
+    there = refused.copy()
+    there[:, axis] = np.searchsorted(rows, refused[:, axis])
+    entries, whole = tuple(there.T), tuple(refused.T)
+    answers = {}
+    for oracle in comparison.references:
+        answers[oracle.name] = values_of(oracle, primals, delta)
+        own, expected = answers[oracle.name][name][entries], value_and_radius(comparison.answers[oracle.name])[0][whole]
+        if not np.all(np.abs(own - expected) <= SAME_VALUE * np.abs(expected)):
+            return None
+    precision = comparison.estimator.precision
+    estimator = tolerance_at(setting.oracles, primals, delta, precision, fallback=setting.subject, known=answers)
+    return np.asarray(estimator.estimate(samples)[name][entries]) if answers else None
 
 
 def part_of(setting: Setting) -> Setting:

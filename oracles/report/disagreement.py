@@ -99,11 +99,16 @@ class Inconclusive(_ResultError):
 
     def __str__(self) -> str:
         names = ", ".join(self.result.inconclusive)
-        return (
-            f"{self.result.subject}: nothing is known of the cotangent of {names}: no oracle has a finite value and a "
-            f"finite tolerance there.\n{self.result}\n"
-            "Fix: judge at another point, or against another reference."
+        unbounded = [f for f in self.result.findings if f.unbounded and f.quantity in self.result.inconclusive]
+        reasons = dict.fromkeys(f.evidence.reason for f in unbounded if f.evidence.reason)
+        reason = "; ".join(reasons) or "no oracle has a finite value and a finite tolerance there"
+        fix = (
+            "give it more `seconds`, or a smaller point"
+            if reasons
+            else "judge at another point, or against another reference"
         )
+        title = f"{self.result.subject}: nothing is known of the cotangent of {names}: {reason}."
+        return f"{title}\n{self.result}\nFix: {fix}."
 
     @property
     def verdict(self) -> Verdict:

@@ -1,5 +1,7 @@
 """Large points: a gross error is decided and diagnosed at a part of the point, with the verdict of the whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,40 @@ def test_a_right_large_point_agrees_without_a_smaller_one():
     result = oracles.check(layer_norm(), norm_point(96, 160), [oracles.torch_autograd(layer_norm_reference)])
     assert result.verdict is oracles.Verdict.AGREES
     assert not result.reduced
+
+
+def test_many_right_entries_need_more_samples_in_their_rows_alone():
+    oracle = oracles.torch_autograd(layer_norm_reference)
+    shapes = []
+
+    def evaluate_perturbed(primals, delta, perturbation):
+        shapes.append(primals["x"].shape)
+        return oracle.evaluate_perturbed(primals, delta, perturbation)
+
+    primals = norm_point(4000, 50)
+    primals = {n: a.astype(np.float32) for n, a in primals.items()}
+    counted = replace(oracle, evaluate_perturbed=evaluate_perturbed)
+    result = oracles.check(layer_norm(), primals, [counted])
+    assert result.verdict is oracles.Verdict.AGREES
+    # Two samples for each of three cotangents, and a few for what the subject must keep with itself.
+    assert shapes.count((4000, 50)) <= 8
+    assert len(set(shapes)) > 1
+
+
+def test_rows_that_depend_on_one_another_are_not_taken_apart():
+    def softmax_of_columns(change):
+        def forward(x):
+            y = np.exp(x - x.max(0))
+            y = y / y.sum(0)
+            return y, y
+
+        return oracles.manual(forward, lambda y, d: {"x": change * y * (d - (d * y).sum(0))}, name="softmax of columns")
+
+    point = {"x": RNG.standard_normal((3000, 40)).astype(np.float32)}
+    reference = oracles.torch_autograd(lambda x: torch.softmax(x, 0))
+    assert oracles.check(softmax_of_columns(np.float32(1)), point, [reference]).verdict is oracles.Verdict.AGREES
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(softmax_of_columns(np.float32(0.99)), point, [reference])
 
 
 def cross_entropy(scale=1.0):
