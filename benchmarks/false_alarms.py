@@ -44,7 +44,7 @@ GUIDE = """\
 Subjects, all of them right, each judged by torch and JAX in float64 as any subject is:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
-Left out is what computes in float16 throughout, a framework or a network of layers, where that overflows.
+Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows.
 An example is a layer, a configuration, a dtype, values, a cotangent and a memory layout, all determined by --seed
 and its number. Values are drawn in eight ways: normal; a mean of 10^k times the spread; pairs that cancel; rows equal
 but for a few units in the last place; zeros and ties; saturated; tiny; every entry of another magnitude. Magnitudes
@@ -97,7 +97,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
     for oracle in example.case.oracles():
         own = _own(oracle, example)
         if _overflows(own, example):
-            continue  # a framework computes in float16 throughout, and is not right there
+            continue  # a framework computes in that dtype throughout, and is not right there
         yield oracle.name, own
         if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
             yield "xla", _own(_compiled(oracle.reference), example)
@@ -119,13 +119,13 @@ def _own(framework: Rule, example: Example) -> Rule:
 
 
 def _overflows(rule: Rule, example: Example) -> bool:
-    """Return whether a rule is NaN or infinite in float16, where its value in float64 is a float16."""
-    if example.point.dtype != "float16":
+    """Return whether a rule is NaN or infinite in its dtype, where its value in float64 is a number of that dtype."""
+    if example.point.dtype == "float64":
         return False
     primals, delta = example.point.primals, example.point.delta
     native = values_of(rule, primals, delta)
     wide = values_of(rule, with_dtype(primals, np.float64), with_dtype(delta, np.float64))
-    most = float(np.finfo(np.float16).max)
+    most = float(np.finfo(example.point.dtype).max)
     return any(bool(np.any(~np.isfinite(native[n]) & (np.abs(wide[n]) <= most))) for n in native)
 
 

@@ -29,7 +29,7 @@ LAST_SAMPLES = 96
 # If the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
 # `MORE_SAMPLES` bound it badly: `LAST_SAMPLES` are drawn.
 RESAMPLED_SHARE = 1 / 16
-# If `LAST_SAMPLES` reach this share of a refused entry, twice the largest of them is its tolerance.
+# If `LAST_SAMPLES` reach this share of a refused entry, its own size is its tolerance.
 UNBOUNDED_SHARE = 0.5
 # A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
 JUMP_SHRINKAGE = 2.0**-10
@@ -93,6 +93,8 @@ PRECISION_SHRINKAGE = 2.0**-23
 
 # An agreement whose median tolerance is above this share of the entries lets errors of 10 % pass: nothing is judged.
 RESOLUTION_LIMIT = 0.1
+# Where rounding moves an entry beyond its own size and this share of the largest number, products inside overflow.
+NEAR_OVERFLOW = 2.0**-10
 # So many entries that are not judged are named.
 NAMED_ENTRIES = 4
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, RESOLUTION_LIMIT
+from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
 from oracles.decision.neighbourhood import Neighbourhood
 from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
 from oracles.tolerance import ToleranceEstimator, smallest_normal, unit_roundoff
@@ -89,9 +89,9 @@ class Comparison:
             overflows = (actual == np.copysign(np.inf, expected)) & (reach > largest)
             # Where even the sign is unknown, either infinity is an overflow.
             overflows |= np.isinf(actual) & (reach > largest) & (tolerance >= np.abs(expected)) & np.isfinite(tolerance)
-            # Rounding alone reaches beyond the dtype, from a number inside it.
-            beyond_range = ~np.isfinite(actual) & (tolerance > largest) & (np.abs(expected) <= largest)
-            beyond_range &= np.isfinite(tolerance)
+            # Rounding alone reaches beyond the dtype, from a number inside it; products inside overflow before.
+            beyond_range = ~np.isfinite(actual) & (tolerance > largest * NEAR_OVERFLOW) & (np.abs(expected) <= largest)
+            beyond_range &= np.isfinite(tolerance) & (tolerance > np.abs(expected))
             return np.where(overflows | beyond_range | ~is_known(expected, radius), 0.0, ratio)
 
     def tolerance_of(self, answer: Answer) -> Array:

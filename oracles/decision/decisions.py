@@ -158,15 +158,17 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
 
     Question: do `LAST_SAMPLES` samples explain the difference? Such a deviation varies much from sample to sample, so a
     few bound it badly. Where they reach `UNBOUNDED_SHARE` of the entry, its derivative may saturate for one rounding
-    and not for the next, so twice the largest of them is allowed.
+    and not for the next, so an error of its own size is allowed.
     Consequence: AGREES. If not, the decisions below use the tolerance of all these samples.
     """
     expected, refused, tolerance = comparison.expected, comparison.refused, comparison.tolerance
     if not np.any((tolerance >= np.abs(expected) * RESAMPLED_SHARE)[refused] & (tolerance > 0)[refused]):
         return comparison
     comparison = comparison.with_samples(LAST_SAMPLES)
-    tails = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
-    comparison = replace(comparison, tolerance=np.where(tails, 2 * comparison.tolerance, comparison.tolerance))
+    # Up to the entry's own size, which is the gradient 0; a slope beyond the two sides of a kink is larger.
+    saturated = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
+    own_size = np.maximum(comparison.tolerance, np.abs(expected))
+    comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
     return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
 
 

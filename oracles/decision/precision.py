@@ -103,7 +103,8 @@ def frameworks_lose(
 def references_err_as_much(comparison: Comparison) -> str:
     """Return which references err as much in the dtypes of the point, in every refused entry; "" if one does not.
 
-    An entry that is not finite errs as much as any other. References that do not run in those dtypes are left out.
+    NaN errs as much as any number, and an infinity as much as itself and as any number. References that do not run in
+    those dtypes are left out.
     """
     setting, name = comparison.setting, comparison.name
     names = []
@@ -114,7 +115,8 @@ def references_err_as_much(comparison: Comparison) -> str:
             continue
         with np.errstate(invalid="ignore"):
             error, own = np.abs(comparison.value - expected), np.abs(np.asarray(value, np.float64) - expected)
-            as_much = ~np.isfinite(own) | (own >= AS_MANY_DIGITS * error)
+            opposite = np.isinf(value) & np.isinf(comparison.value) & (value != comparison.value)
+            as_much = (~np.isfinite(own) | (own >= AS_MANY_DIGITS * error)) & ~opposite
         if not np.all(as_much[comparison.refused]):
             return ""
         names.append(reference.name)
