@@ -150,6 +150,13 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAMES",
         help="dtypes to judge in, comma-separated (default: float64 where primals are drawn, else their own)",
     )
+    _add_conditions(check)
+    check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
+    check.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically")
+
+
+def _add_conditions(check: argparse.ArgumentParser) -> None:
+    """Add the options that say how a point is judged, and how many."""
     check.add_argument(
         "--precision",
         metavar="NAME",
@@ -179,8 +186,6 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help="how many points, from seeds S, S+1, … (default: 1; 100 where cases are drawn)",
     )
-    check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
-    check.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically")
 
 
 def _add_cases(command: argparse.ArgumentParser, verb: str) -> None:

@@ -8,8 +8,6 @@ import torch
 
 import oracles
 
-RNG = np.random.default_rng(0)
-
 
 def layer_norm(change=lambda dx: dx):
     def forward(x, gain):
@@ -30,8 +28,13 @@ def layer_norm_reference(x, gain):
     return torch.nn.functional.layer_norm(x, x.shape[-1:], gain, eps=1e-5)
 
 
+def drawn(*shape):
+    """Return the same numbers for a shape in every test, in any order of the tests."""
+    return np.random.default_rng(shape).standard_normal(shape)
+
+
 def norm_point(rows, columns):
-    return {"x": RNG.standard_normal((rows, columns)), "gain": RNG.standard_normal(columns)}
+    return {"x": drawn(rows, columns), "gain": drawn(columns)}
 
 
 def refusal(subject, primals, reference):
@@ -104,7 +107,7 @@ def test_rows_that_depend_on_one_another_are_not_taken_apart():
 
         return oracles.manual(forward, lambda y, d: {"x": change * y * (d - (d * y).sum(0))}, name="softmax of columns")
 
-    point = {"x": RNG.standard_normal((3000, 40)).astype(np.float32)}
+    point = {"x": drawn(3000, 40).astype(np.float32)}
     reference = oracles.torch_autograd(lambda x: torch.softmax(x, 0))
     assert oracles.check(softmax_of_columns(np.float32(1)), point, [reference]).verdict is oracles.Verdict.AGREES
     with pytest.raises(oracles.Disagreement):
@@ -127,7 +130,7 @@ def cross_entropy(scale=1.0):
 
 
 def test_indices_fit_the_axis_that_is_cut():
-    primals = {"z": RNG.standard_normal((24, 500)), "target": RNG.integers(400, 500, 24)}
+    primals = {"z": drawn(24, 500), "target": np.random.default_rng(0).integers(400, 500, 24)}
     refused = refusal(cross_entropy(0.99), primals, lambda z, target: torch.nn.functional.cross_entropy(z, target))
     smaller = refused.result.reduced["z"].setting.primals
     assert smaller["z"].shape[1] < 100
@@ -140,7 +143,7 @@ def test_a_subject_that_accepts_one_shape_alone_is_refused_at_the_whole_point():
         return np.tanh(x), np.tanh(x)
 
     subject = oracles.manual(forward, lambda y, delta: {"x": 1.1 * delta * (1 - y * y)}, name="tanh of one shape")
-    refused = refusal(subject, {"x": RNG.standard_normal((40, 50))}, torch.tanh)
+    refused = refusal(subject, {"x": drawn(40, 50)}, torch.tanh)
     assert refused.verdict is oracles.Verdict.WRONG
     assert not refused.result.reduced
 
@@ -154,7 +157,7 @@ def test_an_error_that_needs_the_size_is_not_lost():
         return {"x": dx}
 
     subject = oracles.manual(lambda x: (np.tanh(x), np.tanh(x)), backward, name="blocks of 32")
-    refused = refusal(subject, {"x": RNG.standard_normal((77, 40))}, torch.tanh)
+    refused = refusal(subject, {"x": drawn(77, 40)}, torch.tanh)
     assert refused.verdict is oracles.Verdict.WRONG
 
 
@@ -162,6 +165,6 @@ def test_ties_of_a_large_point_are_no_error():
     subject = oracles.manual(
         lambda x: (np.maximum(x, 0), x >= 0), lambda positive, delta: {"x": delta * positive}, name="relu"
     )
-    x = RNG.integers(-2, 3, (60, 40)).astype(float)
+    x = np.random.default_rng(0).integers(-2, 3, (60, 40)).astype(float)
     result = oracles.check(subject, {"x": x}, [oracles.torch_autograd(torch.relu)])
     assert result.verdict is oracles.Verdict.KINK
