@@ -113,6 +113,8 @@ def _started(work: Callable[..., None], task: Task) -> _Worker[Task]:
 
 def _serve(pipe: Connection, work: Callable[..., None]) -> None:
     """Do the tasks that come through a pipe, until it is closed."""
+    # A shell's background jobs ignore interrupts, and pass that on; the first process decides whom to interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         while True:
             try:
