@@ -29,6 +29,7 @@ from rich.table import Table  # noqa: E402
 import oracles  # noqa: E402
 from benchmarks.shared import Foreign, prepare_process  # noqa: E402
 from manual_bp import CrossEntropy, LayerNorm, Linear, MultiHeadAttention, RMSNorm, Sequential, Softmax, Tanh  # noqa: E402
+from oracles.decision.reduced_point import count_inputs  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import reference_of  # noqa: E402
 from oracles.rule import Array, Output, Primals, Pullback, Rule, with_dtype  # noqa: E402
@@ -160,7 +161,7 @@ def torch_seconds(function: Callable[..., Foreign], primals: Primals) -> float:
 
 def fast_seconds(function: Callable[..., Foreign], primals: Primals) -> float | None:
     """Return how long gradcheck takes in its fast mode; ``None`` for a large point."""
-    if sum(np.size(a) for a in primals.values()) > GRADCHECK_INPUTS * 1.1:
+    if count_inputs(primals) > GRADCHECK_INPUTS * 1.1:
         return None
     names = list(primals)
     tensors = list(map(torch.from_numpy, with_dtype(dict(primals), np.float64).values()))
@@ -199,9 +200,10 @@ def cost(case: Case, seconds: float) -> Cost:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    inputs = sum(np.size(a) for a in primals.values() if a.dtype.kind == "f")
     fast = None if case.wrong else fast_seconds(function, primals)
-    return Cost(case.name, inputs, case.dtype, verdict, spent, own, fast, counted.calls, (peak - before) / 1024)
+    return Cost(
+        case.name, count_inputs(primals), case.dtype, verdict, spent, own, fast, counted.calls, (peak - before) / 1024
+    )
 
 
 def table(costs: Sequence[Cost]) -> Table:

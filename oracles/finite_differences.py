@@ -66,7 +66,7 @@ def measured_entries(primals: Primals) -> dict[str, Array]:
     # Each takes longer the more inputs there are.
     count = min(max(DIFFERENCES_OF_MILLION * 10**6 // total, DIFFERENCES_OF_MILLION), MOST_MEASURED)
     shares = {n: min(size, max(1, count * size // total)) for n, size in sizes.items()}
-    return {n: np.unique(np.linspace(0, size - 1, shares[n]).round().astype(int)) for n, size in sizes.items() if size}
+    return {n: np.unique(np.linspace(0, size - 1, shares[n]).round().astype(int)) for n, size in sizes.items()}
 
 
 def differences_at(entries: Array, name: str, rule: Rule, primals: Primals, delta: Output) -> Enclosure:

@@ -15,7 +15,7 @@ import numpy as np
 from oracles.backends.arrays import copied
 from oracles.decision.type_errors import refuse
 from oracles.evaluations import copies_of_delta, on_copies
-from oracles.rule import Array, Cotangents, Delta, Primals, Rule, Runtime, as_tuple, is_differentiable
+from oracles.rule import Array, Cotangents, Delta, Primals, Rule, Runtime, as_tuple, is_differentiable, map_delta
 from oracles.self_consistency import compare_values, self_tolerance_at
 from oracles.tolerance import named_outputs, values_of
 from oracles.user_code import Raised, attempt
@@ -55,11 +55,6 @@ def contiguous(array: Array) -> Array:
 def is_contiguous(array: Array) -> bool:
     """Return whether an array lies in memory as its entries stand."""
     return bool(np.asarray(array).flags.c_contiguous)
-
-
-def map_delta(function: Callable[[Array], Array], delta: Delta) -> Delta:
-    """Apply a function to a cotangent, or to each of a tuple of them."""
-    return tuple(function(np.asarray(d)) for d in delta) if isinstance(delta, tuple) else function(np.asarray(delta))
 
 
 @dataclass(frozen=True)

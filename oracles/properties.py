@@ -19,9 +19,9 @@ import numpy as np
 from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES, REFERENCE_ERRORS
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
-from oracles.layouts import check_shared, contiguous, expanded, map_delta, repeated_rows
+from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
 from oracles.registry import Case, Entry
-from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
 from oracles.self_consistency import (
     Tolerance,
     check_aliasing,
@@ -144,7 +144,7 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
             actual = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
             findings.append(exact_finding(name, fits, f"{actual}, expected {dtype}{primals[name].shape}"))
     if not any(f.refuses for f in findings):
-        findings += _values_in_float16(case, point, oracles, {**outputs, **cotangents})  # float16 came last
+        findings += _values_in_float16(case, point, oracles, {**outputs, **cotangents})  # of the last dtype, float16
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
 
 

@@ -192,6 +192,11 @@ def as_tuple(y: Any) -> tuple[Any, ...]:
     return tuple(y) if isinstance(y, tuple | list) else (y,)
 
 
+def map_delta(function: Callable[[Array], Array], delta: Delta) -> Delta:
+    """Apply a function to a cotangent of an output, or to each of a tuple of them."""
+    return tuple(function(np.asarray(d)) for d in delta) if isinstance(delta, tuple) else function(np.asarray(delta))
+
+
 def is_differentiable(array: object) -> bool:
     """Return whether an array has a cotangent: floating arrays do, integers and booleans do not."""
     dtype = array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype

@@ -155,7 +155,7 @@ def verify(
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
     report = Report([], [], () if layers or from_cases else complaints())
     started = time.perf_counter()
-    _run(tasks, searches, jobs, report, console)
+    _run(tasks, searches, max_examples, jobs, report, console)
     report.seconds = time.perf_counter() - started
     # Processes end in any order.
     names = [task.label for task in tasks]
@@ -188,24 +188,31 @@ class LayerTask:
     options: SearchOptions
 
 
-def _run(tasks: Sequence[LayerTask], searches: Sequence[Search], jobs: int, report: Report, console: Console) -> None:
+def _run(
+    tasks: Sequence[LayerTask],
+    searches: Sequence[Search],
+    max_examples: int,
+    jobs: int,
+    report: Report,
+    console: Console,
+) -> None:
     """Run the searches under a progress bar, and add their results to the report."""
     columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-    points = searches[0].options.max_examples or 1 if searches else 1
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=len(searches) * points)
+        bar = progress.add_task("", total=len(searches) * max_examples)
 
-        def add(outcome: Outcome) -> None:
-            report.add(outcome)
-            progress.update(bar, description=outcome.label, completed=report.searches * points)
+        def show(description: str) -> None:
+            progress.update(bar, description=description, completed=report.searches * max_examples)
 
         if jobs > 1 and len(tasks) > 1:
-            _run_in_workers(tasks, min(jobs, len(tasks)), report, add)
+            _run_in_workers(tasks, min(jobs, len(tasks)), report, show)
         else:
-            _run_here(searches, add, lambda: progress.advance(bar))
+            _run_here(searches, report, show, lambda: progress.advance(bar))
 
 
-def _run_here(searches: Sequence[Search], add: Callable[[Outcome], None], advance: Callable[[], None]) -> None:
+def _run_here(
+    searches: Sequence[Search], report: Report, show: Callable[[str], None], advance: Callable[[], None]
+) -> None:
     with deferred_interrupts() as raise_if_interrupted:
 
         def tick() -> None:
@@ -213,13 +220,17 @@ def _run_here(searches: Sequence[Search], add: Callable[[Outcome], None], advanc
             raise_if_interrupted()
 
         for search in searches:
-            outcome = _outcome(search, tick)
-            add(outcome)
-            if outcome.interrupted:
+            show(f"{search.label} {search.property_name} {search.dtype}")
+            report.add(_outcome(search, tick))
+            if report.interrupted:
                 return
 
 
-def _run_in_workers(tasks: Sequence[LayerTask], jobs: int, report: Report, add: Callable[[Outcome], None]) -> None:
+def _run_in_workers(tasks: Sequence[LayerTask], jobs: int, report: Report, show: Callable[[str], None]) -> None:
+    def add(outcome: Outcome) -> None:
+        report.add(outcome)
+        show(outcome.label)
+
     def lost(task: LayerTask, how: str) -> None:
         report.failures.append(f"{task.label}: its code ended the process before a verdict ({how})")
 
@@ -237,8 +248,9 @@ def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
     """
     warnings.simplefilter("ignore", BrokenCases)  # the first process prints these complaints
     with judging(), deferred_interrupts() as raise_if_interrupted:
-        from_cases = {entry.name: entry for module in task.cases for entry in entries_of(module)}
-        entry = from_cases.get(task.label) or entries([task.label])[0]
+        for module in task.cases:
+            entries_of(module)
+        (entry,) = entries([task.label])
         for search in searches_of(entry, task.dtypes, task.options).values():
             outcome = _outcome(search, raise_if_interrupted)
             send(outcome)

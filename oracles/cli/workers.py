@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-# Does a task, and passes on each result by its second argument. It is pickled, and so are tasks and results.
-Work: TypeAlias = Callable[[Task, Callable[[Result], None]], None]
 
 MOST_WORKERS = 8  # each holds the frameworks in memory
 SECONDS_TO_BE_INTERRUPTED = 1.0  # a second interrupt would end a worker that passes on what it has
@@ -50,7 +48,7 @@ def run_in_workers(
 
     Args:
         tasks: what is to be done, in this order.
-        work: does one task; a function of a module.
+        work: does one task and passes on each result by its second argument; a function of a module.
         jobs: the number of processes.
         receive: takes each result.
         lost: takes a task whose process ended before it was done, and how it ended.

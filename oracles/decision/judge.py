@@ -50,7 +50,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.time_budget import OutOfTime
-from oracles.tolerance import named_outputs, precision_name, precision_of, tolerance_at
+from oracles.tolerance import ToleranceEstimator, named_outputs, precision_name, precision_of, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
 from oracles.verdict import EXACT, Evidence, Finding, Result, Setting, Verdict
 
@@ -288,15 +288,17 @@ def _with_suspicious(
     answers: dict[str, Mapping[str, Answer]],
     arrays: Mapping[str, Array],
     setting: Setting,
-    tolerances: Mapping[str, Array],
+    estimator: ToleranceEstimator,
 ) -> dict[str, Mapping[str, Answer]]:
     """Measure the entries that directions find, where finite differences alone judge a point of many inputs."""
-    rule = next((o.implementation for o in setting.oracles if o.name == DIFFERENCES), None)
-    if len(answers) > 1 or not isinstance(rule, Rule) or count_inputs(setting.primals) <= MOST_DIFFERENCES:
+    if len(answers) > 1 or count_inputs(setting.primals) <= MOST_DIFFERENCES:
         return answers
-    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    rule = next((o.implementation for o in setting.oracles if o.name == DIFFERENCES), None)
+    if not isinstance(rule, Rule):
+        return answers
+    primals, delta, tolerances = estimator.primals, estimator.delta, estimator.estimate()
     measured = dict(answers.get(DIFFERENCES, {}))
-    for n in measured.keys() & primals.keys() & arrays.keys():
+    for n in [n for n in measured if n in primals and n in arrays]:
         answer, actual = measured[n], np.asarray(arrays[n], np.float64)
         _, radius = value_and_radius(answer)
         entry = attempt(Directions(rule, primals, delta, n, actual, tolerances[n]).suspicious_entry)
@@ -345,7 +347,7 @@ def _compare(
         answers = {**answers, EXACT: certified} if certified else answers
     answers = _with_differences(answers, set(arrays), setting)
     estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers, native=native)
-    answers = _with_suspicious(answers, arrays, setting, estimator.estimate())
+    answers = _with_suspicious(answers, arrays, setting, estimator)
     # After the estimator: its tolerance is that of the oracles' own values.
     answers = dict(subject.convention.adjusted(setting.primals, arrays, answers))
     # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.

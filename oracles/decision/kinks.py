@@ -23,7 +23,7 @@ import numpy as np
 from oracles.constants import HULL_SLACK, KINK_INPUTS, KINK_JUMP_SHARE, KINK_OUTPUTS, KINK_STEP, TIE_SAMPLES
 from oracles.decision.hull import in_hull
 from oracles.decision.neighbourhood import Extremes, Neighbourhood, spread, wider
-from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable
+from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, map_delta
 
 CotangentFor: TypeAlias = Callable[[Output], Array]  # of one primal, for a cotangent of the output
 
@@ -66,11 +66,13 @@ class Candidate:
 
     def directed_steps(self) -> Iterator[Primals]:
         """Yield steps that break ties as a rule, the subject or the oracle does."""
-        # A function that permutes, as a sort, takes a ramp to the order in which the subject breaks ties.
-        delta = self.neighbourhood.delta
-        ramps = tuple(np.linspace(-1.0, 1.0, d.size).reshape(d.shape) for d in as_tuple(delta))
-        order = self.subject(ramps if isinstance(delta, tuple) else ramps[0])
-        return self.neighbourhood.directed_steps(self.name, (self.actual, self.expected, order))
+        return self.neighbourhood.directed_steps(self.name, (self.actual, self.expected, self.order))
+
+    @cached_property
+    def order(self) -> Array:
+        """The subject's cotangent for a ramp: where a function permutes, as a sort does, how it breaks ties."""
+        ramp = map_delta(lambda d: np.linspace(-1.0, 1.0, d.size).reshape(d.shape), self.neighbourhood.delta)
+        return self.subject(ramp)
 
     def jumps_alone(self, entry: int) -> bool:
         """Return whether an entry jumps when it alone is moved."""

@@ -23,7 +23,7 @@ from oracles.constants import (
     SAME_VALUE,
 )
 from oracles.decision.comparison import Comparison, value_and_radius
-from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at, values_of
 from oracles.user_code import attempt
@@ -55,8 +55,10 @@ def with_samples_at_part(comparison: Comparison, samples: int) -> Comparison:
     Of ten million right entries, two samples refuse some. The part keeps the rows (or columns …) that have one, in the
     arrays of the refused array's shape. It serves where the reference has the same values there as in the whole.
     """
+    if count_inputs(comparison.setting.primals) <= REDUCED_INPUTS:
+        return comparison
     refused = np.argwhere(comparison.refused)
-    if count_inputs(comparison.setting.primals) <= REDUCED_INPUTS or not 0 < len(refused) <= MOST_RESAMPLED:
+    if not 0 < len(refused) <= MOST_RESAMPLED:
         return comparison
     for axis in range(refused.shape[1]):
         rows = np.unique(refused[:, axis])
@@ -81,8 +83,7 @@ def _tolerance_of_rows(comparison: Comparison, axis: int, rows: Array, refused: 
         return np.take(array, rows, axis) if np.shape(array) == shape else array
 
     primals = {n: cut(a) for n, a in comparison.estimator.primals.items()}
-    parts = tuple(cut(np.asarray(d)) for d in as_tuple(comparison.estimator.delta))
-    delta = parts if isinstance(comparison.estimator.delta, tuple) else parts[0]
+    delta = map_delta(cut, comparison.estimator.delta)
     there = refused.copy()
     there[:, axis] = np.searchsorted(rows, refused[:, axis])
     entries, whole = tuple(there.T), tuple(refused.T)
@@ -122,7 +123,7 @@ def _smaller_point(
     for extent in sorted((n for n in taken if n > shortest), reverse=True):
         for window in _windows(extent, shortest, centres.get(extent, 0), taken):
             require_time()
-            smaller = _cut(primals, extent, window), _cut_delta(delta, extent, window)
+            smaller = _cut(primals, extent, window), map_delta(partial(_cut_array, extent, window), delta)
             if attempt(partial(holds, *smaller)) is True:
                 primals, delta = smaller
                 taken = taken | {window.stop - window.start}
@@ -155,15 +156,10 @@ def _windows(extent: int, shortest: int, centre: int, taken: set[int]) -> Iterat
 
 def _cut(primals: Primals, extent: int, window: slice) -> dict[str, Array]:
     length = window.stop - window.start
-    return {n: _cut_array(_wrapped(a, extent, length), extent, window) for n, a in primals.items()}
+    return {n: _cut_array(extent, window, _wrapped(a, extent, length)) for n, a in primals.items()}
 
 
-def _cut_delta(delta: Output, extent: int, window: slice) -> Output:
-    cut = tuple(_cut_array(np.asarray(d), extent, window) for d in as_tuple(delta))
-    return cut if isinstance(delta, tuple) else cut[0]
-
-
-def _cut_array(array: Array, extent: int, window: slice) -> Array:
+def _cut_array(extent: int, window: slice, array: Array) -> Array:
     return np.array(array[tuple(window if n == extent else slice(None) for n in array.shape)])
 
 

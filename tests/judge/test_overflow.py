@@ -1,4 +1,4 @@
-"""In a coarse dtype: what overflows for the references too is told and not refused, and what does not is wrong."""
+"""In a coarse dtype: what overflows for the references too is unstable and not refused, and what does not is wrong."""
 
 import jax.numpy as jnp
 import numpy as np

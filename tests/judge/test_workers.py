@@ -1,4 +1,4 @@
-"""Work in several processes: every result arrives, a process that ends is told, an interrupt keeps what was found."""
+"""Work in several processes: every result arrives, the end of a process is reported, an interrupt loses nothing."""
 
 import os
 import signal
