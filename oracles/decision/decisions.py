@@ -40,7 +40,7 @@ from oracles.decision.precision import (
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
-from oracles.tolerance import is_coarser, named_outputs, precision_of, values_of
+from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -101,6 +101,27 @@ def coarser_dtype(comparison: Comparison) -> list[Finding] | Comparison:
         return coarse.findings(Verdict.WRONG, reason=reason, by_all=True)
     reason += f"; right up to {returned}: declare precision={returned.name!r}, or compute in {primals_dtype}"
     return coarse.findings(Verdict.UNSTABLE, reason=reason, by_all=True)
+
+
+def within_rounding_of_reference(comparison: Comparison) -> list[Finding] | Comparison:
+    """Refuse nothing for a reference's own rounding, where another reference accepts every entry.
+
+    Question: does the array agree with one reference, and differ from the others by no more than their own rounding in
+    float64? The tolerance is that of one reference, and another one may compute in steps that round more: a variance
+    in one pass, say.
+    Consequence: AGREES.
+    """
+    references, point = {o.name: o for o in comparison.references}, comparison.estimator
+    if not (references.keys() - comparison.refusing and references.keys() >= set(comparison.refusing)):
+        return comparison
+    answers = dict(comparison.answers)
+    for oracle in comparison.refusing:
+        own = ToleranceEstimator([references[oracle]], point.primals, point.delta, "float64", point.known)
+        radius = attempt(partial(own.estimate, MORE_SAMPLES))
+        if not isinstance(radius, Raised):
+            answers[oracle] = Enclosure(value_and_radius(answers[oracle])[0], radius[comparison.name])
+    explained = replace(comparison, answers=answers)
+    return comparison if explained.refusing else explained.findings(Verdict.AGREES, refuses=False)
 
 
 def references_lose_as_much(comparison: Comparison) -> list[Finding] | Comparison:
@@ -359,6 +380,8 @@ DECISIONS: tuple[Decision, ...] = (
     within_tolerance,
     # In its own dtype the array may be right, and then no other decision is needed.
     coarser_dtype,
+    # Before all that blame anybody: one reference accepts the array.
+    within_rounding_of_reference,
     # Before the samples: no number of them explains an infinite difference.
     zero_where_infinite,
     # The tolerance itself is the first suspect: it comes from samples.

@@ -199,6 +199,40 @@ def test_without_an_arbiter_contradicting_oracles_are_a_conflict():
     assert verdict_of(subject, POINT, [DENSE, shifted]) is Verdict.ORACLES_CONFLICT
 
 
+def normalized(z):
+    """Two passes: mean, then variance."""
+    return (z - z.mean()) / (((z - z.mean()) ** 2).mean() + 1e-5).sqrt()
+
+
+def normalized_in_one_pass(z, factor=1.0):
+    """The variance is a difference of two large numbers, which loses digits."""
+    return factor * (z - z.mean()) / ((z**2).mean() - z.mean() ** 2 + 1e-5).sqrt()
+
+
+def normalize(z, delta):
+    deviation = z - z.mean()
+    scale = 1 / np.sqrt(np.mean(deviation**2) + 1e-5)
+    return scale * (delta - delta.mean() - scale**2 * deviation * np.mean(deviation * delta))
+
+
+NARROW = {"z": 3 + 1e-3 * np.random.default_rng(8).standard_normal(1025)}
+NORMALIZE = oracles.manual(
+    lambda z: ((z - z.mean()) / np.sqrt(np.mean((z - z.mean()) ** 2) + 1e-5), z), lambda z, d: {"z": normalize(z, d)}
+)
+
+
+def test_reference_that_loses_digits_refuses_nothing_that_another_accepts():
+    against = [oracles.torch_autograd(normalized), oracles.torch_autograd(normalized_in_one_pass, name="one pass")]
+    result = oracles.check(NORMALIZE, NARROW, against=against)
+    assert result.verdict is Verdict.AGREES
+    assert result.ratio <= 1
+
+
+def test_reference_that_is_off_by_more_than_it_loses_is_a_conflict():
+    off = oracles.torch_autograd(lambda z: normalized_in_one_pass(z, 1.00001), name="one pass")
+    assert verdict_of(NORMALIZE, NARROW, [oracles.torch_autograd(normalized), off]) is Verdict.ORACLES_CONFLICT
+
+
 def test_exact_derivative_of_a_wrong_forward_is_wrong():
     doubled = oracles.manual(lambda z: (2 * np.sin(z), z), lambda z, d: {"z": 2 * np.cos(z) * d})
     with pytest.raises(Disagreement) as excinfo:
