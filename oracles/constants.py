@@ -26,6 +26,9 @@ MORE_SAMPLES = 16 + BACKWARD_SAMPLES
 # Before a right formula is refused for its digits or its choice at a kink. Those beyond `MORE_SAMPLES` perturb the
 # backward alone, as the last of those do: one more of these exceeds the largest of 80 in 1 of 81.
 LAST_SAMPLES = 96
+# Before the operations of a reference are recorded, to be run again without dispatch: most points need no more
+# evaluations, and to record one takes a third longer.
+UNRECORDED_EVALUATIONS = 2
 # If the tolerance of a refused entry reaches this share of the entry, its distribution has heavy tails, and
 # `MORE_SAMPLES` bound it badly: `LAST_SAMPLES` are drawn.
 RESAMPLED_SHARE = 1 / 16

@@ -14,16 +14,17 @@ This is the one file that uses private modules of torch, since no public interfa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from oracles.constants import SIGN_POOL
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
+from oracles.perturbation.torch_recording import Recording, Step, memory_of, recorded
 from oracles.rule import Perturbation
 from oracles.user_code import Raised, attempt
 
@@ -63,6 +64,20 @@ smooth_l1_loss smooth_l1_loss_backward log_sigmoid_forward log_sigmoid_backward
 """
 
 
+class Operand(NamedTuple):
+    """What is known of a tensor that an operation rounds.
+
+    Attributes:
+        entries, size, stride: how many entries it has, and its geometry if it were contiguous.
+        recomputed: the number of the sum whose memory it is in, if it is such; its own geometry there.
+    """
+
+    entries: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    recomputed: tuple[int, tuple[int, ...], tuple[int, ...], int] | None
+
+
 class PerturbedOperations:
     """Runs aten operations on perturbed operands.
 
@@ -70,71 +85,112 @@ class PerturbedOperations:
         active: whether operands are perturbed; if not, the operations are only followed.
     """
 
-    def __init__(self, perturbation: Perturbation, given: Iterable[Tensor], careful: bool) -> None:
+    def __init__(
+        self, perturbation: Perturbation, given: Sequence[Tensor], careful: bool, recording: Recording | None = None
+    ) -> None:
         self.active = True
+        self._recording = recording
         self._perturbation = perturbation
         self._careful = careful
         self._state = int(perturbation.rng.integers(1, 2**31 - 1))
         self._decompositions = _decompositions()
-        self._storage_key = import_module("torch.multiprocessing.reductions").StorageWeakRef
         # The memory of all that descends from what is given: weak references, so that none is reused unnoticed.
-        self._descending: set[Any] = set()
-        # By the memory of a sum: how far another evaluation of it lies from the one that is there.
-        self._recomputed: dict[Any, Tensor] = {}
-        self._follow(given)
+        self._descending: set[Any] = set(filter(None, map(memory_of, given)))
+        # The numbers of the sums, by the memory that they are in, and how far another evaluation of each lies from it.
+        self._sums: dict[Any, int] = {}
+        self._recomputed: dict[int, Tensor] = {}
 
     def run(self, operation: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value], mode: Mode) -> Value:
         """Run one operation; a decomposed one runs under ``mode``, which perturbs its parts."""
         name = operation.overloadpacket.__name__
         moves = operation.is_view or torch.Tag.inplace_view in operation.tags
-        if moves or not self.active or _is_exact(operation, name, args, kwargs):
-            result = operation(*args, **kwargs)
-        elif (decomposition := self._decompositions.get(operation)) is not None:
+        exact = moves or not self.active or _is_exact(operation, name, args, kwargs)
+        if not exact and (decomposition := self._decompositions.get(operation)) is not None:
             with mode:
                 return decomposition(*args, **kwargs)
-        elif name == "convolution_backward":
-            result = self._convolution_backward(operation, args)
-        else:
-            result = self._perturbed_call(operation, name, args, kwargs)
-        if any(map(self._descends, tensors_in((*args, *kwargs.values())))):
-            self._follow(tensors_in((result,)))
+        values = [*args, *kwargs.values()]
+        plan: list[Value] | None = None
+        number, length = 0, 0
+        if not exact:
+            length = reduction_length(name, torch.Tag.pointwise in operation.tags, args)
+            plan = [*map(self._plan, values)]
+            number = len(self._recomputed) + 1
+        recording = self._recording if self._recording and self._recording.is_usable else None
+        arguments = recording.arguments(operation, args, kwargs) if recording else None
+        result = self._result(operation, args, kwargs, plan, length, number)
+        if name.endswith("_") and plan is not None:
+            self._sums.pop(memory_of(args[0]), None)
+        elif number in self._recomputed:
+            self._sums[memory_of(result)] = number
+        if any(map(self._descends, tensors_in(values))):
+            self._descending.update(filter(None, map(memory_of, tensors_in((result,)))))
+        if recording and arguments:
+            recording.add(Step(operation, plan, length, number, *arguments), result)
         return result
 
-    def _perturbed_call(
-        self, operation: Operation, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]
+    def run_again(self, step: Step, args: Sequence[Value], kwargs: Mapping[str, Value]) -> Value:
+        """Run a recorded operation on other arguments."""
+        return self._result(step.operation, tuple(args), kwargs, step.plan, step.length, step.number)
+
+    def _result(
+        self,
+        operation: Operation,
+        args: tuple[Value, ...],
+        kwargs: Mapping[str, Value],
+        plan: list[Value] | None,
+        length: int,
+        number: int,
     ) -> Value:
+        """Return what an operation gives under rounding.
+
+        Args:
+            operation, args, kwargs: the operation.
+            plan: what is known of the operands that are rounded; ``None`` for an exact operation.
+            length: the number of terms in its longest sum.
+            number: by which another evaluation of its sum is kept.
+        """
+        if plan is None:
+            return operation(*args, **kwargs)
+        name = operation.overloadpacket.__name__
+        if name == "convolution_backward":
+            return self._convolution_backward(operation, args, plan)
         # Python's operators, such as __and__, end with two underscores and are not in place.
         in_place = name.endswith("_") and not name.endswith("__")
-        length = reduction_length(name, torch.Tag.pointwise in operation.tags, args)
         size = self._perturbation.of_length(length)
-        result = self._on_perturbed(operation, args, kwargs, size, in_place)
+        result = self._on_perturbed(operation, args, kwargs, plan, size, in_place)
         if in_place:
-            self._recomputed.pop(self._key(args[0]), None)
             # An operation in place, such as add_, wrote into a perturbed copy: the result belongs into its operand.
             return args[0].copy_(result)
-        if length > 1 and isinstance(result, torch.Tensor) and _is_inexact(result.dtype):
-            again, key = self._on_perturbed(operation, args, kwargs, size, in_place), self._key(result)
-            if key is not None:
-                # Of an infinite sum there is no other value.
-                self._recomputed[key] = again.sub_(result).nan_to_num_(0.0, math.inf, -math.inf)
+        is_sum = length > 1 and isinstance(result, torch.Tensor) and _is_inexact(result.dtype)
+        if is_sum and memory_of(result) is not None:
+            again = self._on_perturbed(operation, args, kwargs, plan, size, in_place)
+            # Of an infinite sum there is no other value.
+            self._recomputed[number] = again.sub_(result).nan_to_num_(0.0, math.inf, -math.inf)
         return result
 
-    def _convolution_backward(self, operation: Operation, args: tuple[Value, ...]) -> Value:
+    def _convolution_backward(self, operation: Operation, args: tuple[Value, ...], plan: list[Value]) -> Value:
         """Evaluate each cotangent on its own: their sums are of very different lengths."""
         mask = args[-1]
         results = []
         for i, length in enumerate(convolution_backward_lengths(args)):
             alone = (*args[:-1], [i == j and wanted for j, wanted in enumerate(mask)])
             size = self._perturbation.of_length(length)
-            results.append(self._on_perturbed(operation, alone, {}, size, False)[i] if mask[i] else None)
+            results.append(self._on_perturbed(operation, alone, {}, plan, size, False)[i] if mask[i] else None)
         return tuple(results)
 
     def _on_perturbed(
-        self, operation: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value], size: float, in_place: bool
+        self,
+        operation: Operation,
+        args: tuple[Value, ...],
+        kwargs: Mapping[str, Value],
+        plan: list[Value],
+        size: float,
+        in_place: bool,
     ) -> Value:
         """Return an operation's result on perturbed operands, or a perturbed result where these leave its domain."""
-        moved = [self._perturbed(value, size) for value in args]
-        options = {n: self._perturbed(value, size) for n, value in kwargs.items()}
+        moved = [self._perturbed(value, p, size) for value, p in zip(args, plan, strict=False)]
+        own = zip(kwargs.items(), plan[len(args) :], strict=True) if kwargs else ()
+        options = {n: self._perturbed(value, p, size) for (n, value), p in own}
         if in_place and moved[0] is args[0]:
             moved[0] = args[0].clone()
         # Where these perturbed operands leave the domain, those perturbed the other way may stay inside.
@@ -146,97 +202,112 @@ class PerturbedOperations:
             result = _map(_where_nan, result, other)
         if result is None or _has_nan(result):
             plain = operation(*((args[0].clone(), *args[1:]) if in_place else args), **kwargs)
-            plain = self._perturbed(plain, size)
+            plain = self._perturbed(plain, self._plan(plain), size)
             result = plain if result is None else _map(_where_nan, result, plain)
         return result
 
-    def _perturbed(self, value: Value, size: float) -> Value:
-        """Return a tensor, or each of a list, with simulated rounding; anything else as it is.
+    def _plan(self, value: Value) -> Value:
+        """Return what is known of a tensor that rounding moves, or of each in a list; ``None`` for anything else.
 
         Integers that descend from nothing given are exact for everybody: the order of a polygamma, an exponent.
         """
         if isinstance(value, list | tuple):
-            return type(value)([self._perturbed(v, size) for v in value])
-        if not (isinstance(value, torch.Tensor) and value.numel()):
-            return value
-        if not (value.is_floating_point() or value.is_complex()):
-            return value
-        key = self._key(value)
-        if key is not None and key not in self._descending and _is_integral(value):
-            return value
-        absolute, difference = self._perturbation.absolute, self._difference(value, key)
-        if value.is_complex():
-            # The rounding of a product is relative to the modulus, not to the real and imaginary part.
-            real = value.real.dtype
-            signs = torch.complex(self._signs(value, real), self._signs(value, real))
-            value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
-        else:
-            value = self._times_factors(value, size)
-            signs = self._signs(value, value.dtype) if absolute else None
-        if difference is not None:
-            value = value.addcmul(difference, self._signs(value, value.dtype))
-        return value.add(signs, alpha=absolute) if absolute else value
+            return [*map(self._plan, value)]
+        if not (isinstance(value, torch.Tensor) and value.numel() and _is_inexact(value.dtype)):
+            return None
+        memory = memory_of(value)
+        if memory is not None and memory not in self._descending and _is_integral(value):
+            return None
+        return Operand(value.numel(), tuple(value.shape), _strides(value.shape), self._place_in_sum(value, memory))
 
-    def _times_factors(self, x: Tensor, size: float) -> Tensor:
-        """Return a real tensor with each entry times its own 1 ± size: by one product, since ∞ ± ∞ h would be NaN."""
-        count, factors = x.numel(), self._factors(x, size)
-        if size > self._perturbation.relative:
-            # The partial sums of equal terms are all rounded the same way.
-            factors = factors * factors[0]
-        if count <= SIGN_POOL:
-            return x * factors.view(x.shape)
-        # The factors repeat, but to repeat them in memory would take longer than the product.
-        flat, whole = x.reshape(-1), count // SIGN_POOL * SIGN_POOL
-        result = torch.empty_like(flat)
-        torch.mul(flat[:whole].view(-1, SIGN_POOL), factors, out=result[:whole].view(-1, SIGN_POOL))
-        torch.mul(flat[whole:], factors[: count - whole], out=result[whole:])
-        return result.view(x.shape)
-
-    def _factors(self, like: Tensor, size: float) -> Tensor:
-        """Return as many factors 1 ± size as a tensor has entries, at most `SIGN_POOL`: flat."""
-        start = self._next_start()
-        return _factor_pool(like.dtype, size)[start : start + min(like.numel(), SIGN_POOL)]
-
-    def _difference(self, x: Tensor, key: object) -> Tensor | None:
-        """Return how far another evaluation of a sum, or of a view of one, lies from it; ``None`` for anything else.
+    def _place_in_sum(self, x: Tensor, memory: Any) -> tuple[int, tuple[int, ...], tuple[int, ...], int] | None:
+        """Return of which sum a tensor is a view, with its geometry there; ``None`` for anything else.
 
         Code may evaluate a sum again at each use, or use an identity instead (attention in blocks takes Σ δ·y for
         Σ P·δVᵀ). Each use then meets a rounding error of its own, which is relative to the terms, not to their sum.
         """
-        difference = self._recomputed.get(key)
-        if difference is None or difference.dtype != x.dtype:
+        number = self._sums.get(memory)
+        difference = self._recomputed.get(number) if number else None
+        if number is None or difference is None or difference.dtype != x.dtype:
             return None
         if difference.untyped_storage().nbytes() != x.untyped_storage().nbytes():
             return None
-        return difference.as_strided(x.size(), x.stride(), x.storage_offset())
+        return number, tuple(x.shape), x.stride(), x.storage_offset()
 
-    def _signs(self, like: Tensor, dtype: Value) -> Tensor:
-        """Return random signs in the shape of a tensor: a window into a pool, which is cheaper than drawing."""
-        pool, size, start = _sign_pool(dtype), like.numel(), self._next_start()
-        if size > SIGN_POOL:
-            return pool[start : start + SIGN_POOL].repeat(-(-size // SIGN_POOL))[:size].view(like.shape)
-        return pool[start : start + size].view(like.shape)
+    def _perturbed(self, value: Value, plan: Value, size: float) -> Value:
+        """Return a tensor, or each of a list, with simulated rounding; as it is where there is no plan."""
+        if plan is None:
+            return value
+        if not isinstance(plan, Operand):
+            return type(value)([self._perturbed(v, p, size) for v, p in zip(value, plan, strict=True)])
+        absolute = self._perturbation.absolute
+        if value.is_complex():
+            # The rounding of a product is relative to the modulus, not to the real and imaginary part.
+            real = value.real.dtype
+            signs = torch.complex(self._signs(plan, real), self._signs(plan, real))
+            value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
+            value = value.add(signs, alpha=absolute) if absolute else value
+        else:
+            value = self._with_errors(value, plan, size)
+        if plan.recomputed is not None:
+            number, *geometry = plan.recomputed
+            difference = self._recomputed[number].as_strided(*geometry)
+            value = value.addcmul(difference, self._signs(plan, value.dtype))
+        return value
+
+    def _with_errors(self, x: Tensor, plan: Operand, size: float) -> Tensor:
+        """Return a real tensor with each entry times its own 1 ± size, by one product, since ∞ ± ∞ h would be NaN.
+
+        To that an underflow error is added, if there is one.
+        """
+        count, absolute = plan.entries, self._perturbation.absolute
+        factors, start = _factor_pool(x.dtype, size), self._next_start()
+        floors = _floor_pool(x.dtype, absolute) if absolute else None
+        own, floor_start = min(count, SIGN_POOL), self._next_start() if absolute else 0
+        shape, strides = (plan.size, plan.stride) if count <= SIGN_POOL else ((own,), (1,))
+        window = factors.as_strided(shape, strides, start)
+        if size > self._perturbation.relative:
+            # The partial sums of equal terms are all rounded the same way.
+            window = window * factors.as_strided((), (), start)
+        floor = floors.as_strided(shape, strides, floor_start) if floors is not None else None
+        if count <= SIGN_POOL:
+            return x * window if floor is None else torch.addcmul(floor, x, window)
+        # The factors repeat, but to repeat them in memory would take longer than the product.
+        flat, whole = x.reshape(-1), count // SIGN_POOL * SIGN_POOL
+        result = torch.empty_like(flat)
+        parts = (flat[:whole].view(-1, own), result[:whole].view(-1, own)), (flat[whole:], result[whole:])
+        for part, out in parts:
+            n = part.shape[-1]
+            if floor is None:
+                torch.mul(part, window[:n], out=out)
+            else:
+                torch.addcmul(floor[:n], part, window[:n], out=out)
+        return result.view(x.shape)
+
+    def _signs(self, plan: Operand, dtype: Value) -> Tensor:
+        """Return random signs for each entry of a tensor: a window into a pool, which is cheaper than drawing."""
+        pool, start = _sign_pool(dtype), self._next_start()
+        if plan.entries > SIGN_POOL:
+            return pool[start : start + SIGN_POOL].repeat(-(-plan.entries // SIGN_POOL))[: plan.entries].view(plan.size)
+        return pool.as_strided(plan.size, plan.stride, start)
 
     def _next_start(self) -> int:
         """Return a place in a pool; windows may overlap, but no operand meets the same signs in the next sample."""
         self._state = self._state * 48271 % 2147483647  # Lehmer's generator
         return self._state % SIGN_POOL
 
-    def _follow(self, tensors: Iterable[Tensor]) -> None:
-        self._descending.update(filter(None, map(self._key, tensors)))
-
     def _descends(self, x: Tensor) -> bool:
-        key = self._key(x)
-        return key is None or key in self._descending
-
-    def _key(self, x: Tensor) -> Any:
-        """Return what identifies the memory of a tensor and of its views; ``None`` for a sparse one."""
-        return self._storage_key(x.untyped_storage()) if x.layout is torch.strided else None
+        memory = memory_of(x)
+        return memory is None or memory in self._descending
 
 
 @contextmanager
 def perturbed_operands(
-    perturbation: Perturbation, given: Iterable[Tensor], *, careful: bool = False
+    perturbation: Perturbation,
+    given: Sequence[Tensor],
+    *,
+    careful: bool = False,
+    recording: Recording | None = None,
 ) -> Iterator[PerturbedOperations]:
     """Perturb the floating operands of every rounding aten operation in this context, forward and backward.
 
@@ -249,12 +320,28 @@ def perturbed_operands(
             integers are exact.
         careful: whether an operation that is NaN on its perturbed operands, and not on its own, is evaluated again
             inside its domain. It costs a test of each result.
+        recording: where the operations are added.
     """
-    operations = PerturbedOperations(perturbation, given, careful)
+    operations = PerturbedOperations(perturbation, given, careful, recording)
+    recorder = recorded(recording, given) if recording else nullcontext()
     # Attention in one kernel hides its operations; the mathematical one consists of those that can be perturbed.
     attention = import_module("torch.nn.attention")
-    with attention.sdpa_kernel(attention.SDPBackend.MATH), _dispatch_mode(operations):
+    with attention.sdpa_kernel(attention.SDPBackend.MATH), _dispatch_mode(operations), recorder:
         yield operations
+
+
+def replay(
+    recording: Recording, perturbation: Perturbation, given: Sequence[Tensor], *, careful: bool = False
+) -> list[Tensor]:
+    """Return what an evaluation returns that was recorded under `perturbed_operands`, under another perturbation.
+
+    Args:
+        recording: the operations.
+        perturbation, given, careful: as for `perturbed_operands`.
+    """
+    operations = PerturbedOperations(perturbation, given, careful)
+    with torch.inference_mode():
+        return recording.replay(given, operations.run_again)
 
 
 def _is_exact(operation: Operation, name: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> bool:
@@ -314,6 +401,14 @@ def _has_nan(result: Value) -> bool:
     return any(_is_inexact(x.dtype) and bool(x.isnan().any()) for x in tensors_in((result,)))
 
 
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor."""
+    strides = [1]
+    for extent in shape[:0:-1]:
+        strides.append(strides[-1] * extent)
+    return tuple(strides[::-1]) if shape else ()
+
+
 @lru_cache(maxsize=8)
 def _sign_pool(dtype: Value) -> Tensor:
     return torch.from_numpy(sign_pool()).to(dtype)
@@ -322,6 +417,11 @@ def _sign_pool(dtype: Value) -> Tensor:
 @lru_cache(maxsize=32)
 def _factor_pool(dtype: Value, size: float) -> Tensor:
     return _sign_pool(dtype) * size + 1
+
+
+@lru_cache(maxsize=8)
+def _floor_pool(dtype: Value, size: float) -> Tensor:
+    return _sign_pool(dtype) * size
 
 
 def _dispatch_mode(operations: PerturbedOperations) -> Mode:
