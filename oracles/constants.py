@@ -328,9 +328,10 @@ FREED_ENTRIES = 2**14
 
 # --- Experiments of a diagnosis (oracles/diagnosis/) ---
 
-# Samples of the tolerance in each experiment. One diagnosis compares many candidates, each with a tolerance; the many
-# samples of a verdict are not needed, since a diagnosis only explains what is refused already.
-EXPERIMENT_SAMPLES = 5
+# Samples of the tolerance in each experiment, and the factor of the largest: a diagnosis compares many candidates at
+# points of their own, and only explains what is refused already, so it takes twice what few samples give.
+EXPERIMENT_SAMPLES = 2
+EXPERIMENT_MARGIN = 2.0
 # Seed of the deltas that are drawn here. It differs from every seed that the judge uses, so that the second delta is
 # never the refused one again.
 EXPERIMENT_SEED = 20_111

@@ -138,12 +138,8 @@ def check_shared(setting: Setting) -> list[Finding]:
     into one of them, or tells them apart by their identity, gives another answer then.
     """
     subject, primals, delta = setting.subject, setting.primals, setting.delta
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for n, a in primals.items():
-        if is_differentiable(a) and a.size:
-            groups.setdefault((a.shape, a.dtype), []).append(n)
-    names = max(groups.values(), key=len, default=[])
-    if len(names) < 2:
+    names = primals_of_one_type(primals)
+    if not names:
         return []
     value = contiguous(primals[names[0]])
     rest = {n: a for n, a in primals.items() if n not in names}
@@ -167,6 +163,16 @@ def check_shared(setting: Setting) -> list[Finding]:
         if refused:
             return refused
     return []
+
+
+def primals_of_one_type(primals: Primals) -> list[str]:
+    """Return the most floating primals of one shape and dtype, by name; none if no two have the same."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for n, a in primals.items():
+        if is_differentiable(a) and a.size:
+            groups.setdefault((a.shape, a.dtype), []).append(n)
+    names = max(groups.values(), key=len, default=[])
+    return names if len(names) > 1 else []
 
 
 def _fits(values: Mapping[str, Any], delta: Delta) -> bool:

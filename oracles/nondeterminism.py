@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 from oracles.constants import FREED_BLOCKS, LARGE_BLOCK, REMEMBERED_BYTES
 from oracles.evaluations import copies_of, copies_of_delta, same_values
 from oracles.lazy_modules import torch
-from oracles.rule import Array, Cotangents, Output, Primals, Rule, Runtime, as_tuple
-from oracles.tolerance import named_outputs, values_of
+from oracles.rule import Array, Cotangents, Output, Primals, Pullback, Rule, Runtime, as_tuple
+from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
 
 # Of bytes 0xFF, every floating number is NaN; of bytes 0x55, a finite one: 85 in float16, 1.5e13 in float32.
@@ -79,14 +79,35 @@ def _attempt(subject: Rule, primals: Primals, delta: Output) -> Cotangents | Non
     return None if isinstance(values, Raised) else values
 
 
-def values_in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int = NAN_BYTE) -> Cotangents:
-    """Evaluate the subject after freed memory was filled, so that what it never writes is NaN, and no lucky zero."""
+def in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int = NAN_BYTE) -> Rule:
+    """Return the subject called after freed memory was filled, so that what it never writes is NaN, and no lucky zero.
+
+    Args:
+        subject: the subject, on copies of its arguments.
+        primals, delta: the point; blocks of these sizes are filled.
+        byte: what they are filled with.
+    """
     sizes = {np.asarray(a).nbytes for a in (*primals.values(), *as_tuple(delta))}
-    with _filled_tensors(subject.runtime is Runtime.TORCH and byte == NAN_BYTE):
-        _fill_freed_memory(sizes, byte)
-        y, pullback = subject(**primals)
-        _fill_freed_memory(sizes, byte)
-        return named_outputs(as_tuple(y), dict(pullback(delta)))
+    fills_tensors = subject.runtime is Runtime.TORCH and byte == NAN_BYTE
+
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        with _filled_tensors(fills_tensors):
+            _fill_freed_memory(sizes, byte)
+            y, pullback = subject(**primals)
+
+        def pull_back(delta: Output) -> Cotangents:
+            with _filled_tensors(fills_tensors):
+                _fill_freed_memory(sizes, byte)
+                return pullback(delta)
+
+        return y, pull_back
+
+    return replace(subject, evaluate=evaluate)
+
+
+def values_in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int = NAN_BYTE) -> Cotangents:
+    """Return what the subject gives after freed memory was filled."""
+    return values_of(in_filled_memory(subject, primals, delta, byte), primals, delta)
 
 
 def unwritten_entries(subject: Rule, primals: Primals, delta: Output, name: str) -> Array | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,12 +14,13 @@ from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
+from oracles.few_calls import FirstCall, few_calls_agree, pulls_back_again, second_call
 from oracles.finite_differences import finite_difference
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
-from oracles.rule import InvalidInput, Output, Primals, Rule, as_tuple
+from oracles.rule import InvalidInput, Output, Primals, Pullback, Rule, as_tuple
 from oracles.self_consistency import (
     check_aliasing,
     check_mutation,
@@ -31,9 +31,10 @@ from oracles.self_consistency import (
 from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
 from oracles.tolerance import precision_name, precision_of
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
-from oracles.verdict import Result, Setting
+from oracles.verdict import Result, Setting, Verdict
 
 T = TypeVar("T")
+Called: TypeAlias = tuple[Output, Pullback]
 
 
 @judging()
@@ -110,22 +111,46 @@ def _judged(
     subject = remembered(subject, memory := Memory())
     guarded = on_copies(subject)
     setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
-    deltas = _try_subject(lambda: _deltas(guarded, arrays, delta, seed), "the forward", setting, (InvalidInput,))
-    if isinstance(deltas, Result):
-        return deltas
-    judge_at = partial(judge, precision=precision, kinks=kinks, property_name="check")
-    most_inputs = REDUCED_INPUTS if against else MOST_DIFFERENCES
-    results: list[Result] = []
-    for i, d in enumerate(deltas):
-        if results and is_out_of_time():
+    call = _try_subject(lambda: FirstCall(subject, arrays), "the forward", setting, (InvalidInput,))
+    if isinstance(call, Result):
+        return call
+    deltas = _deltas(call.y, arrays, delta, seed)
+    first = call.y, call.pullback
+
+    def judge_at(d: Output, called: Called | None) -> Result:
+        return judge(
+            guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check", called=called
+        )
+
+    results = [judge_at(deltas[0], first)]
+    setting = Setting(subject, oracles, arrays, deltas[0], working)
+    second = _second_call(results[0], setting, call)
+    agree = second is not None
+    for i, d in enumerate(deltas[1:], 1):
+        if not _may_go_on(results[-1], bool(against)):
+            break
+        if is_out_of_time():
             note(f"judged under {i} of {len(deltas)} cotangents, out of time")
             break
-        results.append(judge_at(guarded, arrays, d, oracles))
-        # A large point takes long, and what one cotangent refuses, no other one accepts.
-        if results[-1].refuses and count_inputs(arrays) > most_inputs:
-            break
-    results += _further_calls(results, Setting(subject, oracles, arrays, deltas[0], working), memory)
-    return _merge(results)
+        # After all other calls, the first one must still give the right answer.
+        result = judge_at(d, second if i == 1 else first)
+        if result.refuses:
+            result = judge_at(d, None)
+            agree = agree and result.refuses
+        results.append(result)
+    if second and len(results) == 1:
+        agree = all(pulls_back_again(setting, call, pullback) for _, pullback in (second, first))
+    if agree and call.is_unchanged and not memory.contradictions:
+        return _merge([replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]])
+    return _merge(results + _further_calls(results, setting, memory))
+
+
+def _may_go_on(result: Result, has_reference: bool) -> bool:
+    """Return whether another cotangent may give a graver result: none accepts what this one refuses."""
+    assert result.setting is not None
+    # A large point takes long besides.
+    is_large = count_inputs(result.setting.primals) > (REDUCED_INPUTS if has_reference else MOST_DIFFERENCES)
+    return not (result.verdict is Verdict.WRONG or (result.refuses and is_large))
 
 
 def _merge(results: Sequence[Result]) -> Result:
@@ -167,13 +192,12 @@ def _try_subject(
     return result
 
 
-def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Output]:
+def _deltas(y: Output, primals: Primals, delta: Any, seed: int) -> list[Output]:
     """Return the given cotangent, or three drawn ones, one at a large point, in the structure of the subject's output.
 
     Raises:
         InvalidInput: if the given cotangent has other shapes than the output.
     """
-    y, _ = subject(**primals)
     if delta is None:
         count = DRAWN_COTANGENTS if count_inputs(primals) <= LONE_COTANGENT_INPUTS else 1
         return cotangents_like(y, np.random.default_rng(seed), count)
@@ -187,6 +211,18 @@ def _deltas(subject: Rule, primals: Primals, delta: Any, seed: int) -> list[Outp
             f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(expected) == 1 else f'({like})'}"
         )
     return [parts if isinstance(delta, tuple | list) else parts[0]]
+
+
+def _second_call(result: Result, setting: Setting, call: FirstCall) -> Called | None:
+    """Return a second call of the subject, if it is consistent so far; ``None`` if it raised, or no time is left."""
+    if any(f.quantity == CALL for f in result.findings):
+        return None
+    try:
+        require_time()
+        called = second_call(setting, call)
+        return called if called and few_calls_agree(setting, call) else None
+    except OutOfTime:
+        return None
 
 
 def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) -> list[Result]:

@@ -89,6 +89,7 @@ def judge(
     kinks: Kinks = "any",
     only: Iterable[str] | None = None,
     property_name: str = "cotangents_agree",
+    called: tuple[Output, Pullback] | None = None,
 ) -> Result:
     """Judge one evaluation of the subject against every oracle, and return the result without raising.
 
@@ -96,6 +97,7 @@ def judge(
         subject, primals, delta, oracles, precision, kinks: as in `check`.
         only: judge these quantities alone ("output", or names of primals).
         property_name: the property that the result names.
+        called: what the subject returned at the point already, so that it need not be called again.
 
     Raises:
         InvalidInput: if a package is missing, or the subject's adapter refuses the point.
@@ -105,8 +107,9 @@ def judge(
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:
         setting = _aligned(setting)
+        # An aligned subject is another one.
+        forward = _evaluate_forward(setting, called if setting.subject is subject else None)
         subject = setting.subject
-        forward = _evaluate_forward(setting)
         if not forward.has_shapes:  # delta does not fit the oracles' pullbacks
             return Result(subject.name, property_name, forward.errors, setting=setting)
         cotangents, answers = _evaluate_pullbacks(setting, forward)
@@ -190,12 +193,12 @@ def _aligned(setting: Setting) -> Setting:
     return replace(setting, subject=subject, oracles=oracles)
 
 
-def _evaluate_forward(setting: Setting) -> _Forward:
-    """Evaluate the subject at the point, and the oracles there in float64."""
+def _evaluate_forward(setting: Setting, called: tuple[Output, Pullback] | None) -> _Forward:
+    """Evaluate the subject at the point, unless it was ``called`` already, and the oracles there in float64."""
     primals = setting.primals
     wide = with_dtype(dict(primals), np.float64)
     with _subject_call("the forward"):
-        y, pullback = setting.subject(**primals)
+        y, pullback = called or setting.subject(**primals)
         evaluated = _ask_all(setting.oracles, lambda oracle: _call(oracle, oracle, **wide))
         expected = {**_expected_outputs(evaluated, primals), **primals}
         outputs = named_outputs(outputs_of(y, precision_of(primals)), {})

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.constants import (
+    EXPERIMENT_MARGIN,
     EXPERIMENT_SAMPLES,
     EXPERIMENT_SEED,
     FURTHER_FACTORS,
@@ -343,7 +344,7 @@ class Symptoms:
 
     def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
         estimator = tolerance_at([self.oracle], primals, delta, self.precision, fallback=self.subject)
-        estimate = estimator.estimate(EXPERIMENT_SAMPLES)
+        estimate = {n: EXPERIMENT_MARGIN * a for n, a in estimator.estimate(EXPERIMENT_SAMPLES).items()}
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
 
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
