@@ -29,14 +29,16 @@ from rich.table import Table  # noqa: E402
 import oracles  # noqa: E402
 from benchmarks.shared import Foreign, prepare_process  # noqa: E402
 from manual_bp import CrossEntropy, LayerNorm, Linear, MultiHeadAttention, RMSNorm, Sequential, Softmax, Tanh  # noqa: E402
+from oracles.backends.arrays import tensor  # noqa: E402
 from oracles.decision.reduced_point import count_inputs  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import reference_of  # noqa: E402
 from oracles.rule import Array, Output, Primals, Pullback, Rule, with_dtype  # noqa: E402
 
 GUIDE = """\
-The subjects are layers of manual_bp, right as they are, or with one cotangent times 0.99. Each check runs in a process
-of its own, after one small check that imports and warms what all need, on one thread.
+The subjects are layers of manual_bp, or torch's own in bfloat16, right as they are, or with one cotangent times 0.99
+(1.5 in bfloat16). Each check runs in a process of its own, after one small check that imports and warms what all need,
+on one thread.
   inputs    entries of all primals that have a cotangent
   seconds   one oracles.check, with its diagnosis where it refuses
   × torch   that over one forward and backward of torch in the same dtype
@@ -50,6 +52,7 @@ examples:
   python benchmarks/cost.py --json cost.json        the figures, for a machine"""
 
 GRADCHECK_INPUTS = 10**5  # gradcheck keeps several copies of everything
+DTYPES = ("float64", "float32", "bfloat16")
 REPETITIONS = 3  # of torch's own forward and backward
 
 
@@ -83,13 +86,16 @@ class Cost:
 
 def cases() -> Iterator[Case]:
     """Yield all cases, small ones first."""
-    for n in (8, 100, 320):
+    for n, dtypes in ((8, DTYPES), (100, DTYPES), (320, DTYPES[:1])):
         network = Sequential(Linear(n, n), Tanh(), Linear(n, n), Tanh(), Linear(n, n))
-        yield Case(f"MLP {n}", network, (("z", (n, n)),), "float64")
-    for rows, columns in ((32, 32), (100, 1000), (512, 1024), (1000, 1000)):
-        yield Case(f"layer norm {rows}×{columns}", LayerNorm((columns,)), (("z", (rows, columns)),), "float64")
+        for dtype in dtypes:
+            yield Case(f"MLP {n}", network, (("z", (n, n)),), dtype)
+    for rows, columns, dtypes in ((32, 32, DTYPES), (100, 1000, DTYPES), (512, 1024, DTYPES[:1]), (1000, 1000, DTYPES)):
+        for dtype in dtypes:
+            yield Case(f"layer norm {rows}×{columns}", LayerNorm((columns,)), (("z", (rows, columns)),), dtype)
     for n, width in ((16, 16), (128, 64)):
-        yield Case(f"attention {n}×{width}", MultiHeadAttention(width, 4), (("z", (2, n, width)),), "float64")
+        for dtype in DTYPES:
+            yield Case(f"attention {n}×{width}", MultiHeadAttention(width, 4), (("z", (2, n, width)),), dtype)
     for n in (1024, 4096):
         yield Case(f"RMS norm {n}×{n}", RMSNorm((n,)), (("z", (n, n)),), "float32")
     for rows, classes in ((128, 8000), (512, 32000)):
@@ -101,20 +107,20 @@ def cases() -> Iterator[Case]:
 class Counted:
     """A rule whose forwards are counted, and one of whose cotangents may be scaled."""
 
-    def __init__(self, rule: Rule, wrong: bool) -> None:
-        self.rule, self.wrong, self.calls = rule, wrong, 0
+    def __init__(self, rule: Rule, factor: float) -> None:
+        self.rule, self.factor, self.calls = rule, factor, 0
 
     def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate the rule."""
         self.calls += 1
         y, pullback = self.rule.evaluate(**primals)
-        if not self.wrong:
+        if self.factor == 1:
             return y, pullback
 
         def scaled(delta: Output) -> dict[str, Array]:
             cotangents = dict(pullback(delta))
             first = next(iter(cotangents))
-            return {**cotangents, first: cotangents[first] * cotangents[first].dtype.type(0.99)}
+            return {**cotangents, first: cotangents[first] * cotangents[first].dtype.type(self.factor)}
 
         return y, scaled
 
@@ -141,14 +147,16 @@ def references_of(case: Case) -> tuple[Rule, Callable[..., Foreign]]:
     return oracles.torch_autograd(function), function
 
 
-def subject_of(case: Case) -> Rule:
-    """Return the layer as a rule."""
+def subject_of(case: Case, function: Callable[..., Foreign]) -> Rule:
+    """Return the layer as a rule; torch's own, which ``function`` is, in bfloat16."""
+    if case.dtype == "bfloat16":
+        return oracles.torch_autograd(function, name="torch in bfloat16")
     return oracles.manual_loss(case.layer) if case.classes else oracles.manual_layer(case.layer)
 
 
 def torch_seconds(function: Callable[..., Foreign], primals: Primals) -> float:
     """Return how long one forward and backward of torch takes."""
-    tensors = {n: torch.from_numpy(np.array(a)) for n, a in primals.items()}
+    tensors = {n: tensor(a) for n, a in primals.items()}
     given = [t.requires_grad_() for t in tensors.values() if t.is_floating_point()]
     times = []
     for _ in range(REPETITIONS):
@@ -182,7 +190,7 @@ def check_seconds(counted: Counted, primals: Primals, against: Sequence[Rule], s
         verdict = str(oracles.check(subject, primals, against, seconds=seconds).verdict)
     except oracles.Disagreement as refusal:
         verdict = f"{refusal.verdict}" + (
-            "" if refusal.diagnosis.startswith("every entry is 0.99") else ", undiagnosed"
+            "" if refusal.diagnosis.startswith(f"every entry is {counted.factor:.4g}"[:18]) else ", undiagnosed"
         )
     except oracles.Inconclusive:
         verdict = "not decided"
@@ -193,9 +201,11 @@ def cost(case: Case, seconds: float) -> Cost:
     """Run one case, in this process."""
     # What every check imports and caches is no cost of this one.
     warm = Case("", Tanh(), (("z", (4, 4)),), "float64")
-    check_seconds(Counted(subject_of(warm), False), primals_of(warm), [references_of(warm)[0]], seconds)
+    oracle, function = references_of(warm)
+    check_seconds(Counted(subject_of(warm, function), 1.0), primals_of(warm), [oracle], seconds)
     oracle, function = references_of(case)
-    primals, counted = primals_of(case), Counted(subject_of(case), case.wrong)
+    factor = 1.0 if not case.wrong else 1.5 if case.dtype == "bfloat16" else 0.99
+    primals, counted = primals_of(case), Counted(subject_of(case, function), factor)
     own = torch_seconds(function, primals)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds)
