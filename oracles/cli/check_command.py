@@ -41,8 +41,9 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
-from oracles.search import Search, Tally
+from oracles.search import Search
 from oracles.strategies import Drawn, indices, probabilities, real
+from oracles.tally import Tally, points_out_of_time
 from oracles.tolerance import precision_of
 from oracles.verdict import NOT_JUDGED, Finding, Result, Verdict
 
@@ -157,12 +158,7 @@ def _search(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
-    of_a_point = {
-        "--delta": args.delta,
-        "--precision": args.precision,
-        "--isolate": args.isolate,
-        "--seconds": args.seconds,
-    }
+    of_a_point = {"--delta": args.delta, "--precision": args.precision, "--isolate": args.isolate}
     option = next((name for name, value in of_a_point.items() if value), None)
     if option:
         raise Unusable(
@@ -173,7 +169,7 @@ def _search(
     if changes:
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
-    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed)
+    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed, seconds=args.seconds)
     tallies = []
     for dtype in args.dtype or ("float64",):
         for property_name in ORACLE_PROPERTIES:
@@ -189,8 +185,9 @@ def _search(
                 reason = describe_error(error)
                 return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
             tallies.append(search.tally)
-    rows = _rows_of_search(tallies)
-    return Outcome(0, _report_search(name, rows), rows)
+    rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)
+    note = f"\n  note: {points_out_of_time(late)} (--seconds)" if late else ""
+    return Outcome(0, _report_search(name, rows) + note, rows)
 
 
 def _not_judged(name: str, error: Exception) -> Outcome:

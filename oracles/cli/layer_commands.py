@@ -32,7 +32,8 @@ from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import BrokenCases, complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
 from oracles.rule import Primals, Rule
-from oracles.search import Search, exceeds_vacuous_limit, searches_of
+from oracles.search import Search, searches_of
+from oracles.tally import exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import Verdict
 
 # A function in a framework's own idiom, on its own arrays.
@@ -82,6 +83,7 @@ class Report:
     Attributes:
         rows: the results.
         coverage: what the searches against oracles have drawn, by layer.
+        out_of_time: the number of points whose time was over before all was judged, by layer.
         failures: the text of each search that was refused or raised.
         missing: the complaints about modules of cases that cannot be imported.
         interrupted: whether the run ended before all searches did.
@@ -94,6 +96,7 @@ class Report:
     missing: Sequence[str]
     interrupted: bool = False
     coverage: dict[str, Coverage] = field(default_factory=dict)
+    out_of_time: dict[str, int] = field(default_factory=dict)
     searches: int = 0
     seconds: float = 0.0
 
@@ -104,6 +107,7 @@ class Report:
         self.failures += [outcome.failure] if outcome.failure else []
         self.interrupted |= outcome.interrupted
         self.coverage.setdefault(outcome.label, Coverage()).merge(outcome.coverage)
+        self.out_of_time[outcome.label] = self.out_of_time.get(outcome.label, 0) + outcome.out_of_time
 
     @property
     def inconclusive(self) -> list[str]:
@@ -176,6 +180,7 @@ class Outcome:
     failure: str
     coverage: Coverage
     interrupted: bool = False
+    out_of_time: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,7 +275,8 @@ def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
             failure = str(error)
         elif error is not None:
             failure = f"{search.label}, {search.property_name}, {search.dtype}: {describe_error(error)}"
-    return Outcome(search.label, list(_rows(search)), failure, search.tally.coverage, interrupted)
+    tally = search.tally
+    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time)
 
 
 def _rows(search: Search) -> Iterator[Row]:
@@ -299,6 +305,9 @@ def _print(report: Report, console: Console) -> None:
     console.print(_table(report.rows))
     console.print(LEGEND, style="dim", highlight=False)
     _print_coverage(report, console)
+    for layer, count in report.out_of_time.items():
+        if count:
+            console.print(f"{layer}: {points_out_of_time(count)}", highlight=False, markup=False)
     console.print(_summary(report), highlight=False)
     for complaint in report.missing:
         console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False)

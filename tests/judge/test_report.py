@@ -18,7 +18,8 @@ from planted_bugs.planting import BUGS
 
 import oracles
 from oracles import Disagreement
-from oracles.search import Tally, run_search
+from oracles.search import run_search
+from oracles.tally import Tally
 from oracles.strategies import real
 from oracles.verdict import Verdict
 
