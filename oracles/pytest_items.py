@@ -178,9 +178,7 @@ def _row(layer: str, judged: Sequence[UserProperties]) -> tuple[str, ...]:
 
 def _out_of_time(by_layer: Mapping[str, Sequence[UserProperties]]) -> list[str]:
     """Return a line for each layer of which points ran out of time."""
-    counts = {
-        layer: sum(test.get(PREFIX + "out_of_time", 0) for test in by_layer[layer]) for layer in sorted(by_layer)
-    }
+    counts = {layer: sum(test.get(PREFIX + "out_of_time", 0) for test in by_layer[layer]) for layer in sorted(by_layer)}
     return [f"{layer}: {points_out_of_time(count)} (--oracles-seconds)" for layer, count in counts.items() if count]
 
 

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
+from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
@@ -42,6 +43,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.search import Search
+from oracles.stages import announce
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tally import Tally, points_out_of_time
 from oracles.tolerance import precision_of
@@ -92,14 +94,8 @@ def check(args: argparse.Namespace) -> int:
     for option, path in (("--script", args.script), ("--json", args.json)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"{option}: the folder of {path} does not exist")
-    subject, name, module = find_target(args.target)
-    against = [find_reference(text, module) for text in args.against]
-    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases_of(subject)
-    if cases is not None:
-        outcome = _search(cases, name, against, args)
-    else:
-        rule = adapt(subject, name=name)
-        outcome = _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
+    with progress_line():
+        outcome = _outcome(args)
     last_line = (
         _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
     )
@@ -111,6 +107,17 @@ def check(args: argparse.Namespace) -> int:
         whole = {"schema": 1, "versions": installed_versions(), **request, "results": outcome.results}
         write_atomically(args.json, json.dumps(whole, indent=2) + "\n")
     return outcome.status
+
+
+def _outcome(args: argparse.Namespace) -> Outcome:
+    """Find what the command line names, and judge it."""
+    subject, name, module = find_target(args.target)
+    against = [find_reference(text, module) for text in args.against]
+    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases_of(subject)
+    if cases is not None:
+        return _search(cases, name, against, args)
+    rule = adapt(subject, name=name)
+    return _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
 
 
 def _check_points(
@@ -174,8 +181,7 @@ def _search(
     for dtype in args.dtype or ("float64",):
         for property_name in ORACLE_PROPERTIES:
             search = Search(cases, property_name, dtype, name, options=options)
-            with deferred_interrupts() as raise_if_interrupted:
-                error = search.attempt(tick=raise_if_interrupted)
+            error = _searched(search)
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [json.loads(error.to_json())], error)
@@ -188,6 +194,17 @@ def _search(
     rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)
     note = f"\n  note: {points_out_of_time(late)} (--seconds)" if late else ""
     return Outcome(0, _report_search(name, rows) + note, rows)
+
+
+def _searched(search: Search) -> Exception | None:
+    """Search, say at which point it is, and return the exception that ended it, if any did."""
+    with deferred_interrupts() as raise_if_interrupted:
+
+        def tick() -> None:
+            announce(f"{search.property_name} in {search.dtype}: point {search.tally.points + 1}")
+            raise_if_interrupted()
+
+        return search.attempt(tick)
 
 
 def _not_judged(name: str, error: Exception) -> Outcome:

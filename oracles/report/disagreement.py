@@ -20,6 +20,7 @@ from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, diagnosis_of
 from oracles.process_state import judging
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
+from oracles.stages import announce
 from oracles.time_budget import OutOfTime, time_budget
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
@@ -65,6 +66,7 @@ class Disagreement(_ResultError):
         with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
+            announce("diagnosing")
             try:
                 return str(diagnosis_of(self.result))
             except OutOfTime:

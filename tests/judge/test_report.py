@@ -19,8 +19,8 @@ from planted_bugs.planting import BUGS
 import oracles
 from oracles import Disagreement
 from oracles.search import run_search
-from oracles.tally import Tally
 from oracles.strategies import real
+from oracles.tally import Tally
 from oracles.verdict import Verdict
 
 RNG = np.random.default_rng(6)
