@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -201,22 +202,37 @@ def _run(
     report: Report,
     console: Console,
 ) -> None:
-    """Run the searches under a progress bar, and add their results to the report."""
+    """Run the searches under a progress bar, and add their results to the report.
+
+    At a terminal, each layer is shown as soon as it is judged, above the bar.
+    """
     columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(searches) * max_examples)
 
+        left = Counter(search.label for search in searches)
+
         def show(description: str) -> None:
             progress.update(bar, description=description, completed=report.searches * max_examples)
 
+        def add(outcome: Outcome) -> None:
+            report.add(outcome)
+            left[outcome.label] -= not outcome.interrupted
+            if console.is_terminal and not left[outcome.label]:
+                progress.console.print(_line([row for row in report.rows if row.layer == outcome.label]))
+
         if jobs > 1 and len(tasks) > 1:
-            _run_in_workers(tasks, min(jobs, len(tasks)), report, show)
+            _run_in_workers(tasks, min(jobs, len(tasks)), report, add, show)
         else:
-            _run_here(searches, report, show, lambda: progress.advance(bar))
+            _run_here(searches, report, add, show, lambda: progress.advance(bar))
 
 
 def _run_here(
-    searches: Sequence[Search], report: Report, show: Callable[[str], None], advance: Callable[[], None]
+    searches: Sequence[Search],
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+    advance: Callable[[], None],
 ) -> None:
     with deferred_interrupts() as raise_if_interrupted:
 
@@ -226,21 +242,27 @@ def _run_here(
 
         for search in searches:
             show(f"{search.label} {search.property_name} {search.dtype}")
-            report.add(_outcome(search, tick))
+            add(_outcome(search, tick))
             if report.interrupted:
                 return
 
 
-def _run_in_workers(tasks: Sequence[LayerTask], jobs: int, report: Report, show: Callable[[str], None]) -> None:
-    def add(outcome: Outcome) -> None:
-        report.add(outcome)
+def _run_in_workers(
+    tasks: Sequence[LayerTask],
+    jobs: int,
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+) -> None:
+    def receive(outcome: Outcome) -> None:
+        add(outcome)
         show(outcome.label)
 
     def lost(task: LayerTask, how: str) -> None:
         report.failures.append(f"{task.label}: its code ended the process before a verdict ({how})")
 
     try:
-        run_in_workers(tasks, search_layer, jobs, add, lost)
+        run_in_workers(tasks, search_layer, jobs, receive, lost)
     except KeyboardInterrupt:
         report.interrupted = True
 
@@ -348,6 +370,16 @@ def _table(rows: Sequence[Row]) -> Table:
         )
         previous = layer
     return table
+
+
+def _line(rows: Sequence[Row]) -> str:
+    """Return what is shown of one layer while others are still judged."""
+    if not rows:
+        return ""
+    refused = next((row.verdict for row in rows if row.verdict != Verdict.AGREES), None)
+    verdict = f"[red]{refused}[/]" if refused else "[green]agrees[/]"
+    worst, examples = max(row.worst_ratio for row in rows), sum(row.examples for row in rows)
+    return f"{rows[0].layer}: {verdict} in {examples} verdicts; error / tolerance {worst:.2g}"
 
 
 def _summary(report: Report) -> str:
