@@ -35,7 +35,7 @@ from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
-from oracles.strategies import REGIMES, SEEDS, Point, point_at
+from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
 from oracles.tolerance import precision_of
@@ -313,7 +313,7 @@ def examples(
     Raises:
         TypeError: if the strategy draws anything but a `Case`.
     """
-    seed, regime = draw(SEEDS), draw(REGIMES)
+    seed, regime = draw(seeds()), draw(regimes())
     if axes is None:
         slot, is_new = schedule.take(draw(TICKETS))
     else:
