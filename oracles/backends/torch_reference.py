@@ -148,6 +148,10 @@ def _gradients(
     if not pairs:
         return {n: torch.zeros_like(t) for n, t in leaves.items()}
     outputs, seeds = [part for part, _ in pairs], [seed for _, seed in pairs]
+    for output, seed in pairs:
+        if output.shape != seed.shape:
+            shapes = f"{tuple(output.shape)}, and its cotangent {tuple(seed.shape)}"
+            raise ReferenceFailed(f"an output of the reference has the shape {shapes}")
     root = _root_function().apply(seeds, *outputs)
     gradients = torch.autograd.grad(
         root, list(leaves.values()), retain_graph=retain, allow_unused=True, materialize_grads=True
@@ -164,9 +168,6 @@ def _root_function() -> Tensor:
     """
 
     def forward(context: Context, seeds: Sequence[Tensor], *outputs: Tensor) -> Tensor:
-        for output, seed in zip(outputs, seeds, strict=True):
-            if output.shape != seed.shape:
-                raise InvalidInput(f"delta: expected shape {tuple(output.shape)}, got {tuple(seed.shape)}")
         context.seeds = seeds
         return torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
 
