@@ -157,16 +157,15 @@ def verify(
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
     options = SearchOptions(tuple(against), max_examples, seed)
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
-    # One task for each dtype: the processes share a layer, so that the first one is done early.
-    tasks = [LayerTask(entry.name, tuple(cases), (dtype,), options) for entry in selected for dtype in dtypes]
+    tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
     report = Report([], [], () if layers or from_cases else complaints())
     started = time.perf_counter()
     _run(tasks, searches, max_examples, jobs, report, console)
     report.seconds = time.perf_counter() - started
     # Processes end in any order.
-    order = {(search.label, search.property_name, search.dtype): i for i, search in enumerate(searches)}
-    report.rows.sort(key=lambda row: order[row.layer, row.property, row.dtype])
-    report.coverage = {e.name: report.coverage[e.name] for e in selected if e.name in report.coverage}
+    names = [task.label for task in tasks]
+    report.rows.sort(key=lambda row: names.index(row.layer))
+    report.coverage = {name: report.coverage[name] for name in names if name in report.coverage}
     _print(report, console)
     if json_path:
         write_atomically(json_path, json.dumps(_document(report, seed), indent=2) + "\n")
@@ -187,7 +186,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LayerTask:
-    """The searches of one layer in some dtypes, as another process can make them again."""
+    """The searches of one layer, as another process can make them again."""
 
     label: str
     cases: tuple[str, ...]
@@ -221,7 +220,7 @@ def _run(
             if console.is_terminal and not left[outcome.label]:
                 progress.console.print(_line([row for row in report.rows if row.layer == outcome.label]))
 
-        if jobs > 1 and len(left) > 1:
+        if jobs > 1 and len(tasks) > 1:
             _run_in_workers(tasks, min(jobs, len(tasks)), report, add, show)
         else:
             _run_here(searches, report, add, show, lambda: progress.advance(bar))
@@ -268,7 +267,7 @@ def _run_in_workers(
 
 
 def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
-    """Run the searches of one layer in some dtypes, in a process of its own, and pass on what each has found.
+    """Run all searches of one layer, in a process of its own, and pass on what each has found.
 
     Raises:
         KeyboardInterrupt: if the process was interrupted, after what the search has found until then.

@@ -65,7 +65,7 @@ def test_perturbed_values_do_not_depend_on_whether_the_compiler_is_loaded(monkey
     def values():
         return rule.evaluate_perturbed({"z": Z}, delta, Perturbation(np.random.default_rng(1), 2.0**-20))
 
-    import torch._dynamo  # noqa: F401  # so that it is loaded
+    import torch._dynamo  # so that it is loaded
 
     (y,), gradients = values()
     monkeypatch.delitem(sys.modules, "torch._dynamo")

@@ -26,7 +26,7 @@ print(json.dumps([status, sorted(sys.modules)]))
 """
 # Each takes a tenth of a second or more to import.
 HEAVY = {
-    "torch", "torch._dynamo", "sympy", "jax", "hypothesis", "pytest", "scipy", "pandas", "matplotlib", "sklearn", "rich",
+    "torch", "torch._dynamo", "sympy", "jax", "hypothesis", "pytest", "scipy", "pandas", "matplotlib", "rich",
     "cloudpickle", "manual_bp", "flint", "oracles.search", "oracles.perturbation.torch_operations",
     "oracles.perturbation.jaxpr", "oracles.diagnosis.diagnose",
 }  # fmt: skip
