@@ -45,6 +45,10 @@ JUMP_SAMPLES = 8
 # A person waits for one check up to a minute, and as long for its diagnosis.
 CHECK_SECONDS = 60.0
 DIAGNOSIS_SECONDS = 60.0
+# Seconds without a word at a terminal: a small check ends within them. Then a line says what is done; it changes often
+# enough for a person to see that something happens.
+PATIENCE_SECONDS = 2.0
+REFRESH_SECONDS = 0.25
 
 # --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 

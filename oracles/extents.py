@@ -12,10 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-
-from hypothesis import strategies as st
+from typing import TYPE_CHECKING
 
 from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE
+from oracles.lazy_modules import LazyModule
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
+else:  # a check draws nothing with Hypothesis
+    st = LazyModule("hypothesis.strategies")
 
 # The least extent that counts as long.
 FIRST_LONG = 2 ** LADDER_POWERS[0] - 1

@@ -29,6 +29,7 @@ from oracles.constants import (
 )
 from oracles.notes import note
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.stages import announce
 from oracles.time_budget import is_out_of_time
 
 # The unit roundoff, smallest normal and smallest positive number of float64, in which differences are computed.
@@ -80,6 +81,7 @@ def differences_at(entries: Array, name: str, rule: Rule, primals: Primals, delt
         if is_out_of_time():
             note(f"{name}: {i} of {len(movable)} entries measured by finite differences, out of time")
             break
+        announce(None, f"finite difference {i + 1} of {len(movable)} in {name}")
         direction = np.zeros(slopes.shape[1])
         direction[k] = 1.0
         slopes[:, k] = directional_derivative(rule, primals, delta, {name: direction.reshape(shape)})

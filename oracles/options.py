@@ -28,6 +28,7 @@ class SearchOptions:
     max_examples: int | None = None
     seed: int | None = None
     profile: str | None = None
+    seconds: int | None = None
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""

@@ -28,6 +28,7 @@ from oracles.self_consistency import (
     contradiction_findings,
     self_tolerance_at,
 )
+from oracles.stages import announce
 from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
 from oracles.tolerance import precision_name, precision_of
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
@@ -122,6 +123,7 @@ def _judged(
             guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check", called=called
         )
 
+    announce(f"judging under cotangent 1 of {len(deltas)}")
     results = [judge_at(deltas[0], first)]
     setting = Setting(subject, oracles, arrays, deltas[0], working)
     second = _second_call(results[0], setting, call)
@@ -132,6 +134,7 @@ def _judged(
         if is_out_of_time():
             note(f"judged under {i} of {len(deltas)} cotangents, out of time")
             break
+        announce(f"judging under cotangent {i + 1} of {len(deltas)}")
         # After all other calls, the first one must still give the right answer.
         result = judge_at(d, second if i == 1 else first)
         if result.refuses:
@@ -219,6 +222,7 @@ def _second_call(result: Result, setting: Setting, call: FirstCall) -> Called | 
         return None
     try:
         require_time()
+        announce("comparing two calls")
         called = second_call(setting, call)
         return called if called and few_calls_agree(setting, call) else None
     except OutOfTime:
@@ -232,6 +236,7 @@ def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) 
         return []
     try:
         require_time()
+        announce("comparing it with itself in further calls")
         return [_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting)]
     except OutOfTime:
         note("not compared with itself in further calls, out of time")

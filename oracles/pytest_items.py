@@ -17,7 +17,8 @@ from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
 from oracles.report.disagreement import REPRODUCE, Disagreement
-from oracles.search import Search, Tally, exceeds_vacuous_limit, searches_of
+from oracles.search import Search, searches_of
+from oracles.tally import Tally, exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import NOT_JUDGED, Verdict
 
 # The user_properties of one test, by name.
@@ -25,8 +26,8 @@ UserProperties: TypeAlias = Mapping[str, Any]
 
 # The names of the user_properties, in the order in which they are written.
 NAMES = (
-    "layer", "property", "dtype", "verdict", "examples", "worst_ratio", "detects_above", "vacuous", "oracles",
-    "seed", "note",
+    "layer", "property", "dtype", "verdict", "examples", "worst_ratio", "detects_above", "vacuous", "out_of_time",
+    "oracles", "seed", "note",
 )  # fmt: skip
 _ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, *map(str, Verdict)))}
 _ACCEPTED = (NOT_JUDGED, Verdict.AGREES, Verdict.VACUOUS)
@@ -102,7 +103,8 @@ def user_properties(search: Search) -> list[tuple[str, Any]]:
     """Return the results of a search as named plain values, which JUnit XML and xdist can carry.
 
     "examples" counts the points, "worst_ratio" is the worst error / tolerance, "detects_above" the smallest relative
-    error that would have been refused (median), "vacuous" the share of inconclusive verdicts.
+    error that would have been refused (median), "vacuous" the share of inconclusive verdicts, "out_of_time" the number
+    of points whose time was over before all was judged.
     """
     tally = search.tally
     examples = sum(tally.examples.values())
@@ -116,6 +118,7 @@ def user_properties(search: Search) -> list[tuple[str, Any]]:
         "worst_ratio": float(max(tally.worst_ratio.values(), default=0.0)),
         "detects_above": float(median(detectable)) if detectable else 0.0,
         "vacuous": sum(tally.vacuous.values()) / examples if examples else 0.0,
+        "out_of_time": tally.out_of_time or None,
         "oracles": ", ".join(sorted(tally.examples)),
         "seed": search.options.seed,
         "note": search.note or None,
@@ -149,6 +152,7 @@ def summary(tests: Sequence[UserProperties]) -> list[str]:
         for row in rows
     ]
     lines += sorted({f"{t[PREFIX + 'layer']}: {t[PREFIX + 'note']}" for t in judged if PREFIX + "note" in t})
+    lines += _out_of_time(by_layer)
     lines += _inconclusive_layers(by_layer)
     points = sum(_column(judged, "examples"))
     refused = sum(test[PREFIX + "verdict"] not in _ACCEPTED for test in judged)
@@ -170,6 +174,12 @@ def _row(layer: str, judged: Sequence[UserProperties]) -> tuple[str, ...]:
         max(_column(judged, "verdict"), key=lambda verdict: _ORDER[verdict]),
         ", ".join(sorted(oracles)),
     )
+
+
+def _out_of_time(by_layer: Mapping[str, Sequence[UserProperties]]) -> list[str]:
+    """Return a line for each layer of which points ran out of time."""
+    counts = {layer: sum(test.get(PREFIX + "out_of_time", 0) for test in by_layer[layer]) for layer in sorted(by_layer)}
+    return [f"{layer}: {points_out_of_time(count)} (--oracles-seconds)" for layer, count in counts.items() if count]
 
 
 def _inconclusive_points(judged: Sequence[UserProperties]) -> float:

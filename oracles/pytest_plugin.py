@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oracles.search import Search
 
 # The options by the ends of their names.
-_OPTIONS = ("against", "max_examples", "seed", "profile", "cases")
+_OPTIONS = ("against", "max_examples", "seed", "profile", "seconds", "cases")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=one_of(PROFILES),
         metavar="PROFILE",
         help=f"points for each property if a test names no number: {profiles}; default: Hypothesis's own profile",
+    )
+    group.addoption(
+        "--oracles-seconds",
+        type=at_least(1),
+        metavar="T",
+        help="the time budget of each point; what no time was left for is inconclusive (default: 60)",
     )
 
 

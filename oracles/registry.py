@@ -21,16 +21,23 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from hypothesis import strategies as st
 
-from oracles.backends.jax_reference import jax_family, jax_vjp
-from oracles.backends.torch_reference import torch_autograd, torch_family
 from oracles.extents import restart_calls
+from oracles.lazy_modules import LazyModule
 from oracles.rule import Rule
 from oracles.strategies import Drawn, real
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
+
+    from oracles.backends import jax_reference, torch_reference
+else:  # a check of one subject at one point needs none of them, or one
+    st = LazyModule("hypothesis.strategies")
+    jax_reference = LazyModule("oracles.backends.jax_reference")
+    torch_reference = LazyModule("oracles.backends.torch_reference")
 
 # The group of entry points under which a package announces its modules of cases.
 GROUP = "oracles.cases"
@@ -44,10 +51,14 @@ class Unusable(ValueError):
     """What a user named holds nothing that can be used; says the actual value, the expected one, and the fix."""
 
 
-FRAMEWORKS: dict[str, Callable[..., Rule]] = {"jax": jax_vjp, "torch": torch_autograd}
+# How a reference in each framework's own idiom is made a Rule.
+FRAMEWORKS: dict[str, Callable[[Callable[..., Any]], Rule]] = {
+    "jax": lambda f: jax_reference.jax_vjp(f),
+    "torch": lambda f: torch_reference.torch_autograd(f),
+}
 _FAMILIES: dict[str, Callable[[Callable[..., Any]], Callable[[Mapping[str, Any]], Rule]]] = {
-    "jax": jax_family,
-    "torch": torch_family,
+    "jax": lambda f: jax_reference.jax_family(f),
+    "torch": lambda f: torch_reference.torch_family(f),
 }
 
 

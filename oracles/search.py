@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod, sqrt
+from math import inf, prod
 from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from oracles.constants import (
+    CHECK_SECONDS,
     DIFFERENCE_INPUTS,
     EXAMPLES_PER_RUN,
     LONG_SHARE,
@@ -23,10 +24,7 @@ from oracles.constants import (
     OWN_LONG_SHARE,
     POINTS_PER_CASE,
     SHORTER_EXAMPLES,
-    VACUOUS_DEVIATIONS,
-    VACUOUS_LIMIT,
 )
-from oracles.coverage import Coverage
 from oracles.determinism import NotDeterministic, require_determinism, require_repetition, unrepeated
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
@@ -37,65 +35,18 @@ from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
-from oracles.strategies import REGIMES, SEEDS, Point, point_at
+from oracles.strategies import Point, point_at, regimes, seeds
+from oracles.tally import Tally
+from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
 from oracles.tolerance import precision_of
 from oracles.user_code import Raised, attempt
-from oracles.verdict import SELF_CONSISTENCY, Finding, Result, Setting, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
 # A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
 Test: TypeAlias = Callable[..., Any]
 
 # What an example asks the schedule with, see there; bytes, which Hypothesis draws uniformly.
 TICKETS = st.binary(min_size=4, max_size=4)
-
-
-def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
-    """Return whether more points are inconclusive than the limit p and chance explain: k > p n + 2 √(p (1 − p) n)."""
-    expected = VACUOUS_LIMIT * points
-    return vacuous > expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT))
-
-
-@dataclass
-class Tally:
-    """The results of one search by oracle, updated at every point, so that an interrupted search keeps them.
-
-    Attributes:
-        examples: the number of points that the oracle judged.
-        worst_ratio: the largest error / tolerance.
-        verdicts: the verdict on the last refused point, else "agrees".
-        vacuous: the number of inconclusive points.
-        detects_above: the smallest relative errors that would have been refused, at conclusive points.
-        points: the number of points, whichever oracles judged.
-        seconds: the wall-clock time.
-        coverage: what was drawn, if oracles judged.
-    """
-
-    examples: dict[str, int] = field(default_factory=dict)
-    worst_ratio: dict[str, float] = field(default_factory=dict)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    vacuous: dict[str, int] = field(default_factory=dict)
-    detects_above: dict[str, list[float]] = field(default_factory=dict)
-    points: int = 0
-    seconds: float = 0.0
-    coverage: Coverage = field(default_factory=Coverage)
-
-    def add(self, result: Result) -> None:
-        """Count one judged point."""
-        self.points += 1
-        by_oracle: dict[str, list[Finding]] = {}
-        for finding in result.findings:
-            by_oracle.setdefault(finding.oracle, []).append(finding)
-        for oracle, findings in by_oracle.items():
-            worst = max(f.ratio for f in findings)
-            self.examples[oracle] = self.examples.get(oracle, 0) + 1
-            self.worst_ratio[oracle] = max(self.worst_ratio.get(oracle, 0.0), worst)
-            refused = [f.verdict for f in findings if f.refuses]
-            self.verdicts[oracle] = refused[0] if refused else self.verdicts.get(oracle, Verdict.AGREES)
-            if all(f.verdict is Verdict.VACUOUS for f in findings):
-                self.vacuous[oracle] = self.vacuous.get(oracle, 0) + 1
-            self.detects_above.setdefault(oracle, []).extend(
-                f.detects_above for f in findings if f.detects_above and f.verdict is not Verdict.VACUOUS
-            )
 
 
 @judging()
@@ -111,6 +62,7 @@ def run_search(
     tally: Tally | None = None,
     tick: Callable[[], object] | None = None,
     sparse: bool = False,
+    seconds: float = CHECK_SECONDS,
 ) -> Tally:
     """Search a strategy of cases for a point at which a property fails, and return what was counted.
 
@@ -125,6 +77,7 @@ def run_search(
         tally: where to count, so that the caller keeps the results of an interrupted search.
         tick: called before every point; what it raises ends the search.
         sparse: the strategy rejects most of what it draws, on purpose.
+        seconds: the time budget of each point. When it is over, what is not judged is inconclusive.
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
@@ -134,7 +87,7 @@ def run_search(
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
     schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
-    judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number)
+    judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number, seconds)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
     drawn = examples(cases, schedule)
@@ -177,6 +130,7 @@ class _Judge:
         tick: called before every point.
         schedule: of the examples.
         left: how many points are left; what shrinks a failing example costs no points.
+        seconds: the time budget of each point.
         failing: the long axes of the failing example.
         last_failure: what the last failing point raised.
     """
@@ -188,6 +142,7 @@ class _Judge:
     tick: Callable[[], object] | None
     schedule: Schedule
     left: int
+    seconds: float
     failing: LongAxes = SHORT
     last_failure: Exception | None = None
 
@@ -232,7 +187,7 @@ class _Judge:
                 name = "adjoint_of_own_primal"
         setting = _setting(case, point, oracles)
         try:
-            result = PROPERTIES[name](watched, point, oracles)
+            result = self._result_in_time(name, watched, point, oracles)
             if result is not None:
                 self.counted.add(result)
                 refused = result.refuses and not result.setting
@@ -242,6 +197,22 @@ class _Judge:
             self.last_failure = failure
             raise
         require_determinism(memory, setting, self.property_name)
+
+    def _result_in_time(self, name: str, case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+        """Return the result of a property; what no time was left for is inconclusive.
+
+        While an example is shrunk there is no budget: one that ran out of time would seem not to fail any more.
+        """
+        with time_budget(self.seconds if self.schedule.searching else inf):
+            try:
+                result = PROPERTIES[name](case, point, oracles)
+            except OutOfTime:
+                judges = [oracle.name for oracle in oracles] if name in ORACLE_PROPERTIES else [SELF_CONSISTENCY]
+                undecided = Finding("output", "", Verdict.VACUOUS, evidence=Evidence(reason="not judged, out of time"))
+                findings = tuple(replace(undecided, oracle=judge, unbounded=True) for judge in judges)
+                result = Result(case.subject.name, name, findings)
+            self.counted.out_of_time += is_out_of_time()
+        return result
 
 
 def _drive(
@@ -342,7 +313,7 @@ def examples(
     Raises:
         TypeError: if the strategy draws anything but a `Case`.
     """
-    seed, regime = draw(SEEDS), draw(REGIMES)
+    seed, regime = draw(seeds()), draw(regimes())
     if axes is None:
         slot, is_new = schedule.take(draw(TICKETS))
     else:
@@ -425,6 +396,7 @@ class Search:
                 tally=self.tally,
                 tick=tick,
                 sparse=self.sparse,
+                seconds=self.options.seconds or CHECK_SECONDS,
             )
         except Disagreement as refusal:
             return refusal

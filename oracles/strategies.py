@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import strategies as st
 
 from oracles.constants import (
     COPIED_SHARE,
@@ -34,7 +34,13 @@ from oracles.constants import (
 )
 from oracles.extents import rows as rows
 from oracles.extents import widths as widths
+from oracles.lazy_modules import LazyModule
 from oracles.rule import Array, Output, Rule, as_tuple
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
+else:  # a check draws nothing with Hypothesis
+    st = LazyModule("hypothesis.strategies")
 
 # The number of special values of every dtype, see `_special_values`.
 SPECIALS = 10
@@ -42,11 +48,18 @@ LAYOUTS = ("C", "F", "strided", "reversed", "read-only", "repeated")
 
 
 # Strategies are made once, and few: a draw costs Hypothesis about 0.1 ms. Each shrinks to its first value.
-SEEDS = st.integers(0, 2**32 - 1)
-# (layout, magnitude, whether there are special values)
-REGIMES = st.sampled_from(
-    [(layout, m, special) for layout in LAYOUTS for m in MAGNITUDES for special in (False, True, True, True, True)]
-)
+@lru_cache(maxsize=1)
+def seeds() -> st.SearchStrategy[int]:
+    """Return the strategy of the seeds of points."""
+    return st.integers(0, 2**32 - 1)
+
+
+@lru_cache(maxsize=1)
+def regimes() -> st.SearchStrategy[tuple[str, float, bool]]:
+    """Return the strategy of (layout, magnitude, whether there are special values)."""
+    return st.sampled_from(
+        [(layout, m, special) for layout in LAYOUTS for m in MAGNITUDES for special in (False, True, True, True, True)]
+    )
 
 
 # Which entries of an array may be −∞.
@@ -162,19 +175,21 @@ class Point:
     layout: str = "C"
 
 
-@st.composite
 def points(
-    draw: st.DrawFn, subject: Rule, primals: Mapping[str, Drawn], dtype: str = "float64", count: int = 1
-) -> tuple[Point, ...]:
-    """Draw points for a subject: values, special values and layouts of its primals and of its cotangent.
+    subject: Rule, primals: Mapping[str, Drawn], dtype: str = "float64", count: int = 1
+) -> st.SearchStrategy[tuple[Point, ...]]:
+    """Return the strategy of points: values, special values and layouts of a subject's primals and of its cotangent.
 
     Drawing costs as much as judging, so ``count`` consecutive seeds share one draw of the layout and the magnitude.
     """
-    seed, (layout, magnitude, special) = draw(SEEDS), draw(REGIMES)
-    return tuple(
-        point_at(subject, primals, dtype, seed=s, magnitude=magnitude, layout=layout, special=special)
-        for s in range(seed, seed + count)
-    )
+
+    def points_of(seed: int, layout: str, magnitude: float, special: bool) -> tuple[Point, ...]:
+        return tuple(
+            point_at(subject, primals, dtype, seed=s, magnitude=magnitude, layout=layout, special=special)
+            for s in range(seed, seed + count)
+        )
+
+    return st.tuples(seeds(), regimes()).map(lambda drawn: points_of(drawn[0], *drawn[1]))
 
 
 def point_at(

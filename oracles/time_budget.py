@@ -1,7 +1,7 @@
 """The time that one judgement may take. When it is over, what is known so far is the result.
 
 Between two evaluations the judge asks whether time is left. One evaluation is never interrupted: the code under
-judgement would be left in the middle. A judgement without a budget, as in a search, takes as long as it takes.
+judgement would be left in the middle. A judgement without a budget takes as long as it takes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def time_budget(seconds: float) -> Iterator[None]:
         yield
     finally:
         _DEADLINE.reset(token)
+
+
+def deadline() -> float:
+    """Return the time of `time.monotonic` at which the budget is over; infinite without one."""
+    return _DEADLINE.get()
 
 
 def is_out_of_time() -> bool:

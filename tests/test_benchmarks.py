@@ -66,12 +66,22 @@ def test_layers_are_timed_against_torch(tmp_path):
     assert all(row["ratio"] > 0 for row in rows)
 
 
+def test_startup_is_measured_beside_imports(tmp_path):
+    file = tmp_path / "startup.json"
+    process = run("startup.py", "--rounds", "1", "--only", "no", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    rows = {row["command"]: row for row in json.loads(file.read_text())["rows"]}
+    assert rows.keys() == {"no reference"}
+    assert min(rows["no reference"]["seconds"], rows["no reference"]["cpu"]) > 0
+
+
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
         ("false_alarms.py", ["--examples", "0"]),
         ("sensitivity.py", ["--layers", "NoSuchLayer"]),
         ("layers.py", ["NoSuchLayer"]),
+        ("startup.py", ["--rounds", "0"]),
     ],
 )
 def test_a_wrong_option_is_named(script, arguments):

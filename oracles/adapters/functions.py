@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manual_bp.protocol import Layer, Loss, as_tuple, inputs_of
 from oracles.backends.arrays import ArrayKind, Device, ForeignArray, backend_for
 from oracles.rule import (
     Array,
@@ -22,6 +21,9 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.signatures import call_by_name
+
+if TYPE_CHECKING:
+    from manual_bp.protocol import Layer, Loss
 
 
 def manual(
@@ -207,6 +209,8 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
     Returns:
         The Rule, with `Rule.adapt` for other layers.
     """
+    from manual_bp.protocol import as_tuple, inputs_of  # the package imports all its layers
+
     names = inputs_of(layer)
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:

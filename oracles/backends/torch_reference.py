@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -32,6 +33,8 @@ from oracles.rule import (
 )
 from oracles.signatures import call_by_name
 from oracles.user_code import Raised, attempt
+
+Context: TypeAlias = Any  # what a torch function keeps for its backward
 
 
 def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
@@ -145,10 +148,34 @@ def _gradients(
     if not pairs:
         return {n: torch.zeros_like(t) for n, t in leaves.items()}
     outputs, seeds = [part for part, _ in pairs], [seed for _, seed in pairs]
+    for output, seed in pairs:
+        if output.shape != seed.shape:
+            shapes = f"{tuple(output.shape)}, and its cotangent {tuple(seed.shape)}"
+            raise ReferenceFailed(f"an output of the reference has the shape {shapes}")
+    root = _root_function().apply(seeds, *outputs)
     gradients = torch.autograd.grad(
-        outputs, list(leaves.values()), seeds, retain_graph=retain, allow_unused=True, materialize_grads=True
+        root, list(leaves.values()), retain_graph=retain, allow_unused=True, materialize_grads=True
     )
     return dict(zip(leaves, gradients, strict=True))
+
+
+@lru_cache(maxsize=1)
+def _root_function() -> Tensor:
+    """Return the torch function of outputs that is a number, and whose gradients are given ones.
+
+    ``torch.autograd.grad`` compares the shapes of outputs and of given gradients with SymPy, which takes longer to
+    import than a small check takes. A number needs no given gradient.
+    """
+
+    def forward(context: Context, seeds: Sequence[Tensor], *outputs: Tensor) -> Tensor:
+        context.seeds = seeds
+        return torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
+
+    def backward(context: Context, _: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *context.seeds
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type("Root", (torch.autograd.Function,), methods)
 
 
 def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name: str) -> None:

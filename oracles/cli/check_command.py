@@ -11,40 +11,35 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from hypothesis import strategies as st
 
+from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged
+from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
-from oracles.environment import deferred_interrupts, describe_error, installed_versions, write_atomically
-from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
+from oracles.environment import describe_error, installed_versions, write_atomically
 from oracles.point import check as check_point
-from oracles.properties import ORACLE_PROPERTIES
-from oracles.registry import Case, Unusable, display_name, entries_for
-from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, Json, document
+from oracles.registry import Unusable, display_name
+from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
 from oracles.rule import (
     Array,
     InternalError,
-    InvalidInput,
     Primals,
     ReferenceFailed,
     Rule,
     is_differentiable,
     with_dtype,
 )
-from oracles.search import Search, Tally
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
-from oracles.verdict import NOT_JUDGED, Finding, Result, Verdict
+from oracles.verdict import Finding, Result, Verdict
 
 # (seed, dtype, or None to keep the dtypes) -> primals
 PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Array]]
@@ -55,26 +50,6 @@ _SHAPES_HELP = (
     "positive, probabilities, int<K, bool.\n"
     'Fix:    --shapes "z=4,3 W=3,2 b=1,2 idx=4:int<3 s="'
 )
-
-# Why nothing is known of a subject. The first class that fits names it: some are subclasses of others.
-_CAUSES: Mapping[type[Exception], str] = {
-    NotImplementedError: "not implemented",
-    InvalidInput: "invalid input",
-    ReferenceFailed: "a reference failed",
-    InternalError: "the judge failed",
-}
-
-_LEGEND = "  error / tolerance: the worst one, up to 1 is rounding; detects above: the relative error that is refused"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a command: its exit status, its text, the results for JSON, and the refusal if there is one."""
-
-    status: int
-    text: str
-    results: Sequence[Json] = ()
-    refusal: Disagreement | None = None
 
 
 def check(args: argparse.Namespace) -> int:
@@ -91,14 +66,8 @@ def check(args: argparse.Namespace) -> int:
     for option, path in (("--script", args.script), ("--json", args.json)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"{option}: the folder of {path} does not exist")
-    subject, name, module = find_target(args.target)
-    against = [find_reference(text, module) for text in args.against]
-    cases = None if args.primals or args.shapes or hasattr(module, "primals") else _cases_of(subject)
-    if cases is not None:
-        outcome = _search(cases, name, against, args)
-    else:
-        rule = adapt(subject, name=name)
-        outcome = _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
+    with progress_line():
+        outcome = _outcome(args)
     last_line = (
         _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
     )
@@ -110,6 +79,20 @@ def check(args: argparse.Namespace) -> int:
         whole = {"schema": 1, "versions": installed_versions(), **request, "results": outcome.results}
         write_atomically(args.json, json.dumps(whole, indent=2) + "\n")
     return outcome.status
+
+
+def _outcome(args: argparse.Namespace) -> Outcome:
+    """Find what the command line names, and judge it."""
+    subject, name, module = find_target(args.target)
+    against = [find_reference(text, module) for text in args.against]
+    if not (args.primals or args.shapes or hasattr(module, "primals")):
+        from oracles.cli.case_search import cases_of, search_cases  # needs Hypothesis
+
+        cases = cases_of(subject)
+        if cases is not None:
+            return search_cases(cases, name, against, args)
+    rule = adapt(subject, name=name)
+    return _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
 
 
 def _check_points(
@@ -139,65 +122,10 @@ def _check_points(
                 fix = f"def reference({', '.join(primals)}): return y      # the primal only"
                 raise Unusable(f"--against: {error}\nFix:    {fix}") from error
             except InternalError as error:
-                return _not_judged(name, error)
+                return not_judged(name, error)
     complaint = _inconclusive(results)
     text = _report_points(name, results) + (f"\n  NOT PASSED: {complaint}" if complaint else "")
     return Outcome(int(bool(complaint)), text, [document(result, "") for result in results])
-
-
-def _cases_of(subject: object) -> st.SearchStrategy[Case] | None:
-    """Return the strategy that a subject is, or the one of the cases that are registered for its type."""
-    if isinstance(subject, st.SearchStrategy):
-        return subject
-    entries = entries_for(subject) if isinstance(subject, type) else []
-    return st.one_of([entry.cases for entry in entries]) if entries else None
-
-
-def _search(
-    cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
-) -> Outcome:
-    """Search drawn cases for a point at which the output or a cotangent is refused."""
-    of_a_point = {
-        "--delta": args.delta,
-        "--precision": args.precision,
-        "--isolate": args.isolate,
-        "--seconds": args.seconds,
-    }
-    option = next((name for name, value in of_a_point.items() if value), None)
-    if option:
-        raise Unusable(
-            f"{option}: the points of {name} are drawn from its cases.\nFix:    name the point: --shapes, or --primals"
-        )
-    changes: dict[str, Any] = {each.framework: each.f for each in against}
-    changes |= {"kinks": args.kinks} if args.kinks else {}
-    if changes:
-        cases = cases.map(lambda case: replace(case, **changes))
-    frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
-    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed)
-    tallies = []
-    for dtype in args.dtype or ("float64",):
-        for property_name in ORACLE_PROPERTIES:
-            search = Search(cases, property_name, dtype, name, options=options)
-            with deferred_interrupts() as raise_if_interrupted:
-                error = search.attempt(tick=raise_if_interrupted)
-            # The first refusal ends the search: it is what the user asked for.
-            if isinstance(error, Disagreement):
-                return Outcome(1, str(error), [json.loads(error.to_json())], error)
-            if error is not None and isinstance(error, tuple(_CAUSES)):
-                return _not_judged(name, error)
-            if error is not None:
-                reason = describe_error(error)
-                return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
-            tallies.append(search.tally)
-    rows = _rows_of_search(tallies)
-    return Outcome(0, _report_search(name, rows), rows)
-
-
-def _not_judged(name: str, error: Exception) -> Outcome:
-    """Return the outcome of a subject of which nothing is known, because of this exception."""
-    cause = next(words for kind, words in _CAUSES.items() if isinstance(error, kind))
-    row: Json = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
-    return Outcome(2, f"{name}: {NOT_JUDGED}, {cause}: {row['reason']}", [row])
 
 
 def _write_script(refusal: Disagreement | None, path: str) -> str:
@@ -220,7 +148,7 @@ def _report_points(name: str, results: Sequence[Result]) -> str:
             groups.setdefault((finding.quantity, finding.oracle, precision), []).append(finding)
     rows = [("", "judged by", "in", "verdict", "error / tolerance", "detects above")]
     rows += [(*group, *_summarize(findings)) for group, findings in groups.items()]
-    lines = [f"{name}: {max(results, key=lambda result: result.gravity).verdict}", *_align(rows), _LEGEND]
+    lines = [f"{name}: {max(results, key=lambda result: result.gravity).verdict}", *align(rows), LEGEND]
     unclaimed = sorted({n for result in results for n in result.not_claimed})
     if unclaimed:
         lines.append(f"  no gradient claimed, nothing judged: {', '.join(unclaimed)}")
@@ -243,41 +171,6 @@ def _inconclusive(results: Sequence[Result]) -> str:
     return ""
 
 
-def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
-    """Return the results of searches that refused nothing, oracle by oracle, for JSON."""
-    rows: list[Json] = []
-    for oracle in sorted({name for tally in tallies for name in tally.examples}):
-        own = [tally for tally in tallies if oracle in tally.examples]
-        detectable = [error for tally in own for error in tally.detects_above.get(oracle, ())]
-        worst = float(max(tally.worst_ratio[oracle] for tally in own))
-        rows.append(
-            {
-                "oracle": oracle,
-                "verdict": str(Verdict.AGREES),
-                "examples": sum(tally.examples[oracle] for tally in own),
-                "worst_ratio": worst if isfinite(worst) else str(worst),  # infinite at a kink that is accepted
-                "detects_above": float(median(detectable)) if detectable else 0.0,
-                "vacuous": sum(tally.vacuous.get(oracle, 0) for tally in own),
-            }
-        )
-    return rows
-
-
-def _report_search(name: str, rows: Sequence[Json]) -> str:
-    table = [("judged by", "points", "error / tolerance", "detects above", "inconclusive")]
-    table += [
-        (
-            row["oracle"],
-            str(row["examples"]),
-            f"{float(row['worst_ratio']):.2g}",
-            f"{row['detects_above']:.0e}" if row["detects_above"] else "exact",
-            f"{row['vacuous'] / row['examples']:.1%}",
-        )
-        for row in rows
-    ]
-    return "\n".join([f"{name}: agrees wherever its cases were drawn", *_align(table), _LEGEND])
-
-
 def _summarize(findings: Sequence[Finding]) -> tuple[str, str, str]:
     detectable = [f.detects_above for f in findings if f.detects_above]
     return (
@@ -285,11 +178,6 @@ def _summarize(findings: Sequence[Finding]) -> tuple[str, str, str]:
         f"{max(f.ratio for f in findings):.2g}",
         f"{median(detectable):.0e}" if detectable else "exact",
     )
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def source(primals: str | None, shapes: str | None, module: ModuleType, subject: Rule) -> PrimalsSource:

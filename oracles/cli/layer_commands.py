@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ from oracles.properties import ORACLE_PROPERTIES, properties_of
 from oracles.registry import BrokenCases, complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
 from oracles.rule import Primals, Rule
-from oracles.search import Search, exceeds_vacuous_limit, searches_of
+from oracles.search import Search, searches_of
+from oracles.tally import exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import Verdict
 
 # A function in a framework's own idiom, on its own arrays.
@@ -82,6 +84,7 @@ class Report:
     Attributes:
         rows: the results.
         coverage: what the searches against oracles have drawn, by layer.
+        out_of_time: the number of points whose time was over before all was judged, by layer.
         failures: the text of each search that was refused or raised.
         missing: the complaints about modules of cases that cannot be imported.
         interrupted: whether the run ended before all searches did.
@@ -94,6 +97,7 @@ class Report:
     missing: Sequence[str]
     interrupted: bool = False
     coverage: dict[str, Coverage] = field(default_factory=dict)
+    out_of_time: dict[str, int] = field(default_factory=dict)
     searches: int = 0
     seconds: float = 0.0
 
@@ -104,6 +108,7 @@ class Report:
         self.failures += [outcome.failure] if outcome.failure else []
         self.interrupted |= outcome.interrupted
         self.coverage.setdefault(outcome.label, Coverage()).merge(outcome.coverage)
+        self.out_of_time[outcome.label] = self.out_of_time.get(outcome.label, 0) + outcome.out_of_time
 
     @property
     def inconclusive(self) -> list[str]:
@@ -176,6 +181,7 @@ class Outcome:
     failure: str
     coverage: Coverage
     interrupted: bool = False
+    out_of_time: int = 0
 
 
 @dataclass(frozen=True)
@@ -196,22 +202,36 @@ def _run(
     report: Report,
     console: Console,
 ) -> None:
-    """Run the searches under a progress bar, and add their results to the report."""
+    """Run the searches under a progress bar, and add their results to the report.
+
+    At a terminal, each layer is shown as soon as it is judged, above the bar.
+    """
     columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(searches) * max_examples)
+        left = Counter(search.label for search in searches)
 
         def show(description: str) -> None:
             progress.update(bar, description=description, completed=report.searches * max_examples)
 
+        def add(outcome: Outcome) -> None:
+            report.add(outcome)
+            left[outcome.label] -= not outcome.interrupted
+            if console.is_terminal and not left[outcome.label]:
+                progress.console.print(_line([row for row in report.rows if row.layer == outcome.label]))
+
         if jobs > 1 and len(tasks) > 1:
-            _run_in_workers(tasks, min(jobs, len(tasks)), report, show)
+            _run_in_workers(tasks, min(jobs, len(tasks)), report, add, show)
         else:
-            _run_here(searches, report, show, lambda: progress.advance(bar))
+            _run_here(searches, report, add, show, lambda: progress.advance(bar))
 
 
 def _run_here(
-    searches: Sequence[Search], report: Report, show: Callable[[str], None], advance: Callable[[], None]
+    searches: Sequence[Search],
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+    advance: Callable[[], None],
 ) -> None:
     with deferred_interrupts() as raise_if_interrupted:
 
@@ -221,21 +241,27 @@ def _run_here(
 
         for search in searches:
             show(f"{search.label} {search.property_name} {search.dtype}")
-            report.add(_outcome(search, tick))
+            add(_outcome(search, tick))
             if report.interrupted:
                 return
 
 
-def _run_in_workers(tasks: Sequence[LayerTask], jobs: int, report: Report, show: Callable[[str], None]) -> None:
-    def add(outcome: Outcome) -> None:
-        report.add(outcome)
+def _run_in_workers(
+    tasks: Sequence[LayerTask],
+    jobs: int,
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+) -> None:
+    def receive(outcome: Outcome) -> None:
+        add(outcome)
         show(outcome.label)
 
     def lost(task: LayerTask, how: str) -> None:
         report.failures.append(f"{task.label}: its code ended the process before a verdict ({how})")
 
     try:
-        run_in_workers(tasks, search_layer, jobs, add, lost)
+        run_in_workers(tasks, search_layer, jobs, receive, lost)
     except KeyboardInterrupt:
         report.interrupted = True
 
@@ -270,7 +296,8 @@ def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
             failure = str(error)
         elif error is not None:
             failure = f"{search.label}, {search.property_name}, {search.dtype}: {describe_error(error)}"
-    return Outcome(search.label, list(_rows(search)), failure, search.tally.coverage, interrupted)
+    tally = search.tally
+    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time)
 
 
 def _rows(search: Search) -> Iterator[Row]:
@@ -299,6 +326,9 @@ def _print(report: Report, console: Console) -> None:
     console.print(_table(report.rows))
     console.print(LEGEND, style="dim", highlight=False)
     _print_coverage(report, console)
+    for layer, count in report.out_of_time.items():
+        if count:
+            console.print(f"{layer}: {points_out_of_time(count)}", highlight=False, markup=False)
     console.print(_summary(report), highlight=False)
     for complaint in report.missing:
         console.print(f"cannot be judged: {complaint}", style="red", highlight=False, markup=False)
@@ -339,6 +369,16 @@ def _table(rows: Sequence[Row]) -> Table:
         )
         previous = layer
     return table
+
+
+def _line(rows: Sequence[Row]) -> str:
+    """Return what is shown of one layer while others are still judged."""
+    if not rows:
+        return ""
+    refused = next((row.verdict for row in rows if row.verdict != Verdict.AGREES), None)
+    verdict = f"[red]{refused}[/]" if refused else "[green]agrees[/]"
+    worst, examples = max(row.worst_ratio for row in rows), sum(row.examples for row in rows)
+    return f"{rows[0].layer}: {verdict} in {examples} verdicts; error / tolerance {worst:.2g}"
 
 
 def _summary(report: Report) -> str:

@@ -29,6 +29,7 @@ from oracles.adapters.torch_code import torch_function, torch_module
 from oracles.options import FRAMEWORK_NAMES
 from oracles.registry import FRAMEWORKS, Unusable, display_name, load
 from oracles.rule import Rule
+from oracles.stages import announce
 
 _TARGET = re.compile(r"(?P<source>(?:[A-Za-z]:[\\/])?[^:]*\.py|[A-Za-z_][\w.]*):(?P<name>.+)", re.DOTALL)
 # How many names of a module an error message lists.
@@ -128,6 +129,7 @@ def find_reference(text: str, module: ModuleType) -> NamedReference:
         forms = " or ".join(f"{known}:REF" for known in FRAMEWORK_NAMES)
         fix = f"{FRAMEWORK_NAMES[0]}:{name.strip() or 'reference'}"
         raise Unusable(f"--against: expected {forms}, got {text!r}.\nFix:    --against {fix}")
+    announce(f"importing {framework}")
     try:
         package = import_module(framework)
     except ImportError:

@@ -49,6 +49,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
+from oracles.stages import announce
 from oracles.time_budget import OutOfTime
 from oracles.tolerance import ToleranceEstimator, named_outputs, precision_name, precision_of, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
@@ -362,6 +363,7 @@ def _compare(
     neighbourhoods: Neighbourhoods = {}
     for n, array in arrays.items():
         by_oracle = {oracle: values[n] for oracle, values in answers.items() if n in values}
+        announce(None, f"deciding on {n}")
         own = estimator.of_array(n)
         tolerance = own.estimate()[n]
         comparison = Comparison(n, array, by_oracle, tolerance, own, setting, neighbourhoods, kinks == "declared")

@@ -12,15 +12,19 @@ from enum import Enum
 from functools import partial
 from importlib import import_module
 from math import prod
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from oracles.backends.jax_reference import jax_vjp
-from oracles.backends.torch_reference import torch_autograd
-from oracles.lazy_modules import jax, lax, torch
+from oracles.lazy_modules import LazyModule, jax, lax, torch
 from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple
 from oracles.signatures import call_by_name
+
+if TYPE_CHECKING:
+    from oracles.backends import jax_reference, torch_reference
+else:  # an edited reference needs one of them
+    jax_reference = LazyModule("oracles.backends.jax_reference")
+    torch_reference = LazyModule("oracles.backends.torch_reference")
 
 Value: TypeAlias = Any  # a tensor, a JAX array, or an argument of an operation
 Call: TypeAlias = Callable[..., Value]
@@ -182,7 +186,9 @@ def _rule(oracle: Rule, make: Callable[[Mapping[str, Value]], Recorder], with_op
         y = run(reference, primals, recorder)
         return (*as_tuple(y), *recorder.operands, *recorder.results) if with_operands else y
 
-    return torch_autograd(evaluate) if oracle.runtime is Runtime.TORCH else jax_vjp(evaluate)
+    if oracle.runtime is Runtime.TORCH:
+        return torch_reference.torch_autograd(evaluate)
+    return jax_reference.jax_vjp(evaluate)
 
 
 class Contributions:

@@ -14,6 +14,7 @@ This is the one file that uses private modules of torch, since no public interfa
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -438,7 +439,12 @@ def _dispatch_mode(operations: PerturbedOperations) -> Mode:
 
     # The base class exists only once torch is imported, so the class is made here.
     base = import_module("torch.utils._python_dispatch").TorchDispatchMode
-    return type("Perturb", (base,), {"__torch_dispatch__": dispatch})()
+    defined = {"__torch_dispatch__": dispatch}
+    if "torch._dynamo" in sys.modules:
+        return type("Perturb", (base,), defined)()
+    # torch keeps its compiler away from a mode that defines the method itself, and loads it for that: a second for
+    # nothing where no code has been compiled. What a mode inherits is left alone.
+    return type("Perturb", (type("Dispatch", (), defined), base), {})()
 
 
 @lru_cache(maxsize=1)

@@ -10,18 +10,24 @@ import re
 import textwrap
 import warnings
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from oracles.constants import DIAGNOSIS_SECONDS
 from oracles.decision.type_errors import CALL
-from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, diagnosis_of
+from oracles.lazy_modules import LazyModule
 from oracles.process_state import judging
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
+from oracles.stages import announce
 from oracles.time_budget import OutOfTime, time_budget
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
+
+if TYPE_CHECKING:
+    from oracles.diagnosis import diagnose
+else:  # what agrees has no diagnosis
+    diagnose = LazyModule("oracles.diagnosis.diagnose")
 
 
 class _ResultError(AssertionError):
@@ -65,8 +71,9 @@ class Disagreement(_ResultError):
         with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
+            announce("diagnosing")
             try:
-                return str(diagnosis_of(self.result))
+                return str(diagnose.diagnosis_of(self.result))
             except OutOfTime:
                 return f"none was found within {DIAGNOSIS_SECONDS:g} s"
 
@@ -159,7 +166,7 @@ def report_text(result: Result, diagnosis: str) -> str:
     lines += _evidence_lines(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
     # A subject that contradicts itself is described by the property; that no pattern was found adds nothing.
-    if worst.oracle != SELF_CONSISTENCY or diagnosis != str(NO_PATTERN_FOUND):
+    if worst.oracle != SELF_CONSISTENCY or diagnosis != str(diagnose.NO_PATTERN_FOUND):
         lines += _paragraph("diagnosis: ", diagnosis)
     others = [f for f in result.findings if (f.quantity, f.oracle) != (worst.quantity, worst.oracle)]
     lines += _paragraph("also refused: ", _findings_text([f for f in others if f.refuses]))

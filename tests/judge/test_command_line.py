@@ -1,7 +1,9 @@
 """The command line: what it prints, saves and returns."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +168,25 @@ def test_too_many_inconclusive_points_fail_the_run(monkeypatch, tmp_path):
     status, text, _ = verified(tmp_path)
     assert status == 1
     assert "inconclusive for Tanh by torch in float64" in text
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, ["Flatten", "Tanh"]), (False, [])])
+def test_each_layer_is_shown_at_a_terminal_as_soon_as_it_is_judged(terminal, shown, monkeypatch):
+    """What is on the terminal when the last search begins, and at the end without the table."""
+    monkeypatch.setenv("TERM", "xterm")
+    written, begun = io.StringIO(), []
+
+    def noted(*arguments, **options):
+        begun.append(re.findall(r"(Flatten|Tanh): agrees in", written.getvalue()))
+        return run_search(*arguments, **options)
+
+    monkeypatch.setattr(search_module, "run_search", noted)
+    monkeypatch.setattr(verify_module, "_print", lambda report, console: None)
+    console = Console(file=written, force_terminal=terminal, color_system=None, width=100)
+    arguments = {"against": ["torch"], "dtypes": ["float64"], "max_examples": 1, "seed": 0, "json_path": None}
+    verify_module.verify(["Flatten", "Tanh"], **arguments, console=console)
+    assert begun[-1] == shown[:1]
+    assert re.findall(r"(Flatten|Tanh): agrees in", written.getvalue()) == shown
 
 
 class Swallows:

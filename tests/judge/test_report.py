@@ -18,8 +18,9 @@ from planted_bugs.planting import BUGS
 
 import oracles
 from oracles import Disagreement
-from oracles.search import Tally, run_search
+from oracles.search import run_search
 from oracles.strategies import real
+from oracles.tally import Tally
 from oracles.verdict import Verdict
 
 RNG = np.random.default_rng(6)

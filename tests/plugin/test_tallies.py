@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from oracles.options import SearchOptions
 from oracles.pytest_items import summary, user_properties
-from oracles.search import Search, Tally
+from oracles.search import Search
+from oracles.tally import Tally
 from oracles.verdict import Finding, Result, Verdict
 
 SEARCH = Search(

@@ -1,0 +1,114 @@
+"""``oracles check`` of a subject whose cases are drawn: a strategy, or a type with registered cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from statistics import median
+from typing import Any
+
+from hypothesis import strategies as st
+
+from oracles.cli.outcomes import CAUSES, LEGEND, Outcome, align, not_judged
+from oracles.cli.subjects import NamedReference
+from oracles.environment import deferred_interrupts, describe_error
+from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
+from oracles.properties import ORACLE_PROPERTIES
+from oracles.registry import Case, Unusable, entries_for
+from oracles.report.disagreement import Disagreement, Json
+from oracles.search import Search
+from oracles.stages import announce
+from oracles.tally import Tally, points_out_of_time
+from oracles.verdict import Verdict
+
+
+def cases_of(subject: object) -> st.SearchStrategy[Case] | None:
+    """Return the strategy that a subject is, or the one of the cases that are registered for its type."""
+    if isinstance(subject, st.SearchStrategy):
+        return subject
+    entries = entries_for(subject) if isinstance(subject, type) else []
+    return st.one_of([entry.cases for entry in entries]) if entries else None
+
+
+def search_cases(
+    cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
+) -> Outcome:
+    """Search drawn cases for a point at which the output or a cotangent is refused."""
+    of_a_point = {"--delta": args.delta, "--precision": args.precision, "--isolate": args.isolate}
+    option = next((name for name, value in of_a_point.items() if value), None)
+    if option:
+        raise Unusable(
+            f"{option}: the points of {name} are drawn from its cases.\nFix:    name the point: --shapes, or --primals"
+        )
+    changes: dict[str, Any] = {each.framework: each.f for each in against}
+    changes |= {"kinks": args.kinks} if args.kinks else {}
+    if changes:
+        cases = cases.map(lambda case: replace(case, **changes))
+    frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
+    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed, seconds=args.seconds)
+    tallies = []
+    for dtype in args.dtype or ("float64",):
+        for property_name in ORACLE_PROPERTIES:
+            search = Search(cases, property_name, dtype, name, options=options)
+            error = _searched(search)
+            # The first refusal ends the search: it is what the user asked for.
+            if isinstance(error, Disagreement):
+                return Outcome(1, str(error), [json.loads(error.to_json())], error)
+            if error is not None and isinstance(error, tuple(CAUSES)):
+                return not_judged(name, error)
+            if error is not None:
+                reason = describe_error(error)
+                return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
+            tallies.append(search.tally)
+    rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)
+    note = f"\n  note: {points_out_of_time(late)} (--seconds)" if late else ""
+    return Outcome(0, _report_search(name, rows) + note, rows)
+
+
+def _searched(search: Search) -> Exception | None:
+    """Search, say at which point it is, and return the exception that ended it, if any did."""
+    with deferred_interrupts() as raise_if_interrupted:
+
+        def tick() -> None:
+            announce(f"{search.property_name} in {search.dtype}: point {search.tally.points + 1}")
+            raise_if_interrupted()
+
+        return search.attempt(tick)
+
+
+def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
+    """Return the results of searches that refused nothing, oracle by oracle, for JSON."""
+    rows: list[Json] = []
+    for oracle in sorted({name for tally in tallies for name in tally.examples}):
+        own = [tally for tally in tallies if oracle in tally.examples]
+        detectable = [error for tally in own for error in tally.detects_above.get(oracle, ())]
+        worst = float(max(tally.worst_ratio[oracle] for tally in own))
+        rows.append(
+            {
+                "oracle": oracle,
+                "verdict": str(Verdict.AGREES),
+                "examples": sum(tally.examples[oracle] for tally in own),
+                "worst_ratio": worst if isfinite(worst) else str(worst),  # infinite at a kink that is accepted
+                "detects_above": float(median(detectable)) if detectable else 0.0,
+                "vacuous": sum(tally.vacuous.get(oracle, 0) for tally in own),
+            }
+        )
+    return rows
+
+
+def _report_search(name: str, rows: Sequence[Json]) -> str:
+    table = [("judged by", "points", "error / tolerance", "detects above", "inconclusive")]
+    table += [
+        (
+            row["oracle"],
+            str(row["examples"]),
+            f"{float(row['worst_ratio']):.2g}",
+            f"{row['detects_above']:.0e}" if row["detects_above"] else "exact",
+            f"{row['vacuous'] / row['examples']:.1%}",
+        )
+        for row in rows
+    ]
+    return "\n".join([f"{name}: agrees wherever its cases were drawn", *align(table), LEGEND])

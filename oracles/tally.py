@@ -1,0 +1,67 @@
+"""What a search counts: the results of its points by oracle, and how many were inconclusive or ran out of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import sqrt
+
+from oracles.constants import VACUOUS_DEVIATIONS, VACUOUS_LIMIT
+from oracles.coverage import Coverage
+from oracles.verdict import Finding, Result, Verdict
+
+
+def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
+    """Return whether more points are inconclusive than the limit p and chance explain: k > p n + 2 √(p (1 − p) n)."""
+    expected = VACUOUS_LIMIT * points
+    return vacuous > expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT))
+
+
+def points_out_of_time(count: int) -> str:
+    """Return what reports say of so many points whose time was over before all was judged."""
+    points = "1 point" if count == 1 else f"{count} points"
+    return f"{points} out of time: what was not judged there is inconclusive; give each point more seconds"
+
+
+@dataclass
+class Tally:
+    """The results of one search by oracle, updated at every point, so that an interrupted search keeps them.
+
+    Attributes:
+        examples: the number of points that the oracle judged.
+        worst_ratio: the largest error / tolerance.
+        verdicts: the verdict on the last refused point, else "agrees".
+        vacuous: the number of inconclusive points.
+        detects_above: the smallest relative errors that would have been refused, at conclusive points.
+        points: the number of points, whichever oracles judged.
+        seconds: the wall-clock time.
+        out_of_time: the number of points whose time was over before all was judged.
+        coverage: what was drawn, if oracles judged.
+    """
+
+    examples: dict[str, int] = field(default_factory=dict)
+    worst_ratio: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    vacuous: dict[str, int] = field(default_factory=dict)
+    detects_above: dict[str, list[float]] = field(default_factory=dict)
+    points: int = 0
+    seconds: float = 0.0
+    out_of_time: int = 0
+    coverage: Coverage = field(default_factory=Coverage)
+
+    def add(self, result: Result) -> None:
+        """Count one judged point."""
+        self.points += 1
+        by_oracle: dict[str, list[Finding]] = {}
+        for finding in result.findings:
+            by_oracle.setdefault(finding.oracle, []).append(finding)
+        for oracle, findings in by_oracle.items():
+            worst = max(f.ratio for f in findings)
+            self.examples[oracle] = self.examples.get(oracle, 0) + 1
+            self.worst_ratio[oracle] = max(self.worst_ratio.get(oracle, 0.0), worst)
+            refused = [f.verdict for f in findings if f.refuses]
+            self.verdicts[oracle] = refused[0] if refused else self.verdicts.get(oracle, Verdict.AGREES)
+            if all(f.verdict is Verdict.VACUOUS for f in findings):
+                self.vacuous[oracle] = self.vacuous.get(oracle, 0) + 1
+            self.detects_above.setdefault(oracle, []).extend(
+                f.detects_above for f in findings if f.detects_above and f.verdict is not Verdict.VACUOUS
+            )
