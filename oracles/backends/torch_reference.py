@@ -169,7 +169,8 @@ def _root_function() -> Tensor:
 
     def forward(context: Context, seeds: Sequence[Tensor], *outputs: Tensor) -> Tensor:
         context.seeds = seeds
-        return torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
+        # Real, since torch asks for the gradient of a complex number.
+        return torch.zeros((), dtype=torch.float64, device=outputs[0].device)
 
     def backward(context: Context, _: Tensor) -> tuple[Tensor | None, ...]:
         return None, *context.seeds

@@ -95,3 +95,10 @@ def test_a_compiled_reference_is_judged():
 
     subject = oracles.manual(lambda z: (np.tanh(z) * z, (z, np.tanh(z))), backward)
     assert oracles.check(subject, {"z": Z}, [oracles.torch_autograd(compiled)]).verdict is oracles.Verdict.AGREES
+
+
+def test_complex_outputs_have_gradients():
+    z = Z[0]
+    y, pullback = oracles.torch_autograd(lambda z: torch.complex(z, 0.5 * z))(z=z)
+    assert y.dtype == np.complex128
+    assert np.array_equal(pullback(np.array([1.0, 2j, 1 + 2j]))["z"], [1.0, 1.0, 2.0])
