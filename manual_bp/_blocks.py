@@ -1,7 +1,8 @@
 """Large arrays, computed block by block or row by row.
 
 A pointwise formula of ten operations makes ten arrays. Of a block they fit in a core's cache; of a large array each
-would be written to memory and read back.
+would be written to memory and read back. A function that is evaluated so writes its results into arrays that it is
+given: returned, each block's would have to be copied.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ._validation import OBJECT
-from .protocol import Array, Arrays, as_tuple, one_or_tuple
+from .protocol import Array
 
-# Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core.
+# Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core. Below half of it, what
+# Python takes for each operation shows.
 _BLOCK = 1 << 18
 
 
@@ -23,28 +25,27 @@ def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def blockwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
-    """Return f(*arrays) for a pointwise f of arrays of one shape, block by block; a tuple if f returns one."""
+def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
+    """Call f(*arrays), which acts row by row and writes into some of the arrays; block by block if they are large."""
     first = arrays[0]
     # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
     if first.nbytes <= _BLOCK or first.dtype == OBJECT:
-        return f(*arrays)
-    flat = rowwise(f, *(a.reshape(-1) for a in arrays))
-    return one_or_tuple(tuple(part.reshape(first.shape) for part in as_tuple(flat)))
-
-
-def rowwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
-    """Return f(*arrays) for an f that acts row by row, block by block; a tuple if f returns one."""
-    first = arrays[0]
-    if first.nbytes <= _BLOCK or first.dtype == OBJECT:
-        return f(*arrays)
-    results: tuple[Array, ...] = ()
+        f(*arrays)
+        return
     for rows in blocks(first):
-        parts = as_tuple(f(*(a[rows] for a in arrays)))
-        results = results or tuple(np.empty_like(part, shape=(len(first), *part.shape[1:])) for part in parts)
-        for result, part in zip(results, parts, strict=True):
-            result[rows] = part
-    return one_or_tuple(results)
+        f(*(a[rows] for a in arrays))
+
+
+def pointwise(f: Callable[..., None], z: Array, results: int) -> tuple[Array, ...]:
+    """Return as many new arrays like z, which f(z, *arrays) writes entry by entry; block by block if z is large."""
+    if z.nbytes <= _BLOCK or z.dtype == OBJECT:
+        written = tuple(np.empty_like(z) for _ in range(results))
+        f(z, *written)
+        return written
+    flat = z.reshape(-1)
+    written = tuple(np.empty_like(flat) for _ in range(results))
+    in_blocks(f, flat, *written)
+    return tuple(each.reshape(z.shape) for each in written)
 
 
 def rows_along(x: Array, axis: int) -> Array:

@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from ._validation import OBJECT
 from .protocol import Array, Arrays, DType, Number
 
 _HALF = np.dtype(np.float16)
@@ -51,6 +52,24 @@ def zero(dtype: DType) -> Array:
     result = np.zeros((), dtype)
     result.flags.writeable = False
     return result
+
+
+@lru_cache
+def largest_exponent(dtype: DType) -> float:
+    """Return the largest integer whose exponential is finite."""
+    return float(np.floor(np.log(np.finfo(dtype).max)))
+
+
+def log1p(e: Array, above: Array) -> Array:
+    """Return log(1 + e) for e in [0, 1], given 1 + e as it was rounded."""
+    if e.dtype == OBJECT:
+        return np.asanyarray(np.log1p(e))
+    # log1p takes NumPy up to five times as long as log. What 1 + e lost, e − (above − 1), is exact; log(above + lost) is
+    # log(above) + lost/above to first order, and the next is below a rounding.
+    lost = e - (above - 1)
+    lost /= above
+    lost += np.log(above)
+    return lost
 
 
 def channel_sums(x: Array) -> Array:

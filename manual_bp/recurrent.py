@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._precision import narrow, ones, widen
+from ._precision import largest_exponent, narrow, ones, widen
 from ._validation import (
     real_dtype,
     require_count,
@@ -223,7 +223,7 @@ def gates(a: Array) -> tuple[Array, Array]:
     """Return σ(a) = 1/(1 + e) and e = e^{−a}, which stays finite."""
     e = -a
     if e.dtype != object:
-        np.minimum(e, _largest_exponent(e.dtype), out=e)
+        np.minimum(e, largest_exponent(e.dtype), out=e)  # at its negative, σ is smaller than any normal number
     np.exp(e, out=e)
     return 1 / (1 + e), e
 
@@ -240,12 +240,6 @@ def tanh_slopes(slopes: Array) -> Array:
     double = 2 * slopes
     root: Array = double / (1 - double)
     return root * root
-
-
-@lru_cache
-def _largest_exponent(dtype: DType) -> float:
-    """Return the largest integer whose exponential is finite; at its negative, σ is smaller than any normal number."""
-    return float(np.floor(np.log(np.finfo(dtype).max)))
 
 
 @lru_cache

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import manual_bp as m
-from manual_bp._normal import SCALED_TAIL, SCALED_TAIL_OF_FLOAT32, cumulative, density
+from manual_bp._normal import (
+    SCALED_TAIL,
+    SCALED_TAIL_OF_FLOAT32,
+    SCALED_TAIL_OF_FLOAT64,
+    cumulative,
+    density,
+    normal,
+)
 
 flint = pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
 arb = flint.arb
@@ -58,6 +65,12 @@ def test_the_normal_distribution_is_within_four_ulp(dtype):
     within(density(x), map(exact_density, balls(x)), units)
 
 
+def test_the_normal_distribution_in_float32_itself_is_within_four_ulp():
+    x = points(np.float32, LEAST[np.float32], 9)
+    for actual, exact in zip(normal(x), (exact_cumulative, exact_density), strict=True):
+        within(actual, map(exact, balls(x)), 8)
+
+
 def test_the_normal_distribution_far_out():
     far = np.array([-np.inf, -1e300, -200, 200, 1e300, np.inf])
     np.testing.assert_array_equal(cumulative(far), [0, 0, 0, 1, 1, 1])
@@ -66,7 +79,7 @@ def test_the_normal_distribution_far_out():
     assert cumulative(np.array([-38.0]))[0] > 0  # subnormal
 
 
-@pytest.mark.parametrize("table", [SCALED_TAIL, SCALED_TAIL_OF_FLOAT32], ids=["T_30", "T_13"])
+@pytest.mark.parametrize("table", [SCALED_TAIL, SCALED_TAIL_OF_FLOAT64, SCALED_TAIL_OF_FLOAT32], ids=len)
 def test_the_table_is_the_series_that_it_says(table):
     """Interpolated at 80 Chebyshev points, cut, collected in powers of t."""
     n, degree = 80, len(table) - 1
