@@ -1,22 +1,25 @@
-"""Large arrays, computed block by block or row by row.
+"""Large arrays, computed block by block.
 
-A pointwise formula of ten operations makes ten arrays. Of a block they fit in a core's cache; of a large array each
-would be written to memory and read back. A function that is evaluated so writes its results into arrays that it is
-given: returned, each block's would have to be copied.
+A formula of ten operations makes ten arrays. Of a block they fit in a core's cache; of a large array each would be
+written to memory and read back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from ._validation import OBJECT
 from .protocol import Array
 
-# Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core. Below half of it, what
-# Python takes for each operation shows.
+# Bytes of an input: its block and a few arrays like it stay in a core's cache. Below half of it, the time that Python
+# takes for each operation shows.
 _BLOCK = 1 << 18
+# Entries. NumPy copies a broadcast operand into a buffer of 8192 entries if a row is shorter, in twice the time that
+# the operation takes; it does not if the row is longer than the buffer.
+_BUFFER = 1024
 
 
 def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
@@ -25,27 +28,35 @@ def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
-    """Call f(*arrays), which acts row by row and writes into some of the arrays; block by block if they are large."""
-    first = arrays[0]
+@contextmanager
+def _short_buffers() -> Iterator[None]:
+    with np.errstate():  # leaving it restores the size
+        np.setbufsize(_BUFFER)
+        yield
+
+
+def _is_one_block(x: Array) -> bool:
     # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
-    if first.nbytes <= _BLOCK or first.dtype == OBJECT:
+    return x.nbytes <= _BLOCK or x.dtype == OBJECT
+
+
+def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
+    """Call f(*arrays), which acts row by row and writes into some of the arrays, block by block."""
+    if _is_one_block(arrays[0]):
         f(*arrays)
         return
-    for rows in blocks(first):
-        f(*(a[rows] for a in arrays))
+    with _short_buffers():
+        for rows in blocks(arrays[0]):
+            f(*(a[rows] for a in arrays))
 
 
 def pointwise(f: Callable[..., None], z: Array, results: int) -> tuple[Array, ...]:
-    """Return as many new arrays like z, which f(z, *arrays) writes entry by entry; block by block if z is large."""
-    if z.nbytes <= _BLOCK or z.dtype == OBJECT:
-        written = tuple(np.empty_like(z) for _ in range(results))
-        f(z, *written)
-        return written
-    flat = z.reshape(-1)
+    """Return as many new arrays like z, into which f(z, *arrays) writes entry by entry, block by block."""
+    is_one = _is_one_block(z)
+    flat = z if is_one else z.reshape(-1)
     written = tuple(np.empty_like(flat) for _ in range(results))
     in_blocks(f, flat, *written)
-    return tuple(each.reshape(z.shape) for each in written)
+    return written if is_one else tuple(each.reshape(z.shape) for each in written)
 
 
 def rows_along(x: Array, axis: int) -> Array:

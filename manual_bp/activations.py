@@ -19,7 +19,6 @@ from ._normal import normal
 from ._precision import at_least_float64, largest_exponent, log1p, narrow, scalar, widen, zero
 from ._validation import (
     NO_NAMES,
-    OBJECT,
     real_dtype,
     require_channels,
     require_count,

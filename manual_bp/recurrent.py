@@ -25,7 +25,7 @@ from ._validation import (
     require_sequence,
     require_shape,
 )
-from .protocol import Array, Arrays, Cache, DType, Params
+from .protocol import Array, Arrays, Cache, Params
 
 State: TypeAlias = tuple[Array, ...]
 
