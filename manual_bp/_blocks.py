@@ -52,7 +52,7 @@ def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
 
 def pointwise(f: Callable[..., None], z: Array, results: int) -> tuple[Array, ...]:
     """Return as many new arrays like z, into which f(z, *arrays) writes entry by entry, block by block."""
-    is_one = _is_one_block(z)
+    is_one = _is_one_block(z) and z.ndim > 0  # operations on arrays without axes return numbers
     flat = z if is_one else z.reshape(-1)
     written = tuple(np.empty_like(flat) for _ in range(results))
     in_blocks(f, flat, *written)

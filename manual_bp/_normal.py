@@ -78,7 +78,8 @@ def normal(x: Array) -> tuple[Array, Array]:
     # For x < 0 the tail is Φ itself, down to the smallest number; for x >= 0 Φ is 1 minus the tail, which is at most ½.
     np.subtract(x >= 0, tail, out=tail)
     bell *= x.dtype.type(_HEIGHT)
-    return np.abs(tail, out=tail), bell
+    np.abs(tail, out=tail)
+    return tail, bell
 
 
 def _gaussian(x: Array) -> Array:
@@ -108,7 +109,7 @@ def _scaled_tail(x: Array) -> Array:
     t = x - 4
     t /= shifted
     first, second, *rest = _coefficients(x.dtype)
-    result = first * t
+    result: Array = first * t
     result += second
     for c in rest:
         result *= t
@@ -119,7 +120,7 @@ def _scaled_tail(x: Array) -> Array:
 
 @lru_cache
 def _coefficients(dtype: DType) -> tuple[Number, ...]:
-    """Return the table of a precision, highest power first; from text, since longdouble has more digits than a literal."""
+    """Return a precision's table, highest power first; from text, since longdouble has more digits than a literal."""
     tables = {np.float32: SCALED_TAIL_OF_FLOAT32, np.float64: SCALED_TAIL_OF_FLOAT64}
     return tuple(map(dtype.type, reversed(tables.get(dtype.type, SCALED_TAIL))))
 

@@ -16,6 +16,8 @@ from .protocol import Array, Arrays, DType, Number
 
 _HALF = np.dtype(np.float16)
 _SHORT = (_HALF, np.dtype(np.float32))
+# Entries of which one slow operation is faster than several fast ones.
+_FEW = 256
 
 
 def widen(x: Array) -> Array:
@@ -62,11 +64,11 @@ def largest_exponent(dtype: DType) -> float:
 
 def log1p(e: Array, above: Array) -> Array:
     """Return log(1 + e) for e in [0, 1], given 1 + e as it was rounded."""
-    if e.dtype == OBJECT:
+    if e.dtype == OBJECT or e.size < _FEW:
         return np.asanyarray(np.log1p(e))
-    # log1p takes NumPy up to five times as long as log. What 1 + e lost, e − (above − 1), is exact; log(above + lost) is
-    # log(above) + lost/above to first order, and the next is below a rounding.
-    lost = e - (above - 1)
+    # NumPy's log1p takes up to five times as long as its log. What 1 + e lost, e − (above − 1), is exact; to first
+    # order log(above + lost) is log(above) + lost/above, and the second is below a rounding.
+    lost: Array = e - (above - 1)
     lost /= above
     lost += np.log(above)
     return lost

@@ -79,7 +79,7 @@ class Elementwise(ABC):
             require_names(self, "forward", "params", params, NO_NAMES)
 
 
-class Shared(Elementwise):
+class ValueAndSlope(Elementwise):
     """Base of the activations whose σ and σ' share what costs most, such as an exponential.
 
     `forward` computes both. The cache is σ'(z), which takes the memory that z would take. A subclass states the pair.
@@ -177,7 +177,7 @@ class ReLU(Elementwise):
 
 
 @dataclass(frozen=True)
-class LeakyReLU(Shared):
+class LeakyReLU(ValueAndSlope):
     """Leaky rectified linear unit: σ(z) = z where z > 0 and slope·z elsewhere.
 
     σ'(z) = 1 where z > 0 and slope elsewhere, also at 0. `kink_convention` maps the location of the kink to the
@@ -308,13 +308,17 @@ def _rectify(z: Array, slope: Number, result: Array) -> None:
     result += above
 
 
+# Where NumPy's expm1 takes less time than its tanh and an exponential.
+_BY_EXPM1 = frozenset(map(np.dtype, (np.float64, np.longdouble)))
+
+
 @dataclass(frozen=True)
-class Tanh(Shared):
+class Tanh(ValueAndSlope):
     """Hyperbolic tangent: σ(z) = tanh z, σ'(z) = 1/cosh² z.
 
     The usual 1 − y² cancels: it is 0 once y rounds to 1 (|z| > 9 in float32), and before that it has lost digits that
-    1/cosh² keeps down to the smallest positive number. With v = e^{|z|} − 1 and q = 1/(1 + v) = e^{−|z|}, sinh |z| is
-    ½v(1 + q) and cosh z is ½(1 + v + q), in which all terms are positive.
+    1/cosh² keeps down to the smallest positive number. It is 4e/(1 + e)² with e = e^{−2|z|}. In float64, with
+    v = e^{|z|} − 1 and q = 1/(1 + v) = e^{−|z|}: sinh |z| = ½v(1 + q) and cosh z = ½(1 + v + q), where nothing cancels.
 
     Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept.
 
@@ -325,35 +329,36 @@ class Tanh(Shared):
 
     def write(self, z: Array, y: Array, slope: Array) -> None:
         """Write tanh z and 1/cosh² z."""
-        if z.dtype not in _EXPM1:
-            np.tanh(z, out=y)
-            with np.errstate(over="ignore"):  # of the largest numbers, whose e is 0
-                e = decaying(2 * z)
-            above = 1 + e
-            above *= above
-            e *= 4
-            np.divide(e, above, out=slope)
+        if z.dtype in _BY_EXPM1:
+            _write_hyperbolic(z, y, slope)
             return
-        v = np.abs(z)
-        np.minimum(v, largest_exponent(z.dtype), out=v)  # where 1/cosh² is 0, and nothing overflows
-        np.expm1(v, out=v)
-        e = 1 + v
-        q = 1 / e
-        e += q  # 2 cosh z
-        np.divide(2, e, out=slope)
-        slope *= slope
-        q += 1
-        v *= q  # 2 sinh |z|
-        v /= e
-        np.copysign(v, z, out=y)
+        np.tanh(z, out=y)
+        with np.errstate(over="ignore"):  # twice the largest numbers, of which e is 0
+            e = decaying(2 * z)
+        above = 1 + e
+        above *= above
+        e *= 4
+        np.divide(e, above, out=slope)
 
 
-# Where NumPy's expm1 is not slower than its tanh and an exponential.
-_EXPM1 = frozenset(map(np.dtype, (np.float64, np.longdouble)))
+def _write_hyperbolic(z: Array, y: Array, slope: Array) -> None:
+    """Write tanh z = sinh z/cosh z and 1/cosh² z, both from e^{|z|} − 1."""
+    v = np.abs(z)
+    np.minimum(v, largest_exponent(z.dtype), out=v)  # there 1/cosh² is 0, and nothing overflows
+    np.expm1(v, out=v)
+    cosh = 1 + v  # twice, as is sinh
+    q = 1 / cosh
+    cosh += q
+    np.divide(2, cosh, out=slope)
+    slope *= slope
+    q += 1
+    v *= q
+    v /= cosh
+    np.copysign(v, z, out=y)
 
 
 @dataclass(frozen=True)
-class Sigmoid(Shared):
+class Sigmoid(ValueAndSlope):
     """Logistic sigmoid: σ(z) = 1/(1 + e^{−z}), without overflow and accurate in both tails.
 
     With e = e^{−|z|}, which lies in (0, 1]: σ(z) = 1 − e/(1 + e) for z >= 0, and e/(1 + e) below; σ'(z) = e/(1 + e)².
@@ -375,7 +380,7 @@ class Sigmoid(Shared):
 
 
 @dataclass(frozen=True)
-class SiLU(Shared):
+class SiLU(ValueAndSlope):
     """Sigmoid linear unit (swish).
 
         σ(z) = z s(z), s the logistic sigmoid           (86)
@@ -407,7 +412,7 @@ class SiLU(Shared):
 
 
 @dataclass(frozen=True)
-class Softplus(Shared):
+class Softplus(ValueAndSlope):
     """Softplus, a smooth rectifier.
 
         σ(z) = log(1 + e^{βz})/β                        (82)
@@ -469,7 +474,7 @@ _GELU_SATURATED = 64
 
 
 @dataclass(frozen=True)
-class GELU(Shared):
+class GELU(ValueAndSlope):
     """Gaussian error linear unit.
 
         σ(z) = z Φ(z)                                   (76)

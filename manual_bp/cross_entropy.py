@@ -92,10 +92,9 @@ class BinaryCrossEntropyWithLogits:
         # −log s of |y|; log(1 + e) would be 0 once e is below the roundoff.
         minus_log = log1p(e, above)
         # Of equal exact numbers the maximum is the first: at 0, as in −|y|, that of y >= 0.
-        positives = positives * (minus_log + np.maximum(0, -y))
-        negatives *= minus_log + np.maximum(y, 0)
-        positives += negatives
-        positives.sum(axis=1, out=losses)
+        terms = positives * (minus_log + np.maximum(0, -y))
+        terms += negatives * (minus_log + np.maximum(y, 0))
+        terms.sum(axis=1, out=losses)
 
     def _weigh(self, t: Array) -> Array:
         """Return p t."""
@@ -109,7 +108,8 @@ class BinaryCrossEntropyWithLogits:
 
 
 def _one_or(e: Array, is_one: Array) -> Array:
-    """Return 1 where that holds and e elsewhere; as e <= 1, by a maximum, since np.where takes a branch for each entry."""
+    """Return 1 where that holds and e elsewhere."""
+    # As e <= 1, the choice is a maximum: np.where takes a branch for each entry, mispredicted half the time.
     result: Array = np.where(is_one, 1, e) if e.dtype == OBJECT else np.maximum(is_one, e)
     return result
 

@@ -119,4 +119,5 @@ def _sum_runs(rows: Array, counts: Array) -> Array:
         odd = rank[positions] & step != 0  # steps are powers of two
         rows[positions[odd] - step] += rows[positions[odd]]
         positions, step = positions[~odd], 2 * step
-    return rows[starts]
+    sums: Array = rows[starts]
+    return sums

@@ -16,6 +16,7 @@ from manual_bp._normal import (
     density,
     normal,
 )
+from manual_bp._precision import log1p
 
 flint = pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
 arb = flint.arb
@@ -130,6 +131,23 @@ def test_the_tanh_form_is_the_logistic_of_twice_s(dtype):
         assert abs(actual - x * p) <= (units * u + rounded) * abs(x * p)
         terms = p, x * p * q * 2 * k * (1 + 3 * arb("0.044715") * x**2)
         assert abs(dgot - sum(terms)) <= (2 * units * u + 2 * rounded) * sum(map(abs, terms))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_tanh_keeps_its_tails(dtype):
+    """2u for NumPy's expm1 and one for each operation, doubled by the square; 8u for its float32 functions."""
+    z = np.concatenate((points(dtype, -40, 40), dtype([5e-324, -1e-30]))).astype(dtype)
+    value, cache = m.Tanh().forward({}, z)
+    within(value, [x.tanh() for x in balls(z)], 14)
+    slope, _ = m.Tanh().backward(cache, np.ones_like(z))
+    within(slope, [1 / x.cosh() ** 2 for x in balls(z)], 14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_the_logarithm_of_one_plus_a_small_number_is_within_four_ulp(dtype):
+    e = np.concatenate((points(dtype, 0, 1), np.geomspace(1e-30, 1, 500), np.spacing(dtype(1)) * np.arange(9) / 4))
+    e = np.abs(e).astype(dtype)
+    within(log1p(e, 1 + e), [(1 + x).log() for x in balls(e)], 8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
