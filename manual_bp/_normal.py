@@ -71,8 +71,8 @@ def normal(x: Array) -> tuple[Array, Array]:
     if x.dtype == OBJECT:
         return _NDTR(x), np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
     # Of |x|: the tail formula holds for x >= 0, and Φ(x) = 1 − Φ(−x) gives the other side.
-    far = np.abs(x)
-    np.minimum(far, _BEYOND, out=far)
+    far = x.clip(-_BEYOND, _BEYOND)
+    np.abs(far, out=far)
     bell, tail = _gaussian(far), _scaled_tail(far)
     tail *= bell
     # For x < 0 the tail is Φ itself, down to the smallest number; for x >= 0 Φ is 1 minus the tail, which is at most ½.
