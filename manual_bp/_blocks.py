@@ -35,28 +35,28 @@ def _short_buffers() -> Iterator[None]:
         yield
 
 
-def _is_one_block(x: Array) -> bool:
-    # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
-    return x.nbytes <= _BLOCK or x.dtype == OBJECT
-
-
 def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
     """Call f(*arrays), which acts row by row and writes into some of the arrays, block by block."""
-    if _is_one_block(arrays[0]):
+    first = arrays[0]
+    # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
+    if first.nbytes <= _BLOCK or first.dtype == OBJECT:
         f(*arrays)
         return
     with _short_buffers():
-        for rows in blocks(arrays[0]):
+        for rows in blocks(first):
             f(*(a[rows] for a in arrays))
 
 
-def pointwise(f: Callable[..., None], z: Array, results: int) -> tuple[Array, ...]:
-    """Return as many new arrays like z, into which f(z, *arrays) writes entry by entry, block by block."""
-    is_one = _is_one_block(z) and z.ndim > 0  # operations on arrays without axes return numbers
-    flat = z if is_one else z.reshape(-1)
-    written = tuple(np.empty_like(flat) for _ in range(results))
-    in_blocks(f, flat, *written)
-    return written if is_one else tuple(each.reshape(z.shape) for each in written)
+def pointwise(f: Callable[[Array, Array, Array], None], z: Array) -> tuple[Array, Array]:
+    """Return two new arrays like z, into which f(z, one, other) writes entry by entry, block by block."""
+    if z.nbytes <= _BLOCK and z.ndim:  # operations on arrays without axes return numbers
+        one, other = np.empty_like(z), np.empty_like(z)
+        f(z, one, other)
+        return one, other
+    flat = z.reshape(-1)
+    one, other = np.empty_like(flat), np.empty_like(flat)
+    in_blocks(f, flat, one, other)
+    return one.reshape(z.shape), other.reshape(z.shape)
 
 
 def rows_along(x: Array, axis: int) -> Array:

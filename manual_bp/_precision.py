@@ -48,6 +48,14 @@ def ones(shape: int | tuple[int, ...], dtype: DType) -> Array:
     return result
 
 
+@lru_cache(maxsize=32)
+def row_starts(rows: int, n: int) -> Array:
+    """Return the flat indices at which the rows of a matrix (rows, n) start, read-only."""
+    result = np.arange(0, rows * n, n)
+    result.flags.writeable = False
+    return result
+
+
 @lru_cache
 def zero(dtype: DType) -> Array:
     """Return 0 as an array without axes, read-only."""

@@ -91,17 +91,16 @@ class ValueAndSlope(Elementwise):
 
     def value(self, z: Array) -> Array:
         """Return σ(z), a new array."""
-        return pointwise(self.write, z, 2)[0]
+        return pointwise(self.write, z)[0]
 
     def derivative(self, z: Array) -> Array:
         """Return σ'(z), a new array."""
-        return pointwise(self.write, z, 2)[1]
+        return pointwise(self.write, z)[1]
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
         """Return σ(z); z has any rank from 1 up."""
         self._check_inputs(params, z)
-        y, slope = pointwise(self.write, z, 2)
-        return y, slope
+        return pointwise(self.write, z)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return delta · σ'(z)."""
@@ -518,7 +517,7 @@ class GELU(ValueAndSlope):
         else:
             wide = at_least_float64(z)  # e^{2s} multiplies the roundings of 2s by 2s
             s, ds = _twice_s(wide)
-            Φ, dΦ = pointwise(_SIGMOID.write, s, 2)
+            Φ, dΦ = pointwise(_SIGMOID.write, s)
             dΦ *= ds
         np.multiply(wide, Φ, out=y)
         dΦ *= wide

@@ -70,7 +70,7 @@ class SwiGLU:
         g, u = _halves(z)
         rows, m = g.shape
         result = np.zeros((rows, m, 2 * m), z.dtype)
-        gate, slope = pointwise(_SILU.write, g, 2)
+        gate, slope = pointwise(_SILU.write, g)
         result[:, range(m), range(m)] = u * slope
         result[:, range(m), range(m, 2 * m)] = gate
         return result

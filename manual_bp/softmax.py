@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._blocks import array_of, in_blocks, rows_along
-from ._precision import narrow, ones, widen
+from ._precision import narrow, ones, row_starts, widen
 from ._validation import NO_NAMES, require_axis, require_integer, require_names, require_row_axis, require_shape
 from .protocol import Array, Cache, Number, Params
 
@@ -124,7 +124,7 @@ class Softmax(AlongAxis):
 
 def _flat(rows: Array, columns: Array) -> Array:
     """Return the flat index of a column of each row, since take and put are fast."""
-    return np.arange(0, rows.size, rows.shape[1]) + columns
+    return row_starts(*rows.shape) + columns
 
 
 def _write_softmax(z: Array, a: Array, top: Array) -> None:
@@ -214,7 +214,7 @@ class Exponentials(NamedTuple):
 
 def exponentials(y: Array, temperature: Number = None) -> Exponentials:
     """Return the exponentials of the rows of (y − y_m)/temperature."""
-    starts = np.arange(0, y.size, y.shape[1])  # flat indices, since take and put are fast
+    starts = row_starts(*y.shape)  # flat indices, since take and put are fast
     top = starts + y.argmax(axis=1)
     shifted = y - y.take(top)[:, None]
     if temperature is not None:

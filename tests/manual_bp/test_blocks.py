@@ -58,7 +58,7 @@ def test_several_results_and_inputs():
         np.multiply(x, x, out=square)
 
     x = np.arange(1 << 17) * 1.0
-    twice, square = pointwise(write, x.reshape(2, -1), 2)
+    twice, square = pointwise(write, x.reshape(2, -1))
     np.testing.assert_array_equal(twice, 2 * x.reshape(2, -1))
     np.testing.assert_array_equal(square, x.reshape(2, -1) ** 2)
     sums = np.empty(1 << 16)
