@@ -19,6 +19,7 @@ from ._normal import normal
 from ._precision import at_least_float64, largest_exponent, log1p, narrow, scalar, widen, zero
 from ._validation import (
     NO_NAMES,
+    OBJECT,
     real_dtype,
     require_channels,
     require_count,
@@ -206,7 +207,16 @@ class LeakyReLU(ValueAndSlope):
 
     def write(self, z: Array, y: Array, slope: Array) -> None:
         """Write 1 where z > 0 and the slope elsewhere, and z times that."""
-        _rectify(z, scalar(self.slope, z), slope)
+        a = scalar(self.slope, z)
+        a = a if z.dtype == OBJECT else z.dtype.type(a)
+        if 0 <= a <= 1:
+            # (1 − a) + a rounds to 1: 1 − a is off by at most ε/4, halfway from 1 to the next number below, and a tie
+            # rounds to 1.
+            np.greater(z, zero(z.dtype), out=slope)
+            slope *= 1 - a
+            slope += a
+        else:
+            _rectify(z, a, slope)
         np.multiply(z, slope, out=y)
 
 

@@ -178,6 +178,17 @@ def test_softplus_is_linear_beyond_its_threshold_alone():
     np.testing.assert_array_equal(layer.derivative(z), [*m.Softplus(2.0).derivative(z)[:3], 1, 1])
 
 
+@pytest.mark.parametrize("dtype", UNITS)
+def test_leaky_relu_is_the_identity_above_zero_exactly(dtype):
+    rng = np.random.default_rng(0)
+    z = np.array([-2, -0.0, 0.0, 3], dtype)
+    for slope in (0, 1, 0.01, 0.5, -0.25, 3.0, *rng.random(200), *2 ** -rng.uniform(0, 30, 200)):
+        a = dtype(slope)
+        y, cache = m.LeakyReLU(float(slope)).forward({}, z)
+        np.testing.assert_array_equal(y, [-2 * a, -0.0, 0, 3])
+        np.testing.assert_array_equal(m.LeakyReLU(float(slope)).backward(cache, np.ones_like(z))[0], [a, a, a, 1])
+
+
 def fractions(rng, *shape):
     result = np.empty(shape, object)
     for index in np.ndindex(*shape):
