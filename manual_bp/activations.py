@@ -499,8 +499,8 @@ class GELU(ValueAndSlope):
     Args:
         approximate: "none" or "tanh".
 
-    Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept; float16 and float32 are computed
-    in float64. Objects need a method `ndtr` for Φ.
+    Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept; float16 is computed in float32,
+    and with the approximation both in float64. Objects need a method `ndtr` for Φ.
 
     Raises:
         ValueError: for rank 0, a delta of another shape or an unknown approximation.
