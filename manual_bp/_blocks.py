@@ -1,20 +1,25 @@
-"""Large arrays, computed block by block or row by row.
+"""Large arrays, computed block by block.
 
-A pointwise formula of ten operations makes ten arrays. Of a block they fit in a core's cache; of a large array each
-would be written to memory and read back.
+A formula of ten operations makes ten arrays. Of a block they fit in a core's cache; of a large array each would be
+written to memory and read back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from ._validation import OBJECT
-from .protocol import Array, Arrays, as_tuple, one_or_tuple
+from .protocol import Array
 
-# Bytes of an input: its block and a few arrays like it fit in the second-level cache of a core.
+# Bytes of an input: its block and a few arrays like it stay in a core's cache. Below half of it, the time that Python
+# takes for each operation shows.
 _BLOCK = 1 << 18
+# Entries. NumPy copies a broadcast operand into a buffer of 8192 entries if a row is shorter, in twice the time that
+# the operation takes; it does not if the row is longer than the buffer.
+_BUFFER = 1024
 
 
 def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
@@ -23,28 +28,35 @@ def blocks(x: Array, size: int = _BLOCK) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def blockwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
-    """Return f(*arrays) for a pointwise f of arrays of one shape, block by block; a tuple if f returns one."""
+@contextmanager
+def _short_buffers() -> Iterator[None]:
+    with np.errstate():  # leaving it restores the size
+        np.setbufsize(_BUFFER)
+        yield
+
+
+def in_blocks(f: Callable[..., None], *arrays: Array) -> None:
+    """Call f(*arrays), which acts row by row and writes into some of the arrays, block by block."""
     first = arrays[0]
     # Objects are pointers, whose size says nothing of the work; and small arrays should pay for no loop.
     if first.nbytes <= _BLOCK or first.dtype == OBJECT:
-        return f(*arrays)
-    flat = rowwise(f, *(a.reshape(-1) for a in arrays))
-    return one_or_tuple(tuple(part.reshape(first.shape) for part in as_tuple(flat)))
+        f(*arrays)
+        return
+    with _short_buffers():
+        for rows in blocks(first):
+            f(*(a[rows] for a in arrays))
 
 
-def rowwise(f: Callable[..., Arrays], *arrays: Array) -> Arrays:
-    """Return f(*arrays) for an f that acts row by row, block by block; a tuple if f returns one."""
-    first = arrays[0]
-    if first.nbytes <= _BLOCK or first.dtype == OBJECT:
-        return f(*arrays)
-    results: tuple[Array, ...] = ()
-    for rows in blocks(first):
-        parts = as_tuple(f(*(a[rows] for a in arrays)))
-        results = results or tuple(np.empty_like(part, shape=(len(first), *part.shape[1:])) for part in parts)
-        for result, part in zip(results, parts, strict=True):
-            result[rows] = part
-    return one_or_tuple(results)
+def pointwise(f: Callable[[Array, Array, Array], None], z: Array) -> tuple[Array, Array]:
+    """Return two new arrays like z, into which f(z, one, other) writes entry by entry, block by block."""
+    if z.nbytes <= _BLOCK and z.ndim:  # operations on arrays without axes return numbers
+        one, other = np.empty_like(z), np.empty_like(z)
+        f(z, one, other)
+        return one, other
+    flat = z.reshape(-1)
+    one, other = np.empty_like(flat), np.empty_like(flat)
+    in_blocks(f, flat, one, other)
+    return one.reshape(z.shape), other.reshape(z.shape)
 
 
 def rows_along(x: Array, axis: int) -> Array:

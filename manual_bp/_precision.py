@@ -11,10 +11,13 @@ from math import prod
 
 import numpy as np
 
+from ._validation import OBJECT
 from .protocol import Array, Arrays, DType, Number
 
 _HALF = np.dtype(np.float16)
 _SHORT = (_HALF, np.dtype(np.float32))
+# Entries of which one slow operation is faster than several fast ones.
+_FEW = 256
 
 
 def widen(x: Array) -> Array:
@@ -45,12 +48,38 @@ def ones(shape: int | tuple[int, ...], dtype: DType) -> Array:
     return result
 
 
+@lru_cache(maxsize=32)
+def row_starts(rows: int, n: int) -> Array:
+    """Return the flat indices at which the rows of a matrix (rows, n) start, read-only."""
+    result = np.arange(0, rows * n, n)
+    result.flags.writeable = False
+    return result
+
+
 @lru_cache
 def zero(dtype: DType) -> Array:
     """Return 0 as an array without axes, read-only."""
     result = np.zeros((), dtype)
     result.flags.writeable = False
     return result
+
+
+@lru_cache
+def largest_exponent(dtype: DType) -> float:
+    """Return the largest integer whose exponential is finite."""
+    return float(np.floor(np.log(np.finfo(dtype).max)))
+
+
+def log1p(e: Array, above: Array) -> Array:
+    """Return log(1 + e) for e in [0, 1], given 1 + e as it was rounded."""
+    if e.dtype == OBJECT or e.size < _FEW:
+        return np.asanyarray(np.log1p(e))
+    # NumPy's log1p takes up to five times as long as its log. What 1 + e lost, e − (above − 1), is exact; to first
+    # order log(above + lost) is log(above) + lost/above, and the second is below a rounding.
+    lost: Array = e - (above - 1)
+    lost /= above
+    lost += np.log(above)
+    return lost
 
 
 def channel_sums(x: Array) -> Array:

@@ -14,9 +14,9 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._blocks import blockwise
+from ._blocks import pointwise
 from ._normal import normal
-from ._precision import at_least_float64, narrow, scalar, widen, zero
+from ._precision import at_least_float64, largest_exponent, log1p, narrow, scalar, widen, zero
 from ._validation import (
     NO_NAMES,
     OBJECT,
@@ -80,29 +80,28 @@ class Elementwise(ABC):
             require_names(self, "forward", "params", params, NO_NAMES)
 
 
-class Transcendental(Elementwise):
-    """Base of the activations whose σ and σ' share an exponential, which costs more than all else.
+class ValueAndSlope(Elementwise):
+    """Base of the activations whose σ and σ' share what costs most, such as an exponential.
 
     `forward` computes both. The cache is σ'(z), which takes the memory that z would take. A subclass states the pair.
     """
 
     @abstractmethod
-    def with_derivative(self, z: Array) -> tuple[Array, Array]:
-        """Return σ(z) and σ'(z), new arrays."""
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write σ(z) into y, and σ'(z) into slope: arrays like z, of float16 also float32."""
 
     def value(self, z: Array) -> Array:
         """Return σ(z), a new array."""
-        return self.with_derivative(z)[0]
+        return pointwise(self.write, z)[0]
 
     def derivative(self, z: Array) -> Array:
         """Return σ'(z), a new array."""
-        return self.with_derivative(z)[1]
+        return pointwise(self.write, z)[1]
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
         """Return σ(z); z has any rank from 1 up."""
         self._check_inputs(params, z)
-        y, slope = blockwise(self.with_derivative, z)
-        return y, slope
+        return pointwise(self.write, z)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return delta · σ'(z)."""
@@ -110,17 +109,24 @@ class Transcendental(Elementwise):
         return delta * cache, {}
 
 
-def minus_magnitude(z: Array) -> Array:
-    """Return −|z|, at 0 as −z, by a comparison, which every number type has."""
-    return np.minimum(-z, z)
+def decaying(z: Array) -> Array:
+    """Return e^{−|z|}, which lies in [0, 1] and cannot overflow."""
+    e: Array = -z
+    # −|z|, at 0 −z, by a comparison, which every number type has.
+    np.minimum(e, z, out=e)
+    return np.exp(e, out=e)
 
 
-def logistic(z: Array, e: Array) -> Array:
-    """Return 1/(1 + e^{−z}), given e = e^{−|z|}: 1/(1 + e) where z >= 0 and e/(1 + e) elsewhere."""
-    # As e <= 1, the choice is a maximum: np.where takes a branch for each entry, mispredicted half the time.
-    above = np.where(z >= 0, 1, e) if z.dtype == OBJECT else np.maximum(z >= 0, e)
-    result: Array = above / (1 + e)
-    return result
+def logistic(z: Array, e: Array, above: Array, y: Array) -> None:
+    """Write 1/(1 + e^{−z}) into y, and overwrite e by e/(1 + e), given e = e^{−|z|} and above = 1 + e.
+
+    Where z >= 0 it is 1 − e/(1 + e), which keeps its digits, since e/(1 + e) is at most ½; elsewhere it is e/(1 + e).
+    """
+    e /= above
+    # |1 − q| or |0 − q|: np.where takes a branch for each entry, mispredicted half the time.
+    np.greater_equal(z, zero(z.dtype), out=y)
+    y -= e
+    np.abs(y, out=y)
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ class ReLU(Elementwise):
 
 
 @dataclass(frozen=True)
-class LeakyReLU(Elementwise):
+class LeakyReLU(ValueAndSlope):
     """Leaky rectified linear unit: σ(z) = z where z > 0 and slope·z elsewhere.
 
     σ'(z) = 1 where z > 0 and slope elsewhere, also at 0. `kink_convention` maps the location of the kink to the
@@ -199,16 +205,19 @@ class LeakyReLU(Elementwise):
         """The derivative declared at 0."""
         return {0.0: self.slope}
 
-    def value(self, z: Array) -> Array:
-        """Return z where z > 0, slope·z elsewhere."""
-        y: Array = np.minimum(z, 0)
-        y *= scalar(self.slope, z)
-        y += np.maximum(0, z)  # of equal exact numbers the maximum is the first: at 0 the slope is that of z <= 0
-        return y
-
-    def derivative(self, z: Array) -> Array:
-        """Return 1 where z > 0, the slope elsewhere."""
-        return _rectified_slope(z, scalar(self.slope, z))
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write 1 where z > 0 and the slope elsewhere, and z times that."""
+        a = scalar(self.slope, z)
+        a = a if z.dtype == OBJECT else z.dtype.type(a)
+        if 0 <= a <= 1:
+            # (1 − a) + a rounds to 1: 1 − a is off by at most ε/4, halfway from 1 to the next number below, and a tie
+            # rounds to 1.
+            np.greater(z, zero(z.dtype), out=slope)
+            slope *= 1 - a
+            slope += a
+        else:
+            _rectify(z, a, slope)
+        np.multiply(z, slope, out=y)
 
 
 _PRELU_NAMES = frozenset({"slope"})
@@ -294,24 +303,31 @@ class PReLU:
 
 
 def _rectified_slope(z: Array, slope: Number) -> Array:
-    """Return 1 where z > 0 and slope elsewhere, without np.where, which takes a branch for each entry."""
-    above = (z > zero(z.dtype)).astype(z.dtype)
-    result: Array = 1 - above
-    result *= slope
-    result += above
+    """Return 1 where z > 0 and slope elsewhere."""
+    result = np.empty_like(z)
+    _rectify(z, slope, result)
     return result
 
 
-# exp(−2 · 8192) is 0 in every floating type, and doubling 8192 does not overflow, even in float16.
-_TANH_SATURATED = -8192
+def _rectify(z: Array, slope: Number, result: Array) -> None:
+    """Write 1 where z > 0 and slope elsewhere, without np.where, which takes a branch for each entry."""
+    above = (z > zero(z.dtype)).astype(z.dtype)
+    np.subtract(1, above, out=result)
+    result *= slope
+    result += above
+
+
+# Where NumPy's expm1 takes less time than its tanh and an exponential.
+_BY_EXPM1 = frozenset(map(np.dtype, (np.float64, np.longdouble)))
 
 
 @dataclass(frozen=True)
-class Tanh(Elementwise):
-    """Hyperbolic tangent: σ(z) = tanh z, σ'(z) = sech² z = 4e/(1 + e)² with e = e^{−2|z|}.
+class Tanh(ValueAndSlope):
+    """Hyperbolic tangent: σ(z) = tanh z, σ'(z) = 1/cosh² z.
 
     The usual 1 − y² cancels: it is 0 once y rounds to 1 (|z| > 9 in float32), and before that it has lost digits that
-    sech² keeps down to the smallest positive number.
+    1/cosh² keeps down to the smallest positive number. It is 4e/(1 + e)² with e = e^{−2|z|}. In float64, with
+    v = e^{|z|} − 1 and q = 1/(1 + v) = e^{−|z|}: sinh |z| = ½v(1 + q) and cosh z = ½(1 + v + q), where nothing cancels.
 
     Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept.
 
@@ -320,29 +336,41 @@ class Tanh(Elementwise):
         TypeError: for a dtype that is not floating.
     """
 
-    def value(self, z: Array) -> Array:
-        """Return tanh z."""
-        return np.tanh(z)
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write tanh z and 1/cosh² z."""
+        if z.dtype in _BY_EXPM1:
+            _write_hyperbolic(z, y, slope)
+            return
+        np.tanh(z, out=y)
+        with np.errstate(over="ignore"):  # twice the largest numbers, of which e is 0
+            e = decaying(2 * z)
+        above = 1 + e
+        above *= above
+        e *= 4
+        np.divide(e, above, out=slope)
 
-    def derivative(self, z: Array) -> Array:
-        """Return sech² z."""
-        slope: Array = blockwise(_squared_sech, z)
-        return slope
 
-
-def _squared_sech(z: Array) -> Array:
-    # The exponent is never positive, so e lies in [0, 1] and nothing overflows; sech² is even, so |z| is enough.
-    e: Array = np.exp(2 * np.maximum(minus_magnitude(z), _TANH_SATURATED))
-    # 4e/(1 + e)² only multiplies and divides: it keeps e's digits, where 1 − tanh² subtracts nearly equal numbers.
-    slope: Array = 4 * e / ((1 + e) * (1 + e))
-    return slope
+def _write_hyperbolic(z: Array, y: Array, slope: Array) -> None:
+    """Write tanh z = sinh z/cosh z and 1/cosh² z, both from e^{|z|} − 1."""
+    v = np.abs(z)
+    np.minimum(v, largest_exponent(z.dtype), out=v)  # there 1/cosh² is 0, and nothing overflows
+    np.expm1(v, out=v)
+    cosh = 1 + v  # twice, as is sinh
+    q = 1 / cosh
+    cosh += q
+    np.divide(2, cosh, out=slope)
+    slope *= slope
+    q += 1
+    v *= q
+    v /= cosh
+    np.copysign(v, z, out=y)
 
 
 @dataclass(frozen=True)
-class Sigmoid(Transcendental):
+class Sigmoid(ValueAndSlope):
     """Logistic sigmoid: σ(z) = 1/(1 + e^{−z}), without overflow and accurate in both tails.
 
-    With e = e^{−|z|}, which lies in (0, 1]: σ(z) = 1/(1 + e) for z >= 0 and e/(1 + e) below, and σ'(z) = e/(1 + e)².
+    With e = e^{−|z|}, which lies in (0, 1]: σ(z) = 1 − e/(1 + e) for z >= 0, and e/(1 + e) below; σ'(z) = e/(1 + e)².
     The textbook's y(1 − y) is 0 from z = 17 on in float32, where σ' is still 4e-8.
 
     Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept.
@@ -352,21 +380,22 @@ class Sigmoid(Transcendental):
         TypeError: for a dtype that is not floating.
     """
 
-    def with_derivative(self, z: Array) -> tuple[Array, Array]:
-        """Return σ(z) and σ'(z)."""
-        e = np.exp(minus_magnitude(z))  # of −|z|, so it cannot overflow
-        slope: Array = e / ((1 + e) * (1 + e))  # y(1 − y) without the subtraction
-        return logistic(z, e), slope
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write σ(z) and σ'(z)."""
+        e = decaying(z)
+        above = 1 + e
+        logistic(z, e, above, y)
+        np.divide(e, above, out=slope)  # y(1 − y) without the subtraction
 
 
 @dataclass(frozen=True)
-class SiLU(Transcendental):
+class SiLU(ValueAndSlope):
     """Sigmoid linear unit (swish).
 
         σ(z) = z s(z), s the logistic sigmoid           (86)
         σ'(z) = s(z) + z s'(z), s' = s(1 − s)           (87)
 
-    With e = e^{−|z|}: s is 1/(1 + e) for z >= 0 and e/(1 + e) below, s' is e/(1 + e)². So both tails keep their
+    With e = e^{−|z|}: s is 1 − e/(1 + e) for z >= 0 and e/(1 + e) below, s' is e/(1 + e)². So both tails keep their
     digits, where z s(1 − s) is 0 once s rounds to 1.
 
     Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept; float16 is computed in float32.
@@ -378,18 +407,21 @@ class SiLU(Transcendental):
     Source: docs/derivation.md, eq. (86)–(87); Elfwing, Uchibe & Doya 2018, "Sigmoid-weighted linear units", eq. 5.
     """
 
-    def with_derivative(self, z: Array) -> tuple[Array, Array]:
-        """Return z s(z), and s(z) + z s'(z)."""
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write z s(z), and s(z) + z s'(z)."""
         wide = widen(z)
-        e = np.exp(minus_magnitude(wide))
-        s = logistic(wide, e)
-        # s' = e/(1 + e)² stays above 0 where s(1 − s) is already 0.
-        slope: Array = s + wide * (e / ((1 + e) * (1 + e)))
-        return narrow(wide * s, z.dtype), narrow(slope, z.dtype)
+        e = decaying(wide)
+        above = 1 + e
+        s = np.empty_like(e)
+        logistic(wide, e, above, s)
+        np.multiply(wide, s, out=y)
+        e /= above  # s', which stays above 0 where s(1 − s) is already 0
+        e *= wide
+        np.add(s, e, out=slope)
 
 
 @dataclass(frozen=True)
-class Softplus(Transcendental):
+class Softplus(ValueAndSlope):
     """Softplus, a smooth rectifier.
 
         σ(z) = log(1 + e^{βz})/β                        (82)
@@ -423,18 +455,22 @@ class Softplus(Transcendental):
         if self.threshold is not None:
             require_real(self, "", "threshold", self.threshold)
 
-    def with_derivative(self, z: Array) -> tuple[Array, Array]:
-        """Return log(1 + e^{βz})/β, and 1/(1 + e^{−βz})."""
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write log(1 + e^{βz})/β, and 1/(1 + e^{−βz})."""
         wide = widen(z)
         beta = scalar(self.beta, wide)
         scaled = beta * wide
-        e = np.exp(minus_magnitude(scaled))
+        e = decaying(scaled)
+        above = 1 + e
         # log1p, since 1 + e rounds to 1 in the left tail; both terms are nonnegative, so the sum cannot cancel.
-        y, slope = np.maximum(wide, 0) + np.log1p(e) / beta, logistic(scaled, e)
+        log = log1p(e, above)
+        log /= beta
+        np.add(np.maximum(wide, 0), log, out=y)
+        logistic(scaled, e, above, slope)
         if self.threshold is not None:
             linear = scaled > scalar(self.threshold, scaled)
-            y, slope = np.where(linear, wide, y), np.where(linear, np.ones_like(wide), slope)
-        return narrow(y, z.dtype), narrow(slope, z.dtype)
+            np.copyto(y, z, where=linear)
+            np.copyto(slope, 1, where=linear)
 
 
 Approximation: TypeAlias = Literal["none", "tanh"]
@@ -447,7 +483,7 @@ _GELU_SATURATED = 64
 
 
 @dataclass(frozen=True)
-class GELU(Transcendental):
+class GELU(ValueAndSlope):
     """Gaussian error linear unit.
 
         σ(z) = z Φ(z)                                   (76)
@@ -463,8 +499,8 @@ class GELU(Transcendental):
     Args:
         approximate: "none" or "tanh".
 
-    Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept; float16 and float32 are computed
-    in float64. Objects need a method `ndtr` for Φ.
+    Shapes: z, y, delta of one shape, rank 1 or more. Dtypes: floating or object, kept; float16 is computed in float32,
+    and with the approximation both in float64. Objects need a method `ndtr` for Φ.
 
     Raises:
         ValueError: for rank 0, a delta of another shape or an unknown approximation.
@@ -483,18 +519,19 @@ class GELU(Transcendental):
             expected = " or ".join(map(repr, _APPROXIMATIONS))
             raise ValueError(f"GELU: approximate: expected {expected}, got {self.approximate!r}")
 
-    def with_derivative(self, z: Array) -> tuple[Array, Array]:
-        """Return zΦ(z), and Φ(z) + zΦ'(z)."""
-        # float32 is computed in float64: a formula of this length would lose its last digits.
-        wide = at_least_float64(z)
+    def write(self, z: Array, y: Array, slope: Array) -> None:
+        """Write zΦ(z), and Φ(z) + zΦ'(z)."""
         if self.approximate == "none":
-            Φ, dΦ = normal(z)
+            wide = widen(z)
+            Φ, dΦ = normal(wide)
         else:
+            wide = at_least_float64(z)  # e^{2s} multiplies the roundings of 2s by 2s
             s, ds = _twice_s(wide)
-            Φ, dΦ = _SIGMOID.with_derivative(s)
-            dΦ = dΦ * ds
-        y, slope = wide * Φ, Φ + wide * dΦ
-        return y.astype(z.dtype, copy=False), slope.astype(z.dtype, copy=False)
+            Φ, dΦ = pointwise(_SIGMOID.write, s)
+            dΦ *= ds
+        np.multiply(wide, Φ, out=y)
+        dΦ *= wide
+        np.add(Φ, dΦ, out=slope)
 
 
 def _twice_s(z: Array) -> tuple[Array, Array]:

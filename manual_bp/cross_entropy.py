@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._blocks import array_of, rows_along, rowwise
-from ._precision import scalar, widen
+from ._blocks import array_of, in_blocks, rows_along
+from ._precision import log1p, scalar, widen
 from ._reduction import Reduction, class_indices, reduce_rows, require_reduction, scale_rows, weights_like
 from ._validation import (
+    OBJECT,
     require_axis,
     require_fraction,
     require_integer,
@@ -20,7 +21,7 @@ from ._validation import (
     require_rows,
     require_shape,
 )
-from .activations import logistic, minus_magnitude
+from .activations import decaying
 from .protocol import Array, Cache, Number
 from .softmax import Exponentials, classes_gradient, exponentials, weights_gradient
 
@@ -69,7 +70,9 @@ class BinaryCrossEntropyWithLogits:
     def forward(self, y: Array, target: Array) -> tuple[Number, Cache]:
         """Return L."""
         require_rows(self, "forward", "y", y)
-        losses, gradient = rowwise(self._forward_rows, y, weights_like(self, target, y))
+        wide, t = widen(y), widen(weights_like(self, target, y))
+        losses, gradient = np.empty_like(wide, shape=len(y)), np.empty_like(wide)
+        in_blocks(self._write_rows, wide, t, losses, gradient)
         return reduce_rows(losses, self.reduction, y.dtype), (gradient, y.dtype)
 
     def backward(self, cache: Cache, delta: Number = 1.0) -> Array:
@@ -77,15 +80,21 @@ class BinaryCrossEntropyWithLogits:
         gradient, dtype = cache
         return scale_rows(self, gradient.copy(), delta, self.reduction, dtype)
 
-    def _forward_rows(self, y: Array, target: Array) -> tuple[Array, Array]:
-        """Return (93) of each row, and (94), which shares its exponential."""
-        wide, t = widen(y), widen(target)
+    def _write_rows(self, y: Array, t: Array, losses: Array, gradient: Array) -> None:
+        """Write (93) of each row, and (94), which shares its exponential."""
         positives, negatives = self._weigh(t), 1 - t
-        e = np.exp(minus_magnitude(wide))
-        minus_log = np.log1p(e)  # −log s of |y|; log(1 + e) would be 0 once e is below the roundoff
+        e = decaying(y)
+        above = 1 + e
+        # s = 1/(1 + e) for y >= 0 and e/(1 + e) below; 1 − s is s of −y.
+        np.multiply(negatives, _one_or(e, y >= 0), out=gradient)
+        gradient -= positives * _one_or(e, y <= 0)
+        gradient /= above
+        # −log s of |y|; log(1 + e) would be 0 once e is below the roundoff.
+        minus_log = log1p(e, above)
         # Of equal exact numbers the maximum is the first: at 0, as in −|y|, that of y >= 0.
-        losses = positives * (minus_log + np.maximum(0, -wide)) + negatives * (minus_log + np.maximum(wide, 0))
-        return losses.sum(axis=1), negatives * logistic(wide, e) - positives * logistic(-wide, e)
+        terms = positives * (minus_log + np.maximum(0, -y))
+        terms += negatives * (minus_log + np.maximum(y, 0))
+        terms.sum(axis=1, out=losses)
 
     def _weigh(self, t: Array) -> Array:
         """Return p t."""
@@ -96,6 +105,13 @@ class BinaryCrossEntropyWithLogits:
         p = np.array(self.pos_weight, t.dtype)
         require_shape(self, "forward", "pos_weight", p, t.shape[1:], t, "y")
         return np.asanyarray(p * t)
+
+
+def _one_or(e: Array, is_one: Array) -> Array:
+    """Return 1 where that holds and e elsewhere."""
+    # As e <= 1, the choice is a maximum: np.where takes a branch for each entry, mispredicted half the time.
+    result: Array = np.where(is_one, 1, e) if e.dtype == OBJECT else np.maximum(is_one, e)
+    return result
 
 
 @dataclass(frozen=True)

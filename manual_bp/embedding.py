@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ._blocks import blocks
 from ._precision import narrow, widen
 from ._validation import real_dtype, require_count, require_indices, require_names, require_ranked, require_shape
 from .protocol import Array, Cache, Params
@@ -69,7 +70,7 @@ class Embedding:
         W = params["W"]
         require_ranked(self, "forward", "params['W']", W)
         require_shape(self, "forward", "params['W']", W, (self.n_entries, self.n_out), W, "W")
-        y: Array = W.take(z.astype(np.intp), axis=0)
+        y: Array = W.take(z.astype(np.intp, copy=False), axis=0)
         if self.padding_idx is not None:
             y[z == self.padding_idx] = 0
         return y, (z, y)
@@ -78,7 +79,7 @@ class Embedding:
         """Return None, and by (53) the sums of δ over the entries of each index."""
         z, y = cache
         require_shape(self, "backward", "delta", delta, y.shape, y, "y")
-        indices, rows = z.astype(np.intp).ravel(), delta.reshape(z.size, self.n_out)
+        indices, rows = z.astype(np.intp, copy=False).ravel(), delta.reshape(z.size, self.n_out)
         if self.padding_idx is not None:
             is_entry = indices != self.padding_idx
             indices, rows = indices[is_entry], rows[is_entry]
@@ -86,19 +87,37 @@ class Embedding:
 
 
 def _sum_by_index(indices: Array, rows: Array, n_entries: int) -> Array:
-    """Return Σ rows over equal indices, pairwise: log₂ of the most frequent index's count passes."""
+    """Return Σ rows over equal indices."""
     dW: Array = np.zeros((n_entries, rows.shape[1]), rows.dtype)
     if not len(indices):
         return dW
-    # np.add.at adds one row after another: slow, and its error grows with the count; pairs of pairs with its logarithm.
     order = indices.argsort(kind="stable")  # stable, so that the order of addition is that of the input
-    indices, rows = indices[order], widen(rows.take(order, axis=0))
-    starts = np.flatnonzero(np.concatenate(([True], indices[1:] != indices[:-1])))
-    rank = np.arange(len(indices)) - np.repeat(starts, np.diff(starts, append=len(indices)))
+    indices = indices[order]
+    is_bound = np.ones(len(indices) + 1, bool)
+    np.not_equal(indices[1:], indices[:-1], out=is_bound[1:-1])
+    bounds = np.flatnonzero(is_bound)
+    starts, counts = bounds[:-1], bounds[1:] - bounds[:-1]
+    # A row whose index occurs once is copied; only the others are added, and for that sorted.
+    is_single = counts == 1
+    for some in blocks(rows):  # of the copies' source and destination one fits in cache
+        single = starts[some][is_single[some]]
+        dW[indices[single]] = rows.take(order[single], axis=0)
+    several = ~is_single
+    if several.any():
+        order = order[np.repeat(several, counts)]
+        dW[indices[starts[several]]] = narrow(_sum_runs(widen(rows.take(order, axis=0)), counts[several]), dW.dtype)
+    return dW
+
+
+def _sum_runs(rows: Array, counts: Array) -> Array:
+    """Return the sums of runs of rows, pairwise: log₂ of the longest run's length passes; overwrite the rows."""
+    # np.add.at adds one row after another: slow, and its error grows with the count; pairs of pairs with its logarithm.
+    starts = counts.cumsum() - counts
+    rank = np.arange(len(rows)) - np.repeat(starts, counts)
     positions, step = np.flatnonzero(rank), 1
     while len(positions):  # add each row whose rank is an odd multiple of the step to the one a step before it
-        odd = (rank[positions] // step) % 2 == 1
+        odd = rank[positions] & step != 0  # steps are powers of two
         rows[positions[odd] - step] += rows[positions[odd]]
         positions, step = positions[~odd], 2 * step
-    dW[indices[starts]] = narrow(rows[starts], dW.dtype)
-    return dW
+    sums: Array = rows[starts]
+    return sums

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._blocks import rowwise
+from ._blocks import in_blocks, pointwise
 from ._precision import narrow, widen
 from ._validation import NO_NAMES, require_halves, require_names, require_rows, require_shape
 from .activations import SiLU
@@ -47,8 +47,12 @@ class SwiGLU:
         """Return SiLU(g) u."""
         require_halves(self, "forward", "z", z)
         require_names(self, "forward", "params", params, NO_NAMES)
-        flat = rowwise(_forward_rows, z.reshape(-1, z.shape[-1]))
-        y, gate, slope = (part.reshape(*z.shape[:-1], z.shape[-1] // 2) for part in flat)
+        rows = z.reshape(-1, z.shape[-1])
+        shape = len(rows), z.shape[-1] // 2
+        # The cache of float16 is float32, since both of its arrays are factors.
+        y, gate, slope = (np.empty_like(rows, dtype, shape=shape) for dtype in (z.dtype, *[widen(z[:0]).dtype] * 2))
+        in_blocks(_write_rows, rows, y, gate, slope)
+        y, gate, slope = (part.reshape(*z.shape[:-1], shape[1]) for part in (y, gate, slope))
         return y, (y, gate, slope)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
@@ -66,17 +70,18 @@ class SwiGLU:
         g, u = _halves(z)
         rows, m = g.shape
         result = np.zeros((rows, m, 2 * m), z.dtype)
-        gate, slope = _SILU.with_derivative(g)
+        gate, slope = pointwise(_SILU.write, g)
         result[:, range(m), range(m)] = u * slope
         result[:, range(m), range(m, 2 * m)] = gate
         return result
 
 
-def _forward_rows(z: Array) -> tuple[Array, Array, Array]:
-    """Return SiLU(g) u, SiLU(g) and u SiLU'(g): y, ∂y/∂u and ∂y/∂g."""
+def _write_rows(z: Array, y: Array, gate: Array, slope: Array) -> None:
+    """Write SiLU(g) u, SiLU(g) and u SiLU'(g): y, ∂y/∂u and ∂y/∂g."""
     g, u = _halves(widen(z))
-    gate, slope = _SILU.with_derivative(g)
-    return narrow(gate * u, z.dtype), gate, u * slope
+    _SILU.write(g, gate, slope)
+    np.multiply(gate, u, out=y)
+    slope *= u
 
 
 def _halves(z: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._precision import narrow, ones, widen
+from ._precision import largest_exponent, narrow, ones, widen
 from ._validation import (
     real_dtype,
     require_count,
@@ -25,7 +25,7 @@ from ._validation import (
     require_sequence,
     require_shape,
 )
-from .protocol import Array, Arrays, Cache, DType, Params
+from .protocol import Array, Arrays, Cache, Params
 
 State: TypeAlias = tuple[Array, ...]
 
@@ -55,7 +55,7 @@ class _Pass(NamedTuple):
 
     own: Params
     z: Array
-    before: list[Array]
+    before: Array
     caches: list[Cache]
     order: range
 
@@ -108,7 +108,7 @@ class Recurrent:
         """Return h of every step, and the final states."""
         z, states, mask = self._check_inputs(params, require_parts(self, "forward", "z", z, self.inputs))
         x = widen(z).swapaxes(0, 1)
-        x = x if mask is None else np.where(mask, x, 0)
+        x = x.copy() if mask is None else np.where(mask, x, 0)
         wide = {name: widen(value) for name, value in params.items()}
         passes: list[_Pass] = []
         finals: list[State] = []
@@ -155,7 +155,9 @@ class Recurrent:
         if self.bias:
             x += own["b"]
         x = x.reshape(*z.shape[:2], x.shape[1])
-        hs, before, caches = _lists(3, len(z))
+        # Written step by step: a list of steps would have to be copied into one array at the end.
+        hs, before = (np.empty_like(x, shape=(*z.shape[:2], self.n_hidden)) for _ in range(2))
+        caches: list[Cache] = [None] * len(z)
         for t in order:
             r = state[0].dot(own["U"])
             if "d" in own:
@@ -165,27 +167,29 @@ class Recurrent:
             # Beyond a row's length its state stays, and its y is 0.
             hs[t] = new[0] if mask is None else np.where(mask[t], new[0], 0)
             state = new if mask is None else _choose(mask[t], new, state)
-        return _stack(hs, state[0]), state, _Pass(own, z, before, caches, order)
+        return hs, state, _Pass(own, z, before, caches, order)
 
     def _back(self, cache: _Pass, dy: Array, dstate: State, mask: Array | None) -> tuple[Array, State, Params]:
         """Return the cotangents of z, of the first state, and of this pass's parameters, (62)."""
         own, z, before, caches, order = cache
-        dxs, drs = _lists(2, len(z))
+        dx = np.empty_like(before, shape=(*z.shape[:2], self.cell.gates * self.n_hidden))
+        # A cell without a bias of its own for r just adds x and r.
+        dr = np.empty_like(dx) if self.cell.recurrent_bias else dx
         for t in reversed(order):
             # A step passes on what comes from its own y and from the step after it; beyond a row's length the state's
             # cotangent goes past the cell unchanged, as the state did.
             dnew, dold = (dstate[0] + dy[t], *dstate[1:]), None
             if mask is not None:
                 dnew, dold = _choose(mask[t], dnew, (0, 0)), _choose(mask[t], (0, 0), dstate)
-            dxs[t], drs[t], direct = self.cell.backward(caches[t], dnew)
-            dh = drs[t].dot(own["U"].T)
+            dx[t], dr[t], direct = self.cell.backward(caches[t], dnew)
+            dh = dr[t].dot(own["U"].T)
             direct_h, *direct_rest = direct
             dstate = (dh if direct_h is None else dh + direct_h, *direct_rest)
             if dold is not None:
                 dstate = tuple(d + old for d, old in zip(dstate, dold, strict=True))
-        dx, dr = (_rows(_stack(each, dstate[0], self.cell.gates)) for each in (dxs, drs))
+        dx, dr = _rows(dx), _rows(dr)
         one = ones((1, len(dx)), dx.dtype)
-        grads = {"W": _rows(z).T.dot(dx), "U": _rows(_stack(before, dstate[0])).T.dot(dr)}
+        grads = {"W": _rows(z).T.dot(dx), "U": _rows(before).T.dot(dr)}
         if self.bias:
             grads["b"] = one.dot(dx)
         if "d" in own:
@@ -223,7 +227,7 @@ def gates(a: Array) -> tuple[Array, Array]:
     """Return σ(a) = 1/(1 + e) and e = e^{−a}, which stays finite."""
     e = -a
     if e.dtype != object:
-        np.minimum(e, _largest_exponent(e.dtype), out=e)
+        np.minimum(e, largest_exponent(e.dtype), out=e)  # at its negative, σ is smaller than any normal number
     np.exp(e, out=e)
     return 1 / (1 + e), e
 
@@ -240,12 +244,6 @@ def tanh_slopes(slopes: Array) -> Array:
     double = 2 * slopes
     root: Array = double / (1 - double)
     return root * root
-
-
-@lru_cache
-def _largest_exponent(dtype: DType) -> float:
-    """Return the largest integer whose exponential is finite; at its negative, σ is smaller than any normal number."""
-    return float(np.floor(np.log(np.finfo(dtype).max)))
 
 
 @lru_cache
@@ -266,18 +264,9 @@ def _has_prefix(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and "." not in name.removeprefix(prefix)
 
 
-def _lists(count: int, length: int) -> list[list[Any]]:
-    return [[None] * length for _ in range(count)]
-
-
 def _rows(sequence: Array) -> Array:
     """Return the steps of a sequence (T, N, n) as rows (T·N, n)."""
     return sequence.reshape(sequence.shape[0] * sequence.shape[1], sequence.shape[2])
-
-
-def _stack(parts: list[Array], like: Array, units: int = 1) -> Array:
-    """Return the steps as one array (T, N, units · n); `like` (N, n) gives the shape if T = 0."""
-    return np.stack(parts) if parts else np.zeros((0, like.shape[0], units * like.shape[1]), like.dtype)
 
 
 def _choose(mask: Array, these: tuple[Array | int, ...], those: tuple[Array | int, ...]) -> State:

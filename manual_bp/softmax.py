@@ -13,8 +13,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._blocks import array_of, rows_along
-from ._precision import narrow, ones, widen
+from ._blocks import array_of, in_blocks, rows_along
+from ._precision import narrow, ones, row_starts, widen
 from ._validation import NO_NAMES, require_axis, require_integer, require_names, require_row_axis, require_shape
 from .protocol import Array, Cache, Number, Params
 
@@ -104,24 +104,43 @@ class Softmax(AlongAxis):
     Source: docs/derivation.md, eq. (22), (24).
     """
 
-    def of_rows(self, z: Array) -> tuple[Array, Array]:
-        """Return a, which sums to 1 along each row."""
-        # The largest exponent is 0: no exponential overflows, and the sum is at least 1.
-        a: Array = np.exp(z - z.max(axis=1, keepdims=True))
-        a /= a.sum(axis=1, keepdims=True)
-        return a, a
+    def of_rows(self, z: Array) -> tuple[Array, tuple[Array, Array]]:
+        """Return a, which sums to 1 along each row, and with it the columns of the largest entries."""
+        a, top = np.empty_like(z), np.empty(len(z), np.intp)
+        in_blocks(_write_softmax, z, a, top)
+        return a, (a, top)
 
-    def back_to_rows(self, cache: Array, delta: Array) -> Array:
+    def back_to_rows(self, cache: tuple[Array, Array], delta: Array) -> Array:
         """Return dz_i = a_i(d_i − Σ_j d_j a_j), d = δ − δ_m."""
-        a = cache
-        d = delta - delta[np.arange(len(a)), a.argmax(axis=1)][:, None]
-        dz: Array = a * (d - (d * a).sum(axis=1, keepdims=True))
+        dz = np.empty_like(delta)
+        in_blocks(_write_softmax_gradient, *cache, delta, dz)
         return dz
 
-    def jacobian_of_rows(self, y: Array, cache: Array) -> Array:
+    def jacobian_of_rows(self, y: Array, cache: tuple[Array, Array]) -> Array:
         """Return (24), a_i(1[i=j] − a_j)."""
         result: Array = y[:, :, None] * (np.eye(y.shape[1], dtype=y.dtype) - y[:, None, :])
         return result
+
+
+def _flat(rows: Array, columns: Array) -> Array:
+    """Return the flat index of a column of each row, since take and put are fast."""
+    return row_starts(*rows.shape) + columns
+
+
+def _write_softmax(z: Array, a: Array, top: Array) -> None:
+    """Write a, and the columns of the largest entries."""
+    z.argmax(axis=1, out=top)
+    # The largest exponent is 0: no exponential overflows, and the sum is at least 1.
+    np.subtract(z, z.take(_flat(z, top))[:, None], out=a)
+    np.exp(a, out=a)
+    a /= a.sum(axis=1, keepdims=True)
+
+
+def _write_softmax_gradient(a: Array, top: Array, delta: Array, dz: Array) -> None:
+    """Write dz_i = a_i(d_i − Σ_j d_j a_j), d = δ − δ_m."""
+    np.subtract(delta, delta.take(_flat(delta, top))[:, None], out=dz)
+    dz -= np.vecdot(dz, a)[:, None]
+    dz *= a
 
 
 @dataclass(frozen=True)
@@ -147,20 +166,40 @@ class LogSoftmax(AlongAxis):
     Source: docs/derivation.md, eq. (84)–(85).
     """
 
-    def of_rows(self, z: Array) -> tuple[Array, Exponentials]:
-        """Return log a."""
-        exp = exponentials(z)
-        return exp.shifted - np.log1p(exp.rest)[:, None], exp
+    def of_rows(self, z: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        """Return log a, and e, r and the columns of the largest entries."""
+        y, e, rest, top = np.empty_like(z), np.empty_like(z), np.empty_like(z, shape=len(z)), np.empty(len(z), np.intp)
+        in_blocks(_write_log_softmax, z, y, e, rest, top)
+        return y, (e, rest, top)
 
-    def back_to_rows(self, cache: Exponentials, delta: Array) -> Array:
+    def back_to_rows(self, cache: tuple[Array, Array, Array], delta: Array) -> Array:
         """Return δ − a Σ δ."""
-        return -weights_gradient(cache, delta)
+        dz = np.empty_like(delta)
+        in_blocks(_write_log_softmax_gradient, *cache, delta, dz)
+        return dz
 
-    def jacobian_of_rows(self, y: Array, cache: Exponentials) -> Array:
+    def jacobian_of_rows(self, y: Array, cache: tuple[Array, Array, Array]) -> Array:
         """Return ∂y_i/∂z_j = 1[i=j] − a_j."""
         a = np.exp(y)
         result: Array = np.eye(a.shape[1], dtype=a.dtype) - a[:, None, :]
         return result
+
+
+def _write_log_softmax(z: Array, y: Array, e: Array, rest: Array, top: Array) -> None:
+    """Write log a, e, r and the columns of the largest entries."""
+    z.argmax(axis=1, out=top)
+    flat = _flat(z, top)
+    np.subtract(z, z.take(flat)[:, None], out=y)
+    np.exp(y, out=e)
+    e.put(flat, 0)
+    e.dot(ones(e.shape[1], e.dtype), out=rest)
+    y -= np.log1p(rest)[:, None]
+
+
+def _write_log_softmax_gradient(e: Array, rest: Array, top: Array, delta: Array, dz: Array) -> None:
+    """Write δ − a Σ δ."""
+    _write_weights_gradient(e, rest, _flat(e, top), delta, dz)
+    np.negative(dz, out=dz)
 
 
 class Exponentials(NamedTuple):
@@ -175,7 +214,7 @@ class Exponentials(NamedTuple):
 
 def exponentials(y: Array, temperature: Number = None) -> Exponentials:
     """Return the exponentials of the rows of (y − y_m)/temperature."""
-    starts = np.arange(0, y.size, y.shape[1])  # flat indices, since take and put are fast
+    starts = row_starts(*y.shape)  # flat indices, since take and put are fast
     top = starts + y.argmax(axis=1)
     shifted = y - y.take(top)[:, None]
     if temperature is not None:
@@ -186,17 +225,23 @@ def exponentials(y: Array, temperature: Number = None) -> Exponentials:
 
 
 def weights_gradient(exp: Exponentials, weights: Array) -> Array:
-    """Return a Σ w − w, for the row's largest entry by sums without it."""
-    _, e, rest, _, top = exp
+    """Return a Σ w − w."""
+    gradient = np.empty_like(exp.e)
+    _write_weights_gradient(exp.e, exp.rest, exp.top, weights, gradient)
+    return gradient
+
+
+def _write_weights_gradient(e: Array, rest: Array, top: Array, weights: Array, gradient: Array) -> None:
+    """Write a Σ w − w, for the row's largest entry by sums without it; `top` is its flat index."""
     weight_of_top = weights.take(top)
-    others = weights.copy()
-    others.put(top, 0)
-    sum_of_others = others.sum(axis=1)
+    np.copyto(gradient, weights)
+    gradient.put(top, 0)
+    sum_of_others = gradient.sum(axis=1)
     # For the largest entry, a_m Σ w − w_m = (Σ_{k≠m} w_k − w_m r)/(1 + r), which does not subtract w_m from a_m w_m.
     norm = 1 + rest
-    gradient: Array = e / norm[:, None] * (sum_of_others + weight_of_top)[:, None] - weights
+    np.multiply(e, ((sum_of_others + weight_of_top) / norm)[:, None], out=gradient)
+    gradient -= weights
     gradient.put(top, (sum_of_others - weight_of_top * rest) / norm)
-    return gradient
 
 
 def classes_gradient(exp: Exponentials, classes: Array) -> Array:

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import manual_bp as m
-from manual_bp._normal import SCALED_TAIL, SCALED_TAIL_OF_FLOAT32, cumulative, density
+from manual_bp._normal import (
+    SCALED_TAIL,
+    SCALED_TAIL_OF_FLOAT32,
+    SCALED_TAIL_OF_FLOAT64,
+    cumulative,
+    density,
+    normal,
+)
+from manual_bp._precision import log1p
 
 flint = pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
 arb = flint.arb
@@ -58,6 +66,12 @@ def test_the_normal_distribution_is_within_four_ulp(dtype):
     within(density(x), map(exact_density, balls(x)), units)
 
 
+def test_the_normal_distribution_in_float32_itself_is_within_four_ulp():
+    x = points(np.float32, LEAST[np.float32], 9)
+    for actual, exact in zip(normal(x), (exact_cumulative, exact_density), strict=True):
+        within(actual, map(exact, balls(x)), 8)
+
+
 def test_the_normal_distribution_far_out():
     far = np.array([-np.inf, -1e300, -200, 200, 1e300, np.inf])
     np.testing.assert_array_equal(cumulative(far), [0, 0, 0, 1, 1, 1])
@@ -66,7 +80,7 @@ def test_the_normal_distribution_far_out():
     assert cumulative(np.array([-38.0]))[0] > 0  # subnormal
 
 
-@pytest.mark.parametrize("table", [SCALED_TAIL, SCALED_TAIL_OF_FLOAT32], ids=["T_30", "T_13"])
+@pytest.mark.parametrize("table", [SCALED_TAIL, SCALED_TAIL_OF_FLOAT64, SCALED_TAIL_OF_FLOAT32], ids=len)
 def test_the_table_is_the_series_that_it_says(table):
     """Interpolated at 80 Chebyshev points, cut, collected in powers of t."""
     n, degree = 80, len(table) - 1
@@ -120,6 +134,23 @@ def test_the_tanh_form_is_the_logistic_of_twice_s(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_tanh_keeps_its_tails(dtype):
+    """2u for NumPy's expm1 and one for each operation, doubled by the square; 8u for its float32 functions."""
+    z = np.concatenate((points(dtype, -40, 40), dtype([5e-324, -1e-30]))).astype(dtype)
+    value, cache = m.Tanh().forward({}, z)
+    within(value, [x.tanh() for x in balls(z)], 14)
+    slope, _ = m.Tanh().backward(cache, np.ones_like(z))
+    within(slope, [1 / x.cosh() ** 2 for x in balls(z)], 14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_the_logarithm_of_one_plus_a_small_number_is_within_four_ulp(dtype):
+    e = np.concatenate((points(dtype, 0, 1), np.geomspace(1e-30, 1, 500), np.spacing(dtype(1)) * np.arange(9) / 4))
+    e = np.abs(e).astype(dtype)
+    within(log1p(e, 1 + e), [(1 + x).log() for x in balls(e)], 8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_silu_and_softplus_keep_their_tails(dtype):
     """8u for an exponential, 8 for a logarithm, one for each operation."""
     z = points(dtype, -80, 80)
@@ -145,6 +176,17 @@ def test_softplus_is_linear_beyond_its_threshold_alone():
     smooth = m.Softplus(2.0).value(z)
     np.testing.assert_array_equal(layer.value(z), [*smooth[:3], *z[3:]])
     np.testing.assert_array_equal(layer.derivative(z), [*m.Softplus(2.0).derivative(z)[:3], 1, 1])
+
+
+@pytest.mark.parametrize("dtype", UNITS)
+def test_leaky_relu_is_the_identity_above_zero_exactly(dtype):
+    rng = np.random.default_rng(0)
+    z = np.array([-2, -0.0, 0.0, 3], dtype)
+    for slope in (0, 1, 0.01, 0.5, -0.25, 3.0, *rng.random(200), *2 ** -rng.uniform(0, 30, 200)):
+        a = dtype(slope)
+        y, cache = m.LeakyReLU(float(slope)).forward({}, z)
+        np.testing.assert_array_equal(y, [-2 * a, -0.0, 0, 3])
+        np.testing.assert_array_equal(m.LeakyReLU(float(slope)).backward(cache, np.ones_like(z))[0], [a, a, a, 1])
 
 
 def fractions(rng, *shape):

@@ -79,7 +79,7 @@ def test_nothing_overflows(dtype):
     for layer in (GELU(), GELU("tanh"), SiLU(), Softplus()):
         np.testing.assert_array_equal(layer.value(extreme), [extreme[0], 0])
         np.testing.assert_array_equal(layer.derivative(extreme), [1, 0])
-    assert not Tanh().backward(extreme, np.ones_like(extreme))[0].any()
+    assert not Tanh().derivative(extreme).any()
 
 
 ROWS = [[0, 20, -15], [60, 0, 1], [1e4, -1e4, 0], [0.5, 0.25, 0.5], [-30, -80, 8]]
