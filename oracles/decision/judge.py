@@ -114,6 +114,8 @@ def judge(
         if not forward.has_shapes:  # delta does not fit the oracles' pullbacks
             return Result(subject.name, property_name, forward.errors, setting=setting)
         cotangents, answers = _evaluate_pullbacks(setting, forward)
+        # What the oracles keep for their pullbacks is as large as a point, and needed no more.
+        forward = replace(forward, evaluated={})
     except _SubjectRaised as failure:
         finding = refuse_exception(failure.call, failure.error)
         return Result(subject.name, property_name, (finding,), setting=setting, cause=failure.error)

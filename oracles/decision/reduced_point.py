@@ -6,9 +6,10 @@ hundreds of evaluations. On a large array that does not end, and a gross error n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from oracles.tolerance import tolerance_at, values_of
 from oracles.user_code import attempt
 from oracles.verdict import Setting
 
+Position: TypeAlias = int | None  # which axes of one extent are cut: the first, the last, or all
+
 
 def is_reducible(comparison: Comparison) -> bool:
     """Return whether an array of a large point is off by so much that a smaller point may show it too."""
@@ -43,9 +46,9 @@ def count_inputs(primals: Primals) -> int:
 def reduced_point(comparison: Comparison) -> tuple[Primals, Output] | None:
     """Return primals and a delta of fewer entries where the same array is grossly wrong; ``None`` if none is found."""
     setting, place = comparison.setting, _worst_entry(comparison)
-    centres = dict(zip(comparison.actual.shape, place, strict=True))
     shows_error = partial(_shows_error, setting, comparison.name)
-    primals, delta = _smaller_point(setting, LEAST_WINDOW, centres, shows_error)
+    centre_of = partial(_centre, comparison.actual.shape, place)
+    primals, delta = _smaller_point(setting, LEAST_WINDOW, centre_of, shows_error)
     return (primals, delta) if count_inputs(primals) <= count_inputs(setting.primals) // 2 else None
 
 
@@ -105,30 +108,53 @@ def part_of(setting: Setting) -> Setting:
     """
     if count_inputs(setting.primals) <= PART_INPUTS:
         return setting
-    primals, delta = _smaller_point(setting, PART_WINDOW, {}, partial(_runs, setting.subject))
+    primals, delta = _smaller_point(setting, PART_WINDOW, lambda *_: 0, partial(_runs, setting.subject))
     return replace(setting, primals=primals, delta=delta)
 
 
 def _smaller_point(
-    setting: Setting, shortest: int, centres: Mapping[int, int], holds: Callable[[Primals, Output], bool]
+    setting: Setting,
+    shortest: int,
+    centre_of: Callable[[int, Position], int],
+    holds: Callable[[Primals, Output], bool],
 ) -> tuple[Primals, Output]:
     """Return the smallest point that is found where something holds.
 
     All axes of one extent are cut to one window, in the primals and in delta, the longest ones first: a batch is an
-    axis of several arrays. Windows lie around ``centres``, by extent, and double from the shortest. Indices into an
-    axis that is cut are taken modulo its new extent. What the subject or a reference does not accept is no such point.
+    axis of several arrays. If that finds none, the first axes of that extent alone are cut, then the last ones, since a
+    square array may have a batch and a fixed width. Windows lie around the index that ``centre_of`` returns, and double
+    from the shortest. Indices into an axis that is cut are taken modulo its new extent. What the subject or a reference
+    does not accept is no such point.
     """
     primals, delta = setting.primals, setting.delta
     taken = {n for a in primals.values() for n in np.shape(a)}
     for extent in sorted((n for n in taken if n > shortest), reverse=True):
-        for window in _windows(extent, shortest, centres.get(extent, 0), taken):
-            require_time()
-            smaller = _cut(primals, extent, window), map_delta(partial(_cut_array, extent, window), delta)
-            if attempt(partial(holds, *smaller)) is True:
-                primals, delta = smaller
-                taken = taken | {window.stop - window.start}
+        for position in _positions(primals, extent):
+            found = False
+            for window in _windows(extent, shortest, centre_of(extent, position), taken):
+                require_time()
+                cut = partial(_cut_array, extent, window, position)
+                smaller = _cut(primals, extent, window, position), map_delta(cut, delta)
+                if attempt(partial(holds, *smaller)) is True:
+                    primals, delta = smaller
+                    taken = taken | {window.stop - window.start}
+                    found = True
+                    break
+            if found:
                 break
     return primals, delta
+
+
+def _positions(primals: Primals, extent: int) -> tuple[Position, ...]:
+    """Return which axes of an extent are cut together: all; or the first axes alone, or the last ones."""
+    repeats = any(np.shape(a).count(extent) > 1 for a in primals.values())
+    return (None, 0, -1) if repeats else (None,)
+
+
+def _centre(shape: tuple[int, ...], place: tuple[int, ...], extent: int, position: Position) -> int:
+    """Return the index of an entry along an axis of an extent; 0 if its array has no such axis."""
+    axes = [axis for axis, n in enumerate(shape) if n == extent and position in (None, axis, axis - len(shape))]
+    return place[axes[-1]] if axes else 0
 
 
 def _is_gross(comparison: Comparison) -> bool:
@@ -154,13 +180,16 @@ def _windows(extent: int, shortest: int, centre: int, taken: set[int]) -> Iterat
         length *= 2
 
 
-def _cut(primals: Primals, extent: int, window: slice) -> dict[str, Array]:
+def _cut(primals: Primals, extent: int, window: slice, position: Position) -> dict[str, Array]:
     length = window.stop - window.start
-    return {n: _cut_array(extent, window, _wrapped(a, extent, length)) for n, a in primals.items()}
+    return {n: _cut_array(extent, window, position, _wrapped(a, extent, length)) for n, a in primals.items()}
 
 
-def _cut_array(extent: int, window: slice, array: Array) -> Array:
-    return np.array(array[tuple(window if n == extent else slice(None) for n in array.shape)])
+def _cut_array(extent: int, window: slice, position: Position, array: Array) -> Array:
+    """Return the window of an array's axes of an extent; of one position alone, only for arrays of several axes."""
+    axes = range(array.ndim) if position is None else [position % array.ndim] if array.ndim > 1 else []
+    chosen = [window if axis in axes and n == extent else slice(None) for axis, n in enumerate(array.shape)]
+    return np.array(array[tuple(chosen)])
 
 
 def _wrapped(array: Array, extent: int, length: int) -> Array:

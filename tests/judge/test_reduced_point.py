@@ -148,6 +148,28 @@ def test_a_subject_that_accepts_one_shape_alone_is_refused_at_the_whole_point():
     assert not refused.result.reduced
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_square_array_of_one_fixed_extent_is_cut_along_the_other(transposed):
+    """The width belongs to the layer; the batch is as long by chance."""
+    shapes, axis = [], 0 if transposed else -1
+
+    def forward(x):
+        assert x.shape[axis] == 150
+        shapes.append(x.shape)
+        y = np.tanh(x)
+        return y, y
+
+    point = {"x": drawn(150, 150)}
+    subjects = [oracles.manual(forward, lambda y, d, f=f: {"x": f * d * (1 - y * y)}) for f in (1.0, 1.01)]
+    assert oracles.check(subjects[0], point, [oracles.torch_autograd(torch.tanh)]).verdict is oracles.Verdict.AGREES
+    assert sum(np.prod(shape) == 150 * 150 for shape in shapes) == 2  # the others are at a part
+    refused = refusal(subjects[1], point, torch.tanh)
+    assert refused.verdict is oracles.Verdict.WRONG
+    smaller = refused.result.reduced["x"].setting.primals["x"].shape
+    assert smaller[axis] == 150
+    assert smaller[axis + 1] < 40
+
+
 def test_an_error_that_needs_the_size_is_not_lost():
     """The last rows of blocks of 32 are wrong: a part without a remainder would not show it."""
 
