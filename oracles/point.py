@@ -20,7 +20,7 @@ from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
-from oracles.rule import InvalidInput, Output, Primals, Pullback, Rule, as_tuple
+from oracles.rule import InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.self_consistency import (
     check_aliasing,
     check_mutation,
@@ -31,6 +31,7 @@ from oracles.self_consistency import (
 from oracles.stages import announce
 from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
 from oracles.tolerance import precision_name, precision_of
+from oracles.usage import require_rules
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting, Verdict
 
@@ -84,6 +85,7 @@ def check(
             what was given.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
+    require_rules(subject, primals, against)
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     if not seconds > 0:
         raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
@@ -92,7 +94,8 @@ def check(
 
         subject = isolated(subject, seconds=seconds)
     with time_budget(seconds):
-        return require_conclusive(_judged(subject, arrays, against, delta, precision, kinks, seed))
+        result = _judged(subject, arrays, against, delta, precision, kinks, seed)
+        return require_conclusive(_without_agreement_of_nothing(result, arrays))
 
 
 @with_notes
@@ -146,6 +149,15 @@ def _judged(
     if agree and call.is_unchanged and not memory.contradictions:
         return _merge([replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]])
     return _merge(results + _further_calls(results, setting, memory))
+
+
+def _without_agreement_of_nothing(result: Result, arrays: Primals) -> Result:
+    """Return the result with VACUOUS for AGREES, if every floating primal is empty: any gradient would agree."""
+    floating = [a for a in arrays.values() if is_differentiable(a)]
+    if not floating or any(a.size for a in floating):
+        return result
+    findings = [replace(f, verdict=Verdict.VACUOUS) if f.verdict is Verdict.AGREES else f for f in result.findings]
+    return replace(result, findings=tuple(findings), notes=(*result.notes, "every primal is empty: nothing was judged"))
 
 
 def _may_go_on(result: Result, has_reference: bool) -> bool:
