@@ -426,6 +426,13 @@ MOST_ENLARGED_ENTRIES = 2**17
 # Operations of a reference up to which each is edited: all their operands become outputs, with a pullback each.
 MOST_EDITS = 32
 
+# --- The derivative of a subject's own forward (oracles/diagnosis/own_forward.py) ---
+
+# Relative differences below which two arrays are one function: far above rounding in float64, far below a mistake.
+OWN_AGREEMENT = 2.0**-30
+# Operations of an own forward up to which each is tried: a network of ten layers has about a hundred.
+MOST_OWN_OPERATIONS = 400
+
 # --- Memory in a diagnosis ---
 
 # What freed memory is filled with: two values that no arithmetic gives by chance.

@@ -1,0 +1,584 @@
+"""NumPy arrays that record the operations on them: the graph of a subject's own forward, array by array.
+
+Each operation keeps its function of the operands and its pullback, so the graph is differentiated backwards,
+
+    ḡ_operand ← ḡ_operand + pull(ḡ_result),
+
+with any operation's derivative replaced, and a part of it is evaluated again at other values. What only moves or selects
+entries is recorded as an array of indices, which NumPy's own function computes. Code that leaves the arrays
+(`np.asarray`, `float`) is not followed: whoever uses a graph compares its derivative with another oracle's first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import pi
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from oracles.rule import Array, NotPerturbable
+
+Value: TypeAlias = Any  # an argument or a result of a NumPy function: an array, a number, an axis, a list of those
+Call: TypeAlias = Callable[..., Array]
+
+
+class NotRecordable(NotPerturbable):
+    """An operation that is not known here."""
+
+
+@dataclass(eq=False)
+class Operation:
+    """One operation of a forward, a primal, or a constant.
+
+    Attributes:
+        index: its number on the tape.
+        name: what NumPy calls it; "primal" or "constant" where nothing is computed.
+        operands: the operations that it takes, without constants.
+        value: its result.
+        call: computes the result from the operands' values.
+        pulls: for each operand, its cotangent from that of the result, the result and the operands' values.
+        is_entrywise: whether it is a function of single entries, or moves entries.
+    """
+
+    index: int
+    name: str
+    operands: tuple[Operation, ...]
+    value: Array
+    call: Call
+    pulls: tuple[Call, ...]
+    is_entrywise: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        return tuple(np.shape(self.value))
+
+
+@dataclass
+class Tape:
+    """The operations in their order."""
+
+    operations: list[Operation] = field(default_factory=list)
+
+    def leaf(self, value: Array, name: str = "constant") -> Recorded:
+        """Append an array that nothing is computed from."""
+        return self.append(name, (), value, lambda: value, ())
+
+    def append(
+        self, name: str, operands: tuple[Operation, ...], value: Array, call: Call, pulls: tuple[Call, ...], **kind: bool
+    ) -> Recorded:
+        """Append an operation, and return its result as an array that records."""
+        self.operations.append(Operation(len(self.operations), name, operands, value, call, pulls, **kind))
+        result = np.array(_data(value), np.float64).view(Recorded)
+        result.tape, result.operation = self, self.operations[-1]
+        return result
+
+    def record(self, name: str, call: Call, pulls: Sequence[Call], arguments: Sequence[Value], **kind: bool) -> Recorded:
+        """Evaluate a function of arrays, of which some record, and append it.
+
+        Args:
+            name: its name.
+            call: ``call(*arguments)``.
+            pulls: for each argument, ``pull(g, result, *arguments)``.
+            arguments: arrays and numbers.
+            kind: see `Operation`.
+        """
+        where = [i for i, x in enumerate(arguments) if isinstance(x, Recorded)]
+        plain = [_data(x) for x in arguments]
+
+        def complete(values: Sequence[Array]) -> list[Value]:
+            by_position = dict(zip(where, values, strict=True))
+            return [by_position.get(i, x) for i, x in enumerate(plain)]
+
+        def pull_of(i: int) -> Call:
+            def pull(g: Array, result: Array, *values: Array) -> Array:
+                return pulls[i](g, result, *complete(values))
+
+            return pull
+
+        operands = tuple(arguments[i].operation_or_raise() for i in where)
+        value = call(*complete([o.value for o in operands]))
+        own_pulls = tuple(pull_of(i) for i in where)
+        return self.append(name, operands, value, lambda *values: call(*complete(values)), own_pulls, **kind)
+
+    def moved(self, name: str, function: Call, arguments: Sequence[Value]) -> Value:
+        """Append what a function moves or selects: it is called with the indices of the entries in place of them."""
+        sizes = [int(np.size(x)) for x in arguments]
+        shapes = [np.shape(x) for x in arguments]
+        # Index 0 is a zero that no argument has.
+        starts = np.cumsum([1, *sizes])
+        indices = [start + np.arange(n).reshape(s) for start, n, s in zip(starts, sizes, shapes, strict=False)]
+        found = function(*indices)
+        if isinstance(found, tuple | list):
+            return [self._gathered(name, np.asarray(i), starts, shapes, arguments) for i in found]
+        return self._gathered(name, np.asarray(found), starts, shapes, arguments)
+
+    def _gathered(
+        self, name: str, index: Array, starts: Array, shapes: Sequence[tuple[int, ...]], arguments: Sequence[Value]
+    ) -> Recorded:
+        if index.dtype.kind not in "iu":
+            raise NotRecordable(f"{name}: it computes, and does not only move")
+
+        def call(*arrays: Array) -> Array:
+            return np.asanyarray(np.concatenate([np.zeros(1), *(np.ravel(a) for a in arrays)])[index])
+
+        def pull_of(k: int) -> Call:
+            def pull(g: Array, *_: Array) -> Array:
+                spread = _scattered(g, index, int(starts[-1]))
+                return np.asanyarray(spread[starts[k] : starts[k + 1]].reshape(shapes[k]))
+
+            return pull
+
+        return self.record(name, call, [pull_of(k) for k in range(len(shapes))], arguments, is_entrywise=True)
+
+
+def _scattered(g: Array, index: Array, total: int) -> Array:
+    """Add every entry of g to that of its index; by gathering, so that a perturbed array stays one."""
+    flat, order = np.ravel(index), np.argsort(np.ravel(index), kind="stable")
+    if not flat.size:
+        return np.zeros(total)
+    entries, starts = np.unique(flat[order], return_index=True)
+    sums = np.ravel(g)[order]
+    if len(starts) < flat.size:
+        sums = np.add.reduceat(sums, starts)
+    source = np.zeros(total, int)
+    source[entries] = np.arange(1, len(entries) + 1)
+    return np.asanyarray(np.concatenate([np.zeros(1), sums])[source])
+
+
+class Recorded(np.ndarray[Any, Any]):
+    """An array of floats on a tape."""
+
+    tape: Tape
+    operation: Operation | None
+
+    def __array_finalize__(self, parent: object) -> None:
+        # A view that NumPy makes on its own has no operation until one is recorded.
+        self.operation = None
+        if isinstance(parent, Recorded):
+            self.tape = parent.tape
+
+    def operation_or_raise(self) -> Operation:
+        """Return the operation whose result this is.
+
+        Raises:
+            NotRecordable: if NumPy made this array by an operation that is not followed.
+        """
+        if self.operation is None:
+            raise NotRecordable("a view or a result of an operation that is not recorded")
+        return self.operation
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value) -> Value:
+        result = _ufunc(ufunc, method, inputs, options)
+        if out is None:
+            return result
+        target = out[0]
+        if not isinstance(target, Recorded) or not isinstance(result, Recorded):
+            raise NotRecordable(f"{ufunc.__name__}: out")
+        result = np.broadcast_to(result, target.shape) if result.shape != target.shape else result
+        np.copyto(_data(target), _data(result))
+        target.operation = result.operation
+        return target
+
+    def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
+        own = _FUNCTIONS.get(function.__name__)
+        if own is not None:
+            return own(*args, **kwargs)
+        if function.__name__ in _PLAIN:
+            return function(*_tree_data(args), **_tree_data(kwargs))
+        return super().__array_function__(function, types, args, kwargs)
+
+    def __getitem__(self, key: Value) -> Value:
+        return self._moved("getitem", lambda index: index[_tree_data(key)])
+
+    def __setitem__(self, key: Value, value: Value) -> None:
+        plain = _tree_data(key)
+
+        def assigned(index: Array, other: Array) -> Array:
+            result = index.copy()
+            result[plain] = other
+            return result
+
+        result = self.tape.moved("setitem", assigned, [self, value if isinstance(value, Recorded) else np.asarray(value)])
+        np.ndarray.__setitem__(_data(self), plain, _data(value))
+        self.operation = result.operation
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __float__(self) -> NoReturn:
+        raise NotRecordable("float(): a number outside of the arrays")
+
+    def _moved(self, name: str, function: Call) -> Value:
+        return self.tape.moved(name, function, [self])
+
+    @property
+    def T(self) -> Value:  # type: ignore[override]  # noqa: N802
+        """The transpose."""
+        return self._moved("transpose", np.transpose)
+
+    def reshape(self, *shape: Value, **options: Value) -> Value:
+        """Return the entries in another shape."""
+        return self._moved("reshape", lambda index: index.reshape(*shape))
+
+    def transpose(self, *axes: Value) -> Value:
+        """Return the axes in another order."""
+        return self._moved("transpose", lambda index: index.transpose(*axes))
+
+    def swapaxes(self, first: Value, second: Value) -> Value:
+        """Return two axes exchanged."""
+        return self._moved("swapaxes", lambda index: index.swapaxes(first, second))
+
+    def squeeze(self, axis: Value = None) -> Value:
+        """Return the array without axes of one entry."""
+        return self._moved("squeeze", lambda index: index.squeeze(axis))
+
+    def ravel(self, order: Value = "C") -> Value:
+        """Return the entries along one axis."""
+        return self._moved("ravel", np.ravel)
+
+    def flatten(self, order: Value = "C") -> Value:
+        """Return the entries along one axis."""
+        return self._moved("ravel", np.ravel)
+
+    def repeat(self, repeats: Value, axis: Value = None) -> Value:
+        """Return the entries repeated."""
+        return self._moved("repeat", lambda index: index.repeat(_data(repeats), axis))
+
+    def copy(self, order: Value = "C") -> Value:
+        """Return the array itself on the tape, as another array."""
+        return self._moved("copy", np.array)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: Value) -> Value:
+        return self.copy()
+
+    def astype(self, dtype: Value, *args: Value, **kwargs: Value) -> Value:
+        """Return the array itself for floating dtypes, since the graph computes in one precision."""
+        return self.copy() if np.dtype(dtype).kind == "f" else _data(self).astype(dtype)
+
+    def item(self, *index: Value) -> Value:
+        """Return an entry as an array without axes, since a number would not record."""
+        return self.ravel()[index[0] if index else 0]
+
+    def sum(self, axis: Value = None, dtype: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+        """Return the sum over axes."""
+        return np.add.reduce(self, axis=axis, keepdims=bool(keepdims))
+
+    def mean(self, axis: Value = None, dtype: Value = None, out: Value = None, keepdims: Value = False) -> Value:
+        """Return the mean over axes."""
+        total = self.sum(axis, keepdims=keepdims)
+        return total / (self.size // max(1, total.size))
+
+    def var(self, axis: Value = None, dtype: Value = None, out: Value = None, ddof: Value = 0, keepdims: Value = False) -> Value:
+        """Return the variance over axes."""
+        centred = self - self.mean(axis, keepdims=True)
+        total = (centred * centred).sum(axis, keepdims=keepdims)
+        return total / (self.size // max(1, total.size) - ddof)
+
+    def std(self, *args: Value, **kwargs: Value) -> Value:
+        """Return the standard deviation over axes."""
+        return np.sqrt(self.var(*args, **kwargs))
+
+    def max(self, axis: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+        """Return the maximum over axes."""
+        return np.maximum.reduce(self, axis=axis, keepdims=bool(keepdims))
+
+    def min(self, axis: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+        """Return the minimum over axes."""
+        return np.minimum.reduce(self, axis=axis, keepdims=bool(keepdims))
+
+    def dot(self, other: Value, out: Value = None) -> Value:
+        """Return the product with another array."""
+        return _dot(self, other)
+
+    def clip(self, a_min: Value = None, a_max: Value = None, *args: Value, **kwargs: Value) -> Value:
+        """Return the entries limited from below and from above."""
+        return _clip(self, a_min, a_max)
+
+    def cumsum(self, axis: Value = None, *args: Value, **kwargs: Value) -> Value:
+        """Return the running sums."""
+        return np.add.accumulate(self.ravel() if axis is None else self, axis=axis or 0)
+
+
+def _data(x: Value) -> Value:
+    """Return an array that records as a plain one; anything else as it is."""
+    return x.view(np.ndarray) if isinstance(x, Recorded) else x
+
+
+def _tree_data(tree: Value) -> Value:
+    if isinstance(tree, dict):
+        return {n: _tree_data(x) for n, x in tree.items()}
+    return type(tree)(map(_tree_data, tree)) if type(tree) in (tuple, list) else _data(tree)
+
+
+def _tape_of(values: Sequence[Value]) -> Tape:
+    return next(x.tape for x in values if isinstance(x, Recorded))
+
+
+def summed_to(g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a cotangent over the axes along which its operand was broadcast."""
+    extra = np.ndim(g) - len(shape)
+    g = g.sum(axis=tuple(range(extra))) if extra else g
+    axes = tuple(i for i, n in enumerate(shape) if n == 1 != np.shape(g)[i])
+    return np.asanyarray(g.sum(axis=axes, keepdims=True) if axes else g)
+
+
+# The derivatives of elementwise functions by each operand, from the result y and the operands. Those of what has steps
+# are missing: the result of sign, floor and comparisons is a constant.
+_UNARY: Mapping[str, Call] = {
+    "negative": lambda y, a: -1.0,
+    "positive": lambda y, a: 1.0,
+    "exp": lambda y, a: y,
+    "exp2": lambda y, a: y * np.log(2.0),
+    "expm1": lambda y, a: y + 1,
+    "log": lambda y, a: 1 / a,
+    "log2": lambda y, a: 1 / (a * np.log(2.0)),
+    "log10": lambda y, a: 1 / (a * np.log(10.0)),
+    "log1p": lambda y, a: 1 / (1 + a),
+    "sqrt": lambda y, a: 0.5 / y,
+    "cbrt": lambda y, a: y / (3 * a),
+    "square": lambda y, a: 2 * a,
+    "reciprocal": lambda y, a: -y * y,
+    "sin": lambda y, a: np.cos(a),
+    "cos": lambda y, a: -np.sin(a),
+    "tan": lambda y, a: 1 + y * y,
+    "sinh": lambda y, a: np.cosh(a),
+    "cosh": lambda y, a: np.sinh(a),
+    "tanh": lambda y, a: 1 - y * y,
+    "arctan": lambda y, a: 1 / (1 + a * a),
+    "arcsin": lambda y, a: 1 / np.sqrt(1 - a * a),
+    "arccos": lambda y, a: -1 / np.sqrt(1 - a * a),
+    "arcsinh": lambda y, a: 1 / np.sqrt(1 + a * a),
+    "arctanh": lambda y, a: 1 / (1 - a * a),
+    "absolute": lambda y, a: np.sign(a),
+    "fabs": lambda y, a: np.sign(a),
+    "expit": lambda y, a: y * (1 - y),
+    "erf": lambda y, a: 2 / np.sqrt(pi) * np.exp(-a * a),
+}
+_BINARY: Mapping[str, tuple[Call, Call]] = {
+    "add": (lambda y, a, b: 1.0, lambda y, a, b: 1.0),
+    "subtract": (lambda y, a, b: 1.0, lambda y, a, b: -1.0),
+    "multiply": (lambda y, a, b: b, lambda y, a, b: a),
+    "divide": (lambda y, a, b: 1 / b, lambda y, a, b: -y / b),
+    "power": (lambda y, a, b: b * np.power(a, b - 1), lambda y, a, b: y * np.log(a)),
+    "float_power": (lambda y, a, b: b * np.power(a, b - 1), lambda y, a, b: y * np.log(a)),
+    "maximum": (lambda y, a, b: _share(a, b, a > b), lambda y, a, b: _share(a, b, b > a)),
+    "fmax": (lambda y, a, b: _share(a, b, a > b), lambda y, a, b: _share(a, b, b > a)),
+    "minimum": (lambda y, a, b: _share(a, b, a < b), lambda y, a, b: _share(a, b, b < a)),
+    "fmin": (lambda y, a, b: _share(a, b, a < b), lambda y, a, b: _share(a, b, b < a)),
+    "logaddexp": (lambda y, a, b: np.exp(a - y), lambda y, a, b: np.exp(b - y)),
+    "hypot": (lambda y, a, b: a / y, lambda y, a, b: b / y),
+    "arctan2": (lambda y, a, b: b / (a * a + b * b), lambda y, a, b: -a / (a * a + b * b)),
+}
+
+
+def _share(a: Array, b: Array, is_chosen: Array) -> Array:
+    """Return 1 where an operand is chosen, and half of it at a tie."""
+    return np.where(np.asarray(a == b), 0.5, np.asarray(is_chosen, np.float64))
+
+
+def _ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Value], options: Mapping[str, Value]) -> Value:
+    name = ufunc.__name__
+    if options.get("where", True) is not True:
+        raise NotRecordable(f"{name}: where=")
+    if method == "reduce":
+        return _reduced(name, inputs[0], options.get("axis", 0), bool(options.get("keepdims", False)))
+    if method == "accumulate" and name == "add":
+        return _accumulated(inputs[0], options.get("axis", 0))
+    if method != "__call__":
+        raise NotRecordable(f"{name}.{method}")
+    if name == "matmul":
+        return _tape_of(inputs).record(name, np.matmul, MATRIX_PULLS, inputs)
+    derivatives = _BINARY.get(name) or ((_UNARY[name],) if name in _UNARY else None)
+    if derivatives is None:  # signs, comparisons, tests: constants
+        result = ufunc(*map(_data, inputs))
+        if np.asarray(result).dtype.kind == "f" and name not in _STEPS:
+            raise NotRecordable(name)
+        return result
+    pulls = [_elementwise_pull(d, i) for i, d in enumerate(derivatives)]
+    return _tape_of(inputs).record(name, ufunc, pulls, inputs, is_entrywise=True)
+
+
+_STEPS = frozenset("sign floor ceil rint trunc heaviside floor_divide spacing copysign".split())
+
+
+def _elementwise_pull(derivative: Call, i: int) -> Call:
+    def pull(g: Array, y: Array, *operands: Array) -> Array:
+        return summed_to(g * derivative(y, *operands), np.shape(operands[i]))
+
+    return pull
+
+
+def _kept(reduced: Array, shape: tuple[int, ...], axis: Value) -> Array:
+    """Return a reduced array with the axes that it lost, each of one entry."""
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    lost = {int(a) % len(shape) for a in axes} if shape else set()
+    return np.reshape(reduced, tuple(1 if i in lost else n for i, n in enumerate(shape)))
+
+
+def _reduced(name: str, array: Value, axis: Value, keepdims: bool) -> Value:
+    def spread(g: Array, a: Array) -> Array:
+        return _kept(g, np.shape(a), axis) * np.ones(np.shape(a))
+
+    def pull_extremum(g: Array, y: Array, a: Array) -> Array:
+        chosen = np.asarray(a == _kept(y, np.shape(a), axis), np.float64)
+        return spread(g, a) * chosen / chosen.sum(axis=axis, keepdims=True)
+
+    def pull_product(g: Array, y: Array, a: Array) -> Array:
+        return spread(g * y, a) / a
+
+    pulls: dict[str, Call] = {
+        "add": lambda g, y, a: spread(g, a),
+        "maximum": pull_extremum,
+        "minimum": pull_extremum,
+        "multiply": pull_product,
+    }
+    if name not in pulls:
+        return getattr(np, name).reduce(_data(array), axis=axis, keepdims=keepdims)  # tests: all, any
+    reduce = getattr(np, name).reduce
+    return array.tape.record(
+        f"{name}.reduce", lambda a: np.asanyarray(reduce(a, axis=axis, keepdims=keepdims)), [pulls[name]], [array]
+    )
+
+
+def _accumulated(array: Value, axis: int) -> Value:
+    def pull(g: Array, y: Array, a: Array) -> Array:
+        return np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis)
+
+    return array.tape.record("cumsum", lambda a: np.cumsum(a, axis=axis), [pull], [array])
+
+
+def _swapped(a: Array) -> Array:
+    return np.swapaxes(a, -1, -2)
+
+
+def _pull_left(g: Array, y: Array, a: Array, b: Array) -> Array:
+    if np.ndim(b) == 1:
+        return summed_to(g[..., None] * b if np.ndim(a) > 1 else g * b, np.shape(a))
+    product = np.matmul(b, g[..., None])[..., 0] if np.ndim(a) == 1 else np.matmul(g, _swapped(b))
+    return summed_to(product, np.shape(a))
+
+
+def _pull_right(g: Array, y: Array, a: Array, b: Array) -> Array:
+    if np.ndim(b) == 1:
+        return summed_to(np.matmul(_swapped(a), g[..., None])[..., 0] if np.ndim(a) > 1 else g * a, np.shape(b))
+    product = a[:, None] * g[..., None, :] if np.ndim(a) == 1 else np.matmul(_swapped(a), g)
+    return summed_to(product, np.shape(b))
+
+
+MATRIX_PULLS = (_pull_left, _pull_right)
+
+
+def _dot(a: Value, b: Value, out: Value = None) -> Value:
+    if out is not None or max(np.ndim(a), np.ndim(b)) > 2:
+        raise NotRecordable("dot: out=, or more than two axes")
+    return np.matmul(a, b) if np.ndim(a) and np.ndim(b) else a * b
+
+
+def _einsum(subscripts: Value, *operands: Value, **_: Value) -> Value:
+    if not isinstance(subscripts, str) or "..." in subscripts:
+        raise NotRecordable("einsum: subscripts")
+    left, arrow, output = subscripts.replace(" ", "").partition("->")
+    labels = left.split(",")
+    if not arrow:
+        output = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
+
+    def pull_of(i: int) -> Call:
+        others = [j for j in range(len(labels)) if j != i]
+        if len(set(labels[i])) < len(labels[i]) or not set(labels[i]) <= set(output).union(*(labels[j] for j in others)):
+            raise NotRecordable(f"einsum: {subscripts}")
+        text = ",".join([output, *(labels[j] for j in others)]) + "->" + labels[i]
+        return lambda g, y, *arrays: np.einsum(text, g, *(arrays[j] for j in others))
+
+    pulls = [pull_of(i) for i in range(len(labels))]
+    return _tape_of(operands).record("einsum", lambda *a: np.einsum(f"{left}->{output}", *a), pulls, operands)
+
+
+def _clip(a: Value, a_min: Value = None, a_max: Value = None, *_: Value, **limits: Value) -> Value:
+    low, high = limits.get("min", a_min), limits.get("max", a_max)
+    a = np.maximum(a, low) if low is not None else a
+    return np.minimum(a, high) if high is not None else a
+
+
+def _where(condition: Value, *branches: Value) -> Value:
+    plain = _data(condition)
+    if len(branches) != 2:
+        return np.where(plain)
+    return _tape_of(branches).moved("where", lambda a, b: np.where(plain, a, b), [*branches])
+
+
+def _method(name: str) -> Call:
+    return lambda a, *args, **kwargs: getattr(a, name)(*args, **kwargs)
+
+
+def _moving(name: str) -> Call:
+    """Return a function whose first argument, an array, it moves."""
+    function = getattr(np, name)
+    return lambda a, *args, **kwargs: a.tape.moved(name, lambda i: function(i, *_tree_data(args), **kwargs), [a])
+
+
+def _joining(name: str) -> Call:
+    """Return a function whose first argument is a list of arrays, which it joins."""
+    function = getattr(np, name)
+
+    def join(arrays: Value, *args: Value, **kwargs: Value) -> Value:
+        return _tape_of(arrays).moved(name, lambda *indices: function(indices, *args, **kwargs), list(arrays))
+
+    return join
+
+
+def _pad(a: Value, width: Value, mode: str = "constant", **options: Value) -> Value:
+    if mode == "constant" and np.any(options.get("constant_values", 0)):
+        raise NotRecordable("pad: constant_values")
+    return a.tape.moved("pad", lambda index: np.pad(index, width, mode, **options), [a])
+
+
+def _norm(a: Value, ord: Value = None, axis: Value = None, keepdims: bool = False) -> Value:
+    if ord not in (None, 2, "fro") or (ord == 2 and axis is None and np.ndim(a) != 1):
+        raise NotRecordable("norm: ord")
+    return np.sqrt((a * a).sum(axis=axis, keepdims=keepdims))
+
+
+def _new(name: str) -> Call:
+    function = getattr(np, name)
+    return lambda a, *args, **kwargs: a.tape.leaf(np.asarray(function(_data(a), *args, **{**kwargs, "subok": False})))
+
+
+def _sliding_window_view(a: Value, *args: Value, **kwargs: Value) -> Value:
+    view = np.lib.stride_tricks.sliding_window_view
+    return a.tape.moved("sliding_window_view", lambda index: view(index, *args, **kwargs), [a])
+
+
+_MOVING_NAMES = """
+reshape transpose squeeze expand_dims swapaxes moveaxis rollaxis broadcast_to flip fliplr flipud rot90 roll repeat tile
+ravel take diagonal tril triu split array_split atleast_1d atleast_2d atleast_3d copy delete
+"""
+_JOINING_NAMES = "concatenate stack vstack hstack dstack column_stack"
+_METHOD_NAMES = "sum mean var std max min cumsum"
+_NEW_NAMES = "zeros_like ones_like empty_like full_like"
+_PLAIN_NAMES = """
+shape ndim size argmax argmin argsort nonzero flatnonzero argwhere any all isclose allclose array_equal searchsorted
+result_type can_cast iscomplexobj isrealobj may_share_memory shares_memory unique
+"""
+_PLAIN = frozenset(_PLAIN_NAMES.split())
+_FUNCTIONS: Mapping[str, Call] = {
+    **{n: _moving(n) for n in _MOVING_NAMES.split()},
+    **{n: _joining(n) for n in _JOINING_NAMES.split()},
+    **{n: _method(n) for n in _METHOD_NAMES.split()},
+    **{n: _new(n) for n in _NEW_NAMES.split()},
+    "amax": _method("max"),
+    "amin": _method("min"),
+    "dot": _dot,
+    "einsum": _einsum,
+    "clip": _clip,
+    "where": _where,
+    "pad": _pad,
+    "norm": _norm,
+    "outer": lambda a, b: np.matmul(np.ravel(a)[:, None], np.ravel(b)[None, :]),
+    "sliding_window_view": _sliding_window_view,
+    "copyto": lambda target, source: target.__setitem__(..., source),
+}
