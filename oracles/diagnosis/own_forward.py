@@ -35,6 +35,7 @@ from oracles.user_code import Raised, attempt
 
 # The cotangents that an operation gives to operands, from that of its result.
 Contributions: TypeAlias = list[tuple[Operation, Array]]
+Pulled: TypeAlias = Callable[[Array], Contributions]
 
 
 class Kind(Enum):
@@ -129,9 +130,17 @@ class Graph:
     outputs: Sequence[Operation | None]
     y: Output
 
-    def cotangents(self, delta: Delta, change: Change | None = None) -> dict[str, Array]:
-        """Differentiate backwards, with one mistake if a change is given."""
-        instead = self._instead(change) if change is not None else {}
+    def cotangents(
+        self, delta: Delta, change: Change | None = None, rounded: Mapping[int, Pulled] | None = None
+    ) -> dict[str, Array]:
+        """Differentiate backwards, with one mistake if a change is given.
+
+        Args:
+            delta: the cotangent of the output.
+            change: the mistake.
+            rounded: what some operations, by their numbers, give to operands in place of their own cotangents.
+        """
+        instead = {**(rounded or {}), **(self._instead(change) if change is not None else {})}
         g: dict[int, Array] = {}
         for output, d in zip(self.outputs, as_tuple(delta), strict=True):
             if output is not None:
@@ -150,7 +159,7 @@ class Graph:
         curved = (f for f in found if f.start.shape == f.end.shape and _is_curved(f))
         return sorted(curved, key=lambda f: -len(f.between))
 
-    def _instead(self, change: Change) -> dict[int, Callable[[Array], Contributions]]:
+    def _instead(self, change: Change) -> dict[int, Pulled]:
         """Return what some operations give to their operands in place of their own cotangents."""
         if change.kind in (Kind.TRANSPOSED, Kind.CUT):
             by_operation: dict[int, list[int]] = {}
@@ -324,7 +333,7 @@ def own_derivative(rule: Rule, change: Change | None = None) -> Rule:
 
         return graph.y, pullback
 
-    return Rule(evaluate, "its own forward", partial(_evaluate_perturbed, rule, change), implementation=rule)
+    return Rule(evaluate, "its own forward", _PerturbedForward(rule, change), implementation=rule)
 
 
 def changed(own: Rule, change: Change) -> Rule:
@@ -333,18 +342,61 @@ def changed(own: Rule, change: Change) -> Rule:
     return replace(own_derivative(own.implementation, change), name=own.name)
 
 
-def _evaluate_perturbed(
-    rule: Rule, change: Change | None, primals: Primals, delta: Delta, perturbation: Perturbation
-) -> tuple[tuple[Array, ...], Cotangents]:
-    def evaluate() -> tuple[tuple[Array, ...], Cotangents]:
-        graph = record(rule, primals, perturbation)
-        seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
+class _PerturbedForward:
+    """The ``evaluate_perturbed`` of `own_derivative`.
+
+    A backward may compute the derivative of an activation from its output: a(1 − a) for a sigmoid. Near a = 1 that
+    loses digits which the graph keeps, so the rounding of both formulas is simulated.
+    """
+
+    def __init__(self, rule: Rule, change: Change | None) -> None:
+        self.rule, self.change = rule, change
+        self.formulas: tuple[Primals | None, list[_Formula]] = None, []
+
+    def __call__(
+        self, primals: Primals, delta: Delta, perturbation: Perturbation
+    ) -> tuple[tuple[Array, ...], Cotangents]:
+        results = attempt(partial(self._evaluate, primals, delta, perturbation))
+        if isinstance(results, Raised):
+            reason = f"{self.rule.name} does not run on arrays that record: {results.error}"
+            raise NotPerturbable(reason) from results.error
+        return results
+
+    def _evaluate(
+        self, primals: Primals, delta: Delta, perturbation: Perturbation
+    ) -> tuple[tuple[Array, ...], Cotangents]:
         with np.errstate(all="ignore"):
-            cotangents = graph.cotangents(seeds if isinstance(delta, tuple) else seeds[0], change)
+            graph = record(self.rule, primals, perturbation)
+            seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
+            rounded = {f.function.end.index: partial(_with_both_roundings, f, graph) for f in self._formulas(primals)}
+            cotangents = graph.cotangents(seeds if isinstance(delta, tuple) else seeds[0], self.change, rounded)
         plain = {n: np.array(g, np.float64) for n, g in cotangents.items()}
         return tuple(np.array(part, np.float64) for part in as_tuple(graph.y)), plain
 
-    results = attempt(evaluate)
-    if isinstance(results, Raised):
-        raise NotPerturbable(f"{rule.name} does not run on arrays that record: {results.error}") from results.error
-    return results
+    def _formulas(self, primals: Primals) -> list[_Formula]:
+        """Return the longest functions whose derivative follows a formula of the output; kept for further samples."""
+        if self.formulas[0] is not primals:
+            found: dict[int, _Formula] = {}
+            for f in record(self.rule, primals).functions:
+                formula = formula_of_output(f)
+                if formula is not None and f.end.index not in found:
+                    found[f.end.index] = _Formula(f, formula)
+            self.formulas = primals, list(found.values())
+        return self.formulas[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Formula:
+    """A function of the unperturbed forward, and the formula of its output that its derivative follows."""
+
+    function: EntryFunction
+    formula: FormulaOfOutput
+
+
+def _with_both_roundings(found: _Formula, graph: Graph, g: Array) -> Contributions:
+    """Return the contributions of the operations, off by the rounding of the formula of the output too."""
+    f = found.function
+    start, end = graph.operations[f.start.index], graph.operations[f.end.index]
+    perturbed = EntryFunction(start, end, tuple(graph.operations[o.index] for o in f.between))
+    off = g * found.formula.evaluate(end.value) - g * found.formula.evaluate(np.asarray(end.value))
+    return [(start, perturbed.derivative(seed=g) + off)]

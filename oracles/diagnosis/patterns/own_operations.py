@@ -189,6 +189,8 @@ def _operand_text(graph: Graph, operation: Operation, position: int) -> str:
     """Return a primal's name, or which operand of which operation it is."""
     if position < len(operation.operands):
         operand = operation.operands[position]
+        while operand.name == "copy":
+            operand = operand.operands[0]
         names = [n for n, o in graph.primals.items() if o is operand]
         if names:
             return f"{names[0]} in a {operation.name}"
