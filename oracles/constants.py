@@ -433,6 +433,13 @@ OWN_AGREEMENT = 2.0**-30
 # Operations of an own forward up to which each is tried: a network of ten layers has about a hundred.
 MOST_OWN_OPERATIONS = 400
 
+# --- Layers of a network (oracles/diagnosis/layers.py) ---
+
+# Levels of attributes, lists and dicts in which layers are looked for: network.blocks[0].layers[1] has four.
+LAYER_LEVELS = 4
+# Layers that are judged one after the other, a fraction of a second each.
+MOST_LAYERS = 64
+
 # --- Memory in a diagnosis ---
 
 # What freed memory is filled with: two values that no arithmetic gives by chance.

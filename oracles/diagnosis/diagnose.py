@@ -21,6 +21,7 @@ from oracles.decision.type_errors import is_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
+from oracles.diagnosis.layers import WrongLayer, first_wrong_layer
 from oracles.diagnosis.own_forward import Kind, own_derivative
 from oracles.diagnosis.patterns import (
     blocks,
@@ -216,11 +217,21 @@ def diagnosis_of(result: Result) -> Diagnosis:
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
-    diagnosis = _diagnosis_of_arrays(result)
+    diagnosis = _with_layer(_diagnosis_of_arrays(result), first_wrong_layer(result))
     pattern, line = missing_declaration(result)
     if not line:
         return diagnosis
     return Diagnosis(diagnosis.pattern, f"{diagnosis}; {line}") if diagnosis else Diagnosis(pattern, line)
+
+
+def _with_layer(diagnosis: Diagnosis, layer: WrongLayer | None) -> Diagnosis:
+    """Add the first wrong layer on the way back, and what is wrong in it alone, which says more than the whole does."""
+    if layer is None:
+        return diagnosis
+    alone = _diagnosis_of_arrays(layer.result) if layer.result is not None else NO_PATTERN_FOUND
+    if alone:
+        return Diagnosis(alone.pattern, f"{layer}: {alone}")
+    return Diagnosis(diagnosis.pattern, f"{diagnosis}; {layer}")
 
 
 def _diagnosis_of_arrays(result: Result) -> Diagnosis:
