@@ -39,6 +39,7 @@ class LayerCall:
         y: what it returned.
         deltas: what backward got.
         returned: what backward returned.
+        returns_cache: whether forward returned (y, cache), and backward got the cache.
     """
 
     layer: Object
@@ -47,14 +48,9 @@ class LayerCall:
     backward: Function
     arguments: Arguments
     y: Any = None
-    deltas: Arguments | None = None
+    deltas: Arguments = ()
     returned: Any = None
-
-    @property
-    def returns_cache(self) -> bool:
-        """Whether forward returned (y, cache), and backward got the cache."""
-        pair = isinstance(self.y, tuple) and len(self.y) == 2
-        return bool(pair and self.deltas is not None and len(self.deltas) == 2 and self.deltas[0] is self.y[1])
+    returns_cache: bool = False
 
     @property
     def output(self) -> Any:
@@ -64,7 +60,6 @@ class LayerCall:
     @property
     def delta(self) -> Any:
         """The cotangent of the output that backward got."""
-        assert self.deltas is not None
         return self.deltas[-1] if self.returns_cache else self.deltas[0]
 
     @property
@@ -86,7 +81,7 @@ class LayerCall:
             def pullback(delta: Delta) -> Cotangents:
                 if self.returns_cache:
                     return self.named(self.backward(layer, y[1], delta), primals)
-                return self.named(self.backward(layer, delta, *(self.deltas or ())[1:]), primals)
+                return self.named(self.backward(layer, delta, *self.deltas[1:]), primals)
 
             return y[0] if self.returns_cache else y, pullback
 
@@ -118,6 +113,10 @@ def _parameters(function: Function, count: int) -> list[str]:
     return [names[i] if i < len(names) else f"argument_{i}" for i in range(count)]
 
 
+def _is_pair_with(y: Any, cache: Any) -> bool:
+    return isinstance(y, tuple) and len(y) == 2 and y[1] is cache
+
+
 @dataclass
 class Recording:
     """What the layers of a network did in one evaluation.
@@ -138,29 +137,31 @@ class Recording:
         """Return the two methods of a class, which note their calls."""
 
         def forward(layer: Object, *args: Any, **kwargs: Any) -> Any:
-            if kwargs or self._is_inside(layer, names[0]):
-                self.is_ambiguous |= bool(kwargs) and not self._is_inside(layer, names[0])
+            if self._is_inside(layer, names[0]):  # an inherited method is called by that of the subclass
                 return originals[0](layer, *args, **kwargs)
-            call = LayerCall(layer, copy.deepcopy(layer), *originals, copy.deepcopy(args))
+            arguments = self._in_order(originals[0], layer, args, kwargs)
+            call = LayerCall(layer, copy.deepcopy(layer), *originals, copy.deepcopy(arguments))
             if not self._running:
                 self.roots.append(layer)
             with self._inside(layer, names[0]):
-                call.y = originals[0](layer, *args)
+                call.y = originals[0](layer, *args, **kwargs)
             self.pending.append(call)
             return call.y
 
         def backward(layer: Object, *args: Any, **kwargs: Any) -> Any:
             if self._is_inside(layer, names[1]):
                 return originals[1](layer, *args, **kwargs)
-            call = self._call_of(layer, args)
+            arguments = self._in_order(originals[1], layer, args, kwargs)
+            call = self._call_of(layer, arguments)
             # A copy, since a backward may write into delta; the cache must be the same object.
-            given = tuple(a.copy() if isinstance(a, np.ndarray) else a for a in args)
+            given = tuple(a.copy() if isinstance(a, np.ndarray) else a for a in arguments)
             with self._inside(layer, names[1]):
                 returned = originals[1](layer, *args, **kwargs)
-            if call is None or kwargs or not args:
+            if call is None or not given:
                 self.is_ambiguous = True
                 return returned
             call.deltas, call.returned = given, copy.deepcopy(returned)
+            call.returns_cache = len(given) == 2 and _is_pair_with(call.y, arguments[0])
             self.calls.append(call)
             return returned
 
@@ -169,12 +170,18 @@ class Recording:
     def _call_of(self, layer: Object, args: Arguments) -> LayerCall | None:
         """Take the forward that a backward belongs to: by its cache, or the only one of its layer."""
         own = [c for c in self.pending if c.layer is layer]
-        by_cache = [c for c in own if args and isinstance(c.y, tuple) and len(c.y) == 2 and c.y[1] is args[0]]
+        by_cache = [c for c in own if args and _is_pair_with(c.y, args[0])]
         if len(by_cache or own) != 1:
             return None
         call = (by_cache or own)[0]
         self.pending.remove(call)
         return call
+
+    def _in_order(self, method: Function, layer: Object, args: Arguments, named: Mapping[str, Any]) -> Arguments:
+        """Return the arguments of a call in the order of the parameters."""
+        bound = inspect.signature(method).bind(layer, *args, **named)
+        self.is_ambiguous |= bool(bound.kwargs)
+        return tuple(bound.args[1:])
 
     def _is_inside(self, layer: Object, name: str) -> bool:
         return (id(layer), name) in self._running

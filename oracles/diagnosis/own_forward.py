@@ -296,9 +296,18 @@ def record(rule: Rule, primals: Primals, perturbation: Perturbation | None = Non
         perturbation: simulated rounding of every operation, if it is wanted.
 
     Raises:
-        NotRecordable: if an operation is not known.
+        ExceptionGroup: if its code runs on no such arrays, or an operation is not known; it has the exceptions.
     """
-    tape = Tape()
+    errors: list[Exception] = []
+    for dtype in (float, object):
+        graph = attempt(partial(_record, rule, primals, perturbation, Tape(dtype)))
+        if not isinstance(graph, Raised):
+            return graph
+        errors.append(graph.error)
+    raise ExceptionGroup("the code runs on no arrays that record", errors)
+
+
+def _record(rule: Rule, primals: Primals, perturbation: Perturbation | None, tape: Tape) -> Graph:
     arrays, leaves = dict(primals), {}
     for name, array in primals.items():
         if is_differentiable(array):

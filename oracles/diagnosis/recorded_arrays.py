@@ -58,8 +58,15 @@ class Operation:
 
 @dataclass
 class Tape:
-    """The operations in their order."""
+    """The operations in their order.
 
+    Attributes:
+        dtype: that of the arrays that record. Their entries are never read, and code that refuses a subclass of an array
+            may take one of objects.
+        operations: the operations.
+    """
+
+    dtype: type = float
     operations: list[Operation] = field(default_factory=list)
 
     def leaf(self, value: Array, name: str = "constant") -> Recorded:
@@ -71,7 +78,7 @@ class Tape:
     ) -> Recorded:
         """Append an operation, and return its result as an array that records."""
         self.operations.append(Operation(len(self.operations), name, operands, value, call, pulls, **kind))
-        result = np.array(_data(value), np.float64).view(Recorded)
+        result = np.array(value, np.float64).astype(self.dtype).view(Recorded)
         result.tape, result.operation = self, self.operations[-1]
         return result
 
@@ -178,7 +185,6 @@ class Recorded(np.ndarray[Any, Any]):
         if not isinstance(target, Recorded) or not isinstance(result, Recorded):
             raise NotRecordable(f"{ufunc.__name__}: out")
         result = np.broadcast_to(result, target.shape) if result.shape != target.shape else result
-        np.copyto(_data(target), _data(result))
         target.operation = result.operation
         return target
 
@@ -202,7 +208,6 @@ class Recorded(np.ndarray[Any, Any]):
             return result
 
         result = self.tape.moved("setitem", assigned, [self, value if isinstance(value, Recorded) else np.asarray(value)])
-        np.ndarray.__setitem__(_data(self), plain, _data(value))
         self.operation = result.operation
 
     def __iter__(self) -> Iterator[Any]:
@@ -258,7 +263,7 @@ class Recorded(np.ndarray[Any, Any]):
 
     def astype(self, dtype: Value, *args: Value, **kwargs: Value) -> Value:
         """Return the array itself for floating dtypes, since the graph computes in one precision."""
-        return self.copy() if np.dtype(dtype).kind == "f" else _data(self).astype(dtype)
+        return self.copy() if np.dtype(dtype).kind in "fO" else _data(self).astype(dtype)
 
     def item(self, *index: Value) -> Value:
         """Return an entry as an array without axes, since a number would not record."""
@@ -306,7 +311,7 @@ class Recorded(np.ndarray[Any, Any]):
 
 def _data(x: Value) -> Value:
     """Return an array that records as a plain one; anything else as it is."""
-    return x.view(np.ndarray) if isinstance(x, Recorded) else x
+    return np.array(x.operation_or_raise().value, np.float64) if isinstance(x, Recorded) else x
 
 
 def _tree_data(tree: Value) -> Value:
