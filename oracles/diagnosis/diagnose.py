@@ -21,7 +21,7 @@ from oracles.decision.type_errors import is_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
-from oracles.diagnosis.layers import WrongLayer, first_wrong_layer
+from oracles.diagnosis.layers import first_wrong_layer
 from oracles.diagnosis.own_forward import Kind, own_derivative
 from oracles.diagnosis.patterns import (
     blocks,
@@ -172,6 +172,16 @@ PATTERNS_OF_KINKS = tuple(
     (n, p) for n, p in PATTERNS if n in (*CALLS, "tie_between_operands", "zeros", "ties", "signs", "saturated")
 )
 
+# Finite differences take 20 forwards for each entry, so only patterns of few evaluations are tried with them.
+FOR_DIFFERENCES = frozenset(
+    {
+        *CALLS, "missing", "not_repeatable", "all_zero", "not_reduced", "shape", "transposed", "constant_factor",
+        "delta_ones", "delta_ignored", "other_name", "derivative_missing", "value_for_derivative", "reversed",
+        "reduced_too_far", "zeros", "ties", "signs", "saturated", "wrong_only_in_locations", "factor_per_group",
+        "zero_in_some", "sign_of_some", "coarse_rounding",
+    }
+)  # fmt: skip
+
 
 def diagnose(symptoms: Symptoms, patterns: Sequence[tuple[str, Pattern]] = PATTERNS) -> Diagnosis:
     """Return the first pattern that fits the whole array and is confirmed at other points, or ``NO_PATTERN_FOUND``.
@@ -217,20 +227,25 @@ def diagnosis_of(result: Result) -> Diagnosis:
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
-    diagnosis = _with_layer(_diagnosis_of_arrays(result), first_wrong_layer(result))
+    diagnosis = _diagnosis_of_layer(result)
     pattern, line = missing_declaration(result)
     if not line:
         return diagnosis
     return Diagnosis(diagnosis.pattern, f"{diagnosis}; {line}") if diagnosis else Diagnosis(pattern, line)
 
 
-def _with_layer(diagnosis: Diagnosis, layer: WrongLayer | None) -> Diagnosis:
-    """Add the first wrong layer on the way back, and what is wrong in it alone, which says more than the whole does."""
+def _diagnosis_of_layer(result: Result) -> Diagnosis:
+    """Return the defect of the first wrong layer on the way back, if it has one alone; else that of the arrays.
+
+    What is wrong in a layer says more than what that does to a whole network, and takes less time to find.
+    """
+    layer = first_wrong_layer(result)
     if layer is None:
-        return diagnosis
+        return _diagnosis_of_arrays(result)
     alone = _diagnosis_of_arrays(layer.result) if layer.result is not None else NO_PATTERN_FOUND
     if alone:
         return Diagnosis(alone.pattern, f"{layer}: {alone}")
+    diagnosis = _diagnosis_of_arrays(result)
     return Diagnosis(diagnosis.pattern, f"{diagnosis}; {layer}")
 
 
@@ -242,6 +257,8 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
         symptoms = symptoms_of(result, quantity)
         patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
+        if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
+            patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
         diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
         if diagnosis:
             return diagnosis

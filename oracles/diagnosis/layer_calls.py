@@ -1,7 +1,7 @@
 """The calls that the layers of a hand-written network get while it is evaluated once.
 
 While the network runs, the classes of its layers note what their forward and backward take and return. Two styles are
-known: layers that keep their cache, ``forward(x)`` and ``backward(delta)``, and those that return it, as manual_bp's do:
+known: layers that keep their cache, ``forward(x)`` and ``backward(delta)``, and those that return it, as manual_bp's:
 ``forward(params, x) -> (y, cache)`` and ``backward(cache, delta) -> (dx, dparams)``.
 """
 
@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from oracles.constants import LAYER_LEVELS
-from oracles.rule import Array, Cotangents, Delta, Function, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    Function,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
 
 Object: TypeAlias = Any  # a layer, a network, or what they hold
 Arguments: TypeAlias = tuple[Any, ...]
@@ -243,18 +253,18 @@ def _methods_of(owner: type) -> tuple[str, str] | None:
 @contextmanager
 def _noting(owner: type, names: tuple[str, str], recording: Recording) -> Iterator[None]:
     """Replace two methods of a class while the block runs."""
-    own = [vars(owner).get(n) for n in names]
+    own: list[Function | None] = [vars(owner).get(n) for n in names]
     originals: tuple[Function, Function] = getattr(owner, names[0]), getattr(owner, names[1])
     for name, method in zip(names, recording.wrap(names, originals), strict=True):
         setattr(owner, name, method)
     try:
         yield
     finally:
-        for name, method in zip(names, own, strict=True):
-            if method is None:
+        for name, before in zip(names, own, strict=True):
+            if before is None:
                 delattr(owner, name)  # it is inherited
             else:
-                setattr(owner, name, method)
+                setattr(owner, name, before)
 
 
 def held_by(owner: Object, location: str = "", levels: int = LAYER_LEVELS) -> Iterator[tuple[str, Object]]:

@@ -1,9 +1,9 @@
 """The first wrong layer on the way back: each layer of a refused network, judged alone at the call that it got.
 
-A network is an object that holds others with a forward and a backward of their own: a `Sequential` of manual_bp, a class
-with a list of layers or with layers as attributes, an nn.Module with children. One evaluation of the network tells each
-layer's inputs and the delta that it received. With these, finite differences of the layer's own forward judge what it
-returned: that is right or wrong whatever the layers after it did. So no reference is needed.
+A network is an object that holds others with a forward and a backward of their own: a `Sequential` of manual_bp, a
+class with a list of layers or with layers as attributes, an nn.Module with children. One evaluation of the network
+tells each layer's inputs and the delta that it received. With these, finite differences of the layer's own forward
+judge what it returned: that is right or wrong whatever the layers after it did. So no reference is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from oracles.constants import MOST_LAYERS
 from oracles.decision.judge import judge
 from oracles.diagnosis.experiments import result_or_none
-from oracles.diagnosis.layer_calls import LayerCall, Recording, held_by, recorded_calls
+from oracles.diagnosis.layer_calls import LayerCall, Recording, recorded_calls
 from oracles.diagnosis.module_calls import ModuleCall, module_calls
 from oracles.finite_differences import finite_difference
 from oracles.rule import Array, Output, Primals, Rule, Runtime, as_tuple
@@ -125,21 +125,21 @@ def _arrays_of(layer: object) -> list[Array]:
 
 
 def _first_module(setting: Setting) -> WrongLayer | None:
-    calls = module_calls(setting.subject, setting.primals, setting.delta)
-    if len(calls) > MOST_LAYERS:
-        return None
-    refused: list[tuple[ModuleCall, Result]] = []
-    for call in calls:
+    calls = _inner_first(module_calls(setting.subject, setting.primals, setting.delta))
+    for call in calls if len(calls) <= MOST_LAYERS else ():
         require_time()
-        # A module's output is also that of the last one inside, whose delta comes first; the others come after it.
-        if refused and not call.location.startswith(f"{refused[0][0].location}."):
-            continue
         judged = result_or_none(partial(_judged, call.rule(), call.primals, call.delta, setting.precision))
-        if judged is None and not refused:
+        if judged is None:
             return None
-        if judged is not None and judged.refuses:
-            refused.insert(0, (call, judged))
-    if not refused:
-        return None
-    call, judged = refused[0]
-    return WrongLayer(call.location, type(call.module).__name__, judged)
+        if judged.refuses:
+            return WrongLayer(call.location, type(call.module).__name__, judged)
+    return None
+
+
+def _inner_first(calls: Sequence[ModuleCall]) -> list[ModuleCall]:
+    """Move every module behind those inside it: its delta is that of its last one, and comes before the others."""
+    ends = {
+        call.location: max(i for i, c in enumerate(calls) if f"{c.location}.".startswith(f"{call.location}."))
+        for call in calls
+    }
+    return sorted(calls, key=lambda call: (ends[call.location], -len(call.location)))

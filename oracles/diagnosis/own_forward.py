@@ -16,7 +16,8 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.constants import OWN_AGREEMENT
-from oracles.diagnosis.recorded_arrays import NotRecordable, Operation, Tape
+from oracles.diagnosis.pullbacks import NotRecordable
+from oracles.diagnosis.recorded_arrays import Operation, Tape
 from oracles.perturbation.numpy_arrays import perturbed_array
 from oracles.rule import (
     Array,
@@ -187,9 +188,7 @@ def _add(g: dict[int, Array], operation: Operation, part: Array) -> None:
 
 def _contributions(operation: Operation, g: Array) -> Contributions:
     values = [o.value for o in operation.operands]
-    return [
-        (o, pull(g, operation.value, *values)) for o, pull in zip(operation.operands, operation.pulls, strict=True)
-    ]
+    return [(o, pull(g, operation.value, *values)) for o, pull in zip(operation.operands, operation.pulls, strict=True)]
 
 
 def _with_derivative(kind: Kind, function: EntryFunction, g: Array) -> Contributions:
@@ -230,7 +229,7 @@ def _pulled_untransposed(operation: Operation, i: int, g: Array, right: Array) -
     part = operation.pulls[i](g, operation.value, *values)
     if np.shape(part) != np.shape(right):
         raise NotRecordable("the transposed operand does not fit")
-    return part
+    return np.asanyarray(part)
 
 
 @dataclass(frozen=True)
@@ -312,16 +311,15 @@ def _record(rule: Rule, primals: Primals, perturbation: Perturbation | None, tap
     for name, array in primals.items():
         if is_differentiable(array):
             plain = np.array(array, np.float64)
-            is_perturbed = perturbation is not None and perturbation.forward
-            arrays[name] = tape.leaf(perturbed_array(plain, perturbation) if is_perturbed else plain, "primal")
+            if perturbation is not None and perturbation.forward:
+                plain = perturbed_array(plain, perturbation)
+            arrays[name] = tape.leaf(plain, "primal")
             leaves[name] = tape.operations[-1]
     with np.errstate(all="ignore"):
         y, _ = rule(**arrays)
     parts = as_tuple(y)
     outputs = [getattr(part, "operation", None) for part in parts]
-    values = tuple(
-        np.asanyarray(part if o is None else o.value) for part, o in zip(parts, outputs, strict=True)
-    )
+    values = tuple(np.asanyarray(part if o is None else o.value) for part, o in zip(parts, outputs, strict=True))
     return Graph(tape.operations, leaves, outputs, values if isinstance(y, tuple | list) else values[0])
 
 

@@ -4,28 +4,33 @@ Each operation keeps its function of the operands and its pullback, so the graph
 
     ḡ_operand ← ḡ_operand + pull(ḡ_result),
 
-with any operation's derivative replaced, and a part of it is evaluated again at other values. What only moves or selects
-entries is recorded as an array of indices, which NumPy's own function computes. Code that leaves the arrays
+with any operation's derivative replaced, and a part of it is evaluated again at other values. What only moves or
+selects entries is recorded as an array of indices, which NumPy's own function computes. Code that leaves the arrays
 (`np.asarray`, `float`) is not followed: whoever uses a graph compares its derivative with another oracle's first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import pi
-from typing import Any, NoReturn, TypeAlias
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 
-from oracles.rule import Array, NotPerturbable
-
-Value: TypeAlias = Any  # an argument or a result of a NumPy function: an array, a number, an axis, a list of those
-Call: TypeAlias = Callable[..., Array]
-
-
-class NotRecordable(NotPerturbable):
-    """An operation that is not known here."""
+from oracles.diagnosis.pullbacks import (
+    BINARY,
+    MATRIX_PULLS,
+    STEPS,
+    UNARY,
+    Call,
+    NotRecordable,
+    Value,
+    einsum_pulls,
+    elementwise_pull,
+    reduction_pull,
+)
+from oracles.rule import Array
 
 
 @dataclass(eq=False)
@@ -61,8 +66,8 @@ class Tape:
     """The operations in their order.
 
     Attributes:
-        dtype: that of the arrays that record. Their entries are never read, and code that refuses a subclass of an array
-            may take one of objects.
+        dtype: that of the arrays that record. Their entries are never read, and code that refuses a subclass of an
+            array may take one of objects.
         operations: the operations.
     """
 
@@ -74,7 +79,13 @@ class Tape:
         return self.append(name, (), value, lambda: value, ())
 
     def append(
-        self, name: str, operands: tuple[Operation, ...], value: Array, call: Call, pulls: tuple[Call, ...], **kind: bool
+        self,
+        name: str,
+        operands: tuple[Operation, ...],
+        value: Array,
+        call: Call,
+        pulls: tuple[Call, ...],
+        **kind: bool,
     ) -> Recorded:
         """Append an operation, and return its result as an array that records."""
         self.operations.append(Operation(len(self.operations), name, operands, value, call, pulls, **kind))
@@ -82,7 +93,9 @@ class Tape:
         result.tape, result.operation = self, self.operations[-1]
         return result
 
-    def record(self, name: str, call: Call, pulls: Sequence[Call], arguments: Sequence[Value], **kind: bool) -> Recorded:
+    def record(
+        self, name: str, call: Call, pulls: Sequence[Call], arguments: Sequence[Value], **kind: bool
+    ) -> Recorded:
         """Evaluate a function of arrays, of which some record, and append it.
 
         Args:
@@ -100,7 +113,7 @@ class Tape:
             return [by_position.get(i, x) for i, x in enumerate(plain)]
 
         def pull_of(i: int) -> Call:
-            def pull(g: Array, result: Array, *values: Array) -> Array:
+            def pull(g: Array, result: Array, *values: Array) -> Value:
                 return pulls[i](g, result, *complete(values))
 
             return pull
@@ -177,14 +190,15 @@ class Recorded(np.ndarray[Any, Any]):
             raise NotRecordable("a view or a result of an operation that is not recorded")
         return self.operation
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value) -> Value:
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value
+    ) -> Value:
         result = _ufunc(ufunc, method, inputs, options)
         if out is None:
             return result
         target = out[0]
-        if not isinstance(target, Recorded) or not isinstance(result, Recorded):
+        if not isinstance(target, Recorded) or not isinstance(result, Recorded) or result.shape != target.shape:
             raise NotRecordable(f"{ufunc.__name__}: out")
-        result = np.broadcast_to(result, target.shape) if result.shape != target.shape else result
         target.operation = result.operation
         return target
 
@@ -207,7 +221,9 @@ class Recorded(np.ndarray[Any, Any]):
             result[plain] = other
             return result
 
-        result = self.tape.moved("setitem", assigned, [self, value if isinstance(value, Recorded) else np.asarray(value)])
+        result = self.tape.moved(
+            "setitem", assigned, [self, value if isinstance(value, Recorded) else np.asarray(value)]
+        )
         self.operation = result.operation
 
     def __iter__(self) -> Iterator[Any]:
@@ -220,7 +236,7 @@ class Recorded(np.ndarray[Any, Any]):
         return self.tape.moved(name, function, [self])
 
     @property
-    def T(self) -> Value:  # type: ignore[override]  # noqa: N802
+    def T(self) -> Value:
         """The transpose."""
         return self._moved("transpose", np.transpose)
 
@@ -269,40 +285,41 @@ class Recorded(np.ndarray[Any, Any]):
         """Return an entry as an array without axes, since a number would not record."""
         return self.ravel()[index[0] if index else 0]
 
-    def sum(self, axis: Value = None, dtype: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+    def sum(self, axis: Value = None, *_: Value, keepdims: Value = False, **__: Value) -> Value:
         """Return the sum over axes."""
-        return np.add.reduce(self, axis=axis, keepdims=bool(keepdims))
+        return _reduced("add", self, axis, bool(keepdims))
 
-    def mean(self, axis: Value = None, dtype: Value = None, out: Value = None, keepdims: Value = False) -> Value:
+    def mean(self, *args: Value, **options: Value) -> Value:
         """Return the mean over axes."""
-        total = self.sum(axis, keepdims=keepdims)
+        total = self.sum(*args, **options)
         return total / (self.size // max(1, total.size))
 
-    def var(self, axis: Value = None, dtype: Value = None, out: Value = None, ddof: Value = 0, keepdims: Value = False) -> Value:
+    def var(self, *args: Value, ddof: Value = 0, **options: Value) -> Value:
         """Return the variance over axes."""
+        axis = args[0] if args else options.get("axis")
         centred = self - self.mean(axis, keepdims=True)
-        total = (centred * centred).sum(axis, keepdims=keepdims)
+        total = (centred * centred).sum(axis, keepdims=options.get("keepdims", False))
         return total / (self.size // max(1, total.size) - ddof)
 
-    def std(self, *args: Value, **kwargs: Value) -> Value:
+    def std(self, *args: Value, **options: Value) -> Value:
         """Return the standard deviation over axes."""
-        return np.sqrt(self.var(*args, **kwargs))
+        return np.sqrt(self.var(*args, **options))
 
-    def max(self, axis: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+    def max(self, axis: Value = None, *_: Value, keepdims: Value = False, **__: Value) -> Value:
         """Return the maximum over axes."""
-        return np.maximum.reduce(self, axis=axis, keepdims=bool(keepdims))
+        return _reduced("maximum", self, axis, bool(keepdims))
 
-    def min(self, axis: Value = None, out: Value = None, keepdims: Value = False, **_: Value) -> Value:
+    def min(self, axis: Value = None, *_: Value, keepdims: Value = False, **__: Value) -> Value:
         """Return the minimum over axes."""
-        return np.minimum.reduce(self, axis=axis, keepdims=bool(keepdims))
+        return _reduced("minimum", self, axis, bool(keepdims))
 
     def dot(self, other: Value, out: Value = None) -> Value:
         """Return the product with another array."""
         return _dot(self, other)
 
-    def clip(self, a_min: Value = None, a_max: Value = None, *args: Value, **kwargs: Value) -> Value:
+    def clip(self, *args: Value, **limits: Value) -> Value:
         """Return the entries limited from below and from above."""
-        return _clip(self, a_min, a_max)
+        return _clip(self, *args, **limits)
 
     def cumsum(self, axis: Value = None, *args: Value, **kwargs: Value) -> Value:
         """Return the running sums."""
@@ -324,68 +341,6 @@ def _tape_of(values: Sequence[Value]) -> Tape:
     return next(x.tape for x in values if isinstance(x, Recorded))
 
 
-def summed_to(g: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a cotangent over the axes along which its operand was broadcast."""
-    extra = np.ndim(g) - len(shape)
-    g = g.sum(axis=tuple(range(extra))) if extra else g
-    axes = tuple(i for i, n in enumerate(shape) if n == 1 != np.shape(g)[i])
-    return np.asanyarray(g.sum(axis=axes, keepdims=True) if axes else g)
-
-
-# The derivatives of elementwise functions by each operand, from the result y and the operands. Those of what has steps
-# are missing: the result of sign, floor and comparisons is a constant.
-_UNARY: Mapping[str, Call] = {
-    "negative": lambda y, a: -1.0,
-    "positive": lambda y, a: 1.0,
-    "exp": lambda y, a: y,
-    "exp2": lambda y, a: y * np.log(2.0),
-    "expm1": lambda y, a: y + 1,
-    "log": lambda y, a: 1 / a,
-    "log2": lambda y, a: 1 / (a * np.log(2.0)),
-    "log10": lambda y, a: 1 / (a * np.log(10.0)),
-    "log1p": lambda y, a: 1 / (1 + a),
-    "sqrt": lambda y, a: 0.5 / y,
-    "cbrt": lambda y, a: y / (3 * a),
-    "square": lambda y, a: 2 * a,
-    "reciprocal": lambda y, a: -y * y,
-    "sin": lambda y, a: np.cos(a),
-    "cos": lambda y, a: -np.sin(a),
-    "tan": lambda y, a: 1 + y * y,
-    "sinh": lambda y, a: np.cosh(a),
-    "cosh": lambda y, a: np.sinh(a),
-    "tanh": lambda y, a: 1 - y * y,
-    "arctan": lambda y, a: 1 / (1 + a * a),
-    "arcsin": lambda y, a: 1 / np.sqrt(1 - a * a),
-    "arccos": lambda y, a: -1 / np.sqrt(1 - a * a),
-    "arcsinh": lambda y, a: 1 / np.sqrt(1 + a * a),
-    "arctanh": lambda y, a: 1 / (1 - a * a),
-    "absolute": lambda y, a: np.sign(a),
-    "fabs": lambda y, a: np.sign(a),
-    "expit": lambda y, a: y * (1 - y),
-    "erf": lambda y, a: 2 / np.sqrt(pi) * np.exp(-a * a),
-}
-_BINARY: Mapping[str, tuple[Call, Call]] = {
-    "add": (lambda y, a, b: 1.0, lambda y, a, b: 1.0),
-    "subtract": (lambda y, a, b: 1.0, lambda y, a, b: -1.0),
-    "multiply": (lambda y, a, b: b, lambda y, a, b: a),
-    "divide": (lambda y, a, b: 1 / b, lambda y, a, b: -y / b),
-    "power": (lambda y, a, b: b * np.power(a, b - 1), lambda y, a, b: y * np.log(a)),
-    "float_power": (lambda y, a, b: b * np.power(a, b - 1), lambda y, a, b: y * np.log(a)),
-    "maximum": (lambda y, a, b: _share(a, b, a > b), lambda y, a, b: _share(a, b, b > a)),
-    "fmax": (lambda y, a, b: _share(a, b, a > b), lambda y, a, b: _share(a, b, b > a)),
-    "minimum": (lambda y, a, b: _share(a, b, a < b), lambda y, a, b: _share(a, b, b < a)),
-    "fmin": (lambda y, a, b: _share(a, b, a < b), lambda y, a, b: _share(a, b, b < a)),
-    "logaddexp": (lambda y, a, b: np.exp(a - y), lambda y, a, b: np.exp(b - y)),
-    "hypot": (lambda y, a, b: a / y, lambda y, a, b: b / y),
-    "arctan2": (lambda y, a, b: b / (a * a + b * b), lambda y, a, b: -a / (a * a + b * b)),
-}
-
-
-def _share(a: Array, b: Array, is_chosen: Array) -> Array:
-    """Return 1 where an operand is chosen, and half of it at a tie."""
-    return np.where(np.asarray(a == b), 0.5, np.asarray(is_chosen, np.float64))
-
-
 def _ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Value], options: Mapping[str, Value]) -> Value:
     name = ufunc.__name__
     if options.get("where", True) is not True:
@@ -397,57 +352,25 @@ def _ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Value], options: Mappi
     if method != "__call__":
         raise NotRecordable(f"{name}.{method}")
     if name == "matmul":
-        return _tape_of(inputs).record(name, np.matmul, MATRIX_PULLS, inputs)
-    derivatives = _BINARY.get(name) or ((_UNARY[name],) if name in _UNARY else None)
+        tape = _tape_of(inputs)
+        # A constant is an operand too: a weight that is no primal may be the one that is not transposed.
+        operands = [x if isinstance(x, Recorded) else tape.leaf(np.asarray(x)) for x in inputs]
+        return tape.record(name, np.matmul, MATRIX_PULLS, operands)
+    derivatives = BINARY.get(name) or ((UNARY[name],) if name in UNARY else None)
     if derivatives is None:  # signs, comparisons, tests: constants
         result = ufunc(*map(_data, inputs))
-        if np.asarray(result).dtype.kind == "f" and name not in _STEPS:
+        if np.asarray(result).dtype.kind == "f" and name not in STEPS:
             raise NotRecordable(name)
         return result
-    pulls = [_elementwise_pull(d, i) for i, d in enumerate(derivatives)]
+    pulls = [elementwise_pull(d, i) for i, d in enumerate(derivatives)]
     return _tape_of(inputs).record(name, ufunc, pulls, inputs, is_entrywise=True)
 
 
-_STEPS = frozenset("sign floor ceil rint trunc heaviside floor_divide spacing copysign".split())
-
-
-def _elementwise_pull(derivative: Call, i: int) -> Call:
-    def pull(g: Array, y: Array, *operands: Array) -> Array:
-        return summed_to(g * derivative(y, *operands), np.shape(operands[i]))
-
-    return pull
-
-
-def _kept(reduced: Array, shape: tuple[int, ...], axis: Value) -> Array:
-    """Return a reduced array with the axes that it lost, each of one entry."""
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    lost = {int(a) % len(shape) for a in axes} if shape else set()
-    return np.reshape(reduced, tuple(1 if i in lost else n for i, n in enumerate(shape)))
-
-
 def _reduced(name: str, array: Value, axis: Value, keepdims: bool) -> Value:
-    def spread(g: Array, a: Array) -> Array:
-        return _kept(g, np.shape(a), axis) * np.ones(np.shape(a))
-
-    def pull_extremum(g: Array, y: Array, a: Array) -> Array:
-        chosen = np.asarray(a == _kept(y, np.shape(a), axis), np.float64)
-        return spread(g, a) * chosen / chosen.sum(axis=axis, keepdims=True)
-
-    def pull_product(g: Array, y: Array, a: Array) -> Array:
-        return spread(g * y, a) / a
-
-    pulls: dict[str, Call] = {
-        "add": lambda g, y, a: spread(g, a),
-        "maximum": pull_extremum,
-        "minimum": pull_extremum,
-        "multiply": pull_product,
-    }
-    if name not in pulls:
-        return getattr(np, name).reduce(_data(array), axis=axis, keepdims=keepdims)  # tests: all, any
-    reduce = getattr(np, name).reduce
-    return array.tape.record(
-        f"{name}.reduce", lambda a: np.asanyarray(reduce(a, axis=axis, keepdims=keepdims)), [pulls[name]], [array]
-    )
+    pull, reduce = reduction_pull(name, axis), getattr(np, name).reduce
+    if pull is None:  # tests: all, any
+        return reduce(_data(array), axis=axis, keepdims=keepdims)
+    return array.tape.record(f"{name}.reduce", partial(reduce, axis=axis, keepdims=keepdims), [pull], [array])
 
 
 def _accumulated(array: Value, axis: int) -> Value:
@@ -455,27 +378,6 @@ def _accumulated(array: Value, axis: int) -> Value:
         return np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis)
 
     return array.tape.record("cumsum", lambda a: np.cumsum(a, axis=axis), [pull], [array])
-
-
-def _swapped(a: Array) -> Array:
-    return np.swapaxes(a, -1, -2)
-
-
-def _pull_left(g: Array, y: Array, a: Array, b: Array) -> Array:
-    if np.ndim(b) == 1:
-        return summed_to(g[..., None] * b if np.ndim(a) > 1 else g * b, np.shape(a))
-    product = np.matmul(b, g[..., None])[..., 0] if np.ndim(a) == 1 else np.matmul(g, _swapped(b))
-    return summed_to(product, np.shape(a))
-
-
-def _pull_right(g: Array, y: Array, a: Array, b: Array) -> Array:
-    if np.ndim(b) == 1:
-        return summed_to(np.matmul(_swapped(a), g[..., None])[..., 0] if np.ndim(a) > 1 else g * a, np.shape(b))
-    product = a[:, None] * g[..., None, :] if np.ndim(a) == 1 else np.matmul(_swapped(a), g)
-    return summed_to(product, np.shape(b))
-
-
-MATRIX_PULLS = (_pull_left, _pull_right)
 
 
 def _dot(a: Value, b: Value, out: Value = None) -> Value:
@@ -488,19 +390,11 @@ def _einsum(subscripts: Value, *operands: Value, **_: Value) -> Value:
     if not isinstance(subscripts, str) or "..." in subscripts:
         raise NotRecordable("einsum: subscripts")
     left, arrow, output = subscripts.replace(" ", "").partition("->")
-    labels = left.split(",")
     if not arrow:
         output = "".join(sorted(c for c in set(left) - {","} if left.count(c) == 1))
-
-    def pull_of(i: int) -> Call:
-        others = [j for j in range(len(labels)) if j != i]
-        if len(set(labels[i])) < len(labels[i]) or not set(labels[i]) <= set(output).union(*(labels[j] for j in others)):
-            raise NotRecordable(f"einsum: {subscripts}")
-        text = ",".join([output, *(labels[j] for j in others)]) + "->" + labels[i]
-        return lambda g, y, *arrays: np.einsum(text, g, *(arrays[j] for j in others))
-
-    pulls = [pull_of(i) for i in range(len(labels))]
-    return _tape_of(operands).record("einsum", lambda *a: np.einsum(f"{left}->{output}", *a), pulls, operands)
+    return _tape_of(operands).record(
+        "einsum", partial(np.einsum, f"{left}->{output}"), einsum_pulls(left, output), operands
+    )
 
 
 def _clip(a: Value, a_min: Value = None, a_max: Value = None, *_: Value, **limits: Value) -> Value:
@@ -539,7 +433,8 @@ def _joining(name: str) -> Call:
 def _pad(a: Value, width: Value, mode: str = "constant", **options: Value) -> Value:
     if mode == "constant" and np.any(options.get("constant_values", 0)):
         raise NotRecordable("pad: constant_values")
-    return a.tape.moved("pad", lambda index: np.pad(index, width, mode, **options), [a])
+    pad: Call = np.pad
+    return a.tape.moved("pad", lambda index: pad(index, width, mode, **options), [a])
 
 
 def _norm(a: Value, ord: Value = None, axis: Value = None, keepdims: bool = False) -> Value:

@@ -26,11 +26,26 @@ from oracles.diagnosis.own_forward import (
     record,
 )
 from oracles.diagnosis.recorded_arrays import Operation
-from oracles.rule import Array, Rule
+from oracles.rule import Array, Output, Rule
 
 MATRIX_PRODUCTS = {"matmul"}
 # Products and sums whose operands a backward may forget; what only moves entries is an edit of what stands before it.
-CUTTABLE = {"add", "subtract", "multiply", "divide", "matmul", "einsum", "power", "square", "sqrt", "exp", "log"}
+CUTTABLE = {
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "matmul",
+    "einsum",
+    "power",
+    "square",
+    "sqrt",
+    "exp",
+    "log",
+    "add.reduce",
+    "maximum.reduce",
+    "minimum.reduce",
+}
 
 # Functions by their names, which a student knows better than their operations.
 NAMED: tuple[tuple[str, Callable[[Array], Array]], ...] = (
@@ -100,7 +115,7 @@ def _is_oracles(value: Array, symptoms: Symptoms) -> bool:
     return bool(np.all(np.abs(value - symptoms.expected) <= rounding))
 
 
-def _is_possible(graph: Graph, change: Change, symptoms: Symptoms, delta: Array) -> bool:
+def _is_possible(graph: Graph, change: Change, symptoms: Symptoms, delta: Output) -> bool:
     with np.errstate(all="ignore"):
         value = result_or_none(lambda: graph.cotangents(delta, change)[symptoms.name])
     return value is not None and is_near(symptoms.refusal.actual, np.asarray(value))
@@ -161,7 +176,7 @@ def _sets(functions: Sequence[EntryFunction]) -> Iterator[tuple[EntryFunction, .
 
 def _operands(graph: Graph, names: set[str]) -> Iterator[tuple[Operation, int]]:
     for o in graph.operations:
-        if o.name in names or o.name.endswith(".reduce") and "power" in names:
+        if o.name in names:
             yield from ((o, i) for i, _ in enumerate(o.operands))
 
 
