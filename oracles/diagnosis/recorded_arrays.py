@@ -49,10 +49,10 @@ class Operation:
 
     index: int
     name: str
-    operands: tuple[Operation, ...]
-    value: Array
-    call: Call
-    pulls: tuple[Call, ...]
+    operands: tuple[Operation, ...] = field(repr=False)
+    value: Array = field(repr=False)
+    call: Call = field(repr=False)
+    pulls: tuple[Call, ...] = field(repr=False)
     is_entrywise: bool = False
 
     @property
