@@ -170,11 +170,15 @@ class Graph:
                 index: partial(_with_operands, change.kind, self._operation(index), operands)
                 for index, operands in by_operation.items()
             }
-        by_ends = {(f.start.index, f.end.index): f for f in self.functions}
-        functions = [by_ends.get(ends) for ends in change.targets]
-        if None in functions:
-            raise NotRecordable("the forward has other operations here")
-        return {f.end.index: partial(_with_derivative, change.kind, f) for f in functions if f is not None}
+        functions = [self._function(*ends) for ends in change.targets]
+        return {f.end.index: partial(_with_derivative, change.kind, f) for f in functions}
+
+    def _function(self, start: int, end: int) -> EntryFunction:
+        """Return a function by its ends, whether it is curved at this point or not."""
+        for f in _functions_that_end_in(self._operation(end), self.operations):
+            if f.start.index == start and f.start.shape == f.end.shape:
+                return f
+        raise NotRecordable("the forward has other operations here")
 
     def _operation(self, index: int) -> Operation:
         if index >= len(self.operations):
@@ -279,11 +283,16 @@ def _functions_that_end_in(end: Operation, operations: Sequence[Operation]) -> I
 
 
 def _is_curved(function: EntryFunction) -> bool:
-    """Return whether each entry depends on its own argument alone, and not with one slope for all."""
+    """Return whether each entry depends on its own argument alone, and not with one slope for all but 0.
+
+    Where every unit of a ReLU is dead, all slopes are 0, and a backward without them is wrong.
+    """
     slope = np.asarray(function.derivative())
     weights = np.random.default_rng(0).uniform(1.0, 2.0, slope.shape)
     is_diagonal = np.allclose(function.derivative(seed=weights), weights * slope, rtol=OWN_AGREEMENT, atol=0)
-    return bool(is_diagonal and slope.size and np.ptp(slope) > OWN_AGREEMENT * np.max(np.abs(slope)))
+    if not (is_diagonal and slope.size):
+        return False
+    return bool(not np.any(slope) or np.ptp(slope) > OWN_AGREEMENT * np.max(np.abs(slope)))
 
 
 def record(rule: Rule, primals: Primals, perturbation: Perturbation | None = None) -> Graph:

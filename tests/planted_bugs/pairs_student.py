@@ -181,7 +181,9 @@ for style in STYLES:
 
 # Other activations, other depths
 plant("forgotten derivative", two_functions, TANH, forgotten, 3, "derivative_missing")
-plant("value for derivative", two_functions, TANH, Mistakes(prime=lambda f, z, a: a, layer=1), 2, "value_for_derivative")
+plant(
+    "value for derivative", two_functions, TANH, Mistakes(prime=lambda f, z, a: a, layer=1), 2, "value_for_derivative"
+)
 plant("tanh twice", one_class, TANH, double, 2, "derivative_at_output")
 plant("forgotten derivative", one_class, RELU, forgotten, 2, "derivative_missing")
 plant("value for derivative", one_class, RELU, Mistakes(prime=lambda f, z, a: a, layer=0), 2, "value_for_derivative")
