@@ -192,3 +192,76 @@ plant("softplus twice", two_functions, SOFTPLUS, double, 2, "derivative_at_outpu
 plant("W not transposed", two_functions, RELU, transposed, 3, "primal_transposed")
 at_z = Mistakes(prime=lambda f, z, a: z * (1 - z), layer=1)
 plant("a(1 - a) of z", two_functions, SIGMOID, at_z, 2, "formula_at_input")
+twice = Mistakes(prime=lambda f, z, a: f.prime(z, a) ** 2, layer=0)
+plant("derivative twice", two_functions, TANH, twice, 2, "derivative_twice")
+
+
+def residual_back(c, d, sign):
+    z, W = c
+    a = np.tanh(z)
+    return {"z": d + sign * (d @ W.T) * (1 - a**2), "W": a.T @ d}
+
+
+at_point(
+    "wrong sign in one of two paths",
+    *(manual(lambda z, W: (z + np.tanh(z) @ W, (z, W)), partial(residual_back, sign=s), name="skip") for s in (-1, 1)),
+    {"z": RNG.standard_normal((2, 3)), "W": RNG.standard_normal((3, 3))},
+    pattern="sign_inside",
+)
+
+
+# Networks of layers: the first wrong one on the way back is named, and what is wrong in it alone
+class Dense:
+    def __init__(self, k, weight=np.transpose):
+        self.W, self.b, self.weight = POINT[f"W{k}"], POINT[f"b{k}"], weight
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, delta):
+        self.dW, self.db = self.x.T @ delta, delta.sum(0)
+        return delta @ self.weight(self.W)
+
+
+class Sigmoid:
+    def __init__(self, prime=SIGMOID.prime):
+        self.prime = prime
+
+    def forward(self, z):
+        self.z, self.a = z, sigmoid(z)
+        return self.a
+
+    def backward(self, delta):
+        return delta * self.prime(self.z, self.a)
+
+
+class Chain:
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, delta):
+        for layer in reversed(self.layers):
+            delta = layer.backward(delta)
+        return delta
+
+
+def chain(sigmoid_layer, last):
+    places = {"W1": "layers[0].W", "b1": "layers[0].b", "W2": "layers[2].W", "b2": "layers[2].b"}
+    grads = {n: place.replace(".", ".d") for n, place in places.items()}
+    return stateful(Chain(Dense(1), sigmoid_layer, last, Sigmoid()), params=places, grads=grads, name="chain")
+
+
+RIGHT_CHAIN = chain(Sigmoid(), Dense(2))
+WRONG_CHAINS = {
+    "layers[1] (Sigmoid)": (chain(Sigmoid(lambda z, a: np.ones_like(a)), Dense(2)), "derivative_missing"),
+    "layers[2] (Dense)": (chain(Sigmoid(), Dense(2, lambda W: W)), "primal_transposed"),
+}
+for place, (wrong, pattern) in WRONG_CHAINS.items():
+    at = {n: POINT[n] for n in ("x", *names_of(2))}
+    at_point(f"wrong in {place} of a chain", wrong, RIGHT_CHAIN, at, pattern=pattern)
