@@ -461,7 +461,7 @@ _JOINING_NAMES = "concatenate stack vstack hstack dstack column_stack"
 _METHOD_NAMES = "sum mean var std max min cumsum"
 _NEW_NAMES = "zeros_like ones_like empty_like full_like"
 _PLAIN_NAMES = """
-shape ndim size argmax argmin argsort nonzero flatnonzero argwhere any all isclose allclose array_equal searchsorted
+shape ndim size argmax argmin argsort nonzero flatnonzero argwhere any all array_equal searchsorted
 result_type can_cast iscomplexobj isrealobj may_share_memory shares_memory unique
 """
 _PLAIN = frozenset(_PLAIN_NAMES.split())

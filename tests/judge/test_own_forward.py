@@ -57,6 +57,10 @@ def product_of_vectors(z):
 FORWARDS["product of vectors"] = product_of_vectors
 
 
+def assert_equal_up_to_rounding(actual, expected):
+    np.testing.assert_array_max_ulp(actual, expected, maxulp=64)
+
+
 def assert_is_derivative(rule, primals):
     own, differences = own_derivative(rule), finite_difference(rule)
     y, pullback = own(**primals)
@@ -65,7 +69,7 @@ def assert_is_derivative(rule, primals):
     delta = np.random.default_rng(1).standard_normal(np.shape(y))
     cotangents = expected_pullback(delta)
     for name, g in pullback(delta).items():
-        np.testing.assert_allclose(g, cotangents[name].mid, rtol=1e-8, atol=1e-9)
+        assert np.all(np.abs(g - cotangents[name].mid) <= cotangents[name].radius)
 
 
 @pytest.mark.parametrize("name", FORWARDS)
@@ -95,7 +99,7 @@ def test_a_change_is_the_derivative_with_one_mistake():
     (function,) = graph.functions
     ends = ((function.start.index, function.end.index),)
     forgotten = graph.cotangents(delta, Change(Kind.ONE, ends))
-    np.testing.assert_allclose(forgotten["z"], delta @ W.T)
-    np.testing.assert_allclose(forgotten["W"], z.T @ delta)
+    assert_equal_up_to_rounding(forgotten["z"], delta @ W.T)
+    assert_equal_up_to_rounding(forgotten["W"], z.T @ delta)
     value = graph.cotangents(delta, Change(Kind.VALUE, ends))
-    np.testing.assert_allclose(value["z"], (delta * np.tanh(z @ W)) @ W.T)
+    assert_equal_up_to_rounding(value["z"], (delta * np.tanh(z @ W)) @ W.T)

@@ -22,6 +22,7 @@ from oracles.diagnosis.own_forward import (
     Kind,
     changed,
     formula_of_output,
+    nearly_equal,
     own_derivative,
     record,
 )
@@ -195,7 +196,7 @@ def _name_of(function: EntryFunction) -> str:
     argument, value = np.asarray(function.argument), np.asarray(function.value)
     with np.errstate(all="ignore"):
         for name, f in NAMED:
-            if np.allclose(f(argument), value, rtol=OWN_AGREEMENT, atol=0):
+            if nearly_equal(f(argument), value):
                 return name
     return " ".join(function.signature)
 
