@@ -426,6 +426,20 @@ MOST_ENLARGED_ENTRIES = 2**17
 # Operations of a reference up to which each is edited: all their operands become outputs, with a pullback each.
 MOST_EDITS = 32
 
+# --- The derivative of a subject's own forward (oracles/diagnosis/own_forward.py) ---
+
+# Relative differences below which two arrays are one function: far above rounding in float64, far below a mistake.
+OWN_AGREEMENT = 2.0**-30
+# Operations of an own forward up to which each is tried: a network of ten layers has about a hundred.
+MOST_OWN_OPERATIONS = 400
+
+# --- Layers of a network (oracles/diagnosis/layers.py) ---
+
+# Levels of attributes, lists and dicts in which layers are looked for: network.blocks[0].layers[1] has four.
+LAYER_LEVELS = 4
+# Layers that are judged one after the other, a fraction of a second each.
+MOST_LAYERS = 64
+
 # --- Memory in a diagnosis ---
 
 # What freed memory is filled with: two values that no arithmetic gives by chance.

@@ -50,8 +50,9 @@ def _trials(symptoms: Symptoms, shuffle: bool) -> Iterator[Trial | None]:
     if not symptoms.is_output:
         yield symptoms.other_delta
     shuffled = symptoms.shuffled_primals if shuffle else None
-    # Outside the domain of the function there is nothing to compare: a shuffled matrix is not positive definite.
-    yield shuffled if shuffled is not None and _is_defined(shuffled) else scaled_primals(symptoms)
+    # Outside the domain of the function there is nothing to compare: a shuffled matrix is not positive definite. Nor is
+    # there where all entries are zero: every unit of a ReLU network may be dead.
+    yield shuffled if shuffled is not None and _shows_something(shuffled) else scaled_primals(symptoms)
 
 
 def scaled_primals(symptoms: Symptoms) -> Trial | None:
@@ -60,9 +61,9 @@ def scaled_primals(symptoms: Symptoms) -> Trial | None:
     return symptoms.evaluate_at(primals, symptoms.draw_delta(3))
 
 
-def _is_defined(trial: Trial) -> bool:
+def _shows_something(trial: Trial) -> bool:
     defined = np.shape(trial.actual) == trial.expected.shape and bool(np.all(np.isfinite(trial.expected)))
-    return defined and bool(np.all(np.isfinite(trial.actual)))
+    return defined and bool(np.all(np.isfinite(trial.actual)) and np.any(trial.informative))
 
 
 def _holds(relation: Relation, trial: Trial) -> bool:

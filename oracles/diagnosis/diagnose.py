@@ -8,18 +8,21 @@ diagnosis says so. If a declaration would make the judge accept the subject, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import MORE_SAMPLES
+from oracles.constants import MORE_SAMPLES, OWN_AGREEMENT
+from oracles.decision.comparison import value_and_radius
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
+from oracles.diagnosis.layers import first_wrong_layer
+from oracles.diagnosis.own_forward import Kind, own_derivative
 from oracles.diagnosis.patterns import (
     blocks,
     calls,
@@ -29,6 +32,7 @@ from oracles.diagnosis.patterns import (
     functions,
     indices,
     locations,
+    own_operations,
     precision,
     rearrangements,
     singular_points,
@@ -36,10 +40,10 @@ from oracles.diagnosis.patterns import (
     terms,
 )
 from oracles.diagnosis.patterns.primals import primal_changed
-from oracles.rule import with_dtype
+from oracles.rule import Enclosure, Rule, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
-from oracles.verdict import Result, Verdict
+from oracles.verdict import Result, Setting, Verdict
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -127,6 +131,13 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("value_for_derivative", partial(terms.edited_derivative, Edit.VALUE, "the value in place of the derivative of")),
     ("known_factor", factors.known_factor),
     ("primal_changed", primal_changed),
+    ("primal_transposed", partial(own_operations.mistake, Kind.TRANSPOSED)),
+    ("derivative_missing", partial(own_operations.mistake, Kind.ONE)),
+    ("value_for_derivative", partial(own_operations.mistake, Kind.VALUE)),
+    ("derivative_at_output", partial(own_operations.mistake, Kind.AT_OUTPUT)),
+    ("formula_at_input", partial(own_operations.mistake, Kind.FORMULA_AT_INPUT)),
+    ("derivative_twice", partial(own_operations.mistake, Kind.TWICE)),
+    ("sign_inside", partial(own_operations.mistake, Kind.NEGATED)),
     ("block_diagonal", deltas.block_diagonal),
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
@@ -136,6 +147,7 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("zero_in_some", locations.zero_in_some),
     ("sign_of_some", locations.sign_of_some),
     ("term_along_axis", errors.term_along_axis),
+    ("detached_term", partial(own_operations.mistake, Kind.CUT)),
     ("not_converged", precision.not_converged),
     ("low_precision_accumulation", precision.low_precision_accumulation),
     ("coarse_rounding", errors.coarse_rounding),
@@ -159,6 +171,16 @@ PATTERNS_OF_CALLS = tuple((n, p) for n, p in PATTERNS if n in CALLS)
 PATTERNS_OF_KINKS = tuple(
     (n, p) for n, p in PATTERNS if n in (*CALLS, "tie_between_operands", "zeros", "ties", "signs", "saturated")
 )
+
+# Finite differences take 20 forwards for each entry, so only patterns of few evaluations are tried with them.
+FOR_DIFFERENCES = frozenset(
+    {
+        *CALLS, "missing", "not_repeatable", "all_zero", "not_reduced", "shape", "transposed", "constant_factor",
+        "delta_ones", "delta_ignored", "other_name", "derivative_missing", "value_for_derivative", "reversed",
+        "reduced_too_far", "zeros", "ties", "signs", "saturated", "wrong_only_in_locations", "factor_per_group",
+        "zero_in_some", "sign_of_some", "coarse_rounding",
+    }
+)  # fmt: skip
 
 
 def diagnose(symptoms: Symptoms, patterns: Sequence[tuple[str, Pattern]] = PATTERNS) -> Diagnosis:
@@ -205,11 +227,26 @@ def diagnosis_of(result: Result) -> Diagnosis:
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
-    diagnosis = _diagnosis_of_arrays(result)
+    diagnosis = _diagnosis_of_layer(result)
     pattern, line = missing_declaration(result)
     if not line:
         return diagnosis
     return Diagnosis(diagnosis.pattern, f"{diagnosis}; {line}") if diagnosis else Diagnosis(pattern, line)
+
+
+def _diagnosis_of_layer(result: Result) -> Diagnosis:
+    """Return the defect of the first wrong layer on the way back, if it has one alone; else that of the arrays.
+
+    What is wrong in a layer says more than what that does to a whole network, and takes less time to find.
+    """
+    layer = first_wrong_layer(result)
+    if layer is None:
+        return _diagnosis_of_arrays(result)
+    alone = _diagnosis_of_arrays(layer.result) if layer.result is not None else NO_PATTERN_FOUND
+    if alone:
+        return Diagnosis(alone.pattern, f"{layer}: {alone}")
+    diagnosis = _diagnosis_of_arrays(result)
+    return Diagnosis(diagnosis.pattern, f"{diagnosis}; {layer}")
 
 
 def _diagnosis_of_arrays(result: Result) -> Diagnosis:
@@ -220,6 +257,8 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
         symptoms = symptoms_of(result, quantity)
         patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
+        if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
+            patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
         diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
         if diagnosis:
             return diagnosis
@@ -227,32 +266,69 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
 
 
 def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
-    """Return the symptoms of one array; ``None`` if its values cannot be compared with a reference."""
+    """Return the symptoms of one array; ``None`` if its values cannot be compared with an oracle.
+
+    Without a reference the oracle is the derivative of the subject's own forward.
+    """
     setting = result.setting
-    references = [o for o in setting.oracles if o.evaluate_perturbed is not None] if setting else []
-    if setting is None or not references:
+    oracle = _oracle_of(setting) if setting else None
+    if setting is None or oracle is None:
         return None
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     # An output of another shape, for example: its delta does not fit the reference, which raises.
     actual = result_or_none(lambda: evaluate(setting.subject, setting.primals, setting.delta))
-    expected = result_or_none(lambda: evaluate(references[0], primals, delta))
+    expected = result_or_none(lambda: evaluate(oracle, primals, delta))
     if actual is None or expected is None or quantity not in expected:
         return None
     value = actual.get(quantity)
     if quantity in actual and not is_array(value):
         return None
+    answer = expected[quantity]
     # The many samples of a refusal: a candidate must not fail by a tolerance that is too small.
+    references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]
     estimator = tolerance_at(references, primals, delta, setting.precision, fallback=setting.subject)
+    tolerance = estimator.estimate(MORE_SAMPLES)[quantity]
     return Symptoms(
         name=quantity,
         actual=None if value is None else np.asarray(value),
-        expected=midpoint(expected[quantity]),
-        tolerance=estimator.estimate(MORE_SAMPLES)[quantity],
+        expected=midpoint(answer),
+        tolerance=tolerance + answer.radius if isinstance(answer, Enclosure) else tolerance,
         primals=primals,
         delta=setting.delta,
         subject=setting.subject,
-        oracle=references[0],
+        oracle=oracle,
         primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
         precision=setting.precision,
         dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )
+
+
+def _oracle_of(setting: Setting) -> Rule | None:
+    """Return the first reference; without one, the derivative of the subject's own forward, or else the first oracle.
+
+    What is recorded of a forward may be less than all. So its derivative must be that of the oracle that judged.
+    """
+    references = [o for o in setting.oracles if o.evaluate_perturbed is not None]
+    if references or not setting.oracles:
+        return references[0] if references else None
+    primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    judging = setting.oracles[0]
+    if setting.subject.runs_on_object_arrays:
+        own = own_derivative(setting.subject)
+        answers = [result_or_none(partial(evaluate, oracle, primals, delta)) for oracle in (own, judging)]
+        if answers[0] and answers[1] and _is_same(answers[0], answers[1]):
+            return own
+    return judging
+
+
+def _is_same(own: Mapping[str, Any], judging: Mapping[str, Any]) -> bool:
+    """Return whether two oracles agree wherever the second one knows the value."""
+    for name, answer in judging.items():
+        mid, radius = value_and_radius(answer)
+        known = np.isfinite(mid) & np.isfinite(radius)
+        scale = OWN_AGREEMENT * np.max(np.abs(mid), initial=0.0, where=known)
+        if name not in own or np.shape(own[name]) != mid.shape:
+            return False
+        if not np.all((np.abs(midpoint(own[name]) - mid) <= radius + scale)[known]):
+            return False
+    return True
