@@ -7,6 +7,7 @@ from oracles import Disagreement, check
 from oracles.diagnosis.diagnose import diagnosis_of
 from oracles.search import run_search
 
+POINTS = [pytest.param(pair, marks=pytest.mark.deep if pair.deep else ()) for pair in POINT_PAIRS]
 SEARCHES = [(pair, dtype) for pair in SEARCH_PAIRS for dtype in pair.dtypes]
 
 
@@ -20,14 +21,14 @@ def assert_is_refused(refusal, pair):
         assert diagnosis_of(refusal.result).pattern == pair.pattern, refusal.diagnosis
 
 
-@pytest.mark.parametrize("pair", POINT_PAIRS, ids=name)
+@pytest.mark.parametrize("pair", POINTS, ids=name)
 def test_check_refuses_the_wrong_subject(pair):
     with pytest.raises(Disagreement) as excinfo:
         check(pair.wrong, pair.at, pair.against, **pair.options)
     assert_is_refused(excinfo.value, pair)
 
 
-@pytest.mark.parametrize("pair", POINT_PAIRS, ids=name)
+@pytest.mark.parametrize("pair", POINTS, ids=name)
 def test_check_accepts_the_right_subject(pair):
     assert check(pair.right, pair.at, pair.against, **pair.options).verdict in pair.accepted
 

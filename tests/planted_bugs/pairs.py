@@ -30,6 +30,7 @@ class PointPair:
         pattern: the id of the diagnosis; None where the test does not ask for one, "" where there must be none.
         accepted: the verdicts that the right subject may get.
         options: further arguments of `oracles.check`.
+        deep: whether the pair is judged only where all that takes long runs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PointPair:
     pattern: str | None = None
     accepted: tuple[str, ...] = ("agrees",)
     options: Mapping[str, Any] = field(default_factory=dict)
+    deep: bool = False
 
 
 @dataclass(frozen=True)

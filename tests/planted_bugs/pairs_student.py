@@ -169,15 +169,17 @@ CLASSIC = (
 )
 
 
-def plant(name, style, activation, mistakes, depth, pattern):
+def plant(name, style, activation, mistakes, depth, pattern, *, deep=True):
     at = {n: POINT[n] for n in ("x", *names_of(depth))}
     subjects = [style(activation, m, depth) for m in (mistakes, RIGHT)]
-    at_point(f"{name}, {activation.name} network of {depth}, {style.__name__}", *subjects, at, pattern=pattern)
+    at_point(
+        f"{name}, {activation.name} network of {depth}, {style.__name__}", *subjects, at, pattern=pattern, deep=deep
+    )
 
 
 for style in STYLES:
     for name, mistakes, pattern in CLASSIC:
-        plant(name, style, SIGMOID, mistakes, 2, pattern)
+        plant(name, style, SIGMOID, mistakes, 2, pattern, deep=style is not STYLES[0])
 
 # Other activations, other depths
 plant("forgotten derivative", two_functions, TANH, forgotten, 3, "derivative_missing")
