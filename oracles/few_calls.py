@@ -1,12 +1,13 @@
 """The fewest calls of a subject that show whether its answers are consistent.
 
-A call of a large kernel may take a second. So `oracles.check` calls a subject five times, with six pullbacks:
+A call of a large kernel may take a second. So `oracles.check` calls a subject six times, each with one pullback:
 
-1. at the point, with the first and the last cotangent, the last one after all other calls;
-2. there again, after freed memory was filled, with the second cotangent;
+1. at the point;
+2. there again, after freed memory was filled; the pullback is asked after the calls 3 to 5;
 3. at another point, with contiguous arrays;
 4. there, with arrays that have gaps;
-5. there, with transposed arrays, one of them as several primals, and an expanded cotangent.
+5. there, with transposed arrays, one of them as several primals, and an expanded cotangent;
+6. at the point once more.
 
 Only if an answer differs do the checks of `oracles.self_consistency` and `oracles.layouts` run. These vary one thing at
 a time, and name the defect.
@@ -115,12 +116,16 @@ def few_calls_agree(setting: Setting, call: FirstCall) -> bool:
     return _layouts_agree(part_of(setting))
 
 
-def pulls_back_again(setting: Setting, call: FirstCall, pullback: Pullback) -> bool:
-    """Return whether a pullback gives the answer of the first one."""
-    again = attempt(lambda: _arrays(dict(pullback(setting.delta))))
-    if isinstance(again, Raised):
-        return False
-    return _repeats(again, {n: a for n, a in call.values.items() if n.split("[")[0] != "output"}, setting)
+def answers_again(setting: Setting, call: FirstCall, second: tuple[Output, Pullback]) -> bool:
+    """Return whether the second call, after other calls, and one more call give the answer of the first one."""
+    subject = on_copies(setting.subject)
+
+    def answers() -> list[dict[str, Any]]:
+        third = subject(**setting.primals)
+        return [named_outputs(as_tuple(y), dict(pull(setting.delta))) for y, pull in (second, third)]
+
+    found = attempt(answers)
+    return not isinstance(found, Raised) and all(_repeats(_arrays(a), call.values, setting) for a in found)
 
 
 @np.errstate(all="ignore")  # the judge's own point: equal primals may lie outside the domain

@@ -14,7 +14,7 @@ from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
-from oracles.few_calls import FirstCall, few_calls_agree, pulls_back_again, second_call
+from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
 from oracles.finite_differences import finite_difference
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
@@ -119,7 +119,6 @@ def _judged(
     if isinstance(call, Result):
         return call
     deltas = _deltas(call.y, arrays, delta, seed)
-    first = call.y, call.pullback
 
     def judge_at(d: Output, called: Called | None) -> Result:
         return judge(
@@ -127,7 +126,7 @@ def _judged(
         )
 
     announce(f"judging under cotangent 1 of {len(deltas)}")
-    results = [judge_at(deltas[0], first)]
+    results = [judge_at(deltas[0], (call.y, call.pullback))]
     setting = Setting(subject, oracles, arrays, deltas[0], working)
     second = _second_call(results[0], setting, call)
     agree = second is not None
@@ -138,14 +137,14 @@ def _judged(
             note(f"judged under {i} of {len(deltas)} cotangents, out of time")
             break
         announce(f"judging under cotangent {i + 1} of {len(deltas)}")
-        # After all other calls, the first one must still give the right answer.
-        result = judge_at(d, second if i == 1 else first)
-        if result.refuses:
+        # After all other calls, the second one must still give the right answer, and so must one more call.
+        result = judge_at(d, second if i == 1 else None)
+        if i == 1 and second and result.refuses:
             result = judge_at(d, None)
             agree = agree and result.refuses
         results.append(result)
     if second and len(results) == 1:
-        agree = all(pulls_back_again(setting, call, pullback) for _, pullback in (second, first))
+        agree = answers_again(setting, call, second)
     if agree and call.is_unchanged and not memory.contradictions:
         return _merge([replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]])
     return _merge(results + _further_calls(results, setting, memory))

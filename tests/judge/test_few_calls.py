@@ -22,6 +22,8 @@ class Counted:
         self.kept = x
         if self.defect == "random":
             x = x * (1 + 1e-6 * (self.forwards == 2))
+        if self.defect == "another function later" and self.forwards > 2:
+            x = 2 * x
         if self.defect == "writes into x":
             y = x * w + np.sin(x), (x.copy(), w)
             x[...] = 0.0
@@ -52,29 +54,30 @@ def check(counted, **options):
 
 
 @pytest.mark.parametrize("size", [1, 400])
-def test_agreement_takes_five_forwards_and_six_pullbacks(size):
+def test_agreement_takes_six_forwards_and_six_pullbacks(size):
     counted = Counted()
     point = {n: np.tile(a, (size, 1)) for n, a in POINT.items()}
     subject = oracles.manual(counted.forward, counted.backward)
     assert oracles.check(subject, point, against=[TORCH]).verdict is Verdict.AGREES
-    assert (counted.forwards, counted.pullbacks) == (5, 6)
+    assert (counted.forwards, counted.pullbacks) == (6, 6)
 
 
 def test_one_given_cotangent_takes_as_many():
     counted = Counted()
     assert check(counted, delta=np.ones((3, 4))).verdict is Verdict.AGREES
-    assert (counted.forwards, counted.pullbacks) == (5, 6)
+    assert (counted.forwards, counted.pullbacks) == (6, 6)
 
 
 @pytest.mark.parametrize(
-    "defect", ["random", "state", "writes into x", "strides", "shared", "expanded delta", "unwritten"]
+    "defect",
+    ["random", "another function later", "state", "writes into x", "strides", "shared", "expanded delta", "unwritten"],
 )
 def test_the_few_calls_show_a_defect(defect):
     counted = Counted(defect)
     with pytest.raises(oracles.Disagreement) as excinfo:
         check(counted)
     assert excinfo.value.verdict is Verdict.WRONG
-    assert counted.forwards > 5
+    assert counted.forwards > 6
 
 
 @pytest.mark.parametrize("defect", ["state", "writes into x", "shared"])
