@@ -248,14 +248,21 @@ def _further_calls(results: Sequence[Result], setting: Setting, memory: Memory) 
     try:
         require_time()
         announce("comparing it with itself in further calls")
-        return [_try_subject(lambda: _self_consistency(setting, memory), "a second call", setting)]
+        is_right = not any(result.refuses for result in results)
+        return [_try_subject(lambda: _self_consistency(setting, memory, is_right), "a second call", setting)]
     except OutOfTime:
         note("not compared with itself in further calls, out of time")
         return []
 
 
-def _self_consistency(setting: Setting, memory: Memory) -> Result:
-    """Judge what no comparison of values with an oracle shows: writes into arguments, and results that change."""
+def _self_consistency(setting: Setting, memory: Memory, is_right: bool) -> Result:
+    """Judge what no comparison of values with an oracle shows: writes into arguments, and results that change.
+
+    Args:
+        setting: the subject and the point.
+        memory: the answers to all calls so far.
+        is_right: whether the subject agrees with its oracles; then one of the few calls gave another answer.
+    """
     subject, primals, delta = setting.subject, setting.primals, setting.delta
     findings, arrays = check_mutation(subject, primals, delta)
     shared = [f for f in check_aliasing(arrays) if f.refuses]
@@ -269,6 +276,8 @@ def _self_consistency(setting: Setting, memory: Memory) -> Result:
         of_layouts, further = check_layouts(part)
         of_layouts += check_shared(part)
         notes += further
+        if is_right and not any(f.refuses for f in of_layouts):
+            memory.repeat(subject)  # it may have been wrong once
         findings += contradiction_findings(memory, subject, setting.oracles, setting.precision) or of_layouts
     refused = tuple(f for f in findings if f.refuses)
     return Result(subject.name, "check", refused, setting=setting, notes=tuple(notes))

@@ -121,10 +121,10 @@ def at_calls(is_wrong):
     return of_backward(backward)
 
 
-at_point("wrong at the twelfth call", at_calls(lambda k: k == 12), at_calls(lambda k: k == 10**9), POINT, SQUARE)
+at_point("wrong at the fourth call", at_calls(lambda k: k == 4), at_calls(lambda k: k == 10**9), POINT, SQUARE)
 at_point("wrong at the first call", at_calls(lambda k: k == 1), RIGHT, POINT, SQUARE)
 at_point("wrong at the second call", at_calls(lambda k: k == 2), RIGHT, POINT, SQUARE)
-at_point("wrong from the sixth call on", at_calls(lambda k: k > 6), RIGHT, POINT, SQUARE)
+at_point("wrong from the sixth call on", at_calls(lambda k: k > 5), RIGHT, POINT, SQUARE)
 at_point(
     "dependent on the time",
     of_backward(lambda z, delta: {"z": 2 * z * delta * (1.5 if time.perf_counter_ns() % 2 else 1)}),
