@@ -49,6 +49,8 @@ DIAGNOSIS_SECONDS = 60.0
 # enough for a person to see that something happens.
 PATIENCE_SECONDS = 2.0
 REFRESH_SECONDS = 0.25
+# Off a terminal a log keeps every line: six a minute show that a run goes on.
+REPORT_SECONDS = 10.0
 
 # --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 

@@ -10,10 +10,15 @@ from oracles.coverage import Coverage
 from oracles.verdict import Finding, Result, Verdict
 
 
-def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
-    """Return whether more points are inconclusive than the limit p and chance explain: k > p n + 2 √(p (1 − p) n)."""
+def most_inconclusive(points: int) -> int:
+    """Return how many of n points may be inconclusive: the limit p, and what chance adds: p n + 2 √(p (1 − p) n)."""
     expected = VACUOUS_LIMIT * points
-    return vacuous > expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT))
+    return int(expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT)))
+
+
+def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
+    """Return whether more points are inconclusive than `most_inconclusive`."""
+    return vacuous > most_inconclusive(points)
 
 
 def points_out_of_time(count: int) -> str:
