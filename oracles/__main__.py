@@ -33,8 +33,8 @@ def _complete(args: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             return _run(args)
     except BrokenFile as error:
-        print(f"oracles: {error}", file=sys.stderr)  # no usage: the command line is right
-        return 2
+        print(f"oracles: {error}", file=sys.stderr)  # without the usage: the command line is right
+        raise SystemExit(2) from None
     except ValueError as error:
         complaint = str(error)
     except ModuleNotFoundError as error:

@@ -93,7 +93,8 @@ class _Version(argparse.Action):
     """Print the version of this package and of all that take part in a verdict; they are looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
-        parser.exit(0, f"oracles of {versions_line()}\n")
+        print(f"oracles of {versions_line()}")
+        parser.exit(0)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -34,7 +34,7 @@ NO_LIMIT = 10_000
 
 LEGENDS = {
     "error /\ntolerance": "the worst error in units of the tolerance at its input: up to 1 is rounding",
-    "detects\nabove": "the relative error in one entry that is refused: median of points, by the oracle that sees least",
+    "detects\nabove": "the relative error in one entry that is refused: median of points, by the worst oracle",
     "worst": "the same at the worst point",
     "inconclusive": "the largest share of points at which rounding could move the gradient by its own size",
     "by": "E exact, F finite difference, J jax, S self-consistency, T torch",
@@ -47,9 +47,10 @@ _LEAST_IMPORTANT = (
     "detects\nabove",
     "inconclusive",
     "by",
-    "oracle",
     "error /\ntolerance",
 )
+# What may be broken where it does not fit, into parts of at least this width.
+_BROKEN = {"layer": 5, "oracle": 6, "dtypes": len("float64,")}
 _RIGHT = {"examples", "shapes", "error /\ntolerance", "detects\nabove", "worst", "inconclusive"}
 
 
@@ -64,13 +65,13 @@ class Contents:
         """Return the table of some columns; ``folds`` breaks the names in the first ones where they do not fit."""
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for title in titles:
-            may_break = folds and title in ("layer", "oracle", "dtypes")
+            may_break = folds and title in _BROKEN
             table.add_column(
                 Text(title),
                 justify="right" if title in _RIGHT else "left",
                 no_wrap=not may_break,
                 overflow="fold",
-                min_width=len("float64,") if title == "dtypes" else None,
+                min_width=_BROKEN[title] if may_break else None,
             )
         for row in self.rows:
             table.add_row(
@@ -88,7 +89,14 @@ class Contents:
             if self._fits(titles, console):
                 return self.table(titles), titles
             titles = [title for title in titles if title != least]
-        return self.table(titles, folds=True), titles
+        table = self.table(titles, folds=True)
+        table.width = max(console.width, self._least_width(titles))
+        return table, titles
+
+    def _least_width(self, titles: Sequence[str]) -> int:
+        """Return the width below which a verdict or a dtype would be cut, whatever breaks."""
+        widths = (_BROKEN.get(title) or max(len(title), *(len(row[title]) for row in self.rows), 0) for title in titles)
+        return sum(widths) + len(titles) - 1
 
     def _fits(self, titles: Sequence[str], console: Console) -> bool:
         wide = console.options.update(width=NO_LIMIT, max_width=NO_LIMIT)
@@ -174,7 +182,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False, qui
     """
     if report.layers and not quiet:
         table, titles = (detailed_table(report) if verbose else layer_table(report)).fitted(console)
-        console.print(table)
+        console.print(table, crop=False)
         _print_legend(titles, console)
     if verbose:
         _print_coverage(report, console)
