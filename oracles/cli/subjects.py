@@ -14,7 +14,6 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import Parameter, Signature
@@ -25,7 +24,7 @@ import oracles
 from oracles.adapters.functions import manual, manual_layer, manual_loss
 from oracles.adapters.jax_functions import jax_function
 from oracles.adapters.torch_code import torch_function, torch_module
-from oracles.cli.user_files import import_source
+from oracles.cli.user_files import import_source, user_errors
 from oracles.options import FRAMEWORK_NAMES, did_you_mean
 from oracles.registry import FRAMEWORKS, Unusable, display_name
 from oracles.rule import Rule
@@ -52,18 +51,6 @@ def find_target(text: str) -> tuple[Value, str, ModuleType]:
         )
     module = import_source(parts["source"])
     return evaluate_in(parts["name"], module), parts["name"].strip(), module
-
-
-@contextmanager
-def user_errors(doing: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into an `Unusable` that starts with ``doing``."""
-    try:
-        yield
-    except Unusable:
-        raise
-    # A module, a constructor or an expression of the user's may raise anything, and may try to end the process.
-    except (Exception, SystemExit) as error:
-        raise Unusable(f"{doing}: {type(error).__name__}: {error}") from error
 
 
 def evaluate_in(expression: str, module: ModuleType, **extra: Value) -> Value:

@@ -37,19 +37,32 @@ def cases_in(module: str) -> list[Entry]:
 
 
 @contextmanager
-def _importing(source: str) -> Iterator[None]:
+def user_errors(doing: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into an `Unusable` that starts with ``doing``."""
     try:
         yield
     except Unusable:
         raise
-    except SyntaxError as error:
-        where = _shown(error.filename or source)
-        raise BrokenFile(f"{where}:{error.lineno or 0}: {type(error).__name__}: {error.msg}") from error
-    # A module of the user's may raise anything, and may try to end the process.
+    # A module, a constructor or an expression of the user's may raise anything, and may try to end the process.
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in NEEDED:
-            raise  # it is this package that lacks it
-        raise BrokenFile(f"{source} cannot be imported: {describe_error(error)}") from error
+        raise Unusable(f"{doing}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _importing(source: str) -> Iterator[None]:
+    try:
+        with user_errors(f"{source} cannot be imported"):
+            yield
+    except Unusable as unusable:
+        cause = unusable.__cause__
+        if isinstance(cause, SyntaxError):
+            where = f"{_shown(cause.filename or source)}:{cause.lineno or 0}"
+            raise BrokenFile(f"{where}: {type(cause).__name__}: {cause.msg}") from cause
+        if isinstance(cause, ModuleNotFoundError) and cause.name in NEEDED:
+            raise cause from None  # it is this package that lacks it
+        if cause is None:
+            raise
+        raise BrokenFile(f"{source} cannot be imported: {describe_error(cause)}") from cause
 
 
 def _shown(path: str) -> str:
