@@ -21,6 +21,11 @@ def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
     return vacuous > most_inconclusive(points)
 
 
+def describe_inconclusive(vacuous: float, points: int) -> str:
+    """Return what reports say of too many inconclusive points: how many there are, and how many may be."""
+    return f"{vacuous:g} of {points} points; at most {most_inconclusive(points)} may be"
+
+
 def points_out_of_time(count: int) -> str:
     """Return what reports say of so many points whose time was over before all was judged."""
     points = "1 point" if count == 1 else f"{count} points"

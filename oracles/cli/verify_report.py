@@ -14,7 +14,7 @@ from oracles.coverage import Coverage
 from oracles.environment import installed_versions
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.report.disagreement import Json, number
-from oracles.tally import most_inconclusive
+from oracles.tally import describe_inconclusive, exceeds_vacuous_limit
 from oracles.verdict import NOT_JUDGED, Verdict
 
 # In place of a verdict, where too many points were inconclusive.
@@ -40,7 +40,7 @@ class Row:
 
 def is_inconclusive(row: Row) -> bool:
     """Return whether more points than chance explains were inconclusive for an oracle."""
-    return row.property in ORACLE_PROPERTIES and row.vacuous > most_inconclusive(row.examples)
+    return row.property in ORACLE_PROPERTIES and exceeds_vacuous_limit(row.vacuous, row.examples)
 
 
 def inconclusive_share(row: Row) -> float:
@@ -137,8 +137,8 @@ class Report:
     def inconclusive(self) -> list[str]:
         """A line for each search against an oracle in which too many points were inconclusive."""
         return [
-            f"inconclusive: {row.layer} by {row.oracle} in {row.dtype}, {row.property}: {row.vacuous} of "
-            f"{row.examples} points; at most {most_inconclusive(row.examples)} may be"
+            f"inconclusive: {row.layer} by {row.oracle} in {row.dtype}, {row.property}: "
+            f"{describe_inconclusive(row.vacuous, row.examples)}"
             for row in self.rows
             if is_inconclusive(row)
         ]
