@@ -214,8 +214,9 @@ def _failure(search: Search, error: Exception) -> Failure:
     # The search marks what its subject raised as wrong; of anything else nothing follows.
     verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
     is_wrong = verdict is not None and verdict is not Verdict.AGREES
-    text = f"{search.label}, {search.property_name}, {search.dtype}: {describe_error(error)}"
-    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text)
+    message = describe_error(error)
+    text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
+    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text, message)
 
 
 def _rows(search: Search) -> Iterator[Row]:

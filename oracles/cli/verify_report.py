@@ -56,16 +56,23 @@ class Failure:
         layer: the layer.
         verdict: the verdict, or "not judged" where nothing is known of the layer.
         text: the report; its first line is the headline.
+        message: what was raised, if it is no refusal.
     """
 
     layer: str
     verdict: str
     text: str
+    message: str = ""
 
     @property
     def headline(self) -> str:
         """The first line."""
         return self.text.partition("\n")[0]
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What the failures of several searches have in common: the layer, and what was raised or refused."""
+        return self.layer, self.message or self.headline
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,6 @@ class Report:
         }
 
 
-def counted(count: int, thing: str) -> str:
+def counted(count: int, thing: str, ending: str = "s") -> str:
     """Return a number with its noun: "1 layer", "2 layers"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}{ending}"

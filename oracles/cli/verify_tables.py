@@ -7,6 +7,7 @@ what remains is never cut.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -118,7 +119,8 @@ def layer_table(report: Report) -> Contents:
 
 def _layer_row(report: Report, layer: str) -> dict[str, str]:
     rows = [row for row in report.rows if row.layer == layer]
-    oracles = sorted({row.oracle for row in rows})
+    judged = [row for row in rows if row.examples]
+    oracles = sorted({row.oracle for row in judged})
     coverage = report.coverage.get(layer)
     detectable = [row.detects_above_median for row in rows if row.detects_above_median]
     return {
@@ -128,9 +130,9 @@ def _layer_row(report: Report, layer: str) -> dict[str, str]:
         "dtypes": ", ".join(dict.fromkeys(row.dtype for row in rows)),
         "examples": str(sum(row.examples for row in rows)),
         "shapes": str(len(coverage.shapes)) if coverage else "",
-        "error /\ntolerance": f"{max(row.worst_ratio for row in rows):.2g}" if rows else "",
-        "detects\nabove": f"{max(detectable):.0e}" if detectable else "exact" if rows else "",
-        "inconclusive": f"{max(map(inconclusive_share, rows)):.0%}" if rows else "",
+        "error /\ntolerance": f"{max(row.worst_ratio for row in rows):.2g}" if judged else "",
+        "detects\nabove": f"{max(detectable):.0e}" if detectable else "exact" if judged else "",
+        "inconclusive": f"{max(map(inconclusive_share, rows)):.0%}" if judged else "",
         "verdict": report.verdict(layer),
     }
 
@@ -221,21 +223,27 @@ def _print_coverage(report: Report, console: Console) -> None:
 
 
 def _print_failures(report: Report, console: Console, verbose: bool, quiet: bool) -> None:
-    """Print the report of each layer's first refusal, and of its others the headlines, or all if ``verbose``."""
+    """Print the report of each layer's first refusal, and of its others the headlines; all reports if ``verbose``."""
+    searches = Counter(failure.kind for failure in report.failures)
     reported: set[str] = set()
-    for failure in report.failures:
+    for failure in report.failures if verbose else _first_of_each_kind(report):
         is_first = failure.layer not in reported
         reported.add(failure.layer)
         if is_first and not quiet:
             console.print()
-        _print_failure(failure, console, whole=verbose or (is_first and not quiet))
+        _print_line(failure.headline, console, "bold red")
+        rest = failure.text.partition("\n")[2]
+        if rest and (verbose or (is_first and not quiet)):
+            _print_line(rest, console)
+        if searches[failure.kind] > 1 and not verbose:
+            _print_line(f"  the same in {counted(searches[failure.kind] - 1, 'other search', 'es')}", console, "red")
 
 
-def _print_failure(failure: Failure, console: Console, whole: bool) -> None:
-    _print_line(failure.headline, console, "bold red")
-    rest = failure.text.partition("\n")[2]
-    if whole and rest:
-        _print_line(rest, console)
+def _first_of_each_kind(report: Report) -> list[Failure]:
+    first: dict[tuple[str, str], Failure] = {}
+    for failure in report.failures:
+        first.setdefault(failure.kind, failure)
+    return list(first.values())
 
 
 def progress_line_of(layer: str, report: Report) -> Text:

@@ -94,6 +94,15 @@ def test_refusals_come_last_in_colour_with_their_headlines():
     assert "other details" in printed(report(failures=[CONFLICT, more]), verbose=True)
 
 
+def test_what_several_searches_have_in_common_is_printed_once():
+    raised = [Failure("Linear", "wrong", f"Linear, {name}, float64: KeyError: 'W'", "KeyError: 'W'") for name in "abc"]
+    text = printed(report(failures=[*raised, CONFLICT, CONFLICT]))
+    assert text.count("KeyError") == text.count("ORACLES_CONFLICT") == 1
+    assert "Linear, a, float64: KeyError: 'W'\n  the same in 2 other searches\n" in text
+    assert "Linear: ORACLES_CONFLICT in the cotangent of W\n  the same in 1 other search\n" in text
+    assert printed(report(failures=raised), verbose=True).count("KeyError") == 3
+
+
 def test_quiet_is_headlines_and_the_last_line():
     assert printed(report(failures=[CONFLICT]), quiet=True).splitlines() == [
         "Linear: ORACLES_CONFLICT in the cotangent of W",
