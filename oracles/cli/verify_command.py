@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 import warnings
 from collections import Counter
@@ -19,7 +20,7 @@ from oracles.cli.verify_report import Failure, Outcome, Report, Row, counted
 from oracles.cli.verify_tables import make_console, print_report, progress_line_of
 from oracles.cli.workers import run_in_workers
 from oracles.environment import deferred_interrupts, describe_error, require_writable, write_atomically
-from oracles.options import SearchOptions
+from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement
@@ -75,7 +76,7 @@ def verify(
     options = SearchOptions(tuple(against), max_examples, seed)
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
-    report = Report([], [], () if layers or from_cases else complaints())
+    report = Report([], [], () if layers or from_cases else complaints(), options=_options_again(tasks[0]))
     started = time.perf_counter()
     _run(tasks, searches, jobs, report, console, output.quiet)
     report.seconds = time.perf_counter() - started
@@ -94,6 +95,14 @@ class LayerTask:
     cases: tuple[str, ...]
     dtypes: tuple[str, ...]
     options: SearchOptions
+
+
+def _options_again(task: LayerTask) -> str:
+    """Return the options that search a layer again as a task does."""
+    named = [("--cases", module) for module in task.cases]
+    named += [("--against", ",".join(task.options.against or FRAMEWORK_NAMES)), ("--dtype", ",".join(task.dtypes))]
+    named += [("--max-examples", str(task.options.max_examples)), ("--seed", str(task.options.seed))]
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in named)
 
 
 def _run(

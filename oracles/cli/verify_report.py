@@ -6,6 +6,7 @@ The last line and the exit status are made of the same reasons, so they cannot c
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -66,8 +67,13 @@ class Failure:
 
     @property
     def headline(self) -> str:
-        """The first line."""
-        return self.text.partition("\n")[0]
+        """The first line, without addresses, which say nothing and differ from search to search."""
+        return re.sub(r" at 0x[0-9a-f]+", "", self.text.partition("\n")[0])
+
+    @property
+    def details(self) -> str:
+        """The other lines."""
+        return self.text.partition("\n")[2]
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -99,6 +105,7 @@ class Report:
         coverage: what the searches against oracles have drawn, by layer.
         out_of_time: the number of points whose time was over before all was judged, by layer.
         searches: how many searches are in it.
+        options: the options of the command line that repeat it.
         seconds: the wall-clock time.
     """
 
@@ -109,6 +116,7 @@ class Report:
     coverage: dict[str, Coverage] = field(default_factory=dict)
     out_of_time: dict[str, int] = field(default_factory=dict)
     searches: int = 0
+    options: str = ""
     seconds: float = 0.0
 
     def add(self, outcome: Outcome) -> None:

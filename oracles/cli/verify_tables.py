@@ -6,6 +6,7 @@ what remains is never cut.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from oracles.cli.verify_report import (
     inconclusive_share,
     is_inconclusive,
 )
+from oracles.report.disagreement import REPRODUCE
 from oracles.tally import points_out_of_time
 from oracles.verdict import Verdict
 
@@ -232,9 +234,9 @@ def _print_failures(report: Report, console: Console, verbose: bool, quiet: bool
         if is_first and not quiet:
             console.print()
         _print_line(failure.headline, console, "bold red")
-        rest = failure.text.partition("\n")[2]
-        if rest and (verbose or (is_first and not quiet)):
-            _print_line(rest, console)
+        if failure.details and (verbose or (is_first and not quiet)):
+            again = f"  reproduce: oracles verify {shlex.quote(failure.layer)}{report.options}"
+            _print_line(failure.details.replace(REPRODUCE, again), console)
         if searches[failure.kind] > 1 and not verbose:
             _print_line(f"  the same in {counted(searches[failure.kind] - 1, 'other search', 'es')}", console, "red")
 

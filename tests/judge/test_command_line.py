@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from oracles.__main__ import main
 from oracles.cli import verify_command as verify_module
 from oracles.cli import verify_report
 from oracles.cli.parser import SHELLS
+from oracles.cli.progress_line import progress_reports
 from oracles.cli.verify_command import Output
 from oracles.search import run_search
 
@@ -277,6 +279,25 @@ def test_each_layer_is_shown_at_a_terminal_as_soon_as_it_is_judged(terminal, sho
     verify_module.verify(["Flatten", "Tanh"], **arguments, output=Output(console=console))
     assert begun[-1] == shown[:1]
     assert re.findall(r"(Flatten|Tanh): agrees in", written.getvalue()) == shown
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_log_says_how_many_layers_are_done(quiet, monkeypatch, capfd):
+    """Every 10 s, on standard error; here more often."""
+
+    def slow(*arguments, **options):
+        time.sleep(0.02)
+        return run_search(*arguments, **options)
+
+    monkeypatch.setattr(search_module, "run_search", slow)
+    monkeypatch.setattr(verify_module, "progress_reports", partial(progress_reports, seconds=0.01))
+    arguments = {"against": ["torch"], "dtypes": ["float64"], "max_examples": 1, "seed": 0}
+    output = Output(quiet=quiet, console=Console(file=io.StringIO(), width=100))
+    assert verify_module.verify(["Flatten", "Tanh"], **arguments, output=output) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"oracles verify: [012] of 2 layers, \d+ s", line) for line in lines)
+    assert bool(lines) != quiet
+    assert quiet or any(line.startswith("oracles verify: 1 of 2 layers") for line in lines)
 
 
 class Swallows:

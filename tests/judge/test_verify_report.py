@@ -9,6 +9,7 @@ from rich.console import Console
 from oracles.cli.verify_report import Failure, Report, Row, counted
 from oracles.cli.verify_tables import NO_LIMIT, make_console, print_report
 from oracles.coverage import Coverage
+from oracles.report.disagreement import REPRODUCE
 from oracles.tally import exceeds_vacuous_limit, most_inconclusive
 from oracles.verdict import Verdict
 
@@ -101,6 +102,19 @@ def test_what_several_searches_have_in_common_is_printed_once():
     assert "Linear, a, float64: KeyError: 'W'\n  the same in 2 other searches\n" in text
     assert "Linear: ORACLES_CONFLICT in the cotangent of W\n  the same in 1 other search\n" in text
     assert printed(report(failures=raised), verbose=True).count("KeyError") == 3
+
+
+def test_a_refusal_is_named_without_addresses_and_reproduced_by_a_command():
+    refused = [
+        Failure("My Layer", "wrong", f"<mine.Layer object at 0x{i}a>: WRONG in g\n{REPRODUCE}", "") for i in (1, 2)
+    ]
+    result = report(failures=refused)
+    result.options = " --seed 3"
+    lines = printed(result).splitlines()
+    assert (
+        lines[lines.index("<mine.Layer object>: WRONG in g") + 1] == "  reproduce: oracles verify 'My Layer' --seed 3"
+    )
+    assert "\n".join(lines).count("WRONG in g") == 1
 
 
 def test_quiet_is_headlines_and_the_last_line():

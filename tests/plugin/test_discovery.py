@@ -77,6 +77,9 @@ def test_a_planted_bug_in_named_cases_is_refused(project):
     process = project.oracles("verify", "--cases", "mine", *QUICK)
     assert process.returncode == 1
     assert "WRONG in the cotangent of g" in process.stdout
+    command = re.search("^  reproduce: oracles (.*)$", process.stdout, re.MULTILINE)[1]
+    assert command == "verify Scale --cases mine --against torch --dtype float64 --max-examples 20 --seed 0"
+    assert process.stdout.splitlines()[-1].endswith(": 1 layer refused (Scale); exit status 1")
 
 
 @pytest.mark.parametrize("command", ["list", "verify"])
