@@ -131,7 +131,8 @@ def _unknown_argument(argument: str, command: argparse.ArgumentParser, commands:
 
 def _options_of(command: argparse.ArgumentParser) -> set[str]:
     """Return the long options of a command, which its help lists."""
-    return set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[a-z-]+)", command.format_help(), re.MULTILINE))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", command.format_help())  # colours, from Python 3.14 on
+    return set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[a-z-]+)", text, re.MULTILINE))
 
 
 def make_parser() -> argparse.ArgumentParser:
