@@ -37,7 +37,7 @@ NO_LIMIT = 10_000
 
 LEGENDS = {
     "error /\ntolerance": "the worst error in units of the tolerance at its input: up to 1 is rounding",
-    "detects\nabove": "the relative error in one entry that is refused: median of points, by the worst oracle",
+    "detects\nabove": "the relative error in one entry that is refused: the median, of the oracle that sees least",
     "worst": "the same at the worst point",
     "inconclusive": "the largest share of points at which rounding could move the gradient by its own size",
     "by": "E exact, F finite difference, J jax, S self-consistency, T torch",
