@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import sqrt
 
-from oracles.constants import VACUOUS_DEVIATIONS, VACUOUS_LIMIT
+from oracles.constants import POINTS_PER_CASE, VACUOUS_LIMIT
 from oracles.coverage import Coverage
 from oracles.verdict import Finding, Result, Verdict
 
 
 def most_inconclusive(points: int) -> int:
-    """Return how many of n points may be inconclusive: the limit p, and what chance adds: p n + 2 √(p (1 − p) n)."""
-    expected = VACUOUS_LIMIT * points
-    return int(expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT)))
+    """Return how many of so many points may be inconclusive: a tenth, and one drawn case more, but never all."""
+    return max(min(int(VACUOUS_LIMIT * points) + POINTS_PER_CASE, points - 1), 0)
 
 
 def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
