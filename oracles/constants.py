@@ -49,6 +49,8 @@ DIAGNOSIS_SECONDS = 60.0
 # enough for a person to see that something happens.
 PATIENCE_SECONDS = 2.0
 REFRESH_SECONDS = 0.25
+# Off a terminal a log keeps every line: six a minute show that a run goes on.
+REPORT_SECONDS = 10.0
 
 # --- Inputs and samples of one judgement (oracles/decision/judge.py) ---
 
@@ -227,11 +229,9 @@ REFERENCE_ERRORS = 8
 
 # --- The search (oracles/search.py, oracles/reimplementation.py) ---
 
-# A run in which more than this share of an oracle's points are inconclusive is not green.
+# A run in which more than this share of an oracle's points are inconclusive is not green. The points of one drawn case
+# are inconclusive together, and a short run has few cases: so many points more are allowed as one case has.
 VACUOUS_LIMIT = 0.1
-# The share is that of a random sample: of 88 points, 3 more or fewer than 10 % are chance. Only a share that exceeds
-# the limit by more than this many standard deviations counts.
-VACUOUS_DEVIATIONS = 2.0
 # Drawing a case and setting up its oracles costs as much as judging a point, so each drawn case is judged at several.
 POINTS_PER_CASE = 4
 # Examples in one run of Hypothesis, which begins to vary what it has drawn before after ten.

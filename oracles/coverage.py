@@ -113,7 +113,8 @@ class Coverage:
         """Return one line."""
         sizes = ", ".join(f"{n} {'×'.join(map(str, each)) or '()'}" for n, each in self.largest.items())
         missing = [name for name, number in self.counts.items() if not number]
-        line = f"{len(self.shapes)} shapes, at most {sizes}"
+        shapes = "1 shape" if len(self.shapes) == 1 else f"{len(self.shapes)} shapes"
+        line = f"{shapes}, at most {sizes}"
         for what, pair in (("values", self.magnitudes), ("|delta|", self.deltas)):
             if _finite(pair):
                 line += f"; {what} {pair[0]:.0e} … {pair[1]:.0e}"

@@ -61,6 +61,24 @@ def write_atomically(path: str | Path, text: str) -> None:
         raise
 
 
+def require_writable(option: str, path: str) -> None:
+    """Require that a file can be written, by writing another one to its folder and removing it.
+
+    Raises:
+        ValueError: if the folder does not exist or takes no file, or if there is a folder of this name.
+    """
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{option}: the folder of {path} does not exist")
+    if Path(path).is_dir():
+        raise ValueError(f"{option}: {path} is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option}: {path} cannot be written: {error.strerror}") from error
+
+
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Defer KeyboardInterrupt raised inside ignored callbacks.

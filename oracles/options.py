@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
+# The packages without which most commands cannot run; an extra brings them.
+NEEDED = ("numpy", "hypothesis", "rich")
 # Precedes the names of our user_properties, since other plugins write some too.
 PREFIX = "oracles."
 # Points for each property and dtype: a look in passing, an ordinary run, a run over night.
@@ -38,13 +41,23 @@ class SearchOptions:
 NO_OPTIONS = SearchOptions()
 
 
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """Return "; did you mean NAME?" of the known name that is closest to a word, in whatever case; "" if none is."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), 1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
+
 def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     """Return a parser of names separated by commas, for argparse's and pytest's ``type=``."""
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(name.strip() for name in text.split(",") if name.strip())
-        if not names or set(names) - set(known):
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, separated by commas, got {text!r}")
+        unknown = [name for name in names if name not in known]
+        if not names or unknown:
+            hint = "".join(did_you_mean(name, known) for name in unknown[:1])
+            expected = f"expected some of {', '.join(known)}, separated by commas"
+            raise argparse.ArgumentTypeError(f"{expected}, got {text!r}{hint}")
         return names
 
     return parse
@@ -58,12 +71,14 @@ def modules(text: str) -> tuple[str, ...]:
     return names
 
 
-def one_of(known: Mapping[str, int]) -> Callable[[str], str]:
+def one_of(known: Collection[str]) -> Callable[[str], str]:
     """Return a parser of one name."""
 
     def parse(text: str) -> str:
         if text not in known:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected one of {', '.join(known)}, got {text!r}{did_you_mean(text, known)}"
+            )
         return text
 
     return parse

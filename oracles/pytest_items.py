@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from oracles.constants import VACUOUS_LIMIT
 from oracles.environment import versions_line
 from oracles.options import PREFIX
 from oracles.process_state import judging
@@ -18,7 +17,7 @@ from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
 from oracles.report.disagreement import REPRODUCE, Disagreement
 from oracles.search import Search, searches_of
-from oracles.tally import Tally, exceeds_vacuous_limit, points_out_of_time
+from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import NOT_JUDGED, Verdict
 
 # The user_properties of one test, by name.
@@ -196,14 +195,14 @@ def _inconclusive_layers(by_layer: Mapping[str, Sequence[UserProperties]]) -> li
     by_oracles = {
         layer: [p for p in judged if p[PREFIX + "property"] in ORACLE_PROPERTIES] for layer, judged in by_layer.items()
     }
-    names = [
-        layer
-        for layer, judged in by_oracles.items()
-        if exceeds_vacuous_limit(_inconclusive_points(judged), sum(_column(judged, "examples")))
+    counts = {
+        layer: (_inconclusive_points(judged), sum(_column(judged, "examples"))) for layer, judged in by_oracles.items()
+    }
+    return [
+        f"too many points were inconclusive for {layer}: {describe_inconclusive(round(vacuous), points)}"
+        for layer, (vacuous, points) in sorted(counts.items())
+        if exceeds_vacuous_limit(vacuous, points)
     ]
-    if not names:
-        return []
-    return [f"more than {VACUOUS_LIMIT:.0%} of the points were inconclusive for {', '.join(sorted(names))}"]
 
 
 def _column(judged: Sequence[UserProperties], name: str) -> list[Any]:

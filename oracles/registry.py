@@ -27,6 +27,7 @@ import numpy as np
 
 from oracles.extents import restart_calls
 from oracles.lazy_modules import LazyModule
+from oracles.options import did_you_mean
 from oracles.rule import Rule
 from oracles.strategies import Drawn, real
 
@@ -246,7 +247,8 @@ def entries(names: Sequence[str] = ()) -> list[Entry]:
         warnings.warn(complaint, BrokenCases, stacklevel=2)
     unknown = [n for n in names if n not in _ENTRIES]
     if unknown:
-        raise ValueError(f"unknown layer {', '.join(unknown)}; known are {', '.join(sorted(_ENTRIES))}")
+        hints = "".join(dict.fromkeys(did_you_mean(n, _ENTRIES) for n in unknown))
+        raise ValueError(f"unknown layer {', '.join(unknown)}{hints}\nKnown are {', '.join(sorted(_ENTRIES))}.")
     return [_ENTRIES[n] for n in names] if names else [_ENTRIES[n] for n in sorted(_ENTRIES)]
 
 

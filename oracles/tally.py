@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import sqrt
 
-from oracles.constants import VACUOUS_DEVIATIONS, VACUOUS_LIMIT
+from oracles.constants import POINTS_PER_CASE, VACUOUS_LIMIT
 from oracles.coverage import Coverage
 from oracles.verdict import Finding, Result, Verdict
 
 
+def most_inconclusive(points: int) -> int:
+    """Return how many of so many points may be inconclusive: a tenth, and one drawn case more, but never all."""
+    return max(min(int(VACUOUS_LIMIT * points) + POINTS_PER_CASE, points - 1), 0)
+
+
 def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
-    """Return whether more points are inconclusive than the limit p and chance explain: k > p n + 2 √(p (1 − p) n)."""
-    expected = VACUOUS_LIMIT * points
-    return vacuous > expected + VACUOUS_DEVIATIONS * sqrt(expected * (1 - VACUOUS_LIMIT))
+    """Return whether more points are inconclusive than `most_inconclusive`."""
+    return vacuous > most_inconclusive(points)
+
+
+def describe_inconclusive(vacuous: float, points: int) -> str:
+    """Return what reports say of too many inconclusive points: how many there are, and how many may be."""
+    return f"{vacuous:g} of {points} points; at most {most_inconclusive(points)} may be"
 
 
 def points_out_of_time(count: int) -> str:

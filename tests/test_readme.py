@@ -90,10 +90,11 @@ def test_page_has_snippets():
 
 
 def _rows_of(table):
-    """Header, (layer, oracle, dtype) of each row, and legend: what does not depend on the search."""
-    text = table.split("layers, ")[0]
-    labels = re.findall(r"^(.*?float\d\d) ", text, re.MULTILINE)
-    return text.split("\n", 1)[0].split(), [line.split() for line in labels], text.partition("\nerror ")[2].split()[:-1]
+    """Header, (layer, oracles, dtypes) of each row, legend and outcome: what does not depend on the search."""
+    rows, legend, last = table.split("\n\n")
+    labels = re.findall(r"^(.*?float\d\d) ", rows, re.MULTILINE)
+    header = [line.split() for line in rows.splitlines()[:2]]
+    return header, [line.split() for line in labels], legend.split(), last.split(": ")[1]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from oracles.registry import Case, Unusable, entries_for
 from oracles.report.disagreement import Disagreement, Json
 from oracles.search import Search
 from oracles.stages import announce
-from oracles.tally import Tally, points_out_of_time
+from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import Verdict
 
 
@@ -49,7 +49,7 @@ def search_cases(
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
     options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed, seconds=args.seconds)
-    tallies = []
+    tallies, unclear = [], []
     for dtype in args.dtype or ("float64",):
         for property_name in ORACLE_PROPERTIES:
             search = Search(cases, property_name, dtype, name, options=options)
@@ -63,9 +63,23 @@ def search_cases(
                 reason = describe_error(error)
                 return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
             tallies.append(search.tally)
+            unclear += _inconclusive(search)
     rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)
     note = f"\n  note: {points_out_of_time(late)} (--seconds)" if late else ""
-    return Outcome(0, _report_search(name, rows) + note, rows)
+    note += "".join(f"\n  NOT PASSED: inconclusive {line}" for line in unclear)
+    outcome = "inconclusive at too many points" if unclear else "agrees wherever its cases were drawn"
+    return Outcome(int(bool(unclear)), f"{name}: {outcome}\n{_table(rows)}{note}", rows)
+
+
+def _inconclusive(search: Search) -> list[str]:
+    """Return a text for each oracle for which too many points were inconclusive."""
+    tally = search.tally
+    counts = [(oracle, tally.vacuous.get(oracle, 0), points) for oracle, points in tally.examples.items()]
+    return [
+        f"by {oracle} in {search.dtype}, {search.property_name}: {describe_inconclusive(vacuous, points)}"
+        for oracle, vacuous, points in counts
+        if exceeds_vacuous_limit(vacuous, points)
+    ]
 
 
 def _searched(search: Search) -> Exception | None:
@@ -86,10 +100,11 @@ def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
         own = [tally for tally in tallies if oracle in tally.examples]
         detectable = [error for tally in own for error in tally.detects_above.get(oracle, ())]
         worst = float(max(tally.worst_ratio[oracle] for tally in own))
+        unclear = any(exceeds_vacuous_limit(tally.vacuous.get(oracle, 0), tally.examples[oracle]) for tally in own)
         rows.append(
             {
                 "oracle": oracle,
-                "verdict": str(Verdict.AGREES),
+                "verdict": str(Verdict.VACUOUS if unclear else Verdict.AGREES),
                 "examples": sum(tally.examples[oracle] for tally in own),
                 "worst_ratio": worst if isfinite(worst) else str(worst),  # infinite at a kink that is accepted
                 "detects_above": float(median(detectable)) if detectable else 0.0,
@@ -99,7 +114,7 @@ def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
     return rows
 
 
-def _report_search(name: str, rows: Sequence[Json]) -> str:
+def _table(rows: Sequence[Json]) -> str:
     table = [("judged by", "points", "error / tolerance", "detects above", "inconclusive")]
     table += [
         (
@@ -111,4 +126,4 @@ def _report_search(name: str, rows: Sequence[Json]) -> str:
         )
         for row in rows
     ]
-    return "\n".join([f"{name}: agrees wherever its cases were drawn", *align(table), LEGEND])
+    return "\n".join([*align(table), LEGEND])

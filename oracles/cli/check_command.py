@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from types import ModuleType
 from typing import TypeAlias
@@ -24,7 +23,7 @@ from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
-from oracles.environment import describe_error, installed_versions, write_atomically
+from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
 from oracles.point import check as check_point
 from oracles.registry import Unusable, display_name
 from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
@@ -64,16 +63,17 @@ def check(args: argparse.Namespace) -> int:
     """
     # Before the search, which may take minutes, and whose results could then not be written.
     for option, path in (("--script", args.script), ("--json", args.json)):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise Unusable(f"{option}: the folder of {path} does not exist")
+        if path is not None:
+            require_writable(option, path)
     with progress_line():
         outcome = _outcome(args)
     last_line = (
         _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
     )
-    print(outcome.text.replace(REPRODUCE, last_line))
+    text = outcome.text.replace(REPRODUCE, last_line)
     if args.script and REPRODUCE not in outcome.text:
-        print(last_line)
+        text += f"\n{last_line}"
+    print(text.partition("\n")[0] if args.quiet else text)
     if args.json:
         request = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
         whole = {"schema": 1, "versions": installed_versions(), **request, "results": outcome.results}

@@ -1,4 +1,6 @@
-"""One line on the terminal that says what a long check does; it appears late, and is erased at the end.
+"""What a long command does: one line at a terminal, or lines in a log.
+
+At a terminal the line appears late, and is erased at the end.
 
 A thread writes it, as a call of the subject may take a minute. It writes to the file descriptor: a process that is
 forked meanwhile inherits no lock of Python's streams. Spaces erase it, and no control sequence: a subject that ends the
@@ -11,12 +13,12 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from math import isfinite
 from time import monotonic
 
-from oracles.constants import PATIENCE_SECONDS, REFRESH_SECONDS
+from oracles.constants import PATIENCE_SECONDS, REFRESH_SECONDS, REPORT_SECONDS
 from oracles.stages import announced_to
 from oracles.time_budget import deadline
 
@@ -80,10 +82,47 @@ class ProgressLine:
         os.write(self._descriptor, text.encode(errors="replace"))
 
 
+@contextmanager
+def progress_reports(
+    describe: Callable[[], str], *, silent: bool = False, seconds: float = REPORT_SECONDS
+) -> Iterator[None]:
+    """Write a line to standard error every few seconds, for a log: what ``describe()`` returns then.
+
+    Args:
+        describe: returns the line.
+        silent: write nothing.
+        seconds: the time between two lines; a block that is shorter writes none.
+    """
+    descriptor = None if silent else _descriptor()
+    if descriptor is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def write() -> None:
+        with suppress(OSError):  # nobody reads it any more
+            while not ended.wait(seconds):
+                os.write(descriptor, f"{describe()}\n".encode(errors="replace"))
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _terminal() -> int | None:
     """Return the descriptor of standard error if it is a terminal that can write over a line."""
+    descriptor = _descriptor()
+    is_terminal = descriptor is not None and os.isatty(descriptor) and os.environ.get("TERM") != "dumb"
+    return descriptor if is_terminal else None
+
+
+def _descriptor() -> int | None:
+    """Return the descriptor of standard error, if there is one."""
     try:
-        descriptor = sys.stderr.fileno()
-        return descriptor if os.isatty(descriptor) and os.environ.get("TERM") != "dumb" else None
+        return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):  # there is none, or something that replaces it
         return None

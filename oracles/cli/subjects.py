@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
 import inspect
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import Parameter, Signature
@@ -26,8 +24,9 @@ import oracles
 from oracles.adapters.functions import manual, manual_layer, manual_loss
 from oracles.adapters.jax_functions import jax_function
 from oracles.adapters.torch_code import torch_function, torch_module
-from oracles.options import FRAMEWORK_NAMES
-from oracles.registry import FRAMEWORKS, Unusable, display_name, load
+from oracles.cli.user_files import import_source, user_errors
+from oracles.options import FRAMEWORK_NAMES, did_you_mean
+from oracles.registry import FRAMEWORKS, Unusable, display_name
 from oracles.rule import Rule
 from oracles.stages import announce
 
@@ -54,32 +53,13 @@ def find_target(text: str) -> tuple[Value, str, ModuleType]:
     return evaluate_in(parts["name"], module), parts["name"].strip(), module
 
 
-@contextmanager
-def user_errors(doing: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into an `Unusable` that starts with ``doing``."""
-    try:
-        yield
-    except Unusable:
-        raise
-    # A module, a constructor or an expression of the user's may raise anything, and may try to end the process.
-    except (Exception, SystemExit) as error:
-        raise Unusable(f"{doing}: {type(error).__name__}: {error}") from error
-
-
-def import_source(source: str) -> ModuleType:
-    """Import a file or module; whatever it raises becomes an error of usage."""
-    with user_errors(f"{source} cannot be imported"):
-        return load(source)
-
-
 def evaluate_in(expression: str, module: ModuleType, **extra: Value) -> Value:
     """Return the value of an expression in the names of a module, ``oracles`` and ``extra``."""
     with user_errors(f"{expression} in {display_name(module)}"):
         try:
             return evaluate(expression, {"oracles": oracles, **extra, **vars(module)})
         except NameError as error:
-            near = difflib.get_close_matches(str(error.name), list(vars(module)), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(str(error.name), list(vars(module)))
             names = _defined_in(module)
             raise Unusable(f"{display_name(module)} has no {error.name!r}{hint}\nIt defines {names}.") from None
         except SyntaxError:
@@ -127,8 +107,10 @@ def find_reference(text: str, module: ModuleType) -> NamedReference:
     framework, _, name = text.partition(":")
     if framework not in FRAMEWORK_NAMES or not name.strip():
         forms = " or ".join(f"{known}:REF" for known in FRAMEWORK_NAMES)
-        fix = f"{FRAMEWORK_NAMES[0]}:{name.strip() or 'reference'}"
-        raise Unusable(f"--against: expected {forms}, got {text!r}.\nFix:    --against {fix}")
+        hint = did_you_mean(framework, FRAMEWORK_NAMES)
+        near = next((known for known in FRAMEWORK_NAMES if known in hint), FRAMEWORK_NAMES[0])
+        fix = f"{near}:{name.strip() or 'reference'}"
+        raise Unusable(f"--against: expected {forms}, got {text!r}{hint}.\nFix:    --against {fix}")
     announce(f"importing {framework}")
     try:
         package = import_module(framework)

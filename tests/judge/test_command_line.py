@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from rich.console import Console
 
 from oracles import search as search_module
 from oracles.__main__ import main
-from oracles.cli import layer_commands as verify_module
+from oracles.cli import verify_command as verify_module
+from oracles.cli import verify_report
+from oracles.cli.parser import SHELLS
+from oracles.cli.progress_line import progress_reports
+from oracles.cli.verify_command import Output
 from oracles.search import run_search
 
 ROOT = Path(__file__).parents[2]
@@ -49,11 +54,23 @@ def test_help_teaches():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["verify", "Lineal"], "unknown layer Lineal; known are"),
+        (["verify", "Lineal"], "unknown layer Lineal; did you mean Linear?\nKnown are "),
+        (["verify", "linear"], "did you mean Linear?"),
         (["verify", "--against", "tensorflow"], "--against: expected some of torch, jax"),
+        (["verify", "--against", "pytorch"], "did you mean torch?"),
         (["verify", "--dtype", "int8"], "--dtype: expected some of float64, float32"),
+        (["verify", "--dtype", "float64,f32"], "did you mean float32?"),
         (["verify", "--max-examples", "0"], "at least 1"),
         (["verify", "--json", "no/such/folder/x.json"], "folder"),
+        (["verify", "--json", "."], "--json: . is a folder"),
+        (["verify", "--agaist", "torch"], "unknown option --agaist; did you mean --against?"),
+        (["verify", "--agaist=torch"], "unknown option --agaist; did you mean --against?"),
+        (["verify", "--shapes", "z=3"], "no option --shapes; it is one of oracles check"),
+        (["list", "Linear"], "unexpected argument Linear"),
+        (["verfy", "Linear"], "unknown command verfy; did you mean verify?"),
+        (["--versoin"], "unknown option --versoin; did you mean --version?"),
+        (["check", "silu.py:f", "--kinks", "declred"], "did you mean declared?"),
+        (["completion", "bsh"], "did you mean bash?"),
     ],
 )
 def test_wrong_usage_says_what_is_expected(arguments, message, capsys):
@@ -63,13 +80,87 @@ def test_wrong_usage_says_what_is_expected(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_without_a_command_the_help_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2  # nothing was judged
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_all_that_judges(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert re.match(r"oracles of manual-bp \S+, numpy \S+, torch ", capsys.readouterr().out)
+
+
+def test_list_for_a_machine(capsys):
+    assert main(["list", "--json"]) == 0
+    rows = {row["layer"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["Linear"]["module"] == "manual_bp.linear"
+    assert rows["Linear"]["source"] == "manual-bp"
+    assert "cotangents_agree" in rows["Linear"]["properties"]
+    assert "cotangents_agree" not in rows["SGD"]["properties"]
+
+
+@pytest.mark.parametrize("arguments", [["verify", "--cases"], ["list", "--cases"], ["check"]])
+@pytest.mark.parametrize(
+    ("text", "where", "error"),
+    [("def f(z:\n    return z\n", ":1: ", "SyntaxError"), ("\n1 / 0\n", ":2 in ", "ZeroDivisionError")],
+)
+def test_a_broken_file_is_one_line_with_its_place(arguments, text, where, error, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("broken_file.py").write_text(text)
+    target = "broken_file.py:f" if arguments == ["check"] else "broken_file.py"
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, target])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("oracles: broken_file.py")
+    assert f"broken_file.py{where}" in line
+    assert error in line
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(monkeypatch, capsys):
+    def full(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("oracles.environment.tempfile.TemporaryFile", full)
+    monkeypatch.setattr(verify_module, "entries", None)
+    for command in (["verify"], ["check", "silu.py:f"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, "--json", "out.json"])
+        assert stopped.value.code == 2
+        assert "--json: out.json cannot be written: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_layers_options_and_dtypes(shell, capsys):
+    pytest.importorskip("shtab")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert [word for word in ("SoftmaxCrossEntropy", "max-examples", "float32", "verify") if word not in script] == []
+
+
+def test_without_shtab_the_fix_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "oracles.cli.completion", None)
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    monkeypatch.delitem(sys.modules, "oracles.cli.completion")
+    with pytest.raises(SystemExit) as stopped:
+        main(["completion", "bash"])
+    assert stopped.value.code == 2
+    assert "pip install 'manual-bp[completion]'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_verify_prints_a_table_that_fits_and_saves_json(tmp_path):
+def test_verify_prints_a_line_for_each_layer_and_saves_json(tmp_path):
     file = tmp_path / "verdicts.json"
     process = run("verify", "Linear", "SoftmaxCrossEntropy", "--max-examples", "10", "--seed", "3", "--json", str(file))
     assert process.returncode == 0, process.stdout + process.stderr
-    assert max(map(len, process.stdout.splitlines())) <= verify_module.TABLE_WIDTH
-    assert "all agree" in process.stdout
+    table = re.findall(r"^(?:Linear|SoftmaxCrossEntropy) .* agrees *$", process.stdout, re.MULTILINE)
+    assert len(table) == 2
+    assert all("float64, float32" in line and "self-consistency, torch" in line for line in table)
+    assert re.fullmatch(r"2 layers, \d+ verdicts in \d+ s: all agree", process.stdout.splitlines()[-1])
     document = json.loads(file.read_text())
     assert document["schema"] == 1
     assert document["seed"] == 3
@@ -141,7 +232,7 @@ def verified(tmp_path):
     console = Console(width=100, record=True)
     status = verify_module.verify(
         ["Tanh"], against=["torch"], dtypes=["float64"], max_examples=3, seed=0,
-        json_path=str(tmp_path / "v.json"), console=console,
+        output=Output(str(tmp_path / "v.json"), console=console),
     )  # fmt: skip
     return status, console.export_text(), json.loads((tmp_path / "v.json").read_text())["results"]
 
@@ -164,10 +255,11 @@ def test_a_crash_in_a_layer_is_a_failure_and_the_run_goes_on(monkeypatch, tmp_pa
 
 
 def test_too_many_inconclusive_points_fail_the_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(verify_module, "exceeds_vacuous_limit", lambda vacuous, points: True)
+    monkeypatch.setattr(verify_report, "exceeds_vacuous_limit", lambda vacuous, points: True)
     status, text, _ = verified(tmp_path)
     assert status == 1
-    assert "inconclusive for Tanh by torch in float64" in text
+    assert "inconclusive: Tanh by torch in float64, cotangents_agree: 0 of 3 points; at most 2 may be" in text
+    assert text.splitlines()[-1].endswith("1 layer inconclusive (Tanh); exit status 1")
 
 
 @pytest.mark.parametrize(("terminal", "shown"), [(True, ["Flatten", "Tanh"]), (False, [])])
@@ -181,12 +273,31 @@ def test_each_layer_is_shown_at_a_terminal_as_soon_as_it_is_judged(terminal, sho
         return run_search(*arguments, **options)
 
     monkeypatch.setattr(search_module, "run_search", noted)
-    monkeypatch.setattr(verify_module, "_print", lambda report, console: None)
+    monkeypatch.setattr(verify_module, "print_report", lambda report, console, **options: None)
     console = Console(file=written, force_terminal=terminal, color_system=None, width=100)
-    arguments = {"against": ["torch"], "dtypes": ["float64"], "max_examples": 1, "seed": 0, "json_path": None}
-    verify_module.verify(["Flatten", "Tanh"], **arguments, console=console)
+    arguments = {"against": ["torch"], "dtypes": ["float64"], "max_examples": 1, "seed": 0}
+    verify_module.verify(["Flatten", "Tanh"], **arguments, output=Output(console=console))
     assert begun[-1] == shown[:1]
     assert re.findall(r"(Flatten|Tanh): agrees in", written.getvalue()) == shown
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_log_says_how_many_layers_are_done(quiet, monkeypatch, capfd):
+    """Every 10 s, on standard error; here more often."""
+
+    def slow(*arguments, **options):
+        time.sleep(0.02)
+        return run_search(*arguments, **options)
+
+    monkeypatch.setattr(search_module, "run_search", slow)
+    monkeypatch.setattr(verify_module, "progress_reports", partial(progress_reports, seconds=0.01))
+    arguments = {"against": ["torch"], "dtypes": ["float64"], "max_examples": 1, "seed": 0}
+    output = Output(quiet=quiet, console=Console(file=io.StringIO(), width=100))
+    assert verify_module.verify(["Flatten", "Tanh"], **arguments, output=output) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"oracles verify: [012] of 2 layers, \d+ s", line) for line in lines)
+    assert bool(lines) != quiet
+    assert quiet or any(line.startswith("oracles verify: 1 of 2 layers") for line in lines)
 
 
 class Swallows:

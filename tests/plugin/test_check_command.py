@@ -77,6 +77,27 @@ def test_a_registered_class_is_drawn_and_an_instance_follows_the_contract(layer,
     assert ("g float64[1, 3]" in message) == (status == 0) or "Scale(n=3): WRONG in the cotangent of g" in message
 
 
+def test_too_many_inconclusive_points_of_drawn_cases_are_no_pass(capsys, folder, monkeypatch):
+    monkeypatch.setattr("oracles.cli.case_search.exceeds_vacuous_limit", lambda vacuous, points: True)
+    (folder / "scale.py").write_text(LAYER)
+    assert main(["check", "scale.py:Scale", "--examples", "5", "--json", "out.json"]) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()[:-1]  # the very last says how to reproduce
+    assert first == "Scale: inconclusive at too many points"
+    assert "NOT PASSED: inconclusive by " in last
+    assert "0 of 5 points; at most 4 may be" in last
+    document = json.loads((folder / "out.json").read_text())
+    assert document["status"] == 1
+    assert {row["verdict"] for row in document["results"]} == {"vacuous"}
+
+
+def test_quiet_prints_the_first_line(capsys):
+    assert main(["check", RIGHT, *AT, "--quiet"]) == 0
+    assert capsys.readouterr().out == "forward,backward: agrees\n"
+    assert main(["check", WRONG, *AT, "-q"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "WRONG in the cotangent of z" in line
+
+
 RAISING = {
     "invalid input": ("z, g = cache", 'raise oracles.InvalidInput("boom")'),
     "not implemented": ("z, g = cache", 'raise NotImplementedError("boom")'),

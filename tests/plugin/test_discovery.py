@@ -8,7 +8,7 @@ from projects import BUG, LAYER
 
 from oracles import registry
 from oracles.__main__ import main
-from oracles.cli import layer_commands as verify
+from oracles.cli import verify_command as verify
 
 GROUP = "oracles.cases"
 FEW = ("--max-examples", "4", "--against", "torch", "--dtype", "float64")
@@ -52,7 +52,9 @@ def test_what_cannot_be_imported_is_no_green_run_of_everything(project, monkeypa
     monkeypatch.setattr(registry, "_discover", lambda: ("entry point gone = gone.cases: ModuleNotFoundError: gone",))
     monkeypatch.setattr(verify, "entries", lambda names: [tanh])
     assert main(["verify", *FEW]) == 1
-    assert "cannot be judged: entry point gone = gone.cases" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("cannot be judged: entry point gone = gone.cases") for line in lines)
+    assert lines[-1].endswith(": 1 module of cases cannot be imported; exit status 1")
     assert main(["verify", "Tanh", *FEW]) == 0
 
 
@@ -75,6 +77,9 @@ def test_a_planted_bug_in_named_cases_is_refused(project):
     process = project.oracles("verify", "--cases", "mine", *QUICK)
     assert process.returncode == 1
     assert "WRONG in the cotangent of g" in process.stdout
+    command = re.search("^  reproduce: oracles (.*)$", process.stdout, re.MULTILINE)[1]
+    assert command == "verify Scale --cases mine --against torch --dtype float64 --max-examples 20 --seed 0"
+    assert process.stdout.splitlines()[-1].endswith(": 1 layer refused (Scale); exit status 1")
 
 
 @pytest.mark.parametrize("command", ["list", "verify"])

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from oracles.__main__ import main
-from oracles.cli.progress_line import ProgressLine, progress_line
+from oracles.cli.progress_line import ProgressLine, progress_line, progress_reports
 from oracles.constants import PATIENCE_SECONDS
 from oracles.stages import announce, announced_to
 from oracles.time_budget import time_budget
@@ -140,3 +140,17 @@ def test_there_is_no_thread_off_a_terminal(monkeypatch, terminal):
         with progress_line():
             assert threading.active_count() == before
     terminal[1]()
+
+
+def test_a_log_gets_a_line_now_and_then(capfd, monkeypatch):
+    lines = iter(f"layer {i}" for i in range(1000))
+    with progress_reports(lambda: next(lines), seconds=0.05):
+        time.sleep(0.5)
+    written = capfd.readouterr().err.splitlines()
+    assert 2 <= len(written) <= 10
+    assert written == [f"layer {i}" for i in range(len(written))]
+    with progress_reports(lambda: "a line", seconds=0.05, silent=True):
+        time.sleep(0.2)
+    with progress_reports(lambda: "a line", seconds=10.0):
+        pass
+    assert capfd.readouterr().err == ""

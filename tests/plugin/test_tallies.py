@@ -62,8 +62,8 @@ def test_refusals_are_counted():
 
 
 def test_too_many_inconclusive_points_are_a_warning_where_oracles_judge():
-    """Of 9 points, 3 are more than 10 % and two standard deviations, 0.9 + 2 · 0.9; 2 are not."""
-    verdicts = 3 * [Verdict.VACUOUS] + 6 * [Verdict.AGREES]
+    """Of 9 points, 5 are more than a tenth and the four of one drawn case; 4 are not."""
+    verdicts = 5 * [Verdict.VACUOUS] + 4 * [Verdict.AGREES]
 
     def warned(test):
         return any("inconclusive for Mine" in line for line in summary([test]))

@@ -1,0 +1,305 @@
+"""The parser of the command line. It loads neither NumPy nor Hypothesis, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from oracles.environment import versions_line
+from oracles.options import (
+    DTYPE_NAMES,
+    FRAMEWORK_NAMES,
+    VERIFY_POINTS,
+    at_least,
+    did_you_mean,
+    one_of,
+    some_of,
+)
+
+SHELLS = ("bash", "zsh", "tcsh")
+# How each shell completes the name of a file, in the words of shtab.
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+EXAMPLES = """\
+examples:
+  oracles list                                  the layers that can be judged
+  oracles conventions                           the derivatives at kinks, as each framework has them
+  oracles verify                                every layer, both frameworks, float64 and float32
+  oracles verify Linear Tanh --against torch    two layers, by PyTorch alone
+  oracles verify --thorough                     a longer search
+  oracles verify --max-examples 2000 --seed 7   a deeper search, reproducible
+  oracles verify --verbose                      a line for each oracle and dtype, and what was drawn
+  oracles verify --json verdicts.json           the results for a machine
+  oracles verify --cases my_package.cases       your own layers: what @oracles.oracle_for registers there
+  oracles check silu.py:forward,backward --against torch:reference --shapes "z=4,3"
+                                                one function of yours; see oracles check --help
+
+exit status: 0 all agree, 1 a layer is refused or inconclusive, 2 wrong usage,
+             130 interrupted (the results until then are kept)
+"""
+
+CHECK = """\
+TARGET is FILE.py:NAME or MODULE:NAME, where NAME is an expression of names, attributes, calls, literals, arithmetic and
+lambdas. Names are those of that file, and oracles:
+  silu.py:forward,backward      a pair: forward(**primals) -> (y, cache), backward(cache, delta) -> {name: cotangent}
+  layers.py:Dense(3, 2)         an instance with the contract of manual_bp: forward(params, z), backward(cache, delta)
+  layers.py:Dense               a class: made without arguments, or drawn by its @oracles.oracle_for in that file
+  net.py:oracles.stateful(Net, params=["W", "b"])       anything else, by an adapter of the package oracles
+  rules.py:rule                 an oracles.Rule, or a Hypothesis strategy of oracles.Case
+  ops.py:MyFunction             a torch.autograd.Function, an nn.Module, or a jax.custom_vjp
+
+REF states the primal only, in the framework's own idiom; the framework derives the rest. It is a name in TARGET's file
+(torch:reference), somewhere else (torch:refs.py:silu), or the framework's own function (jax:jax.nn.silu). Without
+--against, finite differences of the forward judge the backward, and ball arithmetic too if it can.
+
+The primals, from the first of these that is given:
+  --primals FILE.npz            what np.savez("FILE.npz", z=z, W=W) has written; at most 2 GiB of arrays
+  --shapes "z=4,3 W=3,2"        drawn from --seed: signed normal numbers; or  p=4:positive  p=2,5:probabilities
+                                idx=5:int<7  mask=5:bool  s= (a scalar); what a layer's init draws may be left out
+  the file itself               primals = {"z": ...}, or  def primals(rng): return {"z": rng.standard_normal((4, 3))},
+                                or the @oracles.oracle_for of the class
+
+example: save this as silu.py
+
+  import numpy as np
+
+  def forward(z):
+      a = 1 / (1 + np.exp(-z))
+      return z * a, (z, a)
+
+  def backward(cache, delta):
+      z, a = cache
+      return {"z": delta * (a + z * a * (1 - a))}
+
+and run  oracles check silu.py:forward,backward --against torch:torch.nn.functional.silu --shapes z=4,3
+
+exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process,
+             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed
+"""
+
+
+COMPLETION = """\
+example:
+  oracles completion bash > ~/.local/share/bash-completion/completions/oracles
+  oracles completion zsh > ~/.zfunc/_oracles                                     a folder of $fpath
+"""
+
+
+class _Version(argparse.Action):
+    """Print the version of this package and of all that take part in a verdict; they are looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        print(f"oracles of {versions_line()}")
+        parser.exit(0)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; unknown commands and options are refused with the closest known one.
+
+    Raises:
+        SystemExit: with status 2 for wrong usage, and for no command at all, after the help; with 0 for ``--help``.
+    """
+    parser, commands = make_parsers()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in commands.choices:
+        known = ", ".join(commands.choices)
+        parser.error(f"unknown command {name}{did_you_mean(name, commands.choices)}\nCommands are {known}.")
+    args, unknown = parser.parse_known_args(arguments)
+    command: argparse.ArgumentParser = commands.choices.get(args.command, parser)
+    if unknown:
+        command.error("; ".join(_unknown_argument(each, command, commands) for each in unknown))
+    if args.command is None:
+        parser.print_help()
+        parser.exit(2)
+    return args
+
+
+def _unknown_argument(argument: str, command: argparse.ArgumentParser, commands: Commands) -> str:
+    option = argument.partition("=")[0]
+    if not option.startswith("-"):
+        return f"unexpected argument {argument}"
+    others = [f"oracles {name}" for name, other in commands.choices.items() if option in _options_of(other)]
+    if others:
+        return f"{command.prog} has no option {option}; it is one of {' and '.join(others)}"
+    return f"unknown option {option}{did_you_mean(option, _options_of(command))}"
+
+
+def _options_of(command: argparse.ArgumentParser) -> set[str]:
+    """Return the long options of a command, which its help lists."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", command.format_help())  # colours, from Python 3.14 on
+    return set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[a-z-]+)", text, re.MULTILINE))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    return make_parsers()[0]
+
+
+def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, Commands]:
+    """Return the parser of the whole command line, and those of its commands.
+
+    Args:
+        layers: the names of layers, for a parser of which a shell's completion is made.
+    """
+    parser = argparse.ArgumentParser(
+        prog="oracles",
+        description="Judge hand-written gradients by PyTorch, JAX and finite differences, with derived tolerances.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the versions of all that judges")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    list_ = commands.add_parser("list", help="list the layers that can be judged, and the source of their cases")
+    _add_cases(list_, "also list")
+    list_.add_argument("--json", action="store_true", help="print JSON")
+    commands.add_parser("conventions", help="the derivatives of manual_bp, torch and JAX at kinks")
+    _add_verify(commands, layers)
+    _add_check(commands)
+    completion = commands.add_parser(
+        "completion",
+        help="print the script by which a shell completes these commands",
+        epilog=COMPLETION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    completion.add_argument(
+        "shell",
+        metavar="SHELL",
+        type=one_of(SHELLS),
+        choices=None if layers is None else SHELLS,
+        help=", ".join(SHELLS),
+    )
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
+    return parser, commands
+
+
+def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="search for a point at which a layer's gradient is wrong",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.add_argument(
+        "layers", nargs="*", metavar="LAYER", choices=layers, help="layers by name, see `oracles list`; default: all"
+    )
+    _add_cases(verify, "judge")
+    verify.add_argument(
+        "--against",
+        type=some_of(FRAMEWORK_NAMES),
+        default=FRAMEWORK_NAMES,
+        choices=None if layers is None else FRAMEWORK_NAMES,
+        metavar="NAMES",
+        help="frameworks, comma-separated (default: torch,jax)",
+    )
+    verify.add_argument(
+        "--dtype",
+        type=some_of(DTYPE_NAMES),
+        default=DTYPE_NAMES,
+        choices=None if layers is None else DTYPE_NAMES,
+        metavar="NAMES",
+        help="dtypes, comma-separated (default: float64,float32)",
+    )
+    verify.add_argument(
+        "--max-examples", type=at_least(1), metavar="N", help=f"points per property (default: {VERIFY_POINTS})"
+    )
+    verify.add_argument("--thorough", action="store_true", help="100 points per property")
+    verify.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed of the search (default: 0)")
+    verify.add_argument(
+        "-j", "--jobs", type=at_least(1), metavar="N", help="processes (default: one for each core, at most 8)"
+    )
+    _a_file(verify.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically"))
+    how_much = verify.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-v", "--verbose", action="store_true", help="a line for each layer, oracle and dtype, and what was drawn"
+    )
+    how_much.add_argument("-q", "--quiet", action="store_true", help="what is refused, and the last line")
+
+
+def _add_check(commands: Commands) -> None:
+    check = commands.add_parser(
+        "check",
+        help="judge one function or class of yours, in a file or a module",
+        usage="oracles check TARGET [--against FRAMEWORK:REF ...] [--primals FILE.npz | --shapes SHAPES] [options]",
+        epilog=CHECK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _a_file(check.add_argument("target", metavar="TARGET", help="the subject: FILE.py:NAME or MODULE:NAME"))
+    check.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FRAMEWORK:REF",
+        help="a reference: torch:REF or jax:REF; repeatable",
+    )
+    where = check.add_mutually_exclusive_group()
+    _a_file(where.add_argument("--primals", metavar="FILE.npz", help="the point: arrays by name"))
+    where.add_argument("--shapes", metavar="SHAPES", help='draw the point: shapes by name, "z=4,3 W=3,2 b=1,2"')
+    check.add_argument(
+        "--delta",
+        metavar="FILE",
+        help="the cotangent of the output: .npy, or .npz in the order of the outputs (default: three drawn ones)",
+    )
+    check.add_argument(
+        "--dtype",
+        type=some_of(DTYPE_NAMES),
+        metavar="NAMES",
+        help="dtypes to judge in, comma-separated (default: float64 where primals are drawn, else their own)",
+    )
+    _add_conditions(check)
+    check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
+    _a_file(check.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically"))
+    check.add_argument("-q", "--quiet", action="store_true", help="print the first line of the report")
+
+
+def _add_conditions(check: argparse.ArgumentParser) -> None:
+    """Add the options that say how a point is judged, and how many."""
+    check.add_argument(
+        "--precision",
+        metavar="NAME",
+        help="the precision that the subject computes in, if lower than its inputs: float32",
+    )
+    check.add_argument(
+        "--kinks",
+        type=one_of(("any", "declared")),
+        metavar="NAME",
+        help="at points without a derivative, accept any subgradient, or the references' own (default: any)",
+    )
+    check.add_argument(
+        "--isolate", action="store_true", help="run the subject in a process of its own: a crash is then a finding"
+    )
+    check.add_argument(
+        "--seconds",
+        type=at_least(1),
+        metavar="T",
+        help="the time budget of one point: when it is over, the result says what was not done (default: 60)",
+    )
+    check.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="the seed of what is drawn (default: 0)"
+    )
+    check.add_argument(
+        "--examples",
+        type=at_least(1),
+        metavar="N",
+        help="how many points, from seeds S, S+1, … (default: 1; 100 where cases are drawn)",
+    )
+
+
+def _a_file(action: argparse.Action) -> None:
+    """Let a shell complete an argument by files."""
+    action.complete = FILES  # type: ignore[attr-defined]  # what shtab reads
+
+
+def _add_cases(command: argparse.ArgumentParser, verb: str) -> None:
+    command.add_argument(
+        "--cases",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help=f"{verb} what @oracles.oracle_for registers in this module or .py file; repeatable",
+    )

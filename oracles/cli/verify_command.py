@@ -1,0 +1,247 @@
+"""``oracles verify``: search every registered layer, or those named, for a point at which it is wrong."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oracles.cli.progress_line import progress_reports
+from oracles.cli.user_files import cases_in
+from oracles.cli.verify_report import Failure, Outcome, Report, Row, counted
+from oracles.cli.verify_tables import make_console, print_report, progress_line_of
+from oracles.cli.workers import run_in_workers
+from oracles.environment import deferred_interrupts, describe_error, require_writable, write_atomically
+from oracles.options import FRAMEWORK_NAMES, SearchOptions
+from oracles.process_state import judging
+from oracles.registry import BrokenCases, complaints, entries, entries_of
+from oracles.report.disagreement import Disagreement
+from oracles.search import Search, searches_of
+from oracles.verdict import NOT_JUDGED, SELF_CONSISTENCY, Verdict
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run prints and writes.
+
+    Attributes:
+        json_path: where to write the results as JSON, if anywhere.
+        verbose: print a line for each layer, oracle and dtype, and what was drawn.
+        quiet: print what is refused and the last line alone.
+        console: where to print; by default standard output.
+    """
+
+    json_path: str | None = None
+    verbose: bool = False
+    quiet: bool = False
+    console: Console | None = None
+
+
+def verify(
+    layers: Sequence[str],
+    *,
+    against: Sequence[str],
+    dtypes: Sequence[str],
+    max_examples: int,
+    seed: int,
+    cases: Sequence[str] = (),
+    jobs: int = 1,
+    output: Output = Output(),
+) -> int:
+    """Judge the named layers, or those of the modules of ``cases``, or all; print a table, write JSON on request.
+
+    Where all layers are to be judged, a module of cases that cannot be imported is a failure. Several layers are judged
+    in ``jobs`` processes; the results are the same in any number of them.
+
+    Returns:
+        0 if all agree, 1 if not, 130 if interrupted.
+
+    Raises:
+        ValueError: for an unknown layer, a module without cases, or a JSON path that cannot be written.
+    """
+    # Before the search, which may take minutes, and whose results could then not be written.
+    if output.json_path:
+        require_writable("--json", output.json_path)
+    console = output.console or make_console()
+    from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
+    selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
+    options = SearchOptions(tuple(against), max_examples, seed)
+    searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
+    tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
+    report = Report([], [], () if layers or from_cases else complaints(), options=_options_again(tasks[0]))
+    started = time.perf_counter()
+    _run(tasks, searches, jobs, report, console, output.quiet)
+    report.seconds = time.perf_counter() - started
+    report.sort([task.label for task in tasks])
+    print_report(report, console, verbose=output.verbose, quiet=output.quiet)
+    if output.json_path:
+        write_atomically(output.json_path, json.dumps(report.document(seed), indent=2) + "\n")
+    return report.status
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """The searches of one layer, as another process can make them again."""
+
+    label: str
+    cases: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    options: SearchOptions
+
+
+def _options_again(task: LayerTask) -> str:
+    """Return the options that search a layer again as a task does."""
+    named = [("--cases", module) for module in task.cases]
+    named += [("--against", ",".join(task.options.against or FRAMEWORK_NAMES)), ("--dtype", ",".join(task.dtypes))]
+    named += [("--max-examples", str(task.options.max_examples)), ("--seed", str(task.options.seed))]
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in named)
+
+
+def _run(
+    tasks: Sequence[LayerTask], searches: Sequence[Search], jobs: int, report: Report, console: Console, quiet: bool
+) -> None:
+    """Run the searches and add their results to the report; say how far they are, unless ``quiet``.
+
+    At a terminal each layer is shown as soon as it is judged, above a bar. Elsewhere standard error gets a line now and
+    then.
+    """
+    shows_bar = console.is_terminal and not quiet
+    columns = (TextColumn("{task.description:<54}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
+    started = time.perf_counter()
+    left = Counter(search.label for search in searches)
+    total = sum(search.options.points() or 1 for search in searches)
+
+    def describe() -> str:
+        done = sum(not number for number in left.values())
+        return f"oracles verify: {done} of {counted(len(left), 'layer')}, {time.perf_counter() - started:.0f} s"
+
+    with (
+        Progress(*columns, console=console, transient=True, disable=not shows_bar) as progress,
+        progress_reports(describe, silent=console.is_terminal or quiet),
+    ):
+        bar = progress.add_task("", total=total)
+
+        def show(description: str) -> None:
+            progress.update(bar, description=description, completed=report.searches * total / len(searches))
+
+        def add(outcome: Outcome) -> None:
+            report.add(outcome)
+            left[outcome.label] -= not outcome.interrupted
+            if shows_bar and not left[outcome.label]:
+                progress.console.print(progress_line_of(outcome.label, report))
+
+        if jobs > 1 and len(tasks) > 1:
+            _run_in_workers(tasks, min(jobs, len(tasks)), report, add, show)
+        else:
+            _run_here(searches, report, add, show, lambda: progress.advance(bar))
+
+
+def _run_here(
+    searches: Sequence[Search],
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+    advance: Callable[[], None],
+) -> None:
+    with deferred_interrupts() as raise_if_interrupted:
+
+        def tick() -> None:
+            advance()
+            raise_if_interrupted()
+
+        for search in searches:
+            show(f"{search.label} {search.property_name} {search.dtype}")
+            add(_outcome(search, tick))
+            if report.interrupted:
+                return
+
+
+def _run_in_workers(
+    tasks: Sequence[LayerTask],
+    jobs: int,
+    report: Report,
+    add: Callable[[Outcome], None],
+    show: Callable[[str], None],
+) -> None:
+    def receive(outcome: Outcome) -> None:
+        add(outcome)
+        show(outcome.label)
+
+    def lost(task: LayerTask, how: str) -> None:
+        text = f"{task.label}: its code ended the process before a verdict ({how})"
+        report.failures.append(Failure(task.label, NOT_JUDGED, text))
+
+    try:
+        run_in_workers(tasks, search_layer, jobs, receive, lost)
+    except KeyboardInterrupt:
+        report.interrupted = True
+
+
+def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
+    """Run all searches of one layer, in a process of its own, and pass on what each has found.
+
+    Raises:
+        KeyboardInterrupt: if the process was interrupted, after what the search has found until then.
+    """
+    warnings.simplefilter("ignore", BrokenCases)  # the first process prints these complaints
+    with judging(), deferred_interrupts() as raise_if_interrupted:
+        for module in task.cases:
+            entries_of(module)
+        (entry,) = entries([task.label])
+        for search in searches_of(entry, task.dtypes, task.options).values():
+            outcome = _outcome(search, raise_if_interrupted)
+            send(outcome)
+            if outcome.interrupted:
+                raise KeyboardInterrupt
+
+
+def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
+    """Run one search and return what it has found, also if it is interrupted."""
+    failure, interrupted = None, False
+    try:
+        error = search.attempt(tick)
+    except KeyboardInterrupt:
+        interrupted = True
+    else:
+        failure = None if error is None else _failure(search, error)
+    tally = search.tally
+    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time)
+
+
+def _failure(search: Search, error: Exception) -> Failure:
+    """Return the failure of a search that was refused, or whose subject or references raised."""
+    if isinstance(error, Disagreement):
+        return Failure(search.label, str(error.verdict), str(error))
+    # The search marks what its subject raised as wrong; of anything else nothing follows.
+    verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
+    is_wrong = verdict is not None and verdict is not Verdict.AGREES
+    message = describe_error(error)
+    text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
+    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text, message)
+
+
+def _rows(search: Search) -> Iterator[Row]:
+    tally = search.tally
+    for oracle, verdict in tally.verdicts.items():
+        detectable = tally.detects_above.get(oracle, [])
+        yield Row(
+            layer=search.label,
+            property=search.property_name,
+            oracle=oracle,
+            dtype=search.dtype,
+            verdict=str(verdict),
+            examples=tally.examples.get(oracle, 0),
+            worst_ratio=float(tally.worst_ratio.get(oracle, 0.0)),
+            seconds=round(tally.seconds, 4),
+            vacuous=tally.vacuous.get(oracle, 0),
+            detects_above_median=float(median(detectable)) if detectable else 0.0,
+            detects_above_worst=float(max(detectable, default=0.0)),
+        )
