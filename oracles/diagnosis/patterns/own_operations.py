@@ -98,8 +98,12 @@ def mistake(kind: Kind, symptoms: Symptoms) -> str | None:
 # Several patterns ask for the same in turn.
 @lru_cache(maxsize=1)
 def _own_forward(symptoms: Symptoms) -> OwnForward | None:
-    """Return the own forward; ``None`` if it cannot be recorded, or if it has another derivative than the oracle."""
-    if not (symptoms.subject.runs_on_object_arrays and symptoms.primal_agrees):
+    """Return the own forward; ``None`` if it cannot be recorded, or if it has another derivative than the oracle.
+
+    Where there is a reference, edits of that tell more: they know detached terms and missing paths by name.
+    """
+    has_reference = symptoms.oracle.reference is not None
+    if has_reference or not (symptoms.subject.runs_on_object_arrays and symptoms.primal_agrees):
         return None
     graph = result_or_none(partial(record, symptoms.subject, symptoms.primals))
     if graph is None or len(graph.operations) > MOST_OWN_OPERATIONS:
