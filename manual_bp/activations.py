@@ -123,6 +123,9 @@ def logistic(z: Array, e: Array, above: Array, y: Array) -> None:
     Where z >= 0 it is 1 − e/(1 + e), which keeps its digits, since e/(1 + e) is at most ½; elsewhere it is e/(1 + e).
     """
     e /= above
+    if z.dtype == OBJECT:  # the sign of a ball around a tiny number is unknown
+        y[...] = np.where(z >= 0, 1 - e, e)
+        return
     # |1 − q| or |0 − q|: np.where takes a branch for each entry, mispredicted half the time.
     np.greater_equal(z, zero(z.dtype), out=y)
     y -= e

@@ -61,11 +61,11 @@ def assert_equal_up_to_rounding(actual, expected):
     np.testing.assert_array_max_ulp(actual, expected, maxulp=64)
 
 
-def assert_is_derivative(rule, primals):
+def assert_is_derivative(rule, primals, roundings=0):
     own, differences = own_derivative(rule), finite_difference(rule)
     y, pullback = own(**primals)
     expected, expected_pullback = differences(**primals)
-    np.testing.assert_array_equal(y, expected)
+    assert np.all(np.abs(y - expected) <= roundings * np.finfo(float).eps * np.abs(expected))
     delta = np.random.default_rng(1).standard_normal(np.shape(y))
     cotangents = expected_pullback(delta)
     for name, g in pullback(delta).items():
@@ -81,7 +81,9 @@ def test_derivative_of_numpy_code(name):
 def test_derivative_of_a_network_that_takes_no_subclass():
     rng = np.random.default_rng(0)
     network = Sequential(Linear(3, 4), Sigmoid(), Linear(4, 2), Tanh())
-    assert_is_derivative(manual_layer(network), {"z": rng.standard_normal((2, 3)), **network.init(rng)})
+    # Of arrays of objects the layers compute by other steps.
+    point = {"z": rng.standard_normal((2, 3)), **network.init(rng)}
+    assert_is_derivative(manual_layer(network), point, roundings=4)
 
 
 def test_what_leaves_the_arrays_is_not_recorded():
