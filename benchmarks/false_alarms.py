@@ -32,9 +32,9 @@ from rich.table import Table  # noqa: E402
 import benchmarks.fft_convolution  # noqa: E402, F401  # registers its cases
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
+from oracles.backends.jax_reference import jax_vjp  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
-from oracles.registry import FRAMEWORKS  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
 from oracles.tolerance import named_outputs, values_of  # noqa: E402
@@ -86,7 +86,7 @@ class Alarm:
 
 @lru_cache(maxsize=1024)
 def _compiled(reference: Callable[..., Any]) -> Rule:
-    return FRAMEWORKS["jax"](reference, name="xla", through="xla")
+    return jax_vjp(reference, name="xla", through="xla")
 
 
 def subjects(example: Example) -> Iterator[tuple[str, Rule]]:

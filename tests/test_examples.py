@@ -173,7 +173,7 @@ ADAPTERS = {
         "Dense: agrees", "Learning: agrees", "FirstInput: WRONG in the cotangent of W",
         "forward twice, then backward gives another answer",
     ],
-    "bring_an_engine": ["layer: agrees", "= for +=: WRONG in the cotangent of W"],
+    "bring_an_engine": ["layer: agrees", "= for +=: WRONG in the cotangent of z"],
     "bring_a_torch_function": [
         "torch.float64 agrees", "torch.bfloat16 agrees", "Module: agrees", "Unsummed: WRONG in the cotangent of b",
         "db = db.sum(axis=0, keepdims=True)", "Module: WRONG in the call",
