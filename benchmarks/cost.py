@@ -127,7 +127,7 @@ class Counted:
 
 def primals_of(case: Case) -> dict[str, Array]:
     """Return the point of a case: normal numbers, and the parameters that the layer draws."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(20)  # not 0, from which check draws its cotangents: delta must not be z
     primals = {name: rng.standard_normal(shape).astype(case.dtype) for name, shape in case.shapes}
     if case.classes:
         rows = case.shapes[0][1][0]
