@@ -20,7 +20,7 @@ from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
-from oracles.rule import InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.self_consistency import (
     check_aliasing,
     check_mutation,
@@ -214,7 +214,11 @@ def _deltas(y: Output, primals: Primals, delta: Any, seed: int) -> list[Output]:
     """
     if delta is None:
         count = DRAWN_COTANGENTS if count_inputs(primals) <= LONE_COTANGENT_INPUTS else 1
-        return cotangents_like(y, np.random.default_rng(seed), count)
+        drawn = cotangents_like(y, np.random.default_rng(seed), count)
+        if not any(_are_proportional(part, a) for d in drawn for part in as_tuple(d) for a in primals.values()):
+            return drawn
+        # The primals may come from a generator of the same seed. Of z itself, a normalization has no gradient.
+        return cotangents_like(y, np.random.default_rng((seed, 1)), count)
     parts = tuple(numpy_array("delta", d) for d in as_tuple(delta))
     expected, actual = [np.shape(part) for part in as_tuple(y)], [d.shape for d in parts]
     if expected != actual:
@@ -225,6 +229,17 @@ def _deltas(y: Output, primals: Primals, delta: Any, seed: int) -> list[Output]:
             f"Fix: leave delta out, and three are drawn; or\n    delta={like if len(expected) == 1 else f'({like})'}"
         )
     return [parts if isinstance(delta, tuple | list) else parts[0]]
+
+
+def _are_proportional(a: Array, b: Array) -> bool:
+    """Return whether the first entries of two arrays of one shape are numbers and multiples of one another."""
+    if np.shape(a) != np.shape(b) or np.size(a) < 2 or not is_differentiable(b):
+        return False
+    one, other = (np.asarray(x, np.float64).ravel()[:16] for x in (a, b))
+    if not (np.all(np.isfinite(one) & np.isfinite(other)) and one[0] and other[0]):
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.all(np.abs(one * other[0] - other * one[0]) <= 2.0**-7 * np.abs(one * other[0])))
 
 
 def _second_call(result: Result, setting: Setting, call: FirstCall) -> Called | None:

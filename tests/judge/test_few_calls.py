@@ -85,3 +85,24 @@ def test_a_defect_that_only_further_calls_show_is_named(defect):
     with pytest.raises(oracles.Disagreement) as excinfo:
         check(Counted(defect))
     assert excinfo.value.evidence.reason
+
+
+@pytest.mark.parametrize("scale", [1.0, -3.0])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_cotangents_are_no_multiple_of_a_primal_from_the_same_seed(scale, dtype):
+    """A norm has no gradient along z itself: an error of one per cent would pass."""
+    z = (scale * np.random.default_rng(0).standard_normal((6, 8))).astype(dtype)
+    deltas = []
+
+    def backward(cache, delta):
+        y, inverse = cache
+        deltas.append(np.array(delta, np.float64))
+        return {"z": (delta - y * np.mean(delta * y, -1, keepdims=True)) * inverse}
+
+    def forward(z):
+        inverse = 1 / np.sqrt(np.mean(z * z, -1, keepdims=True))
+        return z * inverse, (z * inverse, inverse)
+
+    oracles.check(oracles.manual(forward, backward), {"z": z})
+    wide = z.astype(np.float64)
+    assert all(np.ptp(delta / wide) > 0.1 for delta in deltas if np.ptp(delta))
