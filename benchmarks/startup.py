@@ -1,4 +1,4 @@
-"""Measure how long ``oracles check`` takes on a small subject, from the shell on, beside the imports that it needs."""
+"""Measure how long ``oracles check`` takes on a small subject, from the shell on, and the imports that it needs."""
 
 from __future__ import annotations
 

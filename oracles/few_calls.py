@@ -29,10 +29,10 @@ from oracles.nondeterminism import in_filled_memory
 from oracles.rule import Array, Cotangents, Output, Primals, Pullback, Rule, as_tuple, map_delta
 from oracles.self_consistency import (
     Tolerance,
-    check_aliasing,
     check_call_pattern,
     compare_values,
     move_point,
+    notes_of_aliasing,
     self_tolerance_at,
 )
 from oracles.tolerance import named_outputs, values_of
@@ -53,20 +53,16 @@ class FirstCall:
         self._given_before = dict(primals)
         self._returned = _arrays(named_outputs(as_tuple(self.y), {}))
         self._returned_before = _copies(self._returned)
-        self._is_pulled_back = False
 
     def pullback(self, delta: Output) -> Cotangents:
-        """Return the cotangents; the arrays of the first pullback are kept, to see whether they change."""
+        """Return the cotangents; the arrays are kept, to see whether they change."""
         given = copies_of_delta(delta)
         cotangents = self._pullback(given)
-        if not self._is_pulled_back:
-            self._is_pulled_back = True
-            parts = zip(as_tuple(given), as_tuple(delta), strict=True)
-            for i, (passed, before) in enumerate(parts):
-                self._given[f"delta[{i}]"], self._given_before[f"delta[{i}]"] = passed, before
-            returned = _arrays(dict(cotangents))
-            self._returned |= returned
-            self._returned_before |= _copies(returned)
+        for i, (passed, before) in enumerate(zip(as_tuple(given), as_tuple(delta), strict=True)):
+            self._given[f"delta[{i}]"], self._given_before[f"delta[{i}]"] = passed, before
+        returned = _arrays(dict(cotangents))
+        self._returned |= returned
+        self._returned_before |= _copies(returned)
         return cotangents
 
     @property
@@ -85,8 +81,7 @@ class FirstCall:
         """Return a note for each array that shares memory with another: many libraries return views."""
         arrays = {f"given {n}": a for n, a in self._given.items()}
         arrays |= {f"returned {n}": a for n, a in self._returned.items()}
-        shared = [f.evidence for f in check_aliasing(arrays) if f.refuses]
-        return [f"{e.reason}: writing into one changes the other; {e.fix}" for e in shared]
+        return notes_of_aliasing(arrays)
 
 
 def second_call(setting: Setting, call: FirstCall) -> tuple[Output, Pullback] | None:

@@ -22,10 +22,10 @@ from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.self_consistency import (
-    check_aliasing,
     check_mutation,
     check_repeatability,
     contradiction_findings,
+    notes_of_aliasing,
     self_tolerance_at,
 )
 from oracles.stages import announce
@@ -280,11 +280,9 @@ def _self_consistency(setting: Setting, memory: Memory, is_right: bool) -> Resul
     """
     subject, primals, delta = setting.subject, setting.primals, setting.delta
     findings, arrays = check_mutation(subject, primals, delta)
-    shared = [f for f in check_aliasing(arrays) if f.refuses]
     tolerance = self_tolerance_at(subject, setting.oracles, primals, delta, setting.precision)
     findings += check_repeatability(on_copies(subject), primals, delta, tolerance)
-    # Shared memory is a note and no refusal: many correct libraries return views.
-    notes = [f"{f.evidence.reason}: writing into one changes the other; {f.evidence.fix}" for f in shared]
+    notes = notes_of_aliasing(arrays)
     # What changes from call to call cannot be compared in another layout, and nothing more need be said of it.
     if not any(f.refuses for f in findings):
         part = part_of(setting)

@@ -75,6 +75,12 @@ def check_aliasing(arrays: Mapping[str, Array]) -> Iterator[Finding]:
                 yield exact_finding(name, not shared, f"{label} shares memory with {other}", fix)
 
 
+def notes_of_aliasing(arrays: Mapping[str, Array]) -> list[str]:
+    """Return a note for each array that shares memory: no refusal, since many correct libraries return views."""
+    shared = [f.evidence for f in check_aliasing(arrays) if f.refuses]
+    return [f"{e.reason}: writing into one changes the other; {e.fix}" for e in shared]
+
+
 def check_repeatability(subject: Rule, primals: Primals, delta: Output, tolerance: Tolerance) -> list[Finding]:
     """Check that repeated, interleaved and otherwise called evaluations give the same results.
 

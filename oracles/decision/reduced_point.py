@@ -129,18 +129,18 @@ def _smaller_point(
     primals, delta = setting.primals, setting.delta
     taken = {n for a in primals.values() for n in np.shape(a)}
     for extent in sorted((n for n in taken if n > shortest), reverse=True):
-        for position in _positions(primals, extent):
-            found = False
-            for window in _windows(extent, shortest, centre_of(extent, position), taken):
-                require_time()
-                cut = partial(_cut_array, extent, window, position)
-                smaller = _cut(primals, extent, window, position), map_delta(cut, delta)
-                if attempt(partial(holds, *smaller)) is True:
-                    primals, delta = smaller
-                    taken = taken | {window.stop - window.start}
-                    found = True
-                    break
-            if found:
+        cuts = (
+            (position, window)
+            for position in _positions(primals, extent)
+            for window in _windows(extent, shortest, centre_of(extent, position), taken)
+        )
+        for position, window in cuts:
+            require_time()
+            cut = partial(_cut_array, extent, window, position)
+            smaller = _cut(primals, extent, window, position), map_delta(cut, delta)
+            if attempt(partial(holds, *smaller)) is True:
+                primals, delta = smaller
+                taken = taken | {window.stop - window.start}
                 break
     return primals, delta
 

@@ -73,7 +73,7 @@ def _first_layer(recording: Recording, setting: Setting, refused: Collection[str
         judged = result_or_none(partial(_judged_layer, call, setting.precision))
         if judged is not None and judged.refuses:
             return WrongLayer(wrong.location, wrong.kind, judged)
-        # What came to this layer is right, so a wrong gradient of its parameter is its own.
+        # The delta of this layer is right, so a wrong gradient of its parameter is its own.
         if any(_holds(call, setting.primals[n]) for n in refused if n in setting.primals):
             return wrong
         if judged is None:
