@@ -58,6 +58,9 @@ REPORT_SECONDS = 10.0
 DRAWN_COTANGENTS = 3
 # Above so many inputs one is drawn: among a million entries no coincidence hides an error in all.
 LONE_COTANGENT_INPUTS = 10**6
+# Drawn numbers whose first entries are multiples of a primal's, within the rounding of float16, are that primal.
+PROPORTIONAL_ENTRIES = 16
+PROPORTIONAL_ERROR = 2.0**-7
 # Ball arithmetic evaluates every number on its own, in Python. So next to a reference it judges tiny points only; where
 # nothing else is rigorous it may take longer; and a refusal is rare, and worth more time.
 EXACT_INPUTS = 8

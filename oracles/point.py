@@ -9,7 +9,15 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.backends.arrays import copied, numpy_array
-from oracles.constants import CHECK_SECONDS, DRAWN_COTANGENTS, LONE_COTANGENT_INPUTS, MOST_DIFFERENCES, REDUCED_INPUTS
+from oracles.constants import (
+    CHECK_SECONDS,
+    DRAWN_COTANGENTS,
+    LONE_COTANGENT_INPUTS,
+    MOST_DIFFERENCES,
+    PROPORTIONAL_ENTRIES,
+    PROPORTIONAL_ERROR,
+    REDUCED_INPUTS,
+)
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
@@ -235,11 +243,11 @@ def _are_proportional(a: Array, b: Array) -> bool:
     """Return whether the first entries of two arrays of one shape are numbers and multiples of one another."""
     if np.shape(a) != np.shape(b) or np.size(a) < 2 or not is_differentiable(b):
         return False
-    one, other = (np.asarray(x, np.float64).ravel()[:16] for x in (a, b))
+    one, other = (np.asarray(x, np.float64).ravel()[:PROPORTIONAL_ENTRIES] for x in (a, b))
     if not (np.all(np.isfinite(one) & np.isfinite(other)) and one[0] and other[0]):
         return False
     with np.errstate(over="ignore"):
-        return bool(np.all(np.abs(one * other[0] - other * one[0]) <= 2.0**-7 * np.abs(one * other[0])))
+        return bool(np.all(np.abs(one * other[0] - other * one[0]) <= PROPORTIONAL_ERROR * np.abs(one * other[0])))
 
 
 def _second_call(result: Result, setting: Setting, call: FirstCall) -> Called | None:
