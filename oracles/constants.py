@@ -442,6 +442,11 @@ MOST_OWN_OPERATIONS = 400
 LAYER_LEVELS = 4
 # Layers that are judged one after the other, a fraction of a second each.
 MOST_LAYERS = 64
+# A layer is right if its gradient is the slope along one random direction, to which all entries contribute. The slope
+# counts if its radius is less than this share of the gradient.
+LAYER_RESOLUTION = 2.0**-12
+# Entries that are measured one by one in a large layer that is off along the direction: they show where.
+LAYER_ENTRIES = 16
 
 # --- Memory in a diagnosis ---
 

@@ -39,33 +39,38 @@ DIFFERENCES = "finite difference"  # what reports call this oracle
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
-def finite_difference(rule: Rule, *, name: str = DIFFERENCES) -> Rule:
+def finite_difference(rule: Rule, *, name: str = DIFFERENCES, most: int = MOST_MEASURED) -> Rule:
     """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
     Each entry costs about 20 evaluations of the primal. Of more than `MOST_DIFFERENCES` entries some are measured,
     spread evenly; the radius of the others is infinite. For those see `oracles.decision.directions`.
+
+    Args:
+        rule: the rule.
+        name: what results call the oracle.
+        most: how many entries are measured where not all are.
     """
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         y, _ = rule(**primals)
 
         def pullback(delta: Output) -> dict[str, Enclosure]:
-            measured = measured_entries(primals)
+            measured = measured_entries(primals, most)
             return {n: differences_at(entries, n, rule, primals, delta) for n, entries in measured.items()}
 
         return y, pullback
 
-    return Rule(evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name))
+    return Rule(evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name, most=most))
 
 
-def measured_entries(primals: Primals) -> dict[str, Array]:
+def measured_entries(primals: Primals, most: int = MOST_MEASURED) -> dict[str, Array]:
     """Return the entries of each floating primal that finite differences measure one by one; flat indices."""
     sizes = {n: np.size(a) for n, a in primals.items() if is_differentiable(a)}
     total = sum(sizes.values())
     if total <= MOST_DIFFERENCES:
         return {n: np.arange(size) for n, size in sizes.items()}
     # Each takes longer the more inputs there are.
-    count = min(max(DIFFERENCES_OF_MILLION * 10**6 // total, DIFFERENCES_OF_MILLION), MOST_MEASURED)
+    count = min(max(DIFFERENCES_OF_MILLION * 10**6 // total, DIFFERENCES_OF_MILLION), most)
     shares = {n: min(size, max(1, count * size // total)) for n, size in sizes.items()}
     return {n: np.unique(np.linspace(0, size - 1, shares[n]).round().astype(int)) for n, size in sizes.items()}
 

@@ -30,7 +30,8 @@ from oracles.tolerance import tolerance_at, values_of
 from oracles.user_code import attempt
 from oracles.verdict import Setting
 
-Position: TypeAlias = int | None  # which axes of one extent are cut: the first, the last, or all
+# Which axes of one extent are cut: the first or the last of every array, the first of one primal, or all.
+Position: TypeAlias = int | str | None
 
 
 def is_reducible(comparison: Comparison) -> bool:
@@ -49,7 +50,8 @@ def reduced_point(comparison: Comparison) -> tuple[Primals, Output] | None:
     shows_error = partial(_shows_error, setting, comparison.name)
     centre_of = partial(_centre, comparison.actual.shape, place)
     primals, delta = _smaller_point(setting, LEAST_WINDOW, centre_of, shows_error)
-    return (primals, delta) if count_inputs(primals) <= count_inputs(setting.primals) // 2 else None
+    # The weights of a network of fixed widths stay as they are; fewer rows are less work all the same.
+    return (primals, delta) if count_inputs(primals) < count_inputs(setting.primals) else None
 
 
 def with_samples_at_part(comparison: Comparison, samples: int) -> Comparison:
@@ -122,9 +124,10 @@ def _smaller_point(
 
     All axes of one extent are cut to one window, in the primals and in delta, the longest ones first: a batch is an
     axis of several arrays. If that finds none, the first axes of that extent alone are cut, then the last ones, since a
-    square array may have a batch and a fixed width. Windows lie around the index that ``centre_of`` returns, and double
-    from the shortest. Indices into an axis that is cut are taken modulo its new extent. What the subject or a reference
-    does not accept is no such point.
+    square array may have a batch and a fixed width; then the first axis of one primal, which may have the batch where
+    its weights are square. Windows lie around the index that ``centre_of`` returns, and double from the shortest.
+    Indices into an axis that is cut are taken modulo its new extent. What the subject or a reference does not accept is
+    no such point.
     """
     primals, delta = setting.primals, setting.delta
     taken = {n for a in primals.values() for n in np.shape(a)}
@@ -136,8 +139,7 @@ def _smaller_point(
         )
         for position, window in cuts:
             require_time()
-            cut = partial(_cut_array, extent, window, position)
-            smaller = _cut(primals, extent, window, position), map_delta(cut, delta)
+            smaller = _cut(primals, delta, extent, window, position)
             if attempt(partial(holds, *smaller)) is True:
                 primals, delta = smaller
                 taken = taken | {window.stop - window.start}
@@ -146,14 +148,15 @@ def _smaller_point(
 
 
 def _positions(primals: Primals, extent: int) -> tuple[Position, ...]:
-    """Return which axes of an extent are cut together: all; or the first axes alone, or the last ones."""
-    repeats = any(np.shape(a).count(extent) > 1 for a in primals.values())
-    return (None, 0, -1) if repeats else (None,)
+    """Return which axes of an extent are cut together, in the order in which they are tried."""
+    square = [n for n, a in primals.items() if np.shape(a).count(extent) > 1]
+    return (None, 0, -1, *(n for n in square if np.shape(primals[n])[0] == extent)) if square else (None,)
 
 
 def _centre(shape: tuple[int, ...], place: tuple[int, ...], extent: int, position: Position) -> int:
     """Return the index of an entry along an axis of an extent; 0 if its array has no such axis."""
-    axes = [axis for axis, n in enumerate(shape) if n == extent and position in (None, axis, axis - len(shape))]
+    cut = _axes(position, len(shape))
+    axes = [axis for axis, n in enumerate(shape) if n == extent and axis in cut]
     return place[axes[-1]] if axes else 0
 
 
@@ -180,16 +183,32 @@ def _windows(extent: int, shortest: int, centre: int, taken: set[int]) -> Iterat
         length *= 2
 
 
-def _cut(primals: Primals, extent: int, window: slice, position: Position) -> dict[str, Array]:
+def _cut(
+    primals: Primals, delta: Output, extent: int, window: slice, position: Position
+) -> tuple[dict[str, Array], Output]:
+    """Return the primals and delta in the window; where one primal is cut, the other floating ones as they are."""
     length = window.stop - window.start
-    return {n: _cut_array(extent, window, position, _wrapped(a, extent, length)) for n, a in primals.items()}
+    cut = partial(_cut_array, extent, window, position)
+    kept = {n for n, a in primals.items() if isinstance(position, str) and n != position and is_differentiable(a)}
+    smaller = {n: a if n in kept else cut(_wrapped(a, extent, length)) for n, a in primals.items()}
+    return smaller, map_delta(cut, delta)
 
 
 def _cut_array(extent: int, window: slice, position: Position, array: Array) -> Array:
-    """Return the window of an array's axes of an extent; of one position alone, only for arrays of several axes."""
-    axes = range(array.ndim) if position is None else [position % array.ndim] if array.ndim > 1 else []
+    """Return the window of an array's axes of an extent."""
+    # The only axis of integers is that of a batch's labels; that of floating numbers may be any.
+    axes = _axes(position, array.ndim if is_differentiable(array) else max(array.ndim, 2))
     chosen = [window if axis in axes and n == extent else slice(None) for axis, n in enumerate(array.shape)]
     return np.array(array[tuple(chosen)])
+
+
+def _axes(position: Position, count: int) -> range | tuple[int, ...]:
+    """Return the axes of a position in an array of so many axes; none of a position in an array of one axis."""
+    if position is None:
+        return range(count)
+    if count < 2:
+        return ()
+    return (0,) if isinstance(position, str) else (position % count,)
 
 
 def _wrapped(array: Array, extent: int, length: int) -> Array:
