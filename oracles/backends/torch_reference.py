@@ -97,17 +97,21 @@ class _TorchOracle:
     def _perturbed(
         self, primals: Primals, delta: Delta, perturbation: Perturbation, seed: int, *, careful: bool
     ) -> tuple[tuple[Array, ...], Cotangents]:
-        perturbation = perturbation._replace(rng=np.random.default_rng(seed))
+        seeded = partial(_seeded, perturbation, seed)
         tensors, seeds = self._tensors(primals), list(map(_tensor, as_tuple(delta)))
         given, kind = [*tensors.values(), *seeds], (perturbation.forward, careful)
         self.recordings.move_to(primals, [(s.dtype, s.shape) for s in seeds])
         known = self.recordings.find(kind)
-        recording = None if known else self.recordings.start(kind)
+        if known:
+            replayed = attempt(lambda: replay(known, seeded(), given, careful=careful))
+            if not isinstance(replayed, Raised):
+                return self._named(tensors, replayed)
+            # Operations that ran on other numbers raise on these; the code may do something else then.
+            self.recordings.forget(kind)
+        recording = self.recordings.start(kind)
 
         def evaluate() -> list[Tensor]:
-            if known:
-                return replay(known, perturbation, given, careful=careful)
-            with perturbed_operands(perturbation, given, careful=careful, recording=recording) as operations:
+            with perturbed_operands(seeded(), given, careful=careful, recording=recording) as operations:
                 operations.active = perturbation.forward
                 y = self._forward(tensors)
                 operations.active = True
@@ -121,7 +125,13 @@ class _TorchOracle:
         result = attempt(evaluate, reraise=(InvalidInput, ReferenceFailed))
         if isinstance(result, Raised):
             raise NotPerturbable(f"{self.name} raises on perturbed numbers: {result.error}") from result.error
-        arrays, names = list(map(_array, result)), [n for n, t in tensors.items() if t.requires_grad]
+        return self._named(tensors, result)
+
+    def _named(
+        self, tensors: Mapping[str, Tensor], values: Sequence[Tensor]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """Return outputs, and gradients by name, of what one evaluation gave."""
+        arrays, names = list(map(_array, values)), [n for n, t in tensors.items() if t.requires_grad]
         outputs = len(arrays) - len(names)
         return tuple(arrays[:outputs]), dict(zip(names, arrays[outputs:], strict=True))
 
@@ -137,6 +147,10 @@ class _TorchOracle:
                     f"got {type(part).__name__}"
                 )
         return y
+
+
+def _seeded(perturbation: Perturbation, seed: int) -> Perturbation:
+    return perturbation._replace(rng=np.random.default_rng(seed))
 
 
 def _gradients(

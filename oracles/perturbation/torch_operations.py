@@ -272,7 +272,8 @@ class PerturbedOperations:
             window = window * factors.as_strided((), (), start)
         floor = floors.as_strided(shape, strides, floor_start) if floors is not None else None
         if count <= SIGN_POOL:
-            return x * window if floor is None else torch.addcmul(floor, x, window)
+            # In the geometry of x, with and without an underflow error: a recording serves both.
+            return x * window if floor is None else torch.addcmul(floor, x, window, out=torch.empty_like(x))
         # The factors repeat, but to repeat them in memory would take longer than the product.
         flat, whole = x.reshape(-1), count // SIGN_POOL * SIGN_POOL
         result = torch.empty_like(flat)

@@ -282,6 +282,10 @@ class Recordings:
         """Return the recording of a kind of evaluation, if a second evaluation ran the same operations."""
         return self._confirmed.get(kind)
 
+    def forget(self, kind: object) -> None:
+        """Forget the recording of a kind of evaluation, which does not serve; another is not made at this point."""
+        self._confirmed.pop(kind, None)
+
     def start(self, kind: object) -> Recording | None:
         """Return what to record the next evaluation in; ``None`` while few are needed, since it takes time."""
         self._counts[kind] += 1
