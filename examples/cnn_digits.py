@@ -185,8 +185,8 @@ def accuracy(model: Model, x: np.ndarray, target: np.ndarray) -> float:
 def show_kernels(model: Model, axes: Any) -> None:
     """Draw the kernels of the first convolution, four by four."""
     kernels = np.pad(model.params["0.W"][:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    axes.imshow(kernels.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(16, 16), cmap="gray")
-    axes.set(title="kernels of the first convolution", xticks=(), yticks=())
+    axes.imshow(kernels.reshape(4, 4, 4, 4).swapaxes(1, 2).reshape(16, 16)[:-1, :-1], cmap="gray")
+    axes.set(title="The 16 kernels of the first convolution", xlabel="3 × 3 weights each", xticks=(), yticks=())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(__doc__ or "", argv, batch=32, judge_rows=8, seeds=seeds, plot="cnn.png")
     record, model = train(args, Console())
     if record.losses:
-        record.plot(args.plot, ENOUGH, lambda axes: show_kernels(model, axes))
+        title = "A convolutional network on 1,437 images of digits, trained by hand-written backpropagation"
+        record.plot(args.plot, title, ENOUGH, lambda axes: show_kernels(model, axes))
     return record.status(ENOUGH, "every gradient")
 
 

@@ -1,4 +1,4 @@
-"""Shared parts of the trainings on digits: the images, the record of the epochs, the plot and the options."""
+"""Shared parts of the trainings on digits: images, the network as one Rule, record and plot of the epochs, options."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import oracles
+from manual_bp import Sequential, deltas
+
 HELD_OUT = 360
 Images = tuple[np.ndarray, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 def digits(rng: np.random.Generator) -> tuple[Images, Images]:
@@ -27,6 +31,39 @@ def digits(rng: np.random.Generator) -> tuple[Images, Images]:
     order = rng.permutation(len(x))
     train, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
     return (x[train] / 16, target[train]), (x[held_out] / 16, target[held_out])
+
+
+# One Rule holds every derivative of a network at once. Its primals are the input z.1, the target, the parameters, and
+# zeros z.2, z.3 … that are added to the layers' outputs. The cotangent of z.l is then δ^l: the subject claims it by
+# `manual_bp.deltas`, and each oracle derives it from the same primal.
+def network_rule(network: Sequential, loss: Any, name: str, *, closed_form: bool = False) -> oracles.Rule:
+    """Return the hand-written loss of a network: gradients by (8) and (9), every δ^l by (15) or in closed form (16)."""
+
+    def forward(**primals: np.ndarray) -> tuple[Any, Any]:
+        z, params = primals["z.1"], {n: a for n, a in primals.items() if n[0].isdigit()}
+        for index, layer in enumerate(network.layers):
+            own = {n.partition(".")[2]: a for n, a in params.items() if n.startswith(f"{index}.")}
+            z = layer.forward(own, z)[0] + primals[f"z.{index + 2}"]
+        value, cache = loss.forward(z, primals["target"])
+        return value, (cache, params, primals["z.1"])
+
+    def backward(cache: Any, delta: np.ndarray) -> dict[str, np.ndarray]:
+        loss_cache, params, x = cache
+        delta_n = loss.backward(loss_cache, delta)
+        _, grads = network.backward(network.forward(params, x)[1], delta_n)
+        every = deltas(network, params, x, delta_n, closed_form=closed_form)
+        return grads | {f"z.{number}": each for number, each in enumerate(every, start=1)}
+
+    return oracles.manual(forward, backward, name=name)
+
+
+def point_of(network: Sequential, params: Arrays, x: np.ndarray, target: np.ndarray) -> Arrays:
+    """Return the primals of a network's Rule: images, classes, parameters, and the zeros after each layer."""
+    point, z = {"z.1": x, "target": target, **params}, x
+    for index, layer in enumerate(network.layers):
+        z, _ = layer.forward({n.partition(".")[2]: a for n, a in params.items() if n.startswith(f"{index}.")}, z)
+        point[f"z.{index + 2}"] = np.zeros_like(z)
+    return point
 
 
 @dataclass
@@ -62,36 +99,22 @@ class Record:
         """Print a line as it is, unwrapped."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def plot(self, path: Path, enough: float, more: Callable[[Any], None] | None = None) -> None:
+    def plot(self, path: Path, title: str, enough: float, more: Callable[[Any], None] | None = None) -> None:
         """Write loss, accuracy and disagreement over the epochs, and more, as a PNG that is whole or absent."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
         epochs, count = range(1, len(self.losses) + 1), 3 if more is None else 4
-        figure, axes = pyplot.subplots(1, count, figsize=(4 + 3 * count, 4), layout="constrained")
-        axes[0].plot(epochs, self.losses, marker=".")
-        axes[0].set(title="loss", xlabel="epoch", yscale="log")
-        axes[1].plot(epochs, [100 * share for share in self.accuracies], marker=".")
-        axes[1].axhline(100 * enough, color="grey", linestyle=":")
-        axes[1].set(title="held-out accuracy, %", xlabel="epoch")
-        for name in self.oracles:
-            axes[2].plot(epochs, [worst[name] for worst in self.disagreements], marker=".", label=name)
-        axes[2].axhline(1, color="grey", linestyle=":")
-        axes[2].set(title="worst error / tolerance", xlabel="epoch", yscale="log")
-        axes[2].legend()
-        if more is not None:
-            more(axes[3])
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=120)
-        pyplot.close(figure)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            scratch.write_bytes(image.getvalue())
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with figure_in(path, title, count) as axes:
+            axes[0].plot(epochs, self.losses, marker=".")
+            axes[0].set(title="Loss on the training images", xlabel="epoch", ylabel="mean cross-entropy", yscale="log")
+            axes[1].plot(epochs, [100 * share for share in self.accuracies], marker=".")
+            axes[1].set(title="Held-out images in their class", xlabel="epoch", ylabel="%")
+            draw_bound(axes[1], 100 * enough, "fails below", above=False)
+            for name in self.oracles:
+                axes[2].plot(epochs, [worst[name] for worst in self.disagreements], marker=".", label=name)
+            axes[2].set(title="Worst error of any gradient", xlabel="epoch", ylabel="error / tolerance", yscale="log")
+            draw_bound(axes[2], 1, "refused above")
+            axes[2].legend(title="judged by", loc="upper left", bbox_to_anchor=(1, 1))
+            if more is not None:
+                more(axes[3])
         self.say(f"plot written to {path}")
 
     def status(self, enough: float, judged: str) -> int:
@@ -108,6 +131,50 @@ class Record:
             return 1
         self.say(f"{judged} agreed at each of {len(self.losses)} epochs; {reached}")
         return 0
+
+
+@contextmanager
+def figure_in(path: Path, title: str, count: int) -> Iterator[Any]:
+    """Give ``count`` axes in a row, and write the figure as a PNG that is whole or absent."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker
+
+    figure, axes = pyplot.subplots(1, count, figsize=(1 + 4 * count, 4), layout="constrained")
+    figure.suptitle(title, fontweight="bold")
+    try:
+        yield axes
+        for each in axes:
+            if each.get_xlabel() == "epoch":
+                each.xaxis.get_major_locator().set_params(integer=True)
+                each.grid(alpha=0.3)
+            if each.get_yscale() == "log":
+                each.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+                each.yaxis.set_major_formatter("{x:g}")
+                each.yaxis.set_minor_formatter(ticker.NullFormatter())
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=120)
+    finally:
+        pyplot.close(figure)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(image.getvalue())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def draw_bound(axes: Any, value: float, meaning: str, *, above: bool = True) -> None:
+    """Draw a bound as a line, with its meaning on the side that is out of bounds, and room for it there."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low if above else min(low, value - 0.1 * (high - value)), max(high, 4 * value) if above else high)
+    axes.axhline(value, color="C3", linestyle="--", linewidth=1)
+    offset, side = (3, "bottom") if above else (-3, "top")
+    axes.annotate(
+        meaning, (1, value), (-4, offset), xycoords=("axes fraction", "data"), textcoords="offset points",
+        color="C3", ha="right", va=side,
+    )  # fmt: skip
 
 
 def arguments(

@@ -7,11 +7,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples/digits.py"
 CNN = ROOT / "examples/cnn_digits.py"
+FLOW = ROOT / "examples/flow.py"
 GATED = ROOT / "examples/gated_linear.py"
 
 
@@ -96,6 +98,23 @@ def test_convolutional_network_learns_and_every_gradient_is_judged(tmp_path):
     assert (tmp_path / "cnn.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.slow
+def test_the_flow_of_delta_is_drawn_and_judged(tmp_path):
+    process = run("--epochs", "2", "--judge-rows", "2", cwd=tmp_path, program=(str(FLOW),))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert re.search(r"every gradient and every δ\^l agreed at each of 2 epochs", process.stdout)
+    assert (tmp_path / "flow.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_delta_gets_smaller_on_its_way_back_through_sigmoids(monkeypatch):
+    monkeypatch.syspath_prepend(FLOW.parent)
+    flow = import_module("flow")
+    rng = np.random.default_rng(0)
+    of_delta, of_weights = flow.sizes(flow.NETWORK.init(rng), rng.random((8, 64)), rng.integers(0, 10, 8))
+    assert len(of_delta) == len(of_weights) == 4
+    assert of_delta == sorted(of_delta)
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize(
     ("bug", "message_part"),
@@ -127,7 +146,7 @@ def test_bug_in_convolutional_network_is_refused(bug, message_part, tmp_path):
         (("--plot", "nowhere/digits.png"), "--plot: the folder of nowhere/digits.png does not exist"),
     ],
 )
-@pytest.mark.parametrize("program", [DIGITS, CNN], ids=lambda path: path.stem)
+@pytest.mark.parametrize("program", [DIGITS, CNN, FLOW], ids=lambda path: path.stem)
 def test_wrong_usage_is_refused_before_any_work(program, arguments, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(program.parent)
     monkeypatch.chdir(tmp_path)
