@@ -1,9 +1,13 @@
 """The examples do what they say, as whole processes."""
 
+import contextlib
+import io
+import json
 import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -205,6 +209,24 @@ ADAPTERS = {
         "right: agrees",
     ],
 }  # fmt: skip
+
+
+def test_the_notebook_runs_from_top_to_bottom_and_prints_what_is_stored():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    notebook = json.loads((DIGITS.parent / "find_a_mistake.ipynb").read_text(encoding="utf-8"))
+    names = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+        stored = [text for out in cell["outputs"] for text in out.get("text", ())]
+        assert printed.getvalue() == "".join(stored), cell["id"]
+        assert pyplot.get_fignums() == [1] * any("data" in out for out in cell["outputs"])
+        pyplot.close("all")
 
 
 def test_every_example_of_an_adapter_is_tested():
