@@ -2,8 +2,8 @@
 
 Facts are not listed here: the unit roundoff of a dtype (`oracles.tolerance.PRECISIONS`), the factor 2 of a difference
 between two values that may each be off by a tolerance. Nor is data, such as the memory layouts that are drawn or the
-factors that a diagnosis tries, nor the width of a printed text. The tables in docs/verdicts.md repeat these values, and
-tests/test_readme.py compares the two.
+factors that a diagnosis tries, nor the width of a printed text. The tables in docs/how_it_works/constants.md repeat
+these values, and tests/test_readme.py compares the two.
 """
 
 # --- Tolerances: how far rounding can move an entry (oracles/tolerance.py) ---

@@ -17,13 +17,14 @@ from oracles.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-VERDICTS = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
+METHOD = {page.stem: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "how_it_works").glob("*.md"))}
+ARCHITECTURE, VERDICTS = METHOD["architecture"], METHOD["verdicts"]
 DERIVATION = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "node_modules" not in page.parts]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 # The Python blocks of each page, with the output that it says they print.
 SNIPPETS = {
-    page.stem: re.findall(
+    page.relative_to(ROOT).with_suffix("").as_posix(): re.findall(
         r"```python\n(.*?)```(?:\n\nprints\n\n```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL
     )
     for page in PAGES
@@ -113,7 +114,7 @@ def test_conventions_are_what_the_command_prints(tmp_path):
 
 
 def test_every_pattern_is_explained():
-    cells = [row.split("|")[1] for row in _after("patterns", VERDICTS).splitlines()[2:]]
+    cells = [row.split("|")[1] for row in _after("patterns", METHOD["diagnosis"]).splitlines()[2:]]
     ids = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert len(ids) == len(set(ids))
     assert set(ids) == {name for name, _ in PATTERNS}
@@ -133,14 +134,14 @@ def test_constants_are_those_of_the_code():
     code = {name: value for name, value in vars(constants).items() if name.isupper()}
     table = {}
     for marker in ("constants", "search-constants", "diagnosis-constants"):
-        for row in _after(marker, VERDICTS).splitlines()[2:]:
+        for row in _after(marker, METHOD["constants"]).splitlines()[2:]:
             names, values = row.split("|")[1:3]
             numbers = [eval(value.replace("^", "**"), {}) for value in values.split(";")]
             constant_names = re.findall(r"`(\w+)`", names)
             assert not table.keys() & {*constant_names}
             table |= zip(constant_names, numbers, strict=True)
     assert table == code
-    in_text = re.findall(r"`([A-Z_]+)` = ([\d.]+)(?=\D)", VERDICTS)
+    in_text = re.findall(r"`([A-Z_]+)` = ([\d.]+)(?=\D)", "\n".join(METHOD.values()))
     assert len(in_text) >= 6
     assert {name: float(value) for name, value in in_text} == {name: code[name] for name, _ in in_text}
 
@@ -164,7 +165,8 @@ def test_map_names_what_exists():
 def test_linked_files_exist():
     for page in PAGES:
         links = re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8"))
-        assert [link for link in links if not (page.parent / link).exists()] == []
+        files = [link.partition("#")[0] for link in links]
+        assert [file for file in files if file and not (page.parent / file).exists()] == []
 
 
 def _numbers(cell):

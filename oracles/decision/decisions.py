@@ -4,7 +4,7 @@
 findings, or returns the comparison for the next decision, with what it learned: more samples of rounding, certified
 enclosures. The order matters: explanations without a defect come first, and WRONG comes last.
 
-docs/verdicts.md has the same table in words. Errors of type, shape and dtype come before all of these, in
+docs/how_it_works/verdicts.md has the same table in words. Errors of type, shape and dtype come before all of these, in
 `oracles.decision.type_errors`: values can only be compared where there are none.
 """
 

@@ -1,4 +1,4 @@
-"""Draw docs/delta_backwards.svg, the figure of equations (10) to (15): `python docs/delta_backwards.py`."""
+"""Draw docs/figures/delta_backwards.svg, the figure of equations (10) to (15): `python docs/figures/delta_backwards.py`."""
 
 from pathlib import Path
 
