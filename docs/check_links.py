@@ -6,7 +6,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 # What a browser loads by itself; a link of <a> is only followed by a reader.
-LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "srcset"), ("iframe", "src"), ("object", "data")}
+LOADED = {
+    ("link", "href"),
+    ("script", "src"),
+    ("img", "src"),
+    ("iframe", "src"),
+    ("object", "data"),
+}
 
 
 class Page(HTMLParser):

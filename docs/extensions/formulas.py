@@ -35,7 +35,8 @@ def _render(tex: str, display: bool) -> str:
         command = ["node", "-e", RENDERER, str(KATEX / "katex.min.js")]
         _process.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"))
     stdin, stdout = _process[0].stdin, _process[0].stdout
-    assert stdin and stdout
+    assert stdin
+    assert stdout
     stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")
     stdin.flush()
     answer = json.loads(stdout.readline())

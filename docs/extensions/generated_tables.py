@@ -62,7 +62,8 @@ class PytestOptions(SphinxDirective):
         rows: list[tuple[str, str]] = []
 
         def addoption(name: str, **settings: object) -> None:
-            rows.append((f"`{name}={settings['metavar']}`" if "metavar" in settings else f"`{name}`", str(settings["help"])))
+            value = f"={settings['metavar']}" if "metavar" in settings else ""
+            rows.append((f"`{name}{value}`", str(settings["help"])))
 
         def addini(name: str, help: str = "", **_: object) -> None:
             rows.append((f"`{name}` (ini)", help))
