@@ -23,7 +23,7 @@ _OPTIONS = ("against", "max_examples", "seed", "profile", "seconds", "cases")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options; see docs/contribute/your_own_layer.md."""
+    """Add the options; see docs/verify_your_own/your_own_layer.md."""
     profiles = ", ".join(f"{name} ({points})" for name, points in PROFILES.items())
     group = parser.getgroup("oracles", "judging hand-written gradients")
     group.addoption(

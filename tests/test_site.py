@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -141,3 +142,24 @@ def test_tables_of_wrong_and_right_gradients_are_what_the_command_prints():
     wrong, right = process.stdout.strip().split("\n\n")
     assert page.split("<!-- wrong-gradients -->\n")[1].split("\n\n")[0] == wrong
     assert page.split("<!-- right-gradients -->\n")[1].split("\n\n")[0] == right
+
+
+@pytest.mark.slow
+def test_a_new_layer_is_added_by_the_steps_that_are_described(tmp_path):
+    page = (DOCS / "contribute" / "new_layer.md").read_text(encoding="utf-8")
+    for folder in ("manual_bp", "oracles", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / file, tmp_path)
+    for kind, name, text in re.findall(r"<!-- (file|append): (\S+) -->\n```py\n(.*?)```", page, re.DOTALL):
+        path = tmp_path / name
+        assert path.exists() == (kind == "append")
+        path.write_text((path.read_text(encoding="utf-8") if kind == "append" else "") + text, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    verify = ["-m", "oracles", "verify", "Softsign", "--max-examples", "5"]
+    plant = ["-m", "pytest", "-q", "-p", "no:xdist", "tests/test_planted_bugs.py", "-k", "softsign"]
+    assert "oracles verify Softsign\n" in page
+    assert "pytest tests/test_planted_bugs.py -k softsign\n" in page
+    for command in (verify, plant):
+        run = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, encoding="utf-8", env=env)
+        assert run.returncode == 0, run.stdout + run.stderr

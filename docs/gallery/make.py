@@ -158,7 +158,7 @@ def picture(bug: Bug) -> str:
         drawn, end = _panel(LEFT + 2 * (PANEL + 40), count, refused, fills, marks)
         body += drawn
         bottom = max(bottom, end)
-    legend = ["blue is negative, red positive, the darker the larger"]
+    legend = ["blue is negative, red positive, the stronger the larger"]
     body.append(text(LEFT, bottom + 26, legend, 13, INK, anchor="start"))
     return whole(860, int(bottom + 44), bug.words[0].replace("&", "&amp;"), body)
 

@@ -1,4 +1,4 @@
-"""docs/contribute/your_own_layer.md: its files are saved, its commands are run, and they print what it shows."""
+"""docs/verify_your_own/your_own_layer.md: its files are saved, its commands are run, and they print what it shows."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ from projects import ROOT
 
 from oracles import options, pytest_items
 
-PAGE = (ROOT / "docs" / "contribute" / "your_own_layer.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "verify_your_own" / "your_own_layer.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"<!-- run -->\n```bash\n(.*?)\n```(?:\n\nprints[\w ]*\n\n```text\n(.*?)```)?", PAGE, re.DOTALL)
 STATUS = {"check": 1, "verify": 0, "pytest": 0}

@@ -1,4 +1,4 @@
-"""A factor pulled out of a sum over which it varies: γ in the backward of a normalization."""
+"""A factor pulled out of a sum over which it varies: the γ in the backward of a normalization."""
 
 import numpy as np
 
