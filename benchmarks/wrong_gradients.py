@@ -186,7 +186,9 @@ BY: Mapping[str, Callable[[Case], bool | None]] = {
 
 
 def table(title: str, cases: Mapping[str, Case], only: Mapping[str, tuple[str, ...]] | None = None) -> list[str]:
-    """Return a Markdown table: which tool refuses which case."""
+    """Return a Markdown table: which tool refuses which case; a wrong answer is bold."""
+    words = {None: "–", True: "refused", False: "passes"}
+    mistaken = title.startswith("right")
     lines = [f"| {title} | {' | '.join(TOOLS)} |", f"| --- |{' --- |' * len(TOOLS)}"]
     totals = dict.fromkeys(TOOLS, 0)
     asked = dict.fromkeys(TOOLS, 0)
@@ -194,7 +196,7 @@ def table(title: str, cases: Mapping[str, Case], only: Mapping[str, tuple[str, .
         answers = []
         for tool in TOOLS:
             refused = None if only and tool not in only.get(name, TOOLS) else BY[tool](case)
-            answers.append("–" if refused is None else "refused" if refused else "passes")
+            answers.append(f"**{words[refused]}**" if refused is mistaken else words[refused])
             totals[tool] += refused is True
             asked[tool] += refused is not None
         lines.append(f"| {name} | {' | '.join(answers)} |")

@@ -1,10 +1,13 @@
 """The documentation site: `sphinx-build -W docs build/site`, after `npm ci --prefix docs` for the formulas."""
 
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 DOCS = Path(__file__).parent
+# The notebook stands among the examples; here it is a page, with the outputs that it has.
+shutil.copyfile(DOCS.parent / "examples" / "find_a_mistake.ipynb", DOCS / "learn" / "find_a_mistake.ipynb")
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "extensions")]
 
 project = "manual-bp"
@@ -40,6 +43,7 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = False
 
 nb_execution_mode = "force"
+nb_execution_excludepatterns = ["learn/find_a_mistake.ipynb"]  # tests/test_examples.py runs it
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
@@ -47,5 +51,8 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# Shown by their names, which manual_bp.protocol and oracles.rule define.
+_ALIASES = "Array Arrays Params Cache Number DTypeLike Reduction Primals Cotangents Delta Output Pullback ForeignArray"
+autodoc_type_aliases = {name: name for name in _ALIASES.split()}
 
 copybutton_prompt_text = "$ "

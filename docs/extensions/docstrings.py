@@ -30,9 +30,11 @@ def _blocks(lines: list[str]) -> Iterator[list[str]]:
     block: list[str] = []
     for line in lines:
         indented = line.startswith(" ")
-        if block and line and (indented != block[0].startswith(" ") or (not indented and not block[-1])):
-            yield block
-            block = []
+        if block and line:
+            changes = indented != block[0].startswith(" ")
+            if changes or _LABEL.match(line) or not (indented or block[-1]):
+                yield block
+                block = []
         if block or line:
             block.append(line)
     if block:
@@ -92,7 +94,15 @@ def _process(app: Sphinx, what: str, name: str, obj: object, options: object, li
     lines[:] = convert(lines)
 
 
+def _named(
+    app: Sphinx, what: str, name: str, obj: object, options: object, *parts: str | None
+) -> tuple[str | None, ...]:
+    """Show an alias inside of another type by its name too."""
+    return tuple(part and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", part) for part in parts)
+
+
 def setup(app: Sphinx) -> dict[str, object]:
     """Register the conversion."""
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _named)
     return {"version": "1", "parallel_read_safe": True}

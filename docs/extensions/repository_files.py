@@ -7,6 +7,8 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {"contribute/contributing": "CONTRIBUTING.md", "contribute/changelog": "CHANGELOG.md"}
+# What stands elsewhere in the repository, and is a page of the site.
+NOTEBOOK, ITS_PAGE = "../../examples/find_a_mistake.ipynb", "/learn/find_a_mistake.ipynb"
 _DOCNAMES = {file: docname for docname, file in PAGES.items()}
 
 
@@ -26,6 +28,7 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname in PAGES:
         text = (ROOT / PAGES[docname]).read_text(encoding="utf-8")
         source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", _link, text)
+    source[0] = source[0].replace(f"]({NOTEBOOK})", f"]({ITS_PAGE})")
 
 
 def setup(app: Sphinx) -> dict[str, object]:
