@@ -163,3 +163,20 @@ def test_a_new_layer_is_added_by_the_steps_that_are_described(tmp_path):
     for command in (verify, plant):
         run = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, encoding="utf-8", env=env)
         assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ('<a href="b.html#here">x</a> <a href="#top">x</a> <a href="https://example.org">x</a>', None),
+        ('<a href="c.html">x</a>', "a.html: c.html does not exist"),
+        ('<a href="b.html#there">x</a>', "a.html: b.html#there has no such place"),
+        ('<script src="https://example.org/x.js"></script>', "a.html: loads https://example.org/x.js"),
+        ('<link rel="stylesheet" href="missing.css">', "a.html: missing.css does not exist"),
+    ],
+)
+def test_links_that_lead_nowhere_are_found(body, problem, tmp_path):
+    (tmp_path / "a.html").write_text(f'<p id="top">{body}</p>', encoding="utf-8")
+    (tmp_path / "b.html").write_text('<p id="here"></p>', encoding="utf-8")
+    found = runpy.run_path(str(DOCS / "check_links.py"))["problems"](tmp_path)
+    assert found == ([problem] if problem else [])
