@@ -1,4 +1,4 @@
-"""Make the picture of a report page that README shows: a run over a right layer and three wrong ones.
+"""Make the picture of a report page that README shows: a run over a right layer, three wrong ones and an unfinished one.
 
     python docs/report_page.py docs/report_page.png
 
@@ -37,7 +37,18 @@ class MeanGate(Gate):
     def backward(self, cache, delta):
         """Return a mean as the cotangent of g."""
         z, g = cache
-        return delta * g, {"g": (delta * z).mean(axis=0, keepdims=True)}
+        return delta * g, {"g": (delta * z).sum(axis=0, keepdims=True) / max(len(z), 1)}
+
+
+class BlockGate(Gate):
+    """Work through the columns in blocks of four, and forget what remains."""
+
+    def backward(self, cache, delta):
+        """Return a cotangent of z that lacks the columns of the remainder."""
+        z, g = cache
+        dz, whole = delta * g, z.shape[1] // 4 * 4
+        dz[:, whole if whole else z.shape[1] :] = 0
+        return dz, {"g": (delta * z).sum(axis=0, keepdims=True)}
 
 
 class SinglePrecisionGate(Gate):
@@ -71,7 +82,7 @@ def _of(layer):
     return cases
 
 
-for each in (Gate, MeanGate, SinglePrecisionGate, ForgetfulGate):
+for each in (Gate, MeanGate, BlockGate, SinglePrecisionGate, ForgetfulGate):
     _of(each)
 
 

@@ -76,18 +76,18 @@ def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     first, last = floor(min(tolerances, default=-16)), ceil(max(tolerances, default=-15))
     last = max(last, first + 1)
     highest = max(ceil(max(ratios, default=0)), 1)
-    width, height, left, top, bottom = 520, 340, 66, 26, 278
-    right, column = width - 12, left + 30
-    scale = (right - column - 12) / (last - first)
+    width, height, left, top, bottom = 460, 340, 52, 26, 282
+    right, column = width - 18, left + 54
+    scale = (right - column - 6) / (last - first)
 
     def x(tolerance: float) -> float:
-        return column + 12 + (log10(tolerance) - first) * scale if 0 < tolerance < inf else left + 12
+        return column + (log10(tolerance) - first) * scale if 0 < tolerance < inf else left + 14
 
-    rise = (bottom - 14 - (top + 14)) / (highest - _LOWEST_RATIO)
+    rise = (bottom - 14 - (top + 22)) / (highest - _LOWEST_RATIO)
 
     def y(ratio: float) -> float:
         if ratio == inf:
-            return top + 4
+            return top + 5
         return bottom - 14 - (log10(ratio) - _LOWEST_RATIO) * rise if ratio > 10.0**_LOWEST_RATIO else bottom - 4
 
     dots = []
@@ -104,11 +104,11 @@ def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
         )
         dots.append(Dots("refused", "refused", " ".join(crosses), len(refused)))
     step_x, step_y = ceil((last - first) / 6), ceil((highest - _LOWEST_RATIO) / 7)
-    x_ticks = [Tick(column + 12 + (p - first) * scale, f"1e{p}") for p in range(first, last + 1, step_x)]
+    x_ticks = [Tick(column + (p - first) * scale, f"1e{p}") for p in range(first, last + 1, step_x)]
     powers = [*range(0, highest + 1, step_y), *range(-step_y, _LOWEST_RATIO - 1, -step_y)]
     y_ticks = [Tick(y(10.0**p), f"1e{p}" if p else "1") for p in powers if p > _LOWEST_RATIO]
-    y_ticks += [Tick(bottom - 4, "0")] + ([Tick(top + 4, "∞")] if any(r == inf for r, _, _ in triples) else [])
-    x_ticks += [Tick(left + 12, "none")] if len(tolerances) < len(triples) else []
+    y_ticks += [Tick(bottom - 4, "0")] + ([Tick(top + 5, "∞")] if any(r == inf for r, _, _ in triples) else [])
+    x_ticks += [Tick(left + 14, "none")] if len(tolerances) < len(triples) else []
     above = sum(r > 1 for r, _, _ in triples)
     label = f"{len(triples)} points: {len(refused)} refused, {above} above 1, the largest {max(r for r, _, _ in triples):.2g}"
     return Scatter(width, height, left, top, right, bottom, y(1.0), x_ticks, y_ticks, dots, label)
@@ -155,8 +155,8 @@ def distances(finding: Json) -> Distances | None:
     if not isfinite(middle) or not known:
         return None
     first, last = floor(log10(min(known))) - 1, ceil(log10(max(known))) + 1
-    width, left = 520, 130
-    right = width - 70
+    width, left = 380, 96
+    right = width - 62
 
     def x(distance: float) -> float:
         if distance == 0:
@@ -165,7 +165,7 @@ def distances(finding: Json) -> Distances | None:
 
     marks = []
     for i, (name, distance) in enumerate(away.items()):
-        exact = name == "exact" and enclosure
+        exact = name == "exact" and radius > 0
         text = f"± {radius:.1g}" if exact else "0" if distance == 0 else f"{distance:.2g}"
         bar = x(radius) if exact else None
         marks.append(Mark(name, 42 + 28 * i, x(distance), bar, text, "subject" if i == 0 else "oracle"))

@@ -12,7 +12,7 @@ from oracles.report.compared import Json
 from oracles.report.drawings import Tick
 from oracles.report.matrix import Summary, point_summaries, summarize
 
-_WIDTH, _EDGE = 200.0, 8.0
+_WIDTH, _EDGE = 220.0, 20.0
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -30,6 +31,8 @@ from oracles.verdict import NOT_JUDGED, Verdict
 
 # Entries of an input up to which all are printed.
 _PRINTED_ENTRIES = 64
+# They say nothing, and differ from search to search.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Refusal:
         where: the check and the dtype.
         text: the whole report.
         is_first: whether it is the first of its layer, which is shown at once.
+        others: the same in other searches.
         diagnosis: the defect in words.
         reason: why it is refused, in words.
         fix: lines of code that repair it.
@@ -62,6 +66,7 @@ class Refusal:
     where: str
     text: str
     is_first: bool = True
+    others: Sequence[Refusal] = ()
     diagnosis: str = ""
     reason: str = ""
     fix: str = ""
@@ -79,8 +84,7 @@ def page_view(document: Json, earlier: Json | None) -> Json:
     """Return what the page shows of a document, and of how it differs from an earlier one."""
     is_run = "layers" in document
     results = document["results"]
-    refusals = _refusals_of_run(document) if is_run else _refusals_of_check(document)
-    targets = {key: refusal.id for key, refusal in refusals}
+    refusals, targets = _refusals_of_run(document) if is_run else _refusals_of_check(document)
     points = _points_of_run(results) if is_run else _points_of_check(results)
     return {
         "title": "oracles verify" if is_run else f"oracles check {document['target']}",
@@ -89,7 +93,8 @@ def page_view(document: Json, earlier: Json | None) -> Json:
         "counts": counts_of(document) if is_run else {},
         "matrix": run_matrix(document, targets) if is_run else _matrix_of_check(results, targets),
         "notes": document.get("inconclusive", []),
-        "refusals": [refusal for _, refusal in refusals],
+        "refusals": refusals,
+        "some_not_judged": any(refusal.verdict == NOT_JUDGED for refusal in refusals),
         "scatter": scatter(points),
         "medians": _medians(points),
         "coverage": _coverage(document.get("coverage", {})),
@@ -116,34 +121,35 @@ def _command(document: Json) -> str:
 Search = tuple[str, str, str]  # (layer, check, dtype)
 
 
-def _refusals_of_run(document: Json) -> list[tuple[Search, Refusal]]:
-    found: list[tuple[Search, Refusal]] = []
-    known: set[str] = set()
+def _refusals_of_run(document: Json) -> tuple[list[Refusal], dict[Search, str]]:
+    """Return the refusals, those of one kind together, and the id of each search's."""
+    kinds: dict[tuple[str, str], list[Refusal]] = {}
+    ids: dict[Search, str] = {}
     for i, failure in enumerate(document["failures"]):
-        layer, where = failure["layer"], (failure.get("property", ""), failure.get("dtype", ""))
-        is_first, report = layer not in known, failure.get("report") or {}
-        known.add(layer)
-        name, text = f"refusal-{i + 1}", failure["text"]
-        place = ", ".join(filter(None, where))
+        name, search = f"refusal-{i + 1}", (failure["layer"], failure.get("property", ""), failure.get("dtype", ""))
+        ids[search] = name
+        place, report = ", ".join(filter(None, search[1:])), failure.get("report")
+        title = _ADDRESS.sub("", failure["text"].partition("\n")[0])
+        is_first = all(layer != failure["layer"] for layer, _ in kinds)
         if report:
-            refusal = refusal_of(report, name, text, place, is_first)
+            refusal = refusal_of(report, name, failure["text"], place, is_first)
         else:
-            refusal = Refusal(name, text.partition("\n")[0], failure["verdict"], place, text, is_first)
-        found.append(((layer, *where), refusal))
-    return found
+            refusal = Refusal(name, title, failure["verdict"], place, failure["text"], is_first)
+        kinds.setdefault((failure["layer"], failure["message"] or title), []).append(refusal)
+    return [replace(first, others=others) for first, *others in kinds.values()], ids
 
 
-def _refusals_of_check(document: Json) -> list[tuple[Search, Refusal]]:
-    found: list[tuple[Search, Refusal]] = []
+def _refusals_of_check(document: Json) -> tuple[list[Refusal], dict[Search, str]]:
+    found: list[Refusal] = []
     for result in document["results"]:
         name = f"refusal-{len(found) + 1}"
         if any(finding["refuses"] for finding in result.get("findings", ())):
             text = result.get("text", document.get("summary", ""))
-            found.append((("", "", ""), refusal_of(result, name, text, result["property"])))
+            found.append(refusal_of(result, name, text, result.get("precision", "")))
         elif "reason" in result:  # nothing is known, or the subject raised
             text = f"{result['verdict']}: {result['reason']}"
-            found.append((("", "", ""), Refusal(name, text, result["verdict"], result.get("cause", ""), text)))
-    return found
+            found.append(Refusal(name, text, result["verdict"], result.get("cause", ""), text))
+    return found, {("", "", ""): found[0].id} if found else {}
 
 
 def refusal_of(report: Json, name: str, text: str, where: str = "", is_first: bool = True) -> Refusal:
@@ -164,6 +170,7 @@ def refusal_of(report: Json, name: str, text: str, where: str = "", is_first: bo
         where,
         text.replace(REPRODUCE, "").rstrip(),
         is_first,
+        (),
         report["diagnosis"],
         worst["reason"],
         worst["fix"],
@@ -306,7 +313,7 @@ def _near(decades: Mapping[str, int]) -> dict[str, int]:
 
 # What a legend says of each kind of cell.
 LEGEND = {
-    "agrees": "agrees; the number is the digits that are seen: an error beyond them is refused, = where bits are equal",
+    "agrees": "agrees: an error that leaves fewer digits right than the number says is refused; = bits are equal; ✓ within rounding",
     "accepted": "another subgradient, or digits lost that the frameworks lose too: no refusal",
     "inconclusive": "inconclusive: rounding could move the gradient by its own size",
     "wrong": "wrong",

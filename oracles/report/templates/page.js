@@ -38,7 +38,7 @@
   // A link to a refusal opens it.
   const open = () => {
     const target = document.getElementById(location.hash.slice(1));
-    const whole = target && target.querySelector("details.whole");
+    const whole = target && (target.matches("details") ? target : target.querySelector(":scope > details.whole"));
     if (whole) whole.open = true;
   };
   addEventListener("hashchange", open);
