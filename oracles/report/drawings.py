@@ -59,19 +59,20 @@ class Scatter:
 
 
 _LOWEST_RATIO = -4  # powers of ten; smaller ratios are drawn on the lowest line, with those that are 0
+_LEAST_TOLERANCE = 1e-18  # far below the rounding of every dtype: it belongs to numbers that must be equal
 _CROSS = 3.0  # half the width of the cross at a refused point
 
 
 def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     """Draw points by dtype; ``None`` without any.
 
-    The leftmost column has the points without a relative tolerance, the lowest row those without an error, the highest
+    The leftmost column has the points without a relative tolerance, or with next to none, the lowest row those without an error, the highest
     those with an infinite one.
     """
     triples = [triple for group in points.values() for triple in group]
     if not triples:
         return None
-    tolerances = [log10(t) for _, t, _ in triples if 0 < t < inf]
+    tolerances = [log10(t) for _, t, _ in triples if _LEAST_TOLERANCE < t < inf]
     ratios = [log10(r) for r, _, _ in triples if 0 < r < inf]
     first, last = floor(min(tolerances, default=-16)), ceil(max(tolerances, default=-15))
     last = max(last, first + 1)
@@ -81,7 +82,7 @@ def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     scale = (right - column - 6) / (last - first)
 
     def x(tolerance: float) -> float:
-        return column + (log10(tolerance) - first) * scale if 0 < tolerance < inf else left + 14
+        return column + (log10(tolerance) - first) * scale if _LEAST_TOLERANCE < tolerance < inf else left + 14
 
     rise = (bottom - 14 - (top + 22)) / (highest - _LOWEST_RATIO)
 
@@ -108,7 +109,7 @@ def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     powers = [*range(0, highest + 1, step_y), *range(-step_y, _LOWEST_RATIO - 1, -step_y)]
     y_ticks = [Tick(y(10.0**p), f"1e{p}" if p else "1") for p in powers if p > _LOWEST_RATIO]
     y_ticks += [Tick(bottom - 4, "0")] + ([Tick(top + 5, "∞")] if any(r == inf for r, _, _ in triples) else [])
-    x_ticks += [Tick(left + 14, "none")] if len(tolerances) < len(triples) else []
+    x_ticks += [Tick(left + 14, "n/a")] if len(tolerances) < len(triples) else []
     above = sum(r > 1 for r, _, _ in triples)
     label = f"{len(triples)} points: {len(refused)} refused, {above} above 1, the largest {max(r for r, _, _ in triples):.2g}"
     return Scatter(width, height, left, top, right, bottom, y(1.0), x_ticks, y_ticks, dots, label)

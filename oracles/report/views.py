@@ -274,7 +274,7 @@ class Drawn:
     kinds: Sequence[tuple[str, int]] = field(default_factory=list)
 
 
-_FARTHEST = 12  # powers of ten; what is farther counts with the last one
+_FARTHEST = 6  # powers of ten; what is farther counts with the last one
 
 
 def _coverage(coverage: Mapping[str, Json]) -> Json | None:
