@@ -1,4 +1,4 @@
-"""Make the picture of a report page that README shows: a run over a right layer, three wrong ones and an unfinished one.
+"""Make the picture of a report page that README shows: right, wrong and unfinished layers.
 
     python docs/report_page.py docs/report_page.png
 

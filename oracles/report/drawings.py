@@ -66,8 +66,8 @@ _CROSS = 3.0  # half the width of the cross at a refused point
 def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     """Draw points by dtype; ``None`` without any.
 
-    The leftmost column has the points without a relative tolerance, or with next to none, the lowest row those without an error, the highest
-    those with an infinite one.
+    The leftmost column has the points without a relative tolerance, or with next to none, the lowest row those without
+    an error, the highest those with an infinite one.
     """
     triples = [triple for group in points.values() for triple in group]
     if not triples:
@@ -111,7 +111,8 @@ def scatter(points: Mapping[str, Sequence[Triple]]) -> Scatter | None:
     y_ticks += [Tick(bottom - 4, "0")] + ([Tick(top + 5, "∞")] if any(r == inf for r, _, _ in triples) else [])
     x_ticks += [Tick(left + 14, "n/a")] if len(tolerances) < len(triples) else []
     above = sum(r > 1 for r, _, _ in triples)
-    label = f"{len(triples)} points: {len(refused)} refused, {above} above 1, the largest {max(r for r, _, _ in triples):.2g}"
+    largest = max(r for r, _, _ in triples)
+    label = f"{len(triples)} points: {len(refused)} refused, {above} above 1, the largest {largest:.2g}"
     return Scatter(width, height, left, top, right, bottom, y(1.0), x_ticks, y_ticks, dots, label)
 
 

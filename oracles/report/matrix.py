@@ -17,6 +17,7 @@ from oracles.verdict import NOT_JUDGED, Verdict
 
 INCONCLUSIVE = "inconclusive"
 ABSENT = "does not apply"
+NOT_ASKED = "was not asked"
 # The letters of refusals, so that no verdict is told by its colour alone.
 SYMBOLS = {
     Verdict.WRONG: "✕", Verdict.UNSTABLE: "U", Verdict.ORACLES_CONFLICT: "C", Verdict.KINK: "K", INCONCLUSIVE: "?",
@@ -213,7 +214,7 @@ def point_matrix(results: Sequence[Json], target: str = "") -> Matrix:
     def cell(key: tuple[str, str, str]) -> Cell:
         title = ", ".join(filter(None, key))
         if key not in summaries:
-            return Cell("absent", ABSENT, "", 0, f"{title}: {ABSENT}")
+            return Cell("absent", NOT_ASKED, "", 0, f"{title}: {NOT_ASKED}")
         return summaries[key].cell(title, target if summaries[key].refuses else "")
 
     arrays = dict.fromkeys(key[0] for key in summaries)

@@ -11,11 +11,11 @@ import numpy as np
 
 from oracles.coverage import KINDS
 from oracles.report.compared import Json
+from oracles.report.disagreement import REPRODUCE
 from oracles.report.drawings import (
     Bar,
     Distances,
     HeatMap,
-    Scatter,
     Triple,
     WorstEntry,
     distances,
@@ -25,7 +25,6 @@ from oracles.report.drawings import (
     worst_entries,
 )
 from oracles.report.matrix import Matrix, as_float, point_matrix, run_matrix, search_matrix
-from oracles.report.disagreement import REPRODUCE
 from oracles.report.trend import counts_of, trend
 from oracles.verdict import NOT_JUDGED, Verdict
 
@@ -313,7 +312,10 @@ def _near(decades: Mapping[str, int]) -> dict[str, int]:
 
 # What a legend says of each kind of cell.
 LEGEND = {
-    "agrees": "agrees: an error that leaves fewer digits right than the number says is refused; = bits are equal; ✓ within rounding",
+    "agrees": (
+        "agrees: an error that leaves fewer digits right than the number says is refused; = bits are equal; "
+        "✓ within rounding"
+    ),
     "accepted": "another subgradient, or digits lost that the frameworks lose too: no refusal",
     "inconclusive": "inconclusive: rounding could move the gradient by its own size",
     "wrong": "wrong",
@@ -321,5 +323,5 @@ LEGEND = {
     "oracles-conflict": "the oracles contradict one another",
     "kink": "another subgradient than the declared one",
     "not-judged": NOT_JUDGED,
-    "absent": "does not apply",
+    "absent": "does not apply, or was not asked",
 }

@@ -36,7 +36,9 @@ def row(layer, name="cotangents_agree", dtype="float64", oracle="torch", verdict
     values = {"worst_ratio": 0.5, "detects_above_median": 1e-13 if dtype == "float64" else 1e-6}
     values |= {"points": [(0.5, 1e-13, False), (0.0, 1e-14, False), (0.25, 0.0, False)]} | changes
     worst = values["detects_above_median"]
-    return Row(layer, name, oracle, dtype, verdict, 30, seconds=1.0, vacuous=vacuous, detects_above_worst=worst, **values)
+    return Row(
+        layer, name, oracle, dtype, verdict, 30, seconds=1.0, vacuous=vacuous, detects_above_worst=worst, **values
+    )
 
 
 def coverage():

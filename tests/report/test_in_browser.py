@@ -1,4 +1,4 @@
-"""A page in Chromium: nothing from outside, nothing obeyed, readable by keyboard, screen reader, telephone and night."""
+"""A page in Chromium: nothing from outside, nothing obeyed, readable by everybody."""
 
 import re
 
