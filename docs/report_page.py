@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def _photograph(page_path, picture_path):
 
     with sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 1060})
+        page = browser.new_page(viewport={"width": 1120, "height": 1300})
         page.goto(f"file://{page_path}")
         page.screenshot(path=picture_path)
         browser.close()
@@ -99,9 +100,7 @@ def _photograph(page_path, picture_path):
 
 def main(pictures):
     """Judge the layers, write the page, and take its picture."""
-    import pathlib
-
-    path = pathlib.Path("report.html").absolute()
+    path = Path("report.html").absolute()
     verify(
         [],
         against=("torch", "jax"),

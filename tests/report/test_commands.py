@@ -1,0 +1,101 @@
+"""The options --html and --compare of both commands: the page has the results of the JSON."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = """
+from dataclasses import dataclass
+import numpy as np
+import oracles
+from oracles.strategies import real, rows, widths
+
+class Gate:
+    def forward(self, params, z):
+        return z * params["g"], (z, params["g"])
+
+    def backward(self, cache, delta):
+        z, g = cache
+        return delta * g, {"g": (delta * z).sum(axis=0, keepdims=True)}
+
+class Negated(Gate):
+    def backward(self, cache, delta):
+        dz, dparams = super().backward(cache, delta)
+        return -dz, dparams
+
+def reference(z, g):
+    return z * g
+
+def of(layer):
+    @oracles.oracle_for(layer)
+    def cases(draw):
+        primals = {"z": real(draw(rows()), n := draw(widths())), "g": real(1, n)}
+        return oracles.Case(oracles.manual_layer(layer()), primals, torch=reference)
+
+of(Gate)
+of(Negated)
+"""
+PAIR = """
+def forward(z):
+    return z * z, z
+
+def backward(cache, delta):
+    return {"z": delta * cache}
+"""
+
+
+def run(folder, *arguments):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "oracles", *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder, env=env)
+
+
+def cells(text):
+    return re.findall(r'<td class="cell [^"]*" data-kind="([\w-]+)"', text.split('<h2 id="refusals-title"')[0])
+
+
+@pytest.mark.slow
+def test_a_run_writes_its_page_and_compares_it(tmp_path):
+    (tmp_path / "layers.py").write_text(LAYERS)
+    options = ("verify", "--cases", "layers.py", "--against", "torch", "--max-examples", "8")
+    first = run(tmp_path, *options, "Gate", "--json", "a.json")
+    assert first.returncode == 0, first.stdout + first.stderr
+    second = run(tmp_path, *options, "--json", "b.json", "--html", "page.html", "--compare", "a.json")
+    assert second.returncode == 1, second.stdout + second.stderr
+    document, text = json.loads((tmp_path / "b.json").read_text()), (tmp_path / "page.html").read_text()
+    assert document["layers"] == {"Gate": "agrees", "Negated": "wrong"}
+    failure = next(f for f in document["failures"] if f["property"] == "cotangents_agree")
+    assert failure["report"]["entries"]["quantity"] == "z"
+    assert "Run it: python THIS_FILE" in failure["report"]["script"]
+    refused = {(row["property"], row["dtype"]) for row in document["results"] if row["verdict"] == "wrong"}
+    assert cells(text).count("wrong") == len(refused) > 0
+    assert "Verdicts: 1 new, the others as before." in text
+    assert document["summary"] in text
+    points = [len(row["points"]["ratio"]) + row["vacuous"] for row in document["results"]]
+    assert points == [row["examples"] for row in document["results"]]
+    assert {*os.listdir(tmp_path)} >= {"layers.py", "a.json", "b.json", "page.html"}
+
+
+@pytest.mark.slow
+def test_a_check_writes_its_page(tmp_path):
+    (tmp_path / "square.py").write_text(PAIR)
+    process = run(
+        tmp_path, "check", "square.py:forward,backward", "--shapes", "z=3,4", "--json", "a.json", "--html", "page.html"
+    )
+    assert process.returncode == 1, process.stdout + process.stderr
+    document, text = json.loads((tmp_path / "a.json").read_text()), (tmp_path / "page.html").read_text()
+    (result,) = document["results"]
+    assert (result["verdict"], result["entries"]["grid"]) == ("wrong", [3, 4])
+    assert {*cells(text)} >= {"wrong", "agrees"}
+    assert text.count('<rect class="h ') == 3 * 12
+    script = tmp_path / "script.py"
+    script.write_text(result["script"])
+    shown = subprocess.run([sys.executable, str(script)], capture_output=True, encoding="utf-8")
+    assert shown.returncode == 1
+    assert "12 of 12 entries differ" in shown.stdout
