@@ -12,7 +12,7 @@ import numpy as np
 from oracles.constants import MORE_SAMPLES, SHOWN_EXTENT
 from oracles.decision.comparison import value_and_radius
 from oracles.diagnosis.experiments import evaluate
-from oracles.rule import Array, Rule, with_dtype
+from oracles.rule import Array, Rule, is_differentiable, with_dtype
 from oracles.tolerance import tolerance_at
 from oracles.verdict import SELF_CONSISTENCY, Finding, Setting
 
@@ -53,7 +53,8 @@ class Compared:
     @cached_property
     def comparable(self) -> bool:
         """Whether entry can be compared with entry."""
-        return self.actual.shape == self.expected.shape and self.actual.size > 0 and self.actual.dtype.kind in "fbiu"
+        is_real = is_differentiable(self.actual) or self.actual.dtype.kind in "biu"
+        return is_real and self.actual.shape == self.expected.shape and self.actual.size > 0
 
 
 def compared_at(worst: Finding, setting: Setting) -> Compared:

@@ -52,7 +52,8 @@ def write_page(document: Json, path: str, earlier: Json | None = None) -> None:
     """Write the results of `oracles verify` or `oracles check` as a page, atomically.
 
     Args:
-        document: what ``--json`` writes.
+        document: what ``--json`` writes. A ``title`` and a ``command`` in it, which repeats the run, replace those
+            of the command line.
         path: where.
         earlier: the document of an earlier run, with which it is compared.
 

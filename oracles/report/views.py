@@ -86,7 +86,7 @@ def page_view(document: Json, earlier: Json | None) -> Json:
     refusals, targets = _refusals_of_run(document) if is_run else _refusals_of_check(document)
     points = _points_of_run(results) if is_run else _points_of_check(results)
     return {
-        "title": "oracles verify" if is_run else f"oracles check {document['target']}",
+        "title": document.get("title") or ("oracles verify" if is_run else f"oracles check {document['target']}"),
         "status": document["status"],
         "summary": document.get("summary", ""),
         "counts": counts_of(document) if is_run else {},
@@ -111,6 +111,8 @@ def fragment_view(result: Json, text: str) -> Json:
 
 
 def _command(document: Json) -> str:
+    if "command" in document:
+        return str(document["command"])
     if "layers" in document:
         return f"oracles verify{document.get('options', '')}"
     references = "".join(f" --against {reference}" for reference in document["against"])

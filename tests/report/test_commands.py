@@ -10,37 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = """
-from dataclasses import dataclass
-import numpy as np
-import oracles
-from oracles.strategies import real, rows, widths
-
-class Gate:
-    def forward(self, params, z):
-        return z * params["g"], (z, params["g"])
-
-    def backward(self, cache, delta):
-        z, g = cache
-        return delta * g, {"g": (delta * z).sum(axis=0, keepdims=True)}
-
-class Negated(Gate):
-    def backward(self, cache, delta):
-        dz, dparams = super().backward(cache, delta)
-        return -dz, dparams
-
-def reference(z, g):
-    return z * g
-
-def of(layer):
-    @oracles.oracle_for(layer)
-    def cases(draw):
-        primals = {"z": real(draw(rows()), n := draw(widths())), "g": real(1, n)}
-        return oracles.Case(oracles.manual_layer(layer()), primals, torch=reference)
-
-of(Gate)
-of(Negated)
-"""
+LAYERS = str(ROOT / "docs" / "report_page.py")
 PAIR = """
 def forward(z):
     return z * z, z
@@ -62,16 +32,16 @@ def cells(text):
 
 @pytest.mark.slow
 def test_a_run_writes_its_page_and_compares_it(tmp_path):
-    (tmp_path / "layers.py").write_text(LAYERS)
-    options = ("verify", "--cases", "layers.py", "--against", "torch", "--max-examples", "8")
+    options = ("verify", "--cases", LAYERS, "--against", "torch", "--max-examples", "8")
     first = run(tmp_path, *options, "Gate", "--json", "a.json")
     assert first.returncode == 0, first.stdout + first.stderr
-    second = run(tmp_path, *options, "--json", "b.json", "--html", "page.html", "--compare", "a.json")
+    options += ("Gate", "MeanGate", "--json", "b.json")
+    second = run(tmp_path, *options, "--html", "page.html", "--compare", "a.json")
     assert second.returncode == 1, second.stdout + second.stderr
     document, text = json.loads((tmp_path / "b.json").read_text()), (tmp_path / "page.html").read_text()
-    assert document["layers"] == {"Gate": "agrees", "Negated": "wrong"}
+    assert document["layers"] == {"Gate": "agrees", "MeanGate": "wrong"}
     failure = next(f for f in document["failures"] if f["property"] == "cotangents_agree")
-    assert failure["report"]["entries"]["quantity"] == "z"
+    assert failure["report"]["entries"]["quantity"] == "g"
     assert "Run it: python THIS_FILE" in failure["report"]["script"]
     refused = {(row["property"], row["dtype"]) for row in document["results"] if row["verdict"] == "wrong"}
     assert cells(text).count("wrong") == len(refused) > 0
@@ -79,7 +49,13 @@ def test_a_run_writes_its_page_and_compares_it(tmp_path):
     assert document["summary"] in text
     points = [len(row["points"]["ratio"]) + row["vacuous"] for row in document["results"]]
     assert points == [row["examples"] for row in document["results"]]
-    assert {*os.listdir(tmp_path)} >= {"layers.py", "a.json", "b.json", "page.html"}
+    assert {*os.listdir(tmp_path)} - {".hypothesis"} == {"a.json", "b.json", "page.html"}
+
+
+def test_the_picture_is_small():
+    picture = ROOT / "docs" / "report_page.png"
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert picture.stat().st_size < 300_000
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import json
 from math import inf, isinf, nan, prod
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,6 +83,11 @@ def test_the_ratio_of_an_entry(actual, expected, ratio):
     assert entries["ratio"] == [ratio]
     assert entries["grid"] == [1, 1]
     json.dumps(entries, allow_nan=False)
+
+
+def test_an_array_of_bfloat16_and_one_of_complex_numbers():
+    assert entries_document(compared(np.array([3.0], ml_dtypes.bfloat16), [1.0]))["ratio"] == [2.0]
+    assert entries_document(compared(np.array([3.0j]), [1.0])) is None
 
 
 def test_the_radius_of_an_oracle_counts():
@@ -165,6 +172,13 @@ def test_coverage_counts_the_longest_axis_and_the_largest_value():
     drawn.merge(other)
     assert drawn.to_json()["extents"] == {"0": 1, "1": 1, "2": 3, "4": 1, "1024": 1}
     assert drawn.to_json()["decades"] == {"-1": 1, "0": 2, "4": 1}
+
+
+def test_every_key_is_documented(refused):
+    text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    row, failure, drawn = refused["results"][0], refused["failures"][0], refused["coverage"]["Linear"]
+    for keys in (refused, row, row["points"], failure, failure["report"], failure["report"]["entries"], drawn):
+        assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 def test_agreement_has_neither_entries_nor_script():

@@ -179,6 +179,12 @@ def test_the_trend_names_what_has_changed():
     assert trend(before, before).sentence == "No verdict has changed."
 
 
+def test_another_caller_has_a_title_and_a_command_of_its_own(passed):
+    text = page(passed | {"title": "pytest <b>", "command": "pytest -k Linear"})
+    assert "<h1>pytest &lt;b&gt;</h1>" in text
+    assert ">pytest -k Linear</pre>" in text
+
+
 def test_a_trend_with_results_of_an_earlier_schema(passed):
     earlier = json.loads(json.dumps(passed))
     earlier["schema"] = 1
