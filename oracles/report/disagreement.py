@@ -103,7 +103,8 @@ class Disagreement(_ResultError):
 
     def script(self) -> str:
         """Return a stand-alone Python file that shows the disagreement without Hypothesis and without this package."""
-        return script(self.result, str(self), self._compared)
+        with judging():  # where the array is not known, the subject is called again, and may try to end the process
+            return script(self.result, str(self), self._compared)
 
     @cached_property
     def _compared(self) -> Compared | None:

@@ -1,6 +1,8 @@
 """What JSON holds for a page: the points of searches, a refused array entry by entry, and what was drawn."""
 
 import json
+import os
+import sys
 from math import inf, isinf, nan, prod
 from pathlib import Path
 
@@ -64,6 +66,16 @@ def test_what_is_long_is_left_out(monkeypatch, disagreement):
     assert len(disagreement.script()) <= DOCUMENT_SCRIPT
     monkeypatch.setattr("oracles.report.disagreement.DOCUMENT_SCRIPT", 10)
     assert disagreement.document()["script"] == ""
+
+
+@pytest.mark.parametrize("leave", [sys.exit, os._exit])
+def test_a_subject_that_would_end_the_process_has_a_document(leave):
+    subject = oracles.manual(lambda **_: leave(0), lambda cache, delta: {})
+    with pytest.raises(oracles.Disagreement) as refused:
+        oracles.check(subject, primals(), against=[oracles.torch_autograd(reference)])
+    document = refused.value.document()
+    assert document["entries"] is None
+    assert "call the subject with these" in document["script"]
 
 
 def test_a_right_subject_has_no_entries():
