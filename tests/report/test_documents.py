@@ -68,7 +68,7 @@ def test_what_is_long_is_left_out(monkeypatch, disagreement):
     assert disagreement.document()["script"] == ""
 
 
-@pytest.mark.parametrize("leave", [sys.exit, os._exit])
+@pytest.mark.parametrize("leave", [lambda status: sys.exit(status), lambda status: os._exit(status)])
 def test_a_subject_that_would_end_the_process_has_a_document(leave):
     subject = oracles.manual(lambda **_: leave(0), lambda cache, delta: {})
     with pytest.raises(oracles.Disagreement) as refused:
