@@ -51,6 +51,20 @@ def refused(disagreement):
     return report(rows, failures).document(0)
 
 
+# Set where a missing browser is a failure, and no reason to skip.
+IS_REQUIRED = bool(os.environ.get("ORACLES_REQUIRE_BROWSER"))
+
+
+def _imported(name):
+    return import_module(name) if IS_REQUIRED else pytest.importorskip(name)
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """What finds violations of the rules for accessible pages."""
+    return _imported("axe_playwright_python.sync_playwright").Axe()
+
+
 def _browser_path():
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)
@@ -59,10 +73,10 @@ def _browser_path():
 @pytest.fixture(scope="session")
 def browser():
     """Chromium; without one the tests are skipped, and where one is required, as in .ci/run, they fail."""
-    path, is_required = _browser_path(), os.environ.get("ORACLES_REQUIRE_BROWSER")
+    path = _browser_path()
     if path is None:
-        (pytest.fail if is_required else pytest.skip)("no chromium: apt-get install chromium")
-    playwright = import_module("playwright.sync_api") if is_required else pytest.importorskip("playwright.sync_api")
+        (pytest.fail if IS_REQUIRED else pytest.skip)("no chromium: apt-get install chromium")
+    playwright = _imported("playwright.sync_api")
     with playwright.sync_playwright() as tools:
         launched = tools.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield launched

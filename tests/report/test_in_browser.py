@@ -47,8 +47,7 @@ def open_all_details(page):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", ["passed", "refused"])
-def test_nothing_is_violated_at_any_width_in_any_theme(opened, files, name, theme, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+def test_nothing_is_violated_at_any_width_in_any_theme(opened, axe, files, name, theme, width):
     page = opened(name, width, theme)
     for reads_everything in (False, True):
         if reads_everything:
