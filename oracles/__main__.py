@@ -13,7 +13,7 @@ from oracles.cli.errors import BrokenFile
 from oracles.cli.parser import make_parser, parse
 from oracles.cli.supervision import INTERRUPTED, supervised
 from oracles.environment import pin_threads
-from oracles.options import NEEDED, PROFILES, VERIFY_POINTS
+from oracles.options import NEEDED, OPTIONAL, PROFILES, VERIFY_POINTS
 
 __all__ = ["main", "make_parser"]
 
@@ -38,7 +38,7 @@ def _complete(args: argparse.Namespace) -> int:
     except ValueError as error:
         complaint = str(error)
     except ModuleNotFoundError as error:
-        extra = "oracles" if error.name in NEEDED else "completion" if error.name == "shtab" else ""
+        extra = "oracles" if error.name in NEEDED else OPTIONAL.get(error.name or "", "")
         if not extra:
             raise
         complaint = f"{error.name} is not installed.\nFix:    pip install 'manual-bp[{extra}]'"
@@ -93,7 +93,7 @@ def _run_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         cases=args.cases,
         jobs=args.jobs or available_cores(),
-        output=Output(args.json, args.verbose, args.quiet),
+        output=Output(args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare),
     )
 
 

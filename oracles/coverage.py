@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from math import floor, log10
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ class Coverage:
         magnitudes: the smallest and the largest finite absolute value in a primal, zeros left out.
         deltas: the same of the cotangents.
         layouts: the memory layouts.
+        extents: the number of points by their longest axis, rounded down to a power of two.
+        decades: the number of points by their largest finite value, as a power of ten, rounded down.
     """
 
     points: int = 0
@@ -46,6 +50,8 @@ class Coverage:
     magnitudes: tuple[float, float] = (np.inf, 0.0)
     deltas: tuple[float, float] = (np.inf, 0.0)
     layouts: set[str] = field(default_factory=set)
+    extents: Counter[int] = field(default_factory=Counter)
+    decades: Counter[int] = field(default_factory=Counter)
 
     def add(self, case: Case, point: Point) -> None:
         """Count one point."""
@@ -57,6 +63,8 @@ class Coverage:
             more = [0] * (a.ndim - len(known))
             sizes = [*a.shape, *[0] * (len(known) - a.ndim)]
             self.largest[name] = [max(pair) for pair in zip([*known, *more], sizes, strict=True)]
+        longest = max((extent for a in point.primals.values() for extent in a.shape), default=1)
+        self.extents[1 << (longest.bit_length() - 1) if longest else 0] += 1
         reals = [a for n, a in point.primals.items() if case.primals[n].special and a.dtype.kind == "f" and a.size]
         deltas = [d for d in map(np.asarray, as_tuple(point.delta)) if d.size and d.dtype.kind == "f"]
         if reals:
@@ -71,6 +79,8 @@ class Coverage:
         flat = _flat(reals)
         sizes = np.abs(flat)
         known = _range(sizes)
+        if known[1]:
+            self.decades[floor(log10(known[1]))] += 1
         # Most points have none of these, so each is looked for only where it is possible.
         self.counts["-0.0"] += known[2] and bool(np.any(np.signbit(flat[sizes == 0])))
         self.counts["subnormal"] += bool(known[0] < np.finfo(reals[0].dtype).smallest_normal)
@@ -87,6 +97,8 @@ class Coverage:
         self.points += other.points
         self.shapes |= other.shapes
         self.layouts |= other.layouts
+        self.extents += other.extents
+        self.decades += other.decades
         for name, sizes in other.largest.items():
             known = self.largest.get(name, [])
             length = max(len(known), len(sizes))
@@ -107,6 +119,8 @@ class Coverage:
             "magnitudes": _finite(self.magnitudes),
             "deltas": _finite(self.deltas),
             "layouts": sorted(self.layouts),
+            "extents": {str(extent): self.extents[extent] for extent in sorted(self.extents)},
+            "decades": {str(power): self.decades[power] for power in sorted(self.decades)},
         }
 
     def __str__(self) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from oracles.constants import POINTS_PER_CASE, VACUOUS_LIMIT
 from oracles.coverage import Coverage
 from oracles.verdict import Finding, Result, Verdict
+
+# (error / tolerance, relative tolerance, whether it is refused) of one point
+PointRatio: TypeAlias = tuple[float, float, bool]
 
 
 def most_inconclusive(points: int) -> int:
@@ -40,6 +44,8 @@ class Tally:
         verdicts: the verdict on the last refused point, else "agrees".
         vacuous: the number of inconclusive points.
         detects_above: the smallest relative errors that would have been refused, at conclusive points.
+        ratios: (error / tolerance, relative tolerance, whether it is refused) of every conclusive point, in the array
+            with the largest ratio; a relative tolerance of 0 where there is none, as where bits are compared.
         points: the number of points, whichever oracles judged.
         seconds: the wall-clock time.
         out_of_time: the number of points whose time was over before all was judged.
@@ -51,6 +57,7 @@ class Tally:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     vacuous: dict[str, int] = field(default_factory=dict)
     detects_above: dict[str, list[float]] = field(default_factory=dict)
+    ratios: dict[str, list[PointRatio]] = field(default_factory=dict)
     points: int = 0
     seconds: float = 0.0
     out_of_time: int = 0
@@ -70,6 +77,11 @@ class Tally:
             self.verdicts[oracle] = refused[0] if refused else self.verdicts.get(oracle, Verdict.AGREES)
             if all(f.verdict is Verdict.VACUOUS for f in findings):
                 self.vacuous[oracle] = self.vacuous.get(oracle, 0) + 1
+            else:
+                farthest = max(findings, key=lambda f: (f.refuses, f.ratio))
+                self.ratios.setdefault(oracle, []).append(
+                    (farthest.ratio, farthest.relative_tolerance, farthest.refuses)
+                )
             self.detects_above.setdefault(oracle, []).extend(
                 f.detects_above for f in findings if f.detects_above and f.verdict is not Verdict.VACUOUS
             )

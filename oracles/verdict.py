@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import TypeAlias
 
+from oracles.lazy_modules import LazyModule
 from oracles.rule import Output, Primals, Rule
+
+html = LazyModule("oracles.report.html")  # for notebooks alone
 
 
 class Verdict(StrEnum):
@@ -103,6 +107,14 @@ class Finding:
         return self.quantity.split("[")[0] != "output"
 
     @property
+    def relative_tolerance(self) -> float:
+        """The tolerance relative to the gradient: the median of `detects_above`, else of the entry that is refused."""
+        values = [abs(v) for v in self.evidence.oracles.values() if 0 < abs(v) < inf]
+        if self.detects_above or not values or self.evidence.tolerance is None:
+            return self.detects_above
+        return self.evidence.tolerance / values[0]
+
+    @property
     def gravity(self) -> Gravity:
         """The sort key of findings, from the least to the most severe.
 
@@ -172,6 +184,10 @@ class Result:
         if self.not_claimed:
             lines.append(f"  no gradient claimed, nothing judged: {', '.join(self.not_claimed)}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the arrays by oracle with pictures, or the text without Jinja2."""
+        return str(html.result_fragment(self))
 
     @property
     def judged(self) -> dict[str, tuple[int, int]]:

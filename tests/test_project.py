@@ -42,7 +42,7 @@ def _pinned(requirements):
 
 def test_lowest_versions_are_the_lower_bounds():
     lowest = _pinned(_constraints("constraints-lowest.txt"))
-    bounds = _lower_bounds(["torch", "jax", "exact", "oracles", "test"])
+    bounds = _lower_bounds(["torch", "jax", "exact", "oracles", "report", "test"])
     assert {name: lowest.get(name) for name in bounds} == bounds
 
 

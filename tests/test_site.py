@@ -102,9 +102,11 @@ def test_json_has_the_keys_that_are_documented(tmp_path):
     documents = {
         "check": check,
         "refusal": check["results"][0],
+        "entries": check["results"][0]["entries"],
         "finding": check["results"][0]["findings"][0],
         "verify": verify,
         "result": verify["results"][0],
+        "coverage": verify["coverage"]["Identity"],
         "list": json.loads(run["list"].stdout)[0],
     }
     assert {marker: list(document) for marker, document in documents.items()} == {

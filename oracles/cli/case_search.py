@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
@@ -56,7 +55,7 @@ def search_cases(
             error = _searched(search)
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
-                return Outcome(1, str(error), [json.loads(error.to_json())], error)
+                return Outcome(1, str(error), [error.document()], error)
             if error is not None and isinstance(error, tuple(CAUSES)):
                 return not_judged(name, error)
             if error is not None:

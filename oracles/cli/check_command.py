@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,9 +23,10 @@ from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
+from oracles.lazy_modules import LazyModule
 from oracles.point import check as check_point
 from oracles.registry import Unusable, display_name
-from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
+from oracles.report.disagreement import REPRODUCE, SCHEMA, Disagreement, Inconclusive, document, to_text
 from oracles.rule import (
     Array,
     InternalError,
@@ -39,6 +39,8 @@ from oracles.rule import (
 from oracles.strategies import Drawn, indices, probabilities, real
 from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Verdict
+
+html = LazyModule("oracles.report.html")  # it loads what a small check does not need
 
 # (seed, dtype, or None to keep the dtypes) -> primals
 PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Array]]
@@ -62,9 +64,10 @@ def check(args: argparse.Namespace) -> int:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
     """
     # Before the search, which may take minutes, and whose results could then not be written.
-    for option, path in (("--script", args.script), ("--json", args.json)):
+    for option, path in (("--script", args.script), ("--json", args.json), ("--html", args.html)):
         if path is not None:
             require_writable(option, path)
+    earlier = html.require_page(args.html, args.compare) if args.html or args.compare else None
     with progress_line():
         outcome = _outcome(args)
     last_line = (
@@ -74,10 +77,15 @@ def check(args: argparse.Namespace) -> int:
     if args.script and REPRODUCE not in outcome.text:
         text += f"\n{last_line}"
     print(text.partition("\n")[0] if args.quiet else text)
+    request = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
+    whole = {
+        "schema": SCHEMA, "versions": installed_versions(), **request, "summary": outcome.text.partition("\n")[0],
+        "results": outcome.results,
+    }  # fmt: skip
     if args.json:
-        request = {"target": args.target, "against": args.against, "seed": args.seed, "status": outcome.status}
-        whole = {"schema": 1, "versions": installed_versions(), **request, "results": outcome.results}
-        write_atomically(args.json, json.dumps(whole, indent=2) + "\n")
+        write_atomically(args.json, to_text(whole) + "\n")
+    if args.html:
+        html.write_page(whole, args.html, earlier)
     return outcome.status
 
 
@@ -113,7 +121,7 @@ def _check_points(
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:
-                documents = [*(document(each, "") for each in results), json.loads(refusal.to_json())]
+                documents = [*(document(each, "") for each in results), refusal.document()]
                 return Outcome(1, str(refusal), documents, refusal)
             except Inconclusive as unbounded:
                 documents = [document(each, "") for each in (*results, unbounded.result)]

@@ -34,6 +34,7 @@ examples:
   oracles verify --max-examples 2000 --seed 7   a deeper search, reproducible
   oracles verify --verbose                      a line for each oracle and dtype, and what was drawn
   oracles verify --json verdicts.json           the results for a machine
+  oracles verify --html report.html             the results as a page; --compare verdicts.json shows what has changed
   oracles verify --cases my_package.cases       your own layers: what @oracles.oracle_for registers there
   oracles check silu.py:forward,backward --against torch:reference --shapes "z=4,3"
                                                 one function of yours; see oracles check --help
@@ -213,7 +214,7 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     verify.add_argument(
         "-j", "--jobs", type=at_least(1), metavar="N", help="processes (default: one for each core, at most 8)"
     )
-    _a_file(verify.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically"))
+    _add_files(verify)
     how_much = verify.add_mutually_exclusive_group()
     how_much.add_argument(
         "-v", "--verbose", action="store_true", help="a line for each layer, oracle and dtype, and what was drawn"
@@ -253,7 +254,7 @@ def _add_check(commands: Commands) -> None:
     )
     _add_conditions(check)
     check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
-    _a_file(check.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically"))
+    _add_files(check)
     check.add_argument("-q", "--quiet", action="store_true", help="print the first line of the report")
 
 
@@ -288,6 +289,13 @@ def _add_conditions(check: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many points, from seeds S, S+1, … (default: 1; 100 where cases are drawn)",
     )
+
+
+def _add_files(command: argparse.ArgumentParser) -> None:
+    """Add the files that results are written to, and the earlier one that they are compared with."""
+    _a_file(command.add_argument("--json", metavar="FILE", help="write the results as JSON, atomically"))
+    _a_file(command.add_argument("--html", metavar="FILE", help="write them as a page to look at, in one file"))
+    _a_file(command.add_argument("--compare", metavar="FILE", help="an earlier JSON: the page shows what has changed"))
 
 
 def _a_file(action: argparse.Action) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 import warnings
@@ -23,7 +22,8 @@ from oracles.environment import deferred_interrupts, describe_error, require_wri
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
-from oracles.report.disagreement import Disagreement
+from oracles.report.disagreement import Disagreement, Json, to_text
+from oracles.report.html import require_page, write_page
 from oracles.search import Search, searches_of
 from oracles.verdict import NOT_JUDGED, SELF_CONSISTENCY, Verdict
 
@@ -34,6 +34,8 @@ class Output:
 
     Attributes:
         json_path: where to write the results as JSON, if anywhere.
+        html_path: where to write them as a page, if anywhere.
+        compare: an earlier JSON, with which the page compares them.
         verbose: print a line for each layer, oracle and dtype, and what was drawn.
         quiet: print what is refused and the last line alone.
         console: where to print; by default standard output.
@@ -43,6 +45,29 @@ class Output:
     verbose: bool = False
     quiet: bool = False
     console: Console | None = None
+    html_path: str | None = None
+    compare: str | None = None
+
+    def earlier(self) -> Json | None:
+        """Return the earlier results, after trying that everything can be written.
+
+        Before the search, which may take minutes, and whose results could then not be written.
+
+        Raises:
+            ValueError: if a path cannot be written, or there are no earlier results in the file.
+            ModuleNotFoundError: if a page is wanted and Jinja2 is not installed.
+        """
+        for option, path in (("--json", self.json_path), ("--html", self.html_path)):
+            if path:
+                require_writable(option, path)
+        return require_page(self.html_path, self.compare)
+
+    def write(self, contents: Json, earlier: Json | None) -> None:
+        """Write the results as JSON and as a page, as far as they are wanted."""
+        if self.json_path:
+            write_atomically(self.json_path, to_text(contents) + "\n")
+        if self.html_path:
+            write_page(contents, self.html_path, earlier)
 
 
 def verify(
@@ -67,9 +92,7 @@ def verify(
     Raises:
         ValueError: for an unknown layer, a module without cases, or a JSON path that cannot be written.
     """
-    # Before the search, which may take minutes, and whose results could then not be written.
-    if output.json_path:
-        require_writable("--json", output.json_path)
+    earlier = output.earlier()
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
@@ -82,8 +105,7 @@ def verify(
     report.seconds = time.perf_counter() - started
     report.sort([task.label for task in tasks])
     print_report(report, console, verbose=output.verbose, quiet=output.quiet)
-    if output.json_path:
-        write_atomically(output.json_path, json.dumps(report.document(seed), indent=2) + "\n")
+    output.write(report.document(seed), earlier)
     return report.status
 
 
@@ -219,13 +241,15 @@ def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
 def _failure(search: Search, error: Exception) -> Failure:
     """Return the failure of a search that was refused, or whose subject or references raised."""
     if isinstance(error, Disagreement):
-        return Failure(search.label, str(error.verdict), str(error))
+        text, report = str(error), error.document()
+        return Failure(search.label, str(error.verdict), text, "", search.property_name, search.dtype, report)
     # The search marks what its subject raised as wrong; of anything else nothing follows.
     verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
     is_wrong = verdict is not None and verdict is not Verdict.AGREES
     message = describe_error(error)
     text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
-    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text, message)
+    outcome = str(verdict) if is_wrong else NOT_JUDGED
+    return Failure(search.label, outcome, text, message, search.property_name, search.dtype)
 
 
 def _rows(search: Search) -> Iterator[Row]:
@@ -244,4 +268,5 @@ def _rows(search: Search) -> Iterator[Row]:
             vacuous=tally.vacuous.get(oracle, 0),
             detects_above_median=float(median(detectable)) if detectable else 0.0,
             detects_above_worst=float(max(detectable, default=0.0)),
+            points=tally.ratios.get(oracle, ()),
         )

@@ -8,14 +8,14 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from oracles.cli.supervision import INTERRUPTED
 from oracles.coverage import Coverage
 from oracles.environment import installed_versions
 from oracles.properties import ORACLE_PROPERTIES
-from oracles.report.disagreement import Json, number
-from oracles.tally import describe_inconclusive, exceeds_vacuous_limit
+from oracles.report.disagreement import SCHEMA, Json, number
+from oracles.tally import PointRatio, describe_inconclusive, exceeds_vacuous_limit
 from oracles.verdict import NOT_JUDGED, Verdict
 
 # In place of a verdict, where too many points were inconclusive.
@@ -24,7 +24,10 @@ INCONCLUSIVE = "inconclusive"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the JSON: the results of one oracle for one property of one layer in one dtype."""
+    """One row of the JSON: the results of one oracle for one property of one layer in one dtype.
+
+    ``points`` are those of `oracles.tally.Tally.ratios`.
+    """
 
     layer: str
     property: str
@@ -37,6 +40,7 @@ class Row:
     vacuous: int
     detects_above_median: float
     detects_above_worst: float
+    points: Sequence[PointRatio] = ()
 
 
 def is_inconclusive(row: Row) -> bool:
@@ -58,12 +62,17 @@ class Failure:
         verdict: the verdict, or "not judged" where nothing is known of the layer.
         text: the report; its first line is the headline.
         message: what was raised, if it is no refusal.
+        property_name, dtype: the search, where it is known.
+        report: the refusal as `Disagreement.document` gives it, if it was asked for.
     """
 
     layer: str
     verdict: str
     text: str
     message: str = ""
+    property_name: str = ""
+    dtype: str = ""
+    report: Json = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -74,6 +83,11 @@ class Failure:
     def details(self) -> str:
         """The other lines."""
         return self.text.partition("\n")[2]
+
+    def document(self) -> Json:
+        """Return it in JSON's types."""
+        contents = {("property" if name == "property_name" else name): value for name, value in vars(self).items()}
+        return contents | {"report": self.report or None}
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -194,19 +208,27 @@ class Report:
     def document(self, seed: int) -> Json:
         """Return everything as JSON's types."""
         versions = {"python": platform.python_version(), **installed_versions()}
-        results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in self.rows]
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "versions": versions,
             "seed": seed,
+            "options": self.options,
             "status": self.status,
             "summary": self.summary,
             "layers": {layer: self.verdict(layer) for layer in self.layers},
-            "failures": [asdict(failure) for failure in self.failures],
+            "failures": [failure.document() for failure in self.failures],
             "inconclusive": self.inconclusive,
-            "results": results,
+            "results": [_row_document(row) for row in self.rows],
             "coverage": {layer: each.to_json() for layer, each in self.coverage.items()},
         }
+
+
+def _row_document(row: Row) -> Json:
+    """Return a row in JSON's types; its points as two lists, to three digits, and the positions of those refused."""
+    values = {n: number(v) if isinstance(v, float) else v for n, v in vars(row).items()}
+    ratios, tolerances = ([number(float(f"{point[i]:.3g}")) for point in row.points] for i in (0, 1))
+    refused = [i for i, point in enumerate(row.points) if point[2]]
+    return values | {"points": {"ratio": ratios, "tolerance": tolerances, "refused": refused}}
 
 
 def counted(count: int, thing: str, ending: str = "s") -> str:

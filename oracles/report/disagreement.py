@@ -10,14 +10,18 @@ import re
 import textwrap
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oracles.constants import DIAGNOSIS_SECONDS
+from oracles.constants import DIAGNOSIS_SECONDS, DOCUMENT_SCRIPT
 from oracles.decision.type_errors import CALL
+from oracles.diagnosis.experiments import result_or_none
 from oracles.lazy_modules import LazyModule
 from oracles.process_state import judging
+from oracles.report.compared import Compared, compared_at, entries_document
+from oracles.report.compared import Json as Json
+from oracles.report.compared import number as number
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
 from oracles.stages import announce
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from oracles.diagnosis import diagnose
 else:  # what agrees has no diagnosis
     diagnose = LazyModule("oracles.diagnosis.diagnose")
+html = LazyModule("oracles.report.html")  # a page is written on request
 
 
 class _ResultError(AssertionError):
@@ -79,11 +84,44 @@ class Disagreement(_ResultError):
 
     def to_json(self) -> str:
         """Return the report as JSON: verdict, evidence, diagnosis, findings, and the point as exact hex floats."""
-        return json.dumps(document(self.result, self.diagnosis), indent=2)
+        return to_text(self.document())
+
+    def document(self) -> Json:
+        """Return what `to_json` writes: the report, the refused array entry by entry, and the script.
+
+        The script is left out where it is longer than `DOCUMENT_SCRIPT`.
+        """
+        try:
+            text = self.script()
+        except (OSError, TypeError, ValueError):  # a result without its point
+            text = ""
+        return document(self.result, self.diagnosis) | {
+            "text": str(self),
+            "entries": entries_document(self._compared),
+            "script": text if len(text) <= DOCUMENT_SCRIPT else "",
+        }
 
     def script(self) -> str:
         """Return a stand-alone Python file that shows the disagreement without Hypothesis and without this package."""
-        return script(self.result, str(self))
+        with judging():  # where the array is not known, the subject is called again, and may try to end the process
+            return script(self.result, str(self), self._compared)
+
+    @cached_property
+    def _compared(self) -> Compared | None:
+        """The refused array and the oracle's; ``None`` if the subject does not return one."""
+        worst, setting = self.result.worst, self.result.setting
+        if worst is None or setting is None:
+            return None
+        with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return result_or_none(lambda: compared_at(worst, setting))
+            except OutOfTime:
+                return None
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the report with pictures, or as text without Jinja2."""
+        return str(html.refusal_fragment(self))
 
 
 def require(result: Result) -> Result:
@@ -239,9 +277,9 @@ def _shorten(name: str) -> str:
     return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
 
 
-SCHEMA = 1  # raised whenever a key changes its name or meaning
-
-Json: TypeAlias = dict[str, Any]  # what json.dumps accepts
+# Raised whenever a key changes its name or meaning. 2: the points of each search, the refused array entry by entry, the
+# script and the point of each refusal.
+SCHEMA = 2
 
 
 def document(result: Result, diagnosis: str) -> Json:
@@ -285,9 +323,14 @@ def _finding(finding: Finding) -> Json:
     }
 
 
-def number(value: float | None) -> float | str | None:
-    """Return a number as JSON can hold it: infinities and NaN, which JSON lacks, become strings."""
-    return value if value is None or np.isfinite(value) else str(float(value))
+def to_text(contents: Json) -> str:
+    """Return JSON as text with indents, a list of numbers or words on one line."""
+    text = json.dumps(contents, indent=2)
+    # A line break never stands inside a string of JSON, so what these break is a list.
+    return _FLAT_LIST.sub(lambda found: "[" + re.sub(r",\n\s*", ", ", found[1]) + "]", text)
+
+
+_FLAT_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
 
 
 def _array(array: Array) -> Json:

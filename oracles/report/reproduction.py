@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import MORE_SAMPLES, SCRIPT_ENTRIES
-from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
-from oracles.rule import Array, Rule, Runtime, as_tuple, with_dtype
-from oracles.tolerance import tolerance_at
-from oracles.verdict import Finding, Result, Setting
+from oracles.constants import SCRIPT_ENTRIES
+from oracles.diagnosis.experiments import result_or_none
+from oracles.report.compared import Compared, compared_at
+from oracles.rule import Array, Rule, Runtime, as_tuple
+from oracles.verdict import Result
 
 LITERAL_WIDTH = 110
 # The names that a reference may use: the script imports these modules by these names.
@@ -141,7 +141,7 @@ sys.exit(int(refused.any()))
 """
 
 
-def script(result: Result, report: str) -> str:
+def script(result: Result, report: str, compared: Compared | None = None) -> str:
     """Return the text of a file that shows the disagreement of a refused result.
 
     The reference is written out where its source is a plain function of its own; otherwise its values are recorded.
@@ -149,6 +149,7 @@ def script(result: Result, report: str) -> str:
     Args:
         result: the refused result.
         report: its report, which becomes the docstring of the file.
+        compared: the refused array and the oracle's, if they are known already.
 
     Raises:
         ValueError: if the result carries no point, or nothing in it is refused.
@@ -160,7 +161,9 @@ def script(result: Result, report: str) -> str:
     primals = [f"    {_text(n)}: {_literal(np.asarray(a))}," for n, a in setting.primals.items()]
     delta = ", ".join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))
     # If the subject raises here, or returns no array, then that is the finding, and the report says it.
-    comparison = result_or_none(lambda: _comparison(worst, setting)) or _REPORT_ONLY
+    names = tuple(setting.primals)
+    known = compared or result_or_none(lambda: compared_at(worst, setting))
+    comparison = (known and result_or_none(lambda: _comparison(known, names))) or _REPORT_ONLY
     code = "\n".join([*primals, delta, comparison])
     helpers = "import ml_dtypes  # bfloat16 and the like\n" if "ml_dtypes." in code else ""
     helpers += _LARGE if "unpacked(" in code else ""
@@ -173,23 +176,17 @@ def script(result: Result, report: str) -> str:
     return head + comparison
 
 
-def _comparison(worst: Finding, setting: Setting) -> str:
+def _comparison(compared: Compared, primals: Sequence[str]) -> str:
     """Return the code that compares the refused array with the oracle's; "" if no comparison of values shows it."""
-    wide, wide_delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
-    arrays = evaluate(setting.subject, setting.primals, setting.delta)
-    name = worst.quantity if worst.quantity in arrays else next(iter(arrays))
-    oracle = next((o for o in setting.oracles if o.name == worst.oracle), setting.oracles[0])
-    expected = midpoint(evaluate(oracle, wide, wide_delta)[name])
-    estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
-    tolerance = np.asarray(estimator.estimate(MORE_SAMPLES)[name], np.float64)
-    actual = np.asarray(arrays[name])
-    consistent = actual.shape == expected.shape and bool(np.all(np.abs(actual - expected) <= tolerance))
-    if worst.oracle == "self-consistency" and consistent:
+    if not compared.shows_the_defect:
         return ""  # right here, and wrong when called otherwise
     values = _VALUES.format(
-        name=_text(name), oracle=_text(oracle.name), subject=_literal(actual), tolerance=_literal(tolerance)
+        name=_text(compared.name),
+        oracle=_text(compared.oracle.name),
+        subject=_literal(compared.actual),
+        tolerance=_literal(compared.tolerance),
     )
-    return values + _oracle_code(oracle, name, expected, tuple(setting.primals)) + _TAIL
+    return values + _oracle_code(compared.oracle, compared.name, compared.expected, primals) + _TAIL
 
 
 def _oracle_code(oracle: Rule, name: str, expected: Array, primals: Sequence[str]) -> str:

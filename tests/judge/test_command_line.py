@@ -21,6 +21,7 @@ from oracles.cli import verify_report
 from oracles.cli.parser import SHELLS
 from oracles.cli.progress_line import progress_reports
 from oracles.cli.verify_command import Output
+from oracles.report.disagreement import SCHEMA
 from oracles.search import run_search
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +163,7 @@ def test_verify_prints_a_line_for_each_layer_and_saves_json(tmp_path):
     assert all("float64, float32" in line and "self-consistency, torch" in line for line in table)
     assert re.fullmatch(r"2 layers, \d+ verdicts in \d+ s: all agree", process.stdout.splitlines()[-1])
     document = json.loads(file.read_text())
-    assert document["schema"] == 1
+    assert document["schema"] == SCHEMA
     assert document["seed"] == 3
     assert {"python", "numpy", "torch", "jax"} <= document["versions"].keys()
     assert all(row.keys() >= FIELDS for row in document["results"])
