@@ -11,9 +11,9 @@ these values, and tests/test_readme.py compares the two.
 # The factor c of a perturbation c·√n·u. The largest of a few samples underestimates the largest possible deviation; 8
 # covers the difference in every case that benchmarks/false_alarms.py has drawn.
 CONFIDENCE = 8.0
-# The same for bfloat16. There 8 u is 3 % of each operand, and any gradient would agree. Twice the rounding of what is
-# stored covers the right cases too, since few operations are rounded: most code computes in float32 inside.
-BFLOAT16_CONFIDENCE = 2.0
+# The same for an operand that is stored in half precision. It is rounded once, by u at most, and sums of such operands
+# are kept in float32. In bfloat16 8 u is 3 % of each operand, and any gradient would agree.
+HALF_CONFIDENCE = 2.0
 # Two samples accept most right entries, at the price of two evaluations.
 FIRST_SAMPLES = 2
 # A cheap step before the many samples of a refusal.

@@ -53,6 +53,18 @@ class Enclosure:
 Answer: TypeAlias = Array | Enclosure  # what an oracle computes: one output or one cotangent
 
 
+class RoundingErrors(NamedTuple):
+    """The sizes of the simulated rounding errors of an operation, as fractions of an operand.
+
+    Attributes:
+        own: of each entry, independent of the others.
+        common: of all entries together, since the partial sums of equal terms are all rounded the same way.
+    """
+
+    own: float
+    common: float = 0.0
+
+
 class Perturbation(NamedTuple):
     """Simulated rounding: an operand x becomes ``x (1 ± relative) ± absolute``, with independent random signs.
 
@@ -61,16 +73,32 @@ class Perturbation(NamedTuple):
         relative: the size of a simulated rounding error, as a fraction of the operand.
         absolute: the size of a simulated underflow error.
         forward: whether the forward is perturbed too. If not, the pullback alone is, at unperturbed residuals.
+        accumulated: the size of a simulated rounding error of a partial sum, where sums are kept in a finer precision
+            than their operands; ``None`` where it is ``relative``.
     """
 
     rng: np.random.Generator
     relative: float
     absolute: float = 0.0
     forward: bool = True
+    accumulated: float | None = None
 
-    def of_length(self, terms: int) -> float:
-        """Return the size of a simulated rounding error in a reduction of so many terms: ``relative · √terms``."""
-        return self.relative * float(max(1, terms) ** 0.5)
+    def of_length(self, terms: int) -> RoundingErrors:
+        """Return the sizes of simulated rounding errors in a reduction of so many terms.
+
+        The error of a sum is ``relative · √terms``, or ``relative + accumulated · √terms``.
+        """
+        if terms <= 1:
+            return RoundingErrors(self.relative)
+        growth = float(terms**0.5)
+        if self.accumulated is None:
+            return RoundingErrors(self.relative * growth, self.relative * growth)
+        return RoundingErrors(self.relative + self.accumulated * growth, self.accumulated * growth)
+
+    def times(self, share: float) -> Perturbation:
+        """Return a share of the perturbation, all sizes alike."""
+        accumulated = None if self.accumulated is None else share * self.accumulated
+        return self._replace(relative=share * self.relative, absolute=share * self.absolute, accumulated=accumulated)
 
 
 class InvalidInput(TypeError, ValueError):

@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from oracles.constants import (
     BACKWARD_SAMPLES,
-    BFLOAT16_CONFIDENCE,
     CONFIDENCE,
     FIRST_SAMPLES,
+    HALF_CONFIDENCE,
     JUMP_SAMPLES,
     JUMP_SHARE,
     JUMP_SHRINKAGE,
@@ -93,7 +93,15 @@ def smallest_normal(dtype: npt.DTypeLike) -> float:
 
 def confidence(precision: str) -> float:
     """Return the factor c of a simulated rounding error c·√n·u."""
-    return BFLOAT16_CONFIDENCE if precision == "bfloat16" else CONFIDENCE
+    return HALF_CONFIDENCE if accumulator_of(precision) != precision else CONFIDENCE
+
+
+def accumulator_of(precision: str) -> str:
+    """Return the precision of the partial sums of numbers in a precision: float32 for half precision.
+
+    So do matrix units, frameworks, and most kernels; NumPy's bfloat16 does not.
+    """
+    return "float32" if precision in ("float16", "bfloat16") else precision
 
 
 def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
@@ -261,7 +269,9 @@ class ToleranceEstimator:
 
     def _perturbation(self, rng: np.random.Generator, scale: float = 1.0, *, forward: bool = True) -> Perturbation:
         """Return simulated rounding of a size times ``scale``, with underflow."""
-        return Perturbation(rng, scale * self._relative, scale * self._absolute, forward)
+        accumulator = accumulator_of(self.precision)
+        accumulated = None if accumulator == self.precision else confidence(accumulator) * unit_roundoff(accumulator)
+        return Perturbation(rng, self._relative, self._absolute, forward, accumulated).times(scale)
 
     @property
     def _absolute(self) -> float:
@@ -351,8 +361,7 @@ class ToleranceEstimator:
     def _nearer(self, perturbation: Perturbation, error: Exception) -> tuple[dict[str, Array], float]:
         """Return the values under the largest share of a perturbation that the domain allows, and that share."""
         for share in SMALLER_SHARES:
-            relative, absolute = share * perturbation.relative, share * perturbation.absolute
-            values = attempt(partial(self._values, perturbation._replace(relative=relative, absolute=absolute)))
+            values = attempt(partial(self._values, perturbation.times(share)))
             if not isinstance(values, Raised):
                 return values, share
         raise error
@@ -412,8 +421,8 @@ def _perturb_inputs(rule: Rule) -> Rule:
     def evaluate_perturbed(
         primals: Primals, delta: Output, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:
-        # Nothing is known of what is inside, so it is taken for the longest reduction.
-        relative = perturbation.of_length(longest_reduction(primals, delta))
+        # Nothing is known of what is inside, so it is taken for the longest reduction, in which every sum is rounded.
+        relative = perturbation.relative * longest_reduction(primals, delta) ** 0.5
 
         def perturb(array: Array) -> Array:
             if not is_differentiable(array):

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPUTS, MOST_BRANCHES, NARROW_BITS
 from oracles.exact.isolation import FLINT, apart
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.tolerance import PRECISIONS, named_outputs, precision_name
+from oracles.tolerance import PRECISIONS, accumulator_of, named_outputs, precision_name, unit_roundoff
 from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def certified_enclosures(
     """Enclose the exact outputs ("output", or "output[0]" …) and cotangents, and bound what rounding can do to them.
 
     `Enclosure.rounding` bounds the distance from the truth of any evaluation of the rule's forward, and of the backward
-    sweep through it, in which every operation is rounded in ``precision``.
+    sweep through it, in which every operation is rounded in ``precision``, and partial sums as `accumulator_of` says.
 
     Raises:
         NotPerturbable: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
@@ -232,9 +232,10 @@ def _rounded_evaluations(rule: Rule, primals: Primals, precision: str) -> Iterat
     """Evaluate with rounding, once for every combination of comparisons that rounding can turn."""
     balls = _balls()
     unit, tiny = PRECISIONS[precision_name(precision)]
+    accumulated = unit_roundoff(accumulator_of(precision_name(precision)))
     branches: list[bool] | None = []
     for _ in range(MOST_BRANCHES):
-        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, unit, tiny, branches))
+        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, unit, accumulated, tiny, branches))
         yield evaluation
         tape: RoundedTape = evaluation.tape  # type: ignore[assignment]
         branches = tape.next_branches()

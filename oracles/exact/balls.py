@@ -103,20 +103,22 @@ class Tape:
 class RoundedTape(Tape):
     """A tape that widens every result x to x(1 ± u) ± tiny.
 
-    A sum of n ≥ 3 terms t becomes Σ t(1 ± u)^{n−1}, a bound for every order of summation. An exact 0 stays 0. The seed
-    counts as one rounding: some product with delta is in every backward, though not in every sweep.
+    A sum of n ≥ 3 terms t becomes Σ t(1 ± v)^{n−1}, a bound for every order of summation; v is the unit roundoff of
+    partial sums. If that is finer than u, the sum is rounded once more. An exact 0 stays 0. The seed counts as one
+    rounding: some product with delta is in every backward, though not in every sweep.
     A comparison that rounding can turn takes one branch now, and the other in the evaluation of `next_branches`.
 
     Args:
         unit: the unit roundoff u.
+        accumulated: that of partial sums.
         tiny: the smallest normal number; less may be flushed to zero.
         branches: the outcomes of the first such comparisons, in order; further ones are true.
     """
 
-    def __init__(self, unit: float, tiny: float, branches: Iterable[bool] = ()) -> None:
+    def __init__(self, unit: float, accumulated: float, tiny: float, branches: Iterable[bool] = ()) -> None:
         super().__init__()
-        self.unit, self.floor = unit, arb(0, tiny)
-        self.noises: dict[int, Arb] = {}
+        self.unit, self.accumulated, self.floor = unit, accumulated, arb(0, tiny)
+        self.noises: dict[tuple[float, int], Arb] = {}
         self.chains: dict[int, tuple[Arb, Arb, int]] = {}  # of each partial sum: the sum, Σ |terms|, how many terms
         self.branches, self.decided = list(branches), 0
 
@@ -127,13 +129,13 @@ class RoundedTape(Tape):
         is_exact = is_exact or (isinstance(x, float) and (isinf(x) or (frexp(x)[0] / self.unit).is_integer()))
         return ball if is_exact else Ball(self.widen(ball.value), self, -1)
 
-    def noise(self, n: int) -> Arb:
-        """Return an enclosure of (1 ± u)^n − 1."""
-        return self.noises.get(n) or self.noises.setdefault(n, arb(0, (ONE + self.unit) ** n - ONE))
+    def noise(self, n: int, unit: float) -> Arb:
+        """Return an enclosure of (1 ± u)^n − 1, for a unit roundoff u."""
+        return self.noises.get((unit, n)) or self.noises.setdefault((unit, n), arb(0, (ONE + unit) ** n - ONE))
 
     def widen(self, value: Arb, roundings: int = 1) -> Arb:
         """Return an enclosure of a value after so many roundings."""
-        return value if value.is_zero() else value + value * self.noise(roundings) + self.floor
+        return value if value.is_zero() else value + value * self.noise(roundings, self.unit) + self.floor
 
     def record(self, value: Arb, a: int, da: Partial, b: int = -1, db: Partial = None, roundings: int = 1) -> Ball:
         """Append an operation, its result and its partial derivatives rounded."""
@@ -157,7 +159,10 @@ class RoundedTape(Tape):
 
     def _rounded_sum(self, total: Arb, size: Arb, n: int) -> Arb:
         """Return a sum of n terms, widened for every order of summation; ``size`` is Σ |terms|."""
-        return self.widen(total) if n < 3 or size.is_zero() else total + size * self.noise(n - 1) + self.floor
+        if n < 3 or size.is_zero():
+            return self.widen(total)
+        rounded = total + size * self.noise(n - 1, self.accumulated) + self.floor
+        return self.widen(rounded) if self.accumulated < self.unit else rounded
 
     def total(self, terms: list[Arb]) -> Arb:
         """Return the sum of the contributions to one node, rounded, in any order."""

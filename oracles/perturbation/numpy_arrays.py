@@ -19,6 +19,7 @@ from oracles.rule import (
     NotPerturbable,
     Perturbation,
     Primals,
+    RoundingErrors,
     Rule,
     as_tuple,
     is_differentiable,
@@ -91,25 +92,24 @@ class PerturbedArray(np.ndarray[Any, Any]):
         size = self.perturbation.of_length(extents(self, axis))
         return self._wrapped(np.ndarray.cumsum(self._perturbed(self, size), axis, *args, **kwargs))
 
-    def _perturbed_inside(self, value: Value, size: float) -> Value:
+    def _perturbed_inside(self, value: Value, size: RoundingErrors) -> Value:
         """Return an array, or each of a list, as a perturbed array that goes on perturbing."""
         if isinstance(value, tuple | list):
             return type(value)([self._perturbed_inside(x, size) for x in value])
         return self._wrapped(self._perturbed(value, size)) if isinstance(value, PerturbedArray) else value
 
-    def _perturbed(self, x: Value, size: float) -> Value:
+    def _perturbed(self, x: Value, size: RoundingErrors) -> Value:
         if not isinstance(x, PerturbedArray) or x.dtype.kind not in "fc":
             return _plain(x)
         values, absolute = _plain(x), self.perturbation.absolute
         signs = self._signs(x.shape)
         if x.dtype.kind == "c":
             signs = signs + 1j * self._signs(x.shape)
-            values = values + np.abs(values) * size * signs
+            values = values + np.abs(values) * size.own * signs
         else:
-            values = values * (1.0 + size * signs)
-            if size > self.perturbation.relative and signs.size:
-                # The partial sums of equal terms are all rounded the same way.
-                values = values * (1.0 + size * signs.flat[0])
+            values = values * (1.0 + size.own * signs)
+            if size.common and signs.size:
+                values = values * (1.0 + size.common * signs.flat[0])
         return values + absolute * signs if absolute else values
 
     def _signs(self, shape: tuple[int, ...]) -> Array:

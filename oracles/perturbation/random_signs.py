@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import BFLOAT16_CONFIDENCE, COMMON_SIGNS, CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
+from oracles.constants import COMMON_SIGNS, CONFIDENCE, HALF_CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
 from oracles.perturbation.jaxpr_kernels import integer_bound
 from oracles.perturbation.sign_pool import sign_pool, window
-from oracles.rule import Array, Perturbation
+from oracles.rule import Array, Perturbation, RoundingErrors
 
 
 class Perturb(Protocol):
@@ -67,7 +67,7 @@ def unit_of(dtype: np.dtype[Any]) -> float:
 def _least(dtype: np.dtype[Any]) -> float:
     """Return what a rounding in a dtype moves at least; nothing for the precision in which references are evaluated."""
     unit = unit_of(dtype)
-    factor = BFLOAT16_CONFIDENCE if dtype.name == "bfloat16" else CONFIDENCE
+    factor = HALF_CONFIDENCE if dtype.itemsize == 2 else CONFIDENCE
     return factor * unit if unit > unit_of(np.dtype(np.float64)) else 0.0
 
 
@@ -75,7 +75,9 @@ def _for_dtype(perturbation: Perturbation, dtype: np.dtype[Any]) -> Perturbation
     """Return the perturbation of arrays of a dtype."""
     if not 0 < perturbation.relative < _least(dtype):
         return perturbation
-    return perturbation._replace(relative=_least(dtype))
+    # Half precision sums in float32.
+    accumulated = _least(np.dtype(np.float32)) if dtype.itemsize == 2 else None
+    return perturbation._replace(relative=_least(dtype), accumulated=accumulated)
 
 
 def perturber(perturbation: Perturbation) -> Perturb:
@@ -87,7 +89,7 @@ def perturber(perturbation: Perturbation) -> Perturb:
     state = int(perturbation.rng.integers(1, 2**31 - 1))
     dtype, own = np.dtype(np.float64), perturbation
     scales, floors = _pools(dtype, own.relative, own.absolute)
-    sizes: dict[int, float] = {}  # of the errors, by terms
+    sizes: dict[int, RoundingErrors] = {}  # of the errors, by terms
 
     def perturb(x: Array, shape: Sequence[int] | None = None, terms: int = 1, unless_exact: bool = False) -> Array:
         nonlocal state, dtype, own, scales, floors
@@ -113,20 +115,21 @@ def perturber(perturbation: Perturbation) -> Perturb:
                 sizes[terms] = own.of_length(terms)
             start = state % (SMALL_SIGN_POOL - size + 1)
             error = sizes[terms]
-            x = x * _small_pool(dtype, error, error * COMMON_SIGNS[state & 3])[start : start + size].reshape(shape)
+            common = error.common * COMMON_SIGNS[state & 3]
+            x = x * _small_pool(dtype, error.own, common)[start : start + size].reshape(shape)
         if floors is None:
             return x
         state = state * 48271 % 2147483647
         start = state % SIGN_POOL
         return np.asarray(x + floors[start : start + size].reshape(shape))
 
-    def perturb_otherwise(x: Array, shape: Sequence[int], size: int, error: float) -> Array:
+    def perturb_otherwise(x: Array, shape: Sequence[int], size: int, error: RoundingErrors) -> Array:
         """Perturb complex numbers, or an array that is large for its pool."""
-        moves = window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error)
+        moves = window(_signs_of(dtype), state, size).reshape(shape) * dtype.type(error.own)
         # A real number by one product, since ∞ ± ∞ h would be NaN.
         x = x + np.abs(x) * moves if dtype.kind == "c" else x * (1 + moves)
-        if error > own.relative:
-            x = x * dtype.type(1 + error * COMMON_SIGNS[state & 3])
+        if error.common:
+            x = x * dtype.type(1 + error.common * COMMON_SIGNS[state & 3])
         return x if floors is None else np.asarray(x + window(floors, state // 2, size).reshape(shape))
 
     return perturb

@@ -26,7 +26,7 @@ from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
 from oracles.perturbation.torch_recording import Recording, Step, memory_of, recorded
-from oracles.rule import Perturbation
+from oracles.rule import Perturbation, RoundingErrors
 from oracles.user_code import Raised, attempt
 
 Value: TypeAlias = Any  # an argument or a result of an operation: a tensor, a number, a list of those
@@ -185,7 +185,7 @@ class PerturbedOperations:
         args: tuple[Value, ...],
         kwargs: Mapping[str, Value],
         plan: list[Value],
-        size: float,
+        size: RoundingErrors,
         in_place: bool,
     ) -> Value:
         """Return an operation's result on perturbed operands, or a perturbed result where these leave its domain."""
@@ -235,7 +235,7 @@ class PerturbedOperations:
             return None
         return number, tuple(x.shape), x.stride(), x.storage_offset()
 
-    def _perturbed(self, value: Value, plan: Value, size: float) -> Value:
+    def _perturbed(self, value: Value, plan: Value, size: RoundingErrors) -> Value:
         """Return a tensor, or each of a list, with simulated rounding; as it is where there is no plan."""
         if plan is None:
             return value
@@ -246,7 +246,7 @@ class PerturbedOperations:
             # The rounding of a product is relative to the modulus, not to the real and imaginary part.
             real = value.real.dtype
             signs = torch.complex(self._signs(plan, real), self._signs(plan, real))
-            value = value.addcmul(value.abs().to(value.dtype), signs, value=size)
+            value = value.addcmul(value.abs().to(value.dtype), signs, value=size.own)
             value = value.add(signs, alpha=absolute) if absolute else value
         else:
             value = self._with_errors(value, plan, size)
@@ -256,20 +256,19 @@ class PerturbedOperations:
             value = value.addcmul(difference, self._signs(plan, value.dtype))
         return value
 
-    def _with_errors(self, x: Tensor, plan: Operand, size: float) -> Tensor:
+    def _with_errors(self, x: Tensor, plan: Operand, size: RoundingErrors) -> Tensor:
         """Return a real tensor with each entry times its own 1 ± size, by one product, since ∞ ± ∞ h would be NaN.
 
         To that an underflow error is added, if there is one.
         """
         count, absolute = plan.entries, self._perturbation.absolute
-        factors, start = _factor_pool(x.dtype, size), self._next_start()
+        factors, start = _factor_pool(x.dtype, size.own), self._next_start()
         floors = _floor_pool(x.dtype, absolute) if absolute else None
         own, floor_start = min(count, SIGN_POOL), self._next_start() if absolute else 0
         shape, strides = (plan.size, plan.stride) if count <= SIGN_POOL else ((own,), (1,))
         window = factors.as_strided(shape, strides, start)
-        if size > self._perturbation.relative:
-            # The partial sums of equal terms are all rounded the same way.
-            window = window * factors.as_strided((), (), start)
+        if size.common:
+            window = window * _factor_pool(x.dtype, size.common).as_strided((), (), start)
         floor = floors.as_strided(shape, strides, floor_start) if floors is not None else None
         if count <= SIGN_POOL:
             # In the geometry of x, with and without an underflow error: a recording serves both.

@@ -7,7 +7,7 @@ from oracles import torch_autograd
 from oracles.constants import CONFIDENCE, SIGN_SIZES
 from oracles.perturbation.numpy_arrays import perturbed_array
 from oracles.perturbation.torch_operations import perturbed_operands
-from oracles.rule import Perturbation
+from oracles.rule import Perturbation, RoundingErrors
 from oracles.tolerance import tolerance_at, unit_roundoff
 
 torch = pytest.importorskip("torch")
@@ -20,7 +20,7 @@ class Lengths(list):
 
     def __call__(self, perturbation, terms):
         self.append(terms)
-        return perturbation.relative
+        return RoundingErrors(perturbation.relative)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from oracles.references.linear import linear_jax, linear_torch
 from oracles.references.normalization import rms_norm_jax, rms_norm_torch
 from oracles.references.softmax import softmax_jax, softmax_torch
 from oracles.rule import Perturbation, with_dtype
-from oracles.tolerance import precision_name, precision_of, tolerance_at, unit_roundoff
+from oracles.tolerance import confidence, precision_name, precision_of, tolerance_at, unit_roundoff
 
 RNG = np.random.default_rng(2)
 
@@ -59,10 +59,31 @@ def test_torch_and_jax_give_similar_tolerances(name):
 @pytest.mark.parametrize("name", POINTS)
 def test_tolerance_scales_with_the_unit_roundoff(name):
     _, jax, primals, delta = point(name)
-    fine, coarse = (tolerance_at([jax], primals, delta, p, fallback=jax).estimate() for p in ("float32", "float16"))
-    scale = unit_roundoff("float16") / unit_roundoff("float32")
+    fine, coarse = (tolerance_at([jax], primals, delta, p, fallback=jax).estimate() for p in ("float64", "float32"))
+    scale = unit_roundoff("float32") / unit_roundoff("float64")
     for n in fine:
         assert scale / 4 < np.median(coarse[n]) / np.median(fine[n]) < 4 * scale
+
+
+SUMS = {
+    "torch": torch_autograd(lambda z: z.sum(0)),
+    "jax": jax_vjp(lambda z: z.sum(0)),
+    "numpy": perturb_own_code(manual(lambda z: (z.sum(0), z), lambda z, d: {"z": np.broadcast_to(d, z.shape)})),
+}
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", SUMS)
+def test_half_precision_sums_in_float32(name, precision):
+    """Terms are rounded once as they are stored; the partial sums of a thousand times as many hardly add to that."""
+    rule, u = SUMS[name], unit_roundoff(precision)
+    for rows in (4, 4096):
+        z = np.ones((rows, 3))
+        tolerance = tolerance_at([rule], {"z": z}, np.ones(3), precision, fallback=rule).estimate(MORE_SAMPLES)
+        assert np.all(tolerance["output"] >= confidence(precision) * u * rows)
+        assert np.all(tolerance["output"] <= 3 * confidence(precision) * u * rows)
+    sequential = np.float32(1) * rows * u * rows  # what as many roundings of the partial sums may add up to
+    assert np.all(tolerance["output"] < sequential / 100)
 
 
 def test_tolerance_is_deterministic_and_grows_with_samples():
