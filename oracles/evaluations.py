@@ -198,7 +198,8 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             if isinstance(result, Raised):
                 memory.add(key + of_delta, call, result.error, arguments, given)
                 raise result.error
-            memory.add(key + of_delta, call, dict(result), arguments, given)
+            if isinstance(result, Mapping):  # else the rule around this one says so
+                memory.add(key + of_delta, call, dict(result), arguments, given)
             return result
 
         return y, remembered_pullback

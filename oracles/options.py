@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
-# The packages without which most commands cannot run; an extra brings them.
-NEEDED = ("numpy", "hypothesis", "rich")
 # Precedes the names of our user_properties, since other plugins write some too.
 PREFIX = "oracles."
 # Points for each property and dtype: a look in passing, an ordinary run, a run over night.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,14 +81,38 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     report: pytest.CollectReport = yield  # type: ignore[assignment]
     names = _given_options(collector.config).get("cases") if isinstance(collector, pytest.Session) else None
     if names and report.passed:
-        try:
-            from oracles.pytest_items import CasesCollector
-        except ModuleNotFoundError as error:
-            raise pytest.UsageError(
-                f"--oracles-cases: {error.name} is not installed.\nFix:    pip install 'manual-bp[oracles]'"
-            ) from None
-        report.result = [*report.result, *(CasesCollector.of(collector, name) for name in dict.fromkeys(names))]
+        report.result = [*report.result, *(_collected(collector, name) for name in dict.fromkeys(names))]
     return report  # type: ignore[return-value]  # what a wrapper returns is the hook's result
+
+
+def _collected(collector: pytest.Collector, name: str) -> pytest.Collector | pytest.Item:
+    """Return the collector of a module of cases; where a package is missing, a test that is skipped for it."""
+    try:
+        from oracles.pytest_items import CasesCollector
+    except ModuleNotFoundError as error:
+        from oracles.missing import missing_of
+
+        missing = missing_of(error)
+        if missing is None:
+            raise
+        return _SkippedCases.from_parent(collector, name=name, reason=str(missing))
+    return CasesCollector.of(collector, name)
+
+
+class _SkippedCases(pytest.Item):
+    """Stands for the cases of a module of which none can be judged, since a package is missing."""
+
+    def __init__(self, *, reason: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reason = reason
+
+    def runtest(self) -> None:
+        """Skip."""
+        pytest.skip(self.reason)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return the folder, and the name of the module."""
+        return self.path, None, self.name
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -18,12 +18,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged
+from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged, skipped
 from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
+from oracles.missing import missing_of
 from oracles.point import check as check_point
 from oracles.registry import Unusable, display_name
 from oracles.report.disagreement import REPRODUCE, Disagreement, Inconclusive, document
@@ -56,7 +57,7 @@ def check(args: argparse.Namespace) -> int:
 
     Returns:
         0 if nothing refuses it, 1 if something does or if every point is inconclusive, 2 if nothing is known of it:
-        the input is invalid, a reference fails, or the judge does.
+        the input is invalid, a reference fails, or the judge does; 3 if a package that it needs is not installed.
 
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
@@ -66,7 +67,13 @@ def check(args: argparse.Namespace) -> int:
         if path is not None:
             require_writable(option, path)
     with progress_line():
-        outcome = _outcome(args)
+        try:
+            outcome = _outcome(args)
+        except ValueError as error:
+            missing = missing_of(error)
+            if missing is None:
+                raise
+            outcome = skipped(args.target, missing)
     last_line = (
         _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
     )
@@ -91,7 +98,7 @@ def _outcome(args: argparse.Namespace) -> Outcome:
         cases = cases_of(subject)
         if cases is not None:
             return search_cases(cases, name, against, args)
-    rule = adapt(subject, name=name)
+    rule = adapt(subject, name=name, source=args.target.rpartition(f":{name}")[0] or args.target)
     return _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
 
 

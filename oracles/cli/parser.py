@@ -38,8 +38,8 @@ examples:
   oracles check silu.py:forward,backward --against torch:reference --shapes "z=4,3"
                                                 one function of yours; see oracles check --help
 
-exit status: 0 all agree, 1 a layer is refused or inconclusive, 2 wrong usage,
-             130 interrupted (the results until then are kept)
+exit status: 0 all agree, 1 a layer is refused or inconclusive, 2 wrong usage, 3 nothing is refused, and something
+             was skipped since a package is missing, 130 interrupted (the results until then are kept)
 """
 
 CHECK = """\
@@ -78,7 +78,8 @@ example: save this as silu.py
 and run  oracles check silu.py:forward,backward --against torch:torch.nn.functional.silu --shapes z=4,3
 
 exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process,
-             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed
+             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed,
+             3 skipped: a package that TARGET or a reference needs is not installed
 """
 
 
@@ -192,10 +193,9 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     verify.add_argument(
         "--against",
         type=some_of(FRAMEWORK_NAMES),
-        default=FRAMEWORK_NAMES,
         choices=None if layers is None else FRAMEWORK_NAMES,
         metavar="NAMES",
-        help="frameworks, comma-separated (default: torch,jax)",
+        help="frameworks, comma-separated: torch,jax (default: those that are installed)",
     )
     verify.add_argument(
         "--dtype",

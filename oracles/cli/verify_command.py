@@ -7,25 +7,24 @@ import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from oracles.cli.progress_line import progress_reports
+from oracles.cli.search_outcomes import searched
 from oracles.cli.user_files import cases_in
-from oracles.cli.verify_report import Failure, Outcome, Report, Row, counted
+from oracles.cli.verify_report import Failure, Outcome, Report, counted
 from oracles.cli.verify_tables import make_console, print_report, progress_line_of
 from oracles.cli.workers import run_in_workers
-from oracles.environment import deferred_interrupts, describe_error, require_writable, write_atomically
+from oracles.environment import deferred_interrupts, require_writable, write_atomically
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
-from oracles.report.disagreement import Disagreement
 from oracles.search import Search, searches_of
-from oracles.verdict import NOT_JUDGED, SELF_CONSISTENCY, Verdict
+from oracles.verdict import NOT_JUDGED
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Output:
 def verify(
     layers: Sequence[str],
     *,
-    against: Sequence[str],
+    against: Sequence[str] | None,
     dtypes: Sequence[str],
     max_examples: int,
     seed: int,
@@ -61,8 +60,16 @@ def verify(
     Where all layers are to be judged, a module of cases that cannot be imported is a failure. Several layers are judged
     in ``jobs`` processes; the results are the same in any number of them.
 
+    Args:
+        layers: the names of the layers.
+        against: the frameworks that judge; by default those that are installed.
+        dtypes, max_examples, seed: of the searches.
+        cases: modules and files of cases.
+        jobs: the number of processes.
+        output: what is printed and written.
+
     Returns:
-        0 if all agree, 1 if not, 130 if interrupted.
+        0 if all agree, 1 if not, 3 if nothing is refused and something was skipped, 130 if interrupted.
 
     Raises:
         ValueError: for an unknown layer, a module without cases, or a JSON path that cannot be written.
@@ -73,10 +80,11 @@ def verify(
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
-    options = SearchOptions(tuple(against), max_examples, seed)
+    options = SearchOptions(tuple(against or FRAMEWORK_NAMES), max_examples, seed)
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
-    report = Report([], [], () if layers or from_cases else complaints(), options=_options_again(tasks[0]))
+    missing = () if layers or from_cases else complaints()
+    report = Report([], [], missing, named=against or (), options=_options_again(tasks[0]))
     started = time.perf_counter()
     _run(tasks, searches, jobs, report, console, output.quiet)
     report.seconds = time.perf_counter() - started
@@ -159,7 +167,7 @@ def _run_here(
 
         for search in searches:
             show(f"{search.label} {search.property_name} {search.dtype}")
-            add(_outcome(search, tick))
+            add(searched(search, tick))
             if report.interrupted:
                 return
 
@@ -197,51 +205,7 @@ def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
             entries_of(module)
         (entry,) = entries([task.label])
         for search in searches_of(entry, task.dtypes, task.options).values():
-            outcome = _outcome(search, raise_if_interrupted)
+            outcome = searched(search, raise_if_interrupted)
             send(outcome)
             if outcome.interrupted:
                 raise KeyboardInterrupt
-
-
-def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
-    """Run one search and return what it has found, also if it is interrupted."""
-    failure, interrupted = None, False
-    try:
-        error = search.attempt(tick)
-    except KeyboardInterrupt:
-        interrupted = True
-    else:
-        failure = None if error is None else _failure(search, error)
-    tally = search.tally
-    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time)
-
-
-def _failure(search: Search, error: Exception) -> Failure:
-    """Return the failure of a search that was refused, or whose subject or references raised."""
-    if isinstance(error, Disagreement):
-        return Failure(search.label, str(error.verdict), str(error))
-    # The search marks what its subject raised as wrong; of anything else nothing follows.
-    verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
-    is_wrong = verdict is not None and verdict is not Verdict.AGREES
-    message = describe_error(error)
-    text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
-    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text, message)
-
-
-def _rows(search: Search) -> Iterator[Row]:
-    tally = search.tally
-    for oracle, verdict in tally.verdicts.items():
-        detectable = tally.detects_above.get(oracle, [])
-        yield Row(
-            layer=search.label,
-            property=search.property_name,
-            oracle=oracle,
-            dtype=search.dtype,
-            verdict=str(verdict),
-            examples=tally.examples.get(oracle, 0),
-            worst_ratio=float(tally.worst_ratio.get(oracle, 0.0)),
-            seconds=round(tally.seconds, 4),
-            vacuous=tally.vacuous.get(oracle, 0),
-            detects_above_median=float(median(detectable)) if detectable else 0.0,
-            detects_above_worst=float(max(detectable, default=0.0)),
-        )

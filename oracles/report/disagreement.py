@@ -18,6 +18,7 @@ from oracles.constants import DIAGNOSIS_SECONDS
 from oracles.decision.type_errors import CALL
 from oracles.lazy_modules import LazyModule
 from oracles.process_state import judging
+from oracles.report.fixes import with_own_fixes
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
 from oracles.stages import announce
@@ -38,6 +39,7 @@ class _ResultError(AssertionError):
     """
 
     def __init__(self, result: Result) -> None:
+        result = with_own_fixes(result)
         super().__init__(result)
         self.result = result
 

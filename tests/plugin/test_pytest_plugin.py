@@ -241,10 +241,10 @@ def test_without_the_extra_the_fix_is_named(project):
     missing = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
     (project.site / "hypothesis.py").write_text(missing)
     process = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
-    assert process.returncode == 4
-    assert "--oracles-cases: hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in process.stderr
+    assert outcomes(process) == {"skipped": 1}
+    assert "hypothesis is not installed" in process.stdout
     process = project.oracles("verify", "--cases", "mine")
-    assert process.returncode == 2
+    assert process.returncode == 3
     assert "hypothesis is not installed.\nFix:    pip install 'manual-bp[oracles]'" in process.stderr
 
 
