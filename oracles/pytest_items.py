@@ -16,7 +16,7 @@ from oracles.options import PREFIX
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
-from oracles.report.disagreement import REPRODUCE, Disagreement
+from oracles.report.disagreement import Disagreement
 from oracles.search import Search, searches_of
 from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
 from oracles.verdict import NOT_JUDGED, SKIPPED, Verdict
@@ -91,16 +91,19 @@ class SearchItem(pytest.Item):
         self.search()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return the report of a refusal, and the command that runs this test alone."""
-        if not isinstance(excinfo.value, Disagreement):
-            return super().repr_failure(excinfo)
+        """Return the report of a refusal, without a traceback."""
+        refused = isinstance(excinfo.value, Disagreement)
+        return str(excinfo.value) if refused else super().repr_failure(excinfo)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of pytest that run this test alone."""
         layer = self.parent
         assert layer is not None
         assert layer.parent is not None
-        seed = self.search.options.seed
-        command = f'pytest --oracles-cases={layer.parent.name} -k "{layer.name} and {self.name}"'
-        command += f" --oracles-seed {seed}" if seed is not None else ""
-        return str(excinfo.value).replace(f"\n{REPRODUCE}", "") + f"\n  this test alone: {command}"
+        search = self.search
+        options = {"cases": layer.parent.name, "layer": layer.name, "dtype": search.dtype}
+        return [*(f"--oracles-{name}={value}" for name, value in options.items()), "-k", search.property_name]
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the file of the cases, and the name of the search."""

@@ -7,24 +7,27 @@ import shlex
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from oracles.cli.outcomes import describe_problem
 from oracles.cli.progress_line import progress_reports
-from oracles.cli.search_outcomes import searched
 from oracles.cli.user_files import cases_in
-from oracles.cli.verify_report import Failure, Outcome, Report, counted
+from oracles.cli.verify_report import Failure, Outcome, Report, Row, counted
 from oracles.cli.verify_tables import make_console, print_report, progress_line_of
 from oracles.cli.workers import run_in_workers
 from oracles.environment import deferred_interrupts, require_writable, write_atomically
+from oracles.missing import missing_of
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
+from oracles.report.disagreement import Disagreement
 from oracles.search import Search, searches_of
-from oracles.verdict import NOT_JUDGED
+from oracles.verdict import NOT_JUDGED, SELF_CONSISTENCY, Verdict
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _run_here(
 
         for search in searches:
             show(f"{search.label} {search.property_name} {search.dtype}")
-            add(searched(search, tick))
+            add(_outcome(search, tick))
             if report.interrupted:
                 return
 
@@ -205,7 +208,54 @@ def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
             entries_of(module)
         (entry,) = entries([task.label])
         for search in searches_of(entry, task.dtypes, task.options).values():
-            outcome = searched(search, raise_if_interrupted)
+            outcome = _outcome(search, raise_if_interrupted)
             send(outcome)
             if outcome.interrupted:
                 raise KeyboardInterrupt
+
+
+def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
+    """Run one search and return what it has found, also if it is interrupted."""
+    try:
+        return outcome_of(search, search.attempt(tick))
+    except KeyboardInterrupt:
+        return outcome_of(search, None, interrupted=True)
+
+
+def outcome_of(search: Search, error: BaseException | None, *, interrupted: bool = False) -> Outcome:
+    """Return what a search has found, given the exception that ended it, if any did."""
+    tally, missing = search.tally, missing_of(error)
+    skipped = {**tally.skipped, **({} if tally.skipped or missing is None else {missing.package: missing})}
+    failure = None if error is None or missing is not None else _failure(search, error)
+    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time, skipped)
+
+
+def _failure(search: Search, error: BaseException) -> Failure:
+    """Return the failure of a search that was refused, or whose subject or references raised."""
+    if isinstance(error, Disagreement):
+        return Failure(search.label, str(error.verdict), str(error))
+    # The search marks what its subject raised as wrong; of anything else nothing follows.
+    verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
+    is_wrong = verdict is not None and verdict is not Verdict.AGREES
+    message = describe_problem(error)
+    text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
+    return Failure(search.label, str(verdict) if is_wrong else NOT_JUDGED, text, message)
+
+
+def _rows(search: Search) -> Iterator[Row]:
+    tally = search.tally
+    for oracle, verdict in tally.verdicts.items():
+        detectable = tally.detects_above.get(oracle, [])
+        yield Row(
+            layer=search.label,
+            property=search.property_name,
+            oracle=oracle,
+            dtype=search.dtype,
+            verdict=str(verdict),
+            examples=tally.examples.get(oracle, 0),
+            worst_ratio=float(tally.worst_ratio.get(oracle, 0.0)),
+            seconds=round(tally.seconds, 4),
+            vacuous=tally.vacuous.get(oracle, 0),
+            detects_above_median=float(median(detectable)) if detectable else 0.0,
+            detects_above_worst=float(max(detectable, default=0.0)),
+        )

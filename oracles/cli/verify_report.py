@@ -223,7 +223,7 @@ class Report:
         judged = f"{counted(len(self.layers), 'layer')}, {counted(sum(r.examples for r in self.rows), 'verdict')}"
         return f"{judged} in {self.seconds:.0f} s: {outcome}"
 
-    def document(self, seed: int) -> Json:
+    def document(self, seed: int | None) -> Json:
         """Return everything as JSON's types."""
         versions = {"python": platform.python_version(), **installed_versions()}
         results = [{n: number(v) if isinstance(v, float) else v for n, v in asdict(row).items()} for row in self.rows]

@@ -49,10 +49,18 @@ class Disagreement(_ResultError):
 
     Attributes:
         result: all findings at the point.
+        reproduce: the last line of the report: how to have the same refusal again.
     """
 
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.reproduce = REPRODUCE
+
     def __str__(self) -> str:
-        return report_text(self.result, self.diagnosis)
+        text = report_text(self.result, self.diagnosis)
+        if REPRODUCE in text or self.reproduce == REPRODUCE:
+            return text.replace(REPRODUCE, self.reproduce)
+        return f"{text}\n{self.reproduce}"  # it was cut, since it stands last
 
     @property
     def verdict(self) -> Verdict:
