@@ -1,4 +1,4 @@
-"""The command line: ``oracles list``, ``conventions``, ``verify``, ``check`` and ``completion``."""
+"""The command line: ``oracles verify``, ``check``, ``list``, ``explain``, ``conventions``, ``new``, ``completion``."""
 
 from __future__ import annotations
 
@@ -92,6 +92,14 @@ def _run_command(args: argparse.Namespace) -> int:
         from oracles.cli.completion import print_completion
 
         return print_completion(args.shell)
+    if args.command == "new":
+        from oracles.cli.new_command import new
+
+        return new(args)
+    if args.command == "explain":
+        from oracles.cli.explain_command import explain
+
+        return explain(args.name)
     from oracles.cli import layer_commands
 
     if args.command == "list":

@@ -55,7 +55,7 @@ def adapting_line(subject: Value, primals: Primals = None, *, name: str = "") ->
     Args:
         subject: the object.
         primals: the point, if it is known.
-        name: what the object is called; by default its own name.
+        name: what the object is called, or the expression that makes it; by default its own name.
     """
     own = getattr(subject, "__name__", "") or type(subject).__name__
     name = name or (own if own.isidentifier() else "forward")
@@ -109,7 +109,7 @@ def _is_loss(subject: Value) -> bool:
 def _instance(subject: Value, name: str) -> str:
     """Return how a line names an instance: by the call that makes it, or in lower case."""
     if not isinstance(subject, type):
-        return name.lower()
+        return name.lower() if name.isidentifier() else name
     return f"{name}({', '.join(f'{n}=...' for n in required_arguments(subject))})"
 
 
@@ -131,7 +131,9 @@ def _is_stateful(subject: Value) -> bool:
 
 
 def _stateful_line(subject: Value, name: str, primals: Primals) -> str:
-    return stateful_line(subject, name if isinstance(subject, type) else f"lambda: {name}(...)", primals)
+    if not isinstance(subject, type):
+        name = f"lambda: {name}(...)" if name.isidentifier() else f"lambda: {name}"
+    return stateful_line(subject, name, primals)
 
 
 # In the order in which they are tried: a loss is also a layer by its methods. To adapt something else, add its kind.

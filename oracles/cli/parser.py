@@ -26,6 +26,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXAMPLES = """\
 examples:
+  oracles explain Linear                        its equations, references, and what is drawn; also of a verdict
+  oracles new test net.py:Dense                 a test of your own class, with the adapter that it needs
   oracles list                                  the layers that can be judged
   oracles conventions                           the derivatives at kinks, as each framework has them
   oracles verify                                every layer, both frameworks, float64 and float32
@@ -82,6 +84,16 @@ exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or
              3 skipped: a package that TARGET or a reference needs is not installed
 """
 
+
+NEW = """\
+examples:
+  oracles new test net.py:Dense                a class that keeps its weights, a torch.nn.Module, a layer
+  oracles new test ops.py:MyFunction           a torch.autograd.Function, a jax.custom_vjp
+  oracles new test silu.py:forward,backward    a pair of functions
+  oracles new layer GroupNorm                  in the folder of this project: layer, reference case, planted bugs, test
+
+No file is overwritten.
+"""
 
 COMPLETION = """\
 example:
@@ -159,8 +171,11 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     _add_cases(list_, "also list")
     list_.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("conventions", help="the derivatives of manual_bp, torch and JAX at kinks")
+    explain = commands.add_parser("explain", help="what a layer, a verdict or a property is")
+    explain.add_argument("name", metavar="NAME", choices=layers, help="Linear, wrong, batch_is_a_sum, …")
     _add_verify(commands, layers)
     _add_check(commands)
+    _add_new(commands)
     completion = commands.add_parser(
         "completion",
         help="print the script by which a shell completes these commands",
@@ -177,6 +192,17 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     for command in commands.choices.values():
         command.set_defaults(parser=command)
     return parser, commands
+
+
+def _add_new(commands: Commands) -> None:
+    new = commands.add_parser(
+        "new",
+        help="write the files to start from: a layer of manual_bp, or a test of your own code",
+        epilog=NEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument("what", metavar="KIND", type=one_of(("layer", "test")), help="layer or test")
+    _a_file(new.add_argument("name", metavar="NAME", help="the layer's class, or FILE.py:NAME of what is tested"))
 
 
 def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:

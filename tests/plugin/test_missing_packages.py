@@ -122,7 +122,7 @@ def test_without_hypothesis_the_command_is_skipped(command, without):
 @pytest.mark.slow
 def test_pytest_skips_what_no_framework_judges(without):
     project = without("torch", "jax")
-    options = ("--oracles-cases=mine.py", "-k", "float64 and (agree or linear)", "--oracles-max-examples=4")
+    options = ("--oracles-cases=mine.py", "-k", "float64 and (agree or additive)", "--oracles-max-examples=4")
     process = project.pytest(*options, "-rs")
     assert process.returncode == 0, process.stdout
     assert outcomes(process) == {"passed": 1, "skipped": 2, "deselected": 15}

@@ -241,7 +241,7 @@ def test_without_the_extra_the_fix_is_named(project):
     project.write("mine.py", LAYER)
     missing = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
     (project.site / "hypothesis.py").write_text(missing)
-    process = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine")
+    process = project.pytest("-p", "no:hypothesispytest", "--oracles-cases=mine", "-rs")
     assert outcomes(process) == {"skipped": 1}
     assert "hypothesis is not installed" in process.stdout
     process = project.oracles("verify", "--cases", "mine")
