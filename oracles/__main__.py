@@ -117,7 +117,7 @@ def _run_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         cases=args.cases,
         jobs=args.jobs or available_cores(),
-        output=Output(args.json, args.verbose, args.quiet),
+        output=Output(args.json, args.verbose, args.quiet, markdown_path=args.markdown),
     )
 
 

@@ -234,6 +234,9 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     verify.add_argument(
         "--max-examples", type=at_least(1), metavar="N", help=f"points per property (default: {VERIFY_POINTS})"
     )
+    _a_file(
+        verify.add_argument("--markdown", metavar="FILE", help="write them as Markdown, for the summary of a CI job")
+    )
     verify.add_argument("--thorough", action="store_true", help="100 points per property")
     verify.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed of the search (default: 0)")
     verify.add_argument(

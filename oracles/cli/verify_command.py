@@ -14,6 +14,7 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from oracles.cli.markdown import markdown
 from oracles.cli.outcomes import describe_problem
 from oracles.cli.progress_line import progress_reports
 from oracles.cli.user_files import cases_in
@@ -39,12 +40,14 @@ class Output:
         verbose: print a line for each layer, oracle and dtype, and what was drawn.
         quiet: print what is refused and the last line alone.
         console: where to print; by default standard output.
+        markdown_path: where to write them as Markdown, if anywhere.
     """
 
     json_path: str | None = None
     verbose: bool = False
     quiet: bool = False
     console: Console | None = None
+    markdown_path: str | None = None
 
 
 def verify(
@@ -80,6 +83,8 @@ def verify(
     # Before the search, which may take minutes, and whose results could then not be written.
     if output.json_path:
         require_writable("--json", output.json_path)
+    if output.markdown_path:
+        require_writable("--markdown", output.markdown_path)
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
@@ -92,6 +97,8 @@ def verify(
     _run(tasks, searches, jobs, report, console, output.quiet)
     report.seconds = time.perf_counter() - started
     report.sort([task.label for task in tasks])
+    if output.markdown_path:
+        write_atomically(output.markdown_path, markdown(report))
     print_report(report, console, verbose=output.verbose, quiet=output.quiet)
     if output.json_path:
         write_atomically(output.json_path, json.dumps(report.document(seed), indent=2) + "\n")
