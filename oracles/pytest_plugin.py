@@ -75,9 +75,11 @@ OPTIONS = {
     ),
     "script": _Option(str, "DIR", "write a stand-alone script that shows it for each refusal, to this folder"),
     "json": _Option(str, "FILE", "write the results as JSON, as `oracles verify --json` does"),
-    "html": _Option(str, "FILE", "write the results as a page, in one file"),
 }  # fmt: skip
-_PATHS = ("script", "json", "html")
+# The page of results is a module of its own.
+if (Path(__file__).parent / "report" / "html.py").is_file():
+    OPTIONS["html"] = _Option(str, "FILE", "write the results as a page, in one file")
+_PATHS = tuple(name for name in ("script", "json", "html") if name in OPTIONS)
 _SEARCH_OPTIONS = tuple(field.name for field in fields(SearchOptions))
 _SEED = pytest.StashKey[int]()
 _COMPLAINT = pytest.StashKey[str]()

@@ -10,6 +10,7 @@ import re
 import shlex
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -90,13 +91,18 @@ class ResultWriter:
         ValueError: before the run, if a path cannot be written.
     """
 
-    def __init__(self, script: str | None, json: str | None, html: str | None, seed: int | None) -> None:
+    def __init__(
+        self, script: str | None = None, json: str | None = None, html: str | None = None, seed: int | None = None
+    ) -> None:
         if script:
             _make_folder("--oracles-script", script)
         for option, path in (("json", json), ("html", html)):
             if path:
                 require_writable(f"--oracles-{option}", path)
-        self.json, self.html, self.seed = json, html, seed
+        self.json, self.seed = json, seed
+        self.html, self.page = html, import_module("oracles.report.html") if html else None
+        if self.page is not None:
+            self.page.require_page(html, None)
         self.report = Report([], [], ())
         self.started = time.perf_counter()
 
@@ -115,6 +121,8 @@ class ResultWriter:
         contents = report.document(self.seed)
         if self.json:
             write_atomically(self.json, json.dumps(contents, indent=2) + "\n")
+        if self.page is not None:
+            self.page.write_page(contents, self.html)
 
 
 def _make_folder(option: str, path: str) -> None:

@@ -112,6 +112,16 @@ def test_refusals_leave_a_line_to_paste_a_script_and_the_results(two, workers):
     assert report.search(process.stdout)[0] == report.search(same.stdout)[0]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("html" not in OPTIONS, reason="there is no page of results")
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["here", "xdist"])
+def test_the_results_are_a_page(two, workers):
+    two.pytest(CASES, "-k", "cotangents_agree-float64", "--oracles-html=page.html", *FEW, *workers)
+    page = (two.folder / "page.html").read_text()
+    assert "Scale" in page
+    assert "Shift" in page
+
+
 FILE = """
 [tool.oracles]
 cases = ["mine.py"]
