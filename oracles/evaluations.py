@@ -146,6 +146,11 @@ class Memory:
         while self._size > REMEMBERED_BYTES:
             self._size -= self._known.popitem(last=False)[1].size
 
+    def forget(self) -> None:
+        """Forget all calls, before those at another point."""
+        self.contradictions, self.calls, self._size = {}, 0, 0
+        self._known.clear()
+
     def repeat(self, subject: Rule) -> None:
         """Call the subject again at every remembered point, so that an answer that changes contradicts the first."""
         with np.errstate(all="ignore"):  # what overflows did so before

@@ -179,19 +179,23 @@ class _Judge:
         searching = self.schedule.searching
         if searching and not example.is_new:
             reject()  # Hypothesis varies what it has drawn before: that would take the place of another size
-        completed = False
+        completed, memory = False, Memory()
+        # One for all points: ball arithmetic forks a copy of the process for each subject.
+        watched = replace(example.case, subject=remembered(example.case.subject, memory))
         try:
             for i in range(min(example.points, self.left) if searching else example.points):
                 self.left -= searching
                 if self.tick:
                     self.tick()
-                self._judge_point(example, example.seed + i)
+                memory.forget()
+                self._judge_point(example, example.seed + i, watched, memory)
             completed = True
         finally:
             if not completed:  # from here on Hypothesis shrinks the example
                 self.schedule.searching, self.failing = False, example.long
 
-    def _judge_point(self, example: Example, seed: int) -> None:
+    def _judge_point(self, example: Example, seed: int, watched: Case, memory: Memory) -> None:
+        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``."""
         case = example.case
         layout, magnitude, special = example.regime
         point = point_at(
@@ -200,8 +204,6 @@ class _Judge:
         point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
-        memory = Memory()
-        watched = replace(case, subject=remembered(case.subject, memory))
         oracles, name = self._oracles(case), self.property_name
         if not oracles:
             oracles = [finite_difference(watched.subject)]
