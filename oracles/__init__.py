@@ -87,7 +87,14 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'oracles' has no attribute {name!r}")
-    value = getattr(import_module(f"oracles.{_MODULES[name]}"), name)
+    try:
+        value = getattr(import_module(f"oracles.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from oracles.missing import missing_of
+
+        if missing := missing_of(error):
+            error.add_note(f"Fix:    {missing.fix}")
+        raise
     globals()[name] = value
     return value
 

@@ -145,3 +145,10 @@ def test_pytest_skips_a_file_of_cases_that_needs_what_is_missing(without):
     process = project.pytest("--oracles-cases=mine.py", "-rs")
     assert INSTALL.format("jax") in process.stdout
     assert outcomes(process) == {"skipped": 1}
+
+
+@pytest.mark.parametrize("name", ["conformance", "conformance_of"])
+def test_without_hypothesis_a_decorator_says_what_to_install(name, without):
+    process = without("hypothesis").run("-c", f"import oracles; oracles.{name}")
+    assert process.returncode == 1
+    assert process.stderr.rstrip().endswith(f"Fix:    {INSTALL.format('oracles')}")
