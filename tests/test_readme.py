@@ -166,15 +166,10 @@ def test_map_names_what_exists():
 
 def test_linked_files_exist():
     for page in PAGES:
-<<<<<<< HEAD
-        links = re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8"))
-        files = [link.partition("#")[0] for link in links]
-        assert [file for file in files if file and not (page.parent / file).exists()] == []
-=======
         # "../../actions/" are pages that GitHub has of the repository itself.
         links = re.findall(r"\]\((?!http|\.\./\.\./actions/)([^)]+)\)", page.read_text(encoding="utf-8"))
-        assert [link for link in links if not (page.parent / link).exists()] == []
->>>>>>> 19d4843 (Take pages of GitHub's for no files in the links of README)
+        files = [link.partition("#")[0] for link in links]
+        assert [file for file in files if file and not (page.parent / file).exists()] == []
 
 
 def _numbers(cell):

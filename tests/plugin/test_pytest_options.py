@@ -163,5 +163,5 @@ def test_wrong_lines_of_pyproject_toml_are_refused(project, line):
 
 
 def test_every_option_is_on_the_page(request):
-    page = (request.config.rootpath / "docs" / "your_own_layer.md").read_text()
+    page = (request.config.rootpath / "docs" / "verify_your_own" / "your_own_layer.md").read_text()
     assert [name for name in OPTIONS if f"`--oracles-{name}=" not in page] == []
