@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oracles.adapters.torch_code import torch_module as torch_module
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
+    from oracles.decorators import conformance as conformance
     from oracles.finite_differences import finite_difference as finite_difference
     from oracles.forked import Crashed as Crashed
     from oracles.point import check as check
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
     from oracles.rule import Unimplemented as Unimplemented
-    from oracles.search import conformance as conformance
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
 
@@ -62,7 +62,7 @@ _MODULES = {
     "Update": "adapters.objects",
     "Verdict": "verdict",
     "check": "point",
-    "conformance": "search",
+    "conformance": "decorators",
     "conformance_of": "reimplementation",
     "declared": "adapters.conventions",
     "elementwise": "adapters.functions",
@@ -87,7 +87,14 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'oracles' has no attribute {name!r}")
-    value = getattr(import_module(f"oracles.{_MODULES[name]}"), name)
+    try:
+        value = getattr(import_module(f"oracles.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from oracles.missing import missing_of
+
+        if missing := missing_of(error):
+            error.add_note(f"Fix:    {missing.fix}")
+        raise
     globals()[name] = value
     return value
 

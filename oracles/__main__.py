@@ -1,19 +1,21 @@
-"""The command line: ``oracles list``, ``conventions``, ``verify``, ``check`` and ``completion``."""
+"""The command line: ``oracles verify``, ``check``, ``list``, ``explain``, ``conventions``, ``new``, ``completion``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn
 
 from oracles.cli.errors import BrokenFile
 from oracles.cli.parser import make_parser, parse
-from oracles.cli.supervision import INTERRUPTED, supervised
+from oracles.cli.supervision import EXIT_SKIPPED, INTERRUPTED, READER_GONE, supervised
 from oracles.environment import pin_threads
-from oracles.options import NEEDED, OPTIONAL, PROFILES, VERIFY_POINTS
+from oracles.options import PROFILES, VERIFY_POINTS
 
 __all__ = ["main", "make_parser"]
 
@@ -31,17 +33,24 @@ def _complete(args: argparse.Namespace) -> int:
     """Run a command to its end, whatever the code under judgement does."""
     try:
         with warnings.catch_warnings():
-            return _run(args)
+            status = _run(args)
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        return _without_reader()
     except BrokenFile as error:
         print(f"oracles: {error}", file=sys.stderr)  # without the usage: the command line is right
         raise SystemExit(2) from None
-    except ValueError as error:
-        complaint = str(error)
-    except ModuleNotFoundError as error:
-        extra = "oracles" if error.name in NEEDED else OPTIONAL.get(error.name or "", "")
-        if not extra:
+    except (ValueError, ModuleNotFoundError) as error:
+        from oracles.missing import missing_of  # needs NumPy
+
+        missing = missing_of(error)
+        if missing is not None:
+            print(f"oracles: skipped, {error if isinstance(error, ValueError) else missing}", file=sys.stderr)
+            return EXIT_SKIPPED
+        if isinstance(error, ModuleNotFoundError):
             raise
-        complaint = f"{error.name} is not installed.\nFix:    pip install 'manual-bp[{extra}]'"
+        complaint = str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -49,6 +58,13 @@ def _complete(args: argparse.Namespace) -> int:
         print(f"oracles: the code under judgement raised SystemExit: {leaving}", file=sys.stderr)
         return 1
     _refuse(args, complaint)
+
+
+def _without_reader() -> int:
+    """Let nothing more be written to standard output, which nobody reads, and return the status for that."""
+    with suppress(OSError, ValueError):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return READER_GONE
 
 
 def _refuse(args: argparse.Namespace, complaint: str) -> NoReturn:
@@ -76,6 +92,14 @@ def _run_command(args: argparse.Namespace) -> int:
         from oracles.cli.completion import print_completion
 
         return print_completion(args.shell)
+    if args.command == "new":
+        from oracles.cli.new_command import new
+
+        return new(args)
+    if args.command == "explain":
+        from oracles.cli.explain_command import explain
+
+        return explain(args.name)
     from oracles.cli import layer_commands
 
     if args.command == "list":
@@ -93,7 +117,9 @@ def _run_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         cases=args.cases,
         jobs=args.jobs or available_cores(),
-        output=Output(args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare),
+        output=Output(
+            args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare, markdown_path=args.markdown
+        ),
     )
 
 

@@ -120,3 +120,8 @@ def describe_error(error: BaseException) -> str:
     frames = [f for f in frames if "site-packages" not in f.filename]
     where = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}: " if frames else ""
     return f"{where}{type(error).__name__}: {error}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message."""
+    return str(error).partition("\n")[0]

@@ -146,6 +146,11 @@ class Memory:
         while self._size > REMEMBERED_BYTES:
             self._size -= self._known.popitem(last=False)[1].size
 
+    def forget(self) -> None:
+        """Forget all calls, before those at another point."""
+        self.contradictions, self.calls, self._size = {}, 0, 0
+        self._known.clear()
+
     def repeat(self, subject: Rule) -> None:
         """Call the subject again at every remembered point, so that an answer that changes contradicts the first."""
         with np.errstate(all="ignore"):  # what overflows did so before
@@ -198,7 +203,8 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             if isinstance(result, Raised):
                 memory.add(key + of_delta, call, result.error, arguments, given)
                 raise result.error
-            memory.add(key + of_delta, call, dict(result), arguments, given)
+            if isinstance(result, Mapping):  # else the rule around this one says so
+                memory.add(key + of_delta, call, dict(result), arguments, given)
             return result
 
         return y, remembered_pullback

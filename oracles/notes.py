@@ -32,6 +32,6 @@ def with_notes(judge: Callable[P, Result]) -> Callable[P, Result]:
             result = judge(*args, **named)
         finally:
             _NOTES.reset(token)
-        return replace(result, notes=(*result.notes, *notes)) if notes else result
+        return replace(result, notes=tuple(dict.fromkeys((*result.notes, *notes)))) if notes else result
 
     return judge_with_notes

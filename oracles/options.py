@@ -9,10 +9,6 @@ from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
-# The packages without which most commands cannot run; an extra brings them.
-NEEDED = ("numpy", "hypothesis", "rich")
-# The extras that bring what single options need, by the module.
-OPTIONAL = {"shtab": "completion", "jinja2": "report"}
 # Precedes the names of our user_properties, since other plugins write some too.
 PREFIX = "oracles."
 # Points for each property and dtype: a look in passing, an ordinary run, a run over night.
@@ -65,12 +61,16 @@ def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def modules(text: str) -> tuple[str, ...]:
-    """Parse modules and files separated by commas."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected modules or .py files, separated by commas, got {text!r}")
-    return names
+def names_of(what: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of any names separated by commas."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if not names:
+            raise argparse.ArgumentTypeError(f"expected {what}, separated by commas, got {text!r}")
+        return names
+
+    return parse
 
 
 def one_of(known: Collection[str]) -> Callable[[str], str]:

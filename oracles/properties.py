@@ -212,7 +212,7 @@ def _in_float16_alone(finding: Finding) -> Finding:
     return replace(finding, verdict=Verdict.WRONG, evidence=replace(finding.evidence, reason=reason))
 
 
-def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+def additive_in_delta(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """pullback(2δ − ε) = 2 pullback(δ) − pullback(ε) within rounding, and a zero δ gives exact zeros.
 
     An entry that is NaN for the other deltas too is left to the oracles.
@@ -238,7 +238,7 @@ def pullback_is_linear(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
         findings.append(compare_values(n, of_mixed[n], combined, tolerance, reason))
         zero = (np.asarray(of_zero[n]) == 0) | (np.isnan(of_zero[n]) & np.isnan(of_other[n]) & np.isnan(of_delta[n]))
         findings.append(exact_finding(n, bool(zero.all()), "a cotangent of zeros does not pull back to zeros"))
-    return Result(case.subject.name, "pullback_is_linear", tuple(findings))
+    return Result(case.subject.name, "additive_in_delta", tuple(findings))
 
 
 def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
@@ -312,7 +312,7 @@ PROPERTIES: Mapping[str, Property] = {
         cotangents_agree,
         adjoint_of_own_primal,
         shapes_and_dtypes_exact,
-        pullback_is_linear,
+        additive_in_delta,
         layout_independent,
         nothing_mutated_or_aliased,
         same_every_time,

@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 import pytest
 
 from oracles.environment import versions_line
+from oracles.missing import missing_of
 from oracles.options import PREFIX
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
-from oracles.report.disagreement import REPRODUCE, Disagreement
+from oracles.report.disagreement import Disagreement
 from oracles.search import Search, searches_of
 from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
-from oracles.verdict import NOT_JUDGED, Verdict
+from oracles.verdict import NOT_JUDGED, SKIPPED, Verdict
 
 # The user_properties of one test, by name.
 UserProperties: TypeAlias = Mapping[str, Any]
@@ -26,10 +27,12 @@ UserProperties: TypeAlias = Mapping[str, Any]
 # The names of the user_properties, in the order in which they are written.
 NAMES = (
     "layer", "property", "dtype", "verdict", "examples", "worst_ratio", "detects_above", "vacuous", "out_of_time",
-    "oracles", "seed", "note",
+    "oracles", "seed", "note", "skipped",
 )  # fmt: skip
-_ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, *map(str, Verdict)))}
-_ACCEPTED = (NOT_JUDGED, Verdict.AGREES, Verdict.VACUOUS)
+# A layer of which one test is skipped does not agree.
+_AGREES, *_WORSE = map(str, Verdict)
+_ORDER = {verdict: rank for rank, verdict in enumerate((NOT_JUDGED, _AGREES, SKIPPED, *_WORSE))}
+_ACCEPTED = (NOT_JUDGED, SKIPPED, Verdict.AGREES, Verdict.VACUOUS)
 _COLUMNS = (
     "layer", "tests", "examples", "error / tolerance", "detects above", "inconclusive", "verdict", "judged by",
 )  # fmt: skip
@@ -46,8 +49,14 @@ class CasesCollector(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Collector]:
         """Import the module and yield its layers."""
-        with judging(puts_back=False):  # a module of the user's may try to end the process
-            found = entries_of(self.name)
+        try:
+            with judging(puts_back=False):  # a module of the user's may try to end the process
+                found = entries_of(self.name)
+        except ModuleNotFoundError as error:
+            missing = missing_of(error)
+            if missing is None:
+                raise
+            pytest.skip(str(missing), allow_module_level=True)
         for entry in found:
             file = getattr(sys.modules[entry.module], "__file__", None)
             yield LayerCollector.from_parent(self, name=entry.name, entry=entry, path=Path(file) if file else self.path)
@@ -82,16 +91,19 @@ class SearchItem(pytest.Item):
         self.search()
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return the report of a refusal, and the command that runs this test alone."""
-        if not isinstance(excinfo.value, Disagreement):
-            return super().repr_failure(excinfo)
+        """Return the report of a refusal, without a traceback."""
+        refused = isinstance(excinfo.value, Disagreement)
+        return str(excinfo.value) if refused else super().repr_failure(excinfo)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of pytest that run this test alone."""
         layer = self.parent
         assert layer is not None
         assert layer.parent is not None
-        seed = self.search.options.seed
-        command = f'pytest --oracles-cases={layer.parent.name} -k "{layer.name} and {self.name}"'
-        command += f" --oracles-seed {seed}" if seed is not None else ""
-        return str(excinfo.value).replace(f"\n{REPRODUCE}", "") + f"\n  this test alone: {command}"
+        search = self.search
+        options = {"cases": layer.parent.name, "layer": layer.name, "dtype": search.dtype}
+        return [*(f"--oracles-{name}={value}" for name, value in options.items()), "-k", search.property_name]
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the file of the cases, and the name of the search."""
@@ -121,13 +133,14 @@ def user_properties(search: Search) -> list[tuple[str, Any]]:
         "oracles": ", ".join(sorted(tally.examples)),
         "seed": search.options.seed,
         "note": search.note or None,
+        "skipped": "; ".join(f"{name}: {missing.line}" for name, missing in tally.skipped.items()) or None,
     }
     return [(PREFIX + name, values[name]) for name in NAMES if values[name] is not None]
 
 
 def _verdict(tally: Tally) -> str:
     if not tally.verdicts:
-        return NOT_JUDGED
+        return SKIPPED if tally.skipped else NOT_JUDGED
     if sum(tally.vacuous.values()) == sum(tally.examples.values()) > 0:
         return str(Verdict.VACUOUS)
     return max(map(str, tally.verdicts.values()), key=lambda verdict: _ORDER[verdict])
@@ -151,11 +164,15 @@ def summary(tests: Sequence[UserProperties]) -> list[str]:
         for row in rows
     ]
     lines += sorted({f"{t[PREFIX + 'layer']}: {t[PREFIX + 'note']}" for t in judged if PREFIX + "note" in t})
+    skipped = sorted({text for t in judged for text in t.get(PREFIX + "skipped", "").split("; ") if text})
+    lines += [f"{SKIPPED}: {text}" for text in skipped]
     lines += _out_of_time(by_layer)
     lines += _inconclusive_layers(by_layer)
     points = sum(_column(judged, "examples"))
     refused = sum(test[PREFIX + "verdict"] not in _ACCEPTED for test in judged)
-    outcome = f"{refused} of {len(judged)} tests refused" if refused else "all agree"
+    count = sum(test[PREFIX + "verdict"] == SKIPPED for test in judged)
+    outcome = f"{refused} of {len(judged)} tests refused" if refused else "" if count else "all agree"
+    outcome += f"{', ' if refused else ''}{count} of {len(judged)} tests {SKIPPED}" if count else ""
     lines.append(f"{len(by_layer)} judged at {points} points: {outcome}")
     return [*lines, versions_line()]
 

@@ -162,6 +162,7 @@ class Entry:
         pullback: whether the subject has a pullback to check.
         source: their origin: "manual-bp", "entry point NAME", or the module or file that a user named.
         reference: what composites and `oracles.cli.layer_commands` need to know of the layer type, if given.
+        function: what draws the cases, as it was registered.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Entry:
     pullback: bool = True
     source: str = ""
     reference: Reference | None = None
+    function: Callable[..., Case] | None = None
 
 
 _OURS = "oracles.references"
@@ -209,7 +211,9 @@ def oracle_for(
                 f"oracle_for: name {label!r} is taken by {previous.module}; pass another name=.\n"
                 f"Fix:    @oracles.oracle_for({layer_type.__name__}, name='My{label}')"
             )
-        _ENTRIES[label] = Entry(label, layer_type, _strategy(cases), cases.__module__, pullback, reference=reference)
+        _ENTRIES[label] = Entry(
+            label, layer_type, _strategy(cases), cases.__module__, pullback, reference=reference, function=cases
+        )
         return cases
 
     return register

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 from oracles.constants import DRAWS_FOR_ONE_CASE
+from oracles.decorators import Test, parametrize
 from oracles.options import DTYPE_NAMES
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, InvalidInput, Output, Pullback, Rule
-from oracles.search import Search, Test, parametrize
+from oracles.search import Search
 from oracles.signatures import VARIADIC
 from oracles.user_code import Raised, attempt
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from oracles.options import did_you_mean
 from oracles.process_state import call_foreign
 
 Function: TypeAlias = Callable[..., Any]  # code of the user's, for which no types are known
@@ -210,9 +211,44 @@ class Rule:
         return self.runtime is Runtime.NUMPY
 
     def __call__(self, **primals: Array) -> tuple[Output, Pullback]:
-        """Evaluate at the primals: the output and its pullback. What either changes in the process is put back."""
+        """Evaluate at the primals: the output and its pullback. What either changes in the process is put back.
+
+        Raises:
+            InvalidInput: by the pullback, if it returns no dict, or the cotangent of something that is no primal.
+        """
         y, pullback = call_foreign(self.evaluate, **primals)
-        return y, partial(call_foreign, pullback)
+        return y, partial(_pull, pullback, primals, self.name)
+
+
+def _pull(pullback: Pullback, primals: Primals, label: str, delta: Delta) -> Cotangents:
+    """Call a pullback, and require a cotangent for primals alone."""
+    cotangents = call_foreign(pullback, delta)
+    if not isinstance(cotangents, Mapping):
+        raise InvalidInput(
+            f"{label}: the pullback must return {{name: cotangent}}, got {describe(cotangents)}.\n{_fix_of(primals)}"
+        )
+    require_primals(cotangents, primals, label)
+    return cotangents
+
+
+def require_primals(cotangents: Mapping[str, Cotangent], primals: Primals, label: str) -> None:
+    """Require that every cotangent belongs to a primal.
+
+    Raises:
+        InvalidInput: if one does not; states what to return.
+    """
+    unknown = [n for n in cotangents if n not in primals]
+    if unknown:
+        hint = did_you_mean(str(unknown[0]), [n for n in primals if n not in cotangents])
+        raise InvalidInput(
+            f"{label}: backward: expected cotangents of the primals {list(primals)}, "
+            f"got one of {unknown}{hint}\n{_fix_of(primals)}"
+        )
+
+
+def _fix_of(primals: Primals) -> str:
+    floating = [n for n, a in primals.items() if is_differentiable(a)]
+    return f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in floating)}}}"
 
 
 def as_tuple(y: Any) -> tuple[Any, ...]:

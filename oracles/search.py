@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 import re
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf, prod
-from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, FlakyStrategyDefinition, HypothesisException
 
+from oracles.adaptable import adapting_line, described
 from oracles.constants import (
     CHECK_SECONDS,
     DIFFERENCE_INPUTS,
@@ -26,9 +28,11 @@ from oracles.constants import (
     SHORTER_EXAMPLES,
 )
 from oracles.determinism import NotDeterministic, require_determinism, require_repetition, unrepeated
+from oracles.environment import describe_error, first_line
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
+from oracles.missing import Missing, MissingPackage, missing_module
 from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
@@ -42,11 +46,12 @@ from oracles.tolerance import precision_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
-# A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
-Test: TypeAlias = Callable[..., Any]
-
 # What an example asks the schedule with, see there; bytes, which Hypothesis draws uniformly.
 TICKETS = st.binary(min_size=4, max_size=4)
+
+
+class CasesFailed(InvalidInput):
+    """The code that draws the cases raised, or drew no case: nothing is known of any subject."""
 
 
 @judging()
@@ -81,6 +86,8 @@ def run_search(
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
+        MissingPackage: if none of the frameworks for which a case has a reference is installed.
+        CasesFailed: if drawing a case raises, or draws anything but a `Case`.
         Exception: whatever the subject raises.
     """
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
@@ -92,22 +99,37 @@ def run_search(
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
     drawn = examples(cases, schedule)
     started = time.perf_counter()
+    with _named_failures(judge):
+        try:
+            for i, count in enumerate(_portions(schedule.examples)):
+                _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
+        except Disagreement as refusal:
+            smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
+            # The report names the point. Of what Hypothesis adds, only the way to replay it says more.
+            smaller.__notes__ = [note for note in getattr(smaller, "__notes__", ()) if "reproduce_failure" in note]
+            raise smaller.with_traceback(None) from None  # nor do its frames say more
+        finally:
+            counted.seconds += time.perf_counter() - started
+    return counted
+
+
+@contextmanager
+def _named_failures(judge: _Judge) -> Iterator[None]:
+    """Turn what Hypothesis raises into what it means: a subject that is not deterministic, or cases without a case."""
+    __tracebackhide__ = True
     try:
-        for i, count in enumerate(_portions(schedule.examples)):
-            _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
+        yield
+    except FlakyStrategyDefinition as error:
+        raise CasesFailed(f"the cases are not drawn alike from the same data: {first_line(error)}") from error
     except (NotDeterministic, Flaky) as change:
+        if judge.last_failure is None and isinstance(change, Flaky):
+            raise CasesFailed(f"a case could not be drawn once, and again it could: {first_line(change)}") from change
         # What a subject does once, and not again for the same arguments, Hypothesis calls flaky.
         refused = change.result if isinstance(change, NotDeterministic) else unrepeated(judge.last_failure, change)
-        counted.add(refused)
+        judge.counted.add(refused)
         raise Disagreement(refused) from refused.cause
-    except Disagreement as refusal:
-        smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
-        # The report names the point. Of what Hypothesis adds, only the way to replay it says more; its frames do not.
-        smaller.__notes__ = [note for note in getattr(smaller, "__notes__", ()) if "reproduce_failure" in note]
-        raise smaller.with_traceback(None) from None
-    finally:
-        counted.seconds += time.perf_counter() - started
-    return counted
+    except HypothesisException as error:  # it can draw no case, or too few of what it draws are none
+        raise CasesFailed(f"no case could be drawn: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _portions(examples: int) -> list[int]:
@@ -157,19 +179,23 @@ class _Judge:
         searching = self.schedule.searching
         if searching and not example.is_new:
             reject()  # Hypothesis varies what it has drawn before: that would take the place of another size
-        completed = False
+        completed, memory = False, Memory()
+        # One for all points: ball arithmetic forks a copy of the process for each subject.
+        watched = replace(example.case, subject=remembered(example.case.subject, memory))
         try:
             for i in range(min(example.points, self.left) if searching else example.points):
                 self.left -= searching
                 if self.tick:
                     self.tick()
-                self._judge_point(example, example.seed + i)
+                memory.forget()
+                self._judge_point(example, example.seed + i, watched, memory)
             completed = True
         finally:
             if not completed:  # from here on Hypothesis shrinks the example
                 self.schedule.searching, self.failing = False, example.long
 
-    def _judge_point(self, example: Example, seed: int) -> None:
+    def _judge_point(self, example: Example, seed: int, watched: Case, memory: Memory) -> None:
+        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``."""
         case = example.case
         layout, magnitude, special = example.regime
         point = point_at(
@@ -178,9 +204,7 @@ class _Judge:
         point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
-        memory = Memory()
-        watched = replace(case, subject=remembered(case.subject, memory))
-        oracles, name = case.oracles(self.against), self.property_name
+        oracles, name = self._oracles(case), self.property_name
         if not oracles:
             oracles = [finite_difference(watched.subject)]
             if name in ORACLE_PROPERTIES and example.long.extents and inputs_of(case) > DIFFERENCE_INPUTS:
@@ -197,6 +221,20 @@ class _Judge:
             self.last_failure = failure
             raise
         require_determinism(memory, setting, self.property_name)
+
+    def _oracles(self, case: Case) -> list[Rule]:
+        """Return the oracles of a case, without the frameworks that are not installed; these are counted as skipped.
+
+        Raises:
+            MissingPackage: if the property needs an oracle, and the case has references for missing frameworks alone.
+        """
+        wanted = [name for name in self.against if getattr(case, name) is not None]
+        missing: dict[str, Missing] = {name: lack for name in wanted if (lack := missing_module(name)) is not None}
+        if self.property_name in ORACLE_PROPERTIES:
+            self.counted.skipped |= missing
+            if wanted and len(missing) == len(wanted):
+                raise MissingPackage(missing.values())
+        return case.oracles([name for name in wanted if name not in missing])
 
     def _result_in_time(self, name: str, case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
         """Return the result of a property; what no time was left for is inconclusive.
@@ -311,7 +349,7 @@ def examples(
     """Draw an example: a case in the next slot of a schedule, or with the given long axes.
 
     Raises:
-        TypeError: if the strategy draws anything but a `Case`.
+        CasesFailed: if the strategy raises, or draws anything but a `Case`.
     """
     seed, regime = draw(seeds()), draw(regimes())
     if axes is None:
@@ -322,16 +360,32 @@ def examples(
     # Where the primals would be too large, one axis alone is long, or none.
     for long in (*slot.long.parts(), SHORT) if slot.long.extents else (SHORT,):
         with drawing(long) as calls:
-            case = draw(cases)
-        if not isinstance(case, Case):
-            raise TypeError(
-                f"conformance: the strategy drew {case!r:.60} ({type(case).__name__}), expected an oracles.Case.\n"
-                "Fix:    return oracles.Case(subject, primals, torch=..., jax=...)"
-            )
+            case = _drawn_case(draw, cases)
         if inputs_of(case) <= MOST_LONG_ENTRIES:
             break
     schedule.learn(calls)
     return Example(case, seed, regime, slot.points, long, is_new)
+
+
+def _drawn_case(draw: st.DrawFn, cases: st.SearchStrategy[Case]) -> Case:
+    """Draw a case; whatever its code raises is a fault of the cases, from which nothing follows for a subject."""
+    case = attempt(lambda: draw(cases), reraise=(InvalidInput,))
+    if isinstance(case, Raised):
+        raise CasesFailed(
+            f"no case could be drawn: {describe_error(case.error)}\n"
+            "Fix:    correct the code that draws the cases; the subject has not been called"
+        ) from case.error
+    if not isinstance(case, Case):
+        raise CasesFailed(
+            f"conformance: the strategy drew {case!r:.60} ({type(case).__name__}), expected an oracles.Case.\n"
+            "Fix:    return oracles.Case(subject, primals, torch=..., jax=...)"
+        )
+    if not isinstance(case.subject, Rule):
+        raise CasesFailed(
+            f"Case: subject: expected a Rule, got {described(case.subject)}.\n"
+            f"Fix:    oracles.Case({adapting_line(case.subject)}, ...)"
+        )
+    return case
 
 
 def inputs_of(case: Case) -> int:
@@ -371,12 +425,16 @@ class Search:
         Args:
             tick: called before every point; what it raises ends the search.
 
+        Under pytest, a test of which no oracle is installed is skipped.
+
         Raises:
             Disagreement: at the smallest failing point.
             Exception: whatever the subject raises.
         """
         __tracebackhide__ = True
         error = self.attempt(tick)
+        if isinstance(error, MissingPackage) and "PYTEST_CURRENT_TEST" in os.environ:
+            sys.modules["pytest"].skip(str(error))
         if error is not None:
             raise error
         return self.tally
@@ -418,88 +476,3 @@ def searches_of(
         for name in properties_of(entry)
         for dtype in dtypes
     }
-
-
-def conformance(
-    cases: st.SearchStrategy[Case],
-    *,
-    dtypes: Sequence[str] = DTYPE_NAMES,
-    against: Sequence[str] = tuple(FRAMEWORKS),
-    max_examples: int | None = None,
-) -> Callable[[Test], Test]:
-    """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
-
-        @oracles.conformance(my_cases())
-        def test_my_layer(search):
-            search()
-
-    pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` override these arguments, and
-    these override ``--oracles-profile``.
-
-    Args:
-        cases: draws the cases.
-        dtypes: the dtypes of the floating primals.
-        against: the frameworks that judge.
-        max_examples: how many points for each property and dtype.
-
-    Raises:
-        TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
-    """
-    _require_strategy(cases)
-    return parametrize("conformance", Search(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
-
-
-def parametrize(
-    decorator: str, template: Search, properties: Iterable[str], dtypes: Sequence[str]
-) -> Callable[[Test], Test]:
-    """Return a decorator that passes a test ``(search)`` a search for every property and dtype.
-
-    Args:
-        decorator: the name of the public decorator, for error messages.
-        template: the search, without its property and dtype.
-        properties, dtypes: what to combine.
-
-    Raises:
-        TypeError, ValueError: at once, for an unknown framework or dtype, or an impossible number of examples.
-    """
-    import pytest  # only tests need it
-
-    _require_some(decorator, "dtypes", dtypes, DTYPE_NAMES)
-    _require_some(decorator, "against", template.against, tuple(FRAMEWORKS))
-    number = template.max_examples
-    if number is not None and not (isinstance(number, int) and number >= 1):
-        raise ValueError(f"{decorator}: max_examples: expected a whole number of at least 1, got {number!r}")
-
-    def decorate(test: Test) -> Test:
-        if "search" not in inspect.signature(test).parameters:
-            raise TypeError(
-                f"{decorator}: {test.__qualname__} takes no argument named search.\n"
-                f"Fix:    def {test.__name__}(search):\n            search()"
-            )
-        label = template.label or test.__qualname__
-        searches = {
-            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally())
-            for name in properties
-            for dtype in dtypes
-        }
-        return pytest.mark.parametrize("search", list(searches.values()), ids=list(searches))(test)
-
-    return decorate
-
-
-def _require_strategy(cases: object) -> None:
-    if not isinstance(cases, st.SearchStrategy):
-        name = getattr(cases, "__name__", "cases")
-        raise TypeError(
-            f"conformance: expected a Hypothesis strategy of oracles.Case, got {cases!r:.80}.\n"
-            f"Fix:    @st.composite\n        def {name}(draw):\n            return oracles.Case(...)\n\n"
-            f"        @oracles.conformance({name}())"
-        )
-
-
-def _require_some(decorator: str, argument: str, names: Sequence[str], known: Sequence[str]) -> None:
-    if isinstance(names, str) or not names or set(names) - set(known):
-        raise ValueError(
-            f"{decorator}: {argument}: expected some of {', '.join(known)}, got {names!r}.\n"
-            f"Fix:    {argument}=({known[0]!r},)"
-        )

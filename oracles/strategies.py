@@ -32,10 +32,12 @@ from oracles.constants import (
     SPECIAL_SHARE,
     TIES_SHARE,
 )
+from oracles.environment import describe_error
 from oracles.extents import rows as rows
 from oracles.extents import widths as widths
 from oracles.lazy_modules import LazyModule
-from oracles.rule import Array, Output, Rule, as_tuple
+from oracles.rule import Array, InvalidInput, Output, Rule, as_tuple
+from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -85,8 +87,16 @@ class Drawn:
     infinite: Infinite | None = None
 
     def sample(self, rng: np.random.Generator, dtype: npt.DTypeLike, magnitude: float) -> Array:
-        """Return an array of this kind; integers keep their dtype."""
-        values = self.fill(rng, self.shape, magnitude)
+        """Return an array of this kind; integers keep their dtype.
+
+        Raises:
+            InvalidInput: if ``fill`` raises: nothing is known of the subject then.
+        """
+        values = attempt(lambda: self.fill(rng, self.shape, magnitude))
+        if isinstance(values, Raised):
+            raise InvalidInput(
+                f"a primal of shape {self.shape} cannot be filled: {describe_error(values.error)}"
+            ) from values.error
         return values.astype(dtype) if values.dtype.kind == "f" else values
 
 
@@ -237,7 +247,7 @@ def point_at(
         _override(deltas, override, dtype)
     # The cotangent gets the layout too: kernels that read a strided delta as contiguous are a common bug.
     deltas = [laid_out(d, layout) for d in deltas]
-    if not any(map(np.any, deltas)):  # nothing would be judged; `pullback_is_linear` gives a subject a delta of zeros
+    if not any(map(np.any, deltas)):  # nothing would be judged; `additive_in_delta` gives a subject a delta of zeros
         deltas = [laid_out(d, layout) for d in ordinary]
     return Point(arrays, tuple(deltas) if isinstance(y, tuple | list) else deltas[0], dtype, layout)
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from oracles.constants import POINTS_PER_CASE, VACUOUS_LIMIT
 from oracles.coverage import Coverage
+from oracles.missing import Missing
 from oracles.verdict import Finding, Result, Verdict
 
 # (error / tolerance, relative tolerance, whether it is refused) of one point
@@ -50,6 +51,7 @@ class Tally:
         seconds: the wall-clock time.
         out_of_time: the number of points whose time was over before all was judged.
         coverage: what was drawn, if oracles judged.
+        skipped: the frameworks that could not judge, since they are not installed.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Tally:
     seconds: float = 0.0
     out_of_time: int = 0
     coverage: Coverage = field(default_factory=Coverage)
+    skipped: dict[str, Missing] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         """Count one judged point."""

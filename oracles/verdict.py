@@ -41,6 +41,8 @@ SELF_CONSISTENCY = "self-consistency"
 EXACT = "exact"
 # In place of a verdict, where nothing is known of the subject.
 NOT_JUDGED = "not judged"
+# In place of a verdict, where what would have judged is not installed.
+SKIPPED = "skipped"
 # The position in the enumeration, which runs from the best to the worst.
 _SEVERITY = {verdict: rank for rank, verdict in enumerate(Verdict)}
 

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from planted_bugs.planting import BUGS
 
 import manual_bp
 import oracles
@@ -24,6 +25,7 @@ OPERATIONS = [
     and not getattr(value, "_is_protocol", False)
     and (hasattr(value, "backward") or hasattr(value, "step"))
 ]
+DERIVATION = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
 SOURCES = sorted(
     p for folder in ("manual_bp", "oracles", "tests", "benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")
 )
@@ -33,13 +35,37 @@ def test_there_are_operations():
     assert {"Linear", "Softmax", "SoftmaxCrossEntropy", "Sequential", "SGD"} <= {o.__name__ for o in OPERATIONS}
 
 
+def missing_parts(operation):
+    """What an operation of manual_bp lacks: a sentence for each part, with the file to write."""
+    name, file = operation.__name__, operation.__module__.rpartition(".")[2]
+    cases = [e for e in entries() if e.layer_type is operation and e.module == f"oracles.references.{file}"]
+    bugs = sum(bug.layer_type is operation for bug in BUGS)
+    rows = [line for line in DERIVATION.splitlines() if re.search(rf"`{name}\b[^`]*`", line)]
+    derived = operation.__doc__ is None or "derivation.md" in operation.__doc__  # Flatten only copies
+    sentences = {
+        f"{name} has no reference case: write oracles/references/{file}.py with @oracle_for({name}).": cases,
+        f"{name} has {bugs} of 3 planted bugs: write them in tests/planted_bugs/, with @bug(...), in "
+        f"{file}.py or in the file of its family.": bugs >= 3,
+        f"{name} has no equation: write it in docs/derivation.md, with a row `{name}.backward` in the table.": rows
+        or not derived,
+        f"{name} has no description: write its equations, Shapes and Dtypes in manual_bp/{file}.py.": operation.__doc__,
+    }
+    return [sentence for sentence, is_there in sentences.items() if not is_there]
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.__name__)
-def test_every_operation_has_a_reference_case(operation):
-    module = operation.__module__.replace("manual_bp", "oracles.references", 1)
-    importlib.import_module(module)
-    assert any(e.layer_type is operation and e.module == module for e in entries()), (
-        f"{operation.__name__} has no case: write {module.replace('.', '/')}.py with @oracle_for({operation.__name__})"
-    )
+def test_every_operation_is_complete(operation):
+    assert not missing_parts(operation), "\n".join(missing_parts(operation))
+
+
+def test_what_is_missing_is_a_sentence_with_the_file_to_write():
+    class Unfinished:
+        __module__ = "manual_bp.unfinished"
+
+    sentences = missing_parts(Unfinished)
+    assert all(s.startswith("Unfinished has ") and ": write " in s and s.endswith(".") for s in sentences)
+    files = ["oracles/references/unfinished.py", "tests/planted_bugs/", "docs/derivation.md", "manual_bp/unfinished.py"]
+    assert [file for file, s in zip(files, sentences, strict=True) if file in s] == files
 
 
 def test_every_reference_file_has_its_file_of_layers():

@@ -8,6 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from oracles.cli.parser import make_parsers
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -51,11 +53,31 @@ def test_pinned_versions_are_not_below_the_lower_bounds():
     assert [name for name, bound in bounds.items() if pinned.get(name, bound) < bound] == []
 
 
-@pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_actions_are_pinned_by_major_version(workflow):
     actions = re.findall(r"uses: (\S+)", workflow.read_text(encoding="utf-8"))
     assert actions
-    assert [action for action in actions if not re.fullmatch(r"actions/[\w-]+@v\d+", action)] == []
+    assert [action for action in actions if not re.fullmatch(r"actions/[\w-]+@v\d+|\./", action)] == []
+
+
+def test_the_action_passes_its_inputs_to_options_that_there_are():
+    """A composite action; no input stands in a script, where a value of somebody else's would be run."""
+    text = (ROOT / "action.yml").read_text(encoding="utf-8")
+    assert "using: composite" in text
+    inputs = re.findall(r"^  ([\w-]+):\n    description:", text.partition("outputs:")[0], re.MULTILINE)
+    assert {name for name in inputs if f"${{{{ inputs.{name} }}}}" not in text} == set()
+    scripts = re.findall(r"run: (?:\|\n)?((?:.+\n)+?)(?=    - |\Z)", text)
+    assert len(scripts) == 2
+    assert not any("${{" in script for script in scripts)
+    help_text = make_parsers()[1].choices["verify"].format_help()
+    assert [option for option in re.findall(r"--[a-z-]+", scripts[1]) if option not in help_text] == []
+    used = (ROOT / ".github" / "workflows" / "action.yml").read_text(encoding="utf-8")
+    given = re.findall(r"^          ([\w-]+): ", used.partition("uses: ./")[2].partition("- uses")[0], re.MULTILINE)
+    assert given
+    assert set(given) <= set(inputs)
 
 
 def test_supported_pythons_are_tested():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oracles.backends.arrays import ArrayKind, Device, ForeignArray, backend_for
+from oracles.notes import note
 from oracles.rule import (
     Array,
     Cotangents,
@@ -19,6 +20,7 @@ from oracles.rule import (
     Rule,
     describe,
     is_differentiable,
+    require_primals,
 )
 from oracles.signatures import call_by_name
 
@@ -228,6 +230,7 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
                     f"{layer!r}: backward: expected the cotangents of {', '.join(names)}, got {len(of_inputs)}.\n"
                     f"Fix:    return ({', '.join(f'd{n}' for n in names)},), dparams"
                 )
+            _require_gradients(dparams, params, layer)
             # A configuration without a parameter has no gradient of it.
             of_params = {n: g for n, g in dparams.items() if g is not None or n in primals}
             return {**{n: g for n, g in zip(names, of_inputs, strict=True) if g is not None}, **of_params}
@@ -284,6 +287,18 @@ def manual_objective(network: Layer, loss: Loss, *, name: str | None = None) -> 
     return Rule(evaluate, label, implementation=(network, loss), adapt=lambda pair: manual_objective(*pair))
 
 
+def _require_gradients(dparams: object, params: Primals, layer: Layer) -> None:
+    """Require an entry for each parameter in what a layer returns as the gradients of its parameters."""
+    missing = [n for n in params if n not in dparams] if isinstance(dparams, Mapping) else list(params)
+    if missing or not isinstance(dparams, Mapping):
+        expected = ", ".join(f"{n!r}: d{n}" for n in params)
+        raise InvalidInput(
+            f"{layer!r}: backward: expected a dict with the gradients of {', '.join(params) or 'no parameter'}, "
+            f"got {describe(dparams)}{' without ' + ', '.join(missing) if isinstance(dparams, Mapping) else ''}.\n"
+            f"Fix:    return dz, {{{expected}}}      # None for one that has no gradient"
+        )
+
+
 def _pair(result: Any, owner: object, method: str, expected: str) -> tuple[Any, Any]:
     """Return what a method of `manual_bp.protocol` returned, if that is a pair.
 
@@ -296,6 +311,14 @@ def _pair(result: Any, owner: object, method: str, expected: str) -> tuple[Any, 
             f"Fix:    return {expected.strip('()')}"
         )
     return result
+
+
+def _note_missing(gradients: Mapping[str, object], floating: Sequence[str], label: str) -> None:
+    """Note the primals that a backward does not name; ``None`` says that there is no gradient."""
+    missing = [n for n in floating if n not in gradients]
+    if missing:
+        whole = ", ".join(f"{n!r}: d{n}" for n in floating)
+        note(f"{label} returns nothing for {', '.join(missing)}; to have all judged: return {{{whole}}}")
 
 
 def named_cotangents(gradients: object, primals: Primals, label: str) -> Cotangents:
@@ -321,10 +344,7 @@ def named_cotangents(gradients: object, primals: Primals, label: str) -> Cotange
                 f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in floating[:3])}}}"
             )
         gradients = dict(zip(names, parts, strict=True))
-    unknown = [n for n in gradients if n not in primals]
-    if unknown:
-        raise InvalidInput(
-            f"{label}: backward: expected cotangents of the primals {list(primals)}, got one of {unknown}.\n"
-            f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in floating)}}}"
-        )
+    else:
+        _note_missing(gradients, floating, label)
+    require_primals(gradients, primals, label)
     return {n: g for n, g in gradients.items() if g is not None}

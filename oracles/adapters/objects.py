@@ -16,8 +16,11 @@ import numpy as np
 
 from oracles.adapters.functions import named_cotangents
 from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
+from oracles.adapters.suggestions import attributes_of, inputs_of, required_arguments, stateful_line
 from oracles.backends.arrays import ArrayKind, Backend, Device, backend_for
 from oracles.constants import FAINT_DELTA
+from oracles.notes import note
+from oracles.options import did_you_mean
 from oracles.rule import (
     Array,
     Convention,
@@ -167,6 +170,14 @@ def maker(make: Object, forward: Method) -> Callable[[], Object]:
             f"make: expected a class, an instance or a function without arguments, got {make!r:.60}.\n"
             "Fix:    oracles.stateful(lambda: Dense(3, 2), ...)"
         )
+    required = required_arguments(make)
+    if required:
+        name = str(getattr(make, "__name__", "make"))
+        arguments = ", ".join(f"{n}=..." for n in required)
+        raise InvalidInput(
+            f"make: {name} cannot be called without arguments: it needs {', '.join(required)}.\n"
+            f"Fix:    oracles.stateful(lambda: {name}({arguments}), ...)"
+        )
     function: Callable[[], Object] = make
     return function
 
@@ -206,7 +217,7 @@ class Subject:
             try:
                 self._set_params(obj, primals)
             except Absent as absent:
-                raise InvalidInput(f"{self.label}: params: {absent}") from None
+                raise InvalidInput(f"{self.label}: params: {absent}.\n{self._fix(obj, primals)}") from None
         return obj
 
     def call_forward(self, obj: Object, primals: Primals) -> Output:
@@ -216,9 +227,12 @@ class Subject:
         try:
             with self.backend.context():
                 y: Output | None = self.backend.tree_to_numpy(call_by_name_or_in_order(method, inputs))
-        except InvalidInput:
-            # A misspelt parameter leaves one more input than forward takes.
-            self._require_none([n for n in self.params if n not in primals], primals)
+        except InvalidInput as error:
+            # A parameter that is misspelt, or not named, leaves one more input than forward takes.
+            self._require_none([n for n in self.params if n not in primals], primals, obj)
+            if attributes_of(obj).parameters and [n for n in inputs if n not in inputs_of(obj, method)]:
+                problem = str(error).partition("\nFix")[0]
+                raise InvalidInput(f"{self.label}: {problem}\n{self._fix(obj, primals)}") from None
             raise
         if y is None:
             raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
@@ -253,13 +267,20 @@ class Subject:
     def _require_vanished(self, obj: Object, primals: Primals) -> None:
         """Check that the object has none of the parameters that the point lacks: its configuration is without them."""
         missing = [n for n in self.params if n not in primals]
-        self._require_none([n for n in missing if _has(obj, self.params[n])], primals)
+        self._require_none([n for n in missing if _has(obj, self.params[n])], primals, obj)
 
-    def _require_none(self, names: Sequence[str], primals: Primals) -> None:
+    def _require_none(self, names: Sequence[str], primals: Primals, obj: Object) -> None:
         if names:
+            hint = did_you_mean(names[0], [n for n in primals if n not in self.params])
             raise InvalidInput(
-                f"{self.label}: params: expected names of the primals {', '.join(primals)}, got {', '.join(names)}"
+                f"{self.label}: params: expected names of the primals {', '.join(primals)}, "
+                f"got {', '.join(names)}{hint}\n{self._fix(obj, primals)}"
             )
+
+    def _fix(self, obj: Object, primals: Primals) -> str:
+        """Return the line that adapts the object with all its parameters, made from its attributes."""
+        kind = type(obj).__name__
+        return f"Fix:    {stateful_line(obj, kind if self.make is type(obj) else f'lambda: {kind}(...)', primals)}"
 
     def _set_params(self, obj: Object, primals: Primals) -> None:
         for n, location in self.params.items():
@@ -310,11 +331,22 @@ class Subject:
             raise InvalidInput(
                 f"{self.label}: grads: the gradient of {name} at {absent}.{fix if others else ''}"
             ) from None
+        if gradient is None and self.grads_are_guessed:
+            self._note_of_no_gradient(name, location, obj, primals)
         # Copied, since the object may write into the same array at its next backward.
         gradient = self.backend.to_numpy(gradient)
         if isinstance(gradient, list | float | int):
             return np.array(gradient, primals[name].dtype)
         return np.array(gradient) if isinstance(gradient, np.ndarray) else gradient
+
+    def _note_of_no_gradient(self, name: str, location: Location, obj: Object, primals: Primals) -> None:
+        """Note that a gradient is None where it is looked for by default, and where it may be instead."""
+        others = [p for p in arrays_in(obj, primals[name].shape) if p not in self.params.values()]
+        if others:
+            note(
+                f"no gradient of {name}: {location} is None; an array of its shape is at {others[0]}: "
+                f"grads={{{name!r}: {others[0]!r}}}"
+            )
 
     def _gradient_of_update(self, name: str, old: Array, obj: Object, primals: Primals) -> Array:
         location, update = self.params[name], self.update

@@ -11,9 +11,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from oracles.cli.outcomes import CAUSES, LEGEND, Outcome, align, not_judged
+from oracles.cli.outcomes import CAUSES, LEGEND, Outcome, align, not_judged, skipped
 from oracles.cli.subjects import NamedReference
 from oracles.environment import deferred_interrupts, describe_error
+from oracles.missing import missing_of
 from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, entries_for
@@ -21,7 +22,7 @@ from oracles.report.disagreement import Disagreement, Json
 from oracles.search import Search
 from oracles.stages import announce
 from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
-from oracles.verdict import Verdict
+from oracles.verdict import SKIPPED, Verdict
 
 
 def cases_of(subject: object) -> st.SearchStrategy[Case] | None:
@@ -56,6 +57,9 @@ def search_cases(
             # The first refusal ends the search: it is what the user asked for.
             if isinstance(error, Disagreement):
                 return Outcome(1, str(error), [error.document()], error)
+            missing = missing_of(error)
+            if missing is not None:
+                return skipped(name, missing)
             if error is not None and isinstance(error, tuple(CAUSES)):
                 return not_judged(name, error)
             if error is not None:
@@ -65,6 +69,8 @@ def search_cases(
             unclear += _inconclusive(search)
     rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)
     note = f"\n  note: {points_out_of_time(late)} (--seconds)" if late else ""
+    lacks = {name: lack for tally in tallies for name, lack in tally.skipped.items()}
+    note += "".join(f"\n  note: {framework} is {SKIPPED}: {lack.line}" for framework, lack in lacks.items())
     note += "".join(f"\n  NOT PASSED: inconclusive {line}" for line in unclear)
     outcome = "inconclusive at too many points" if unclear else "agrees wherever its cases were drawn"
     return Outcome(int(bool(unclear)), f"{name}: {outcome}\n{_table(rows)}{note}", rows)

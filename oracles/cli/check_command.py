@@ -17,13 +17,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged
+from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged, skipped
 from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
 from oracles.lazy_modules import LazyModule
+from oracles.missing import missing_of
 from oracles.point import check as check_point
 from oracles.registry import Unusable, display_name
 from oracles.report.disagreement import REPRODUCE, SCHEMA, Disagreement, Inconclusive, document, to_text
@@ -58,7 +59,7 @@ def check(args: argparse.Namespace) -> int:
 
     Returns:
         0 if nothing refuses it, 1 if something does or if every point is inconclusive, 2 if nothing is known of it:
-        the input is invalid, a reference fails, or the judge does.
+        the input is invalid, a reference fails, or the judge does; 3 if a package that it needs is not installed.
 
     Raises:
         Unusable: (a ValueError) for whatever on the command line cannot be used.
@@ -69,7 +70,13 @@ def check(args: argparse.Namespace) -> int:
             require_writable(option, path)
     earlier = html.require_page(args.html, args.compare) if args.html or args.compare else None
     with progress_line():
-        outcome = _outcome(args)
+        try:
+            outcome = _outcome(args)
+        except ValueError as error:
+            missing = missing_of(error)
+            if missing is None:
+                raise
+            outcome = skipped(args.target, missing)
     last_line = (
         _write_script(outcome.refusal, args.script) if args.script else "  reproduce: --script OUT.py writes a file"
     )
@@ -99,7 +106,7 @@ def _outcome(args: argparse.Namespace) -> Outcome:
         cases = cases_of(subject)
         if cases is not None:
             return search_cases(cases, name, against, args)
-    rule = adapt(subject, name=name)
+    rule = adapt(subject, name=name, source=args.target.rpartition(f":{name}")[0] or args.target)
     return _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from oracles.cli.supervision import EXIT_SKIPPED
 from oracles.environment import describe_error
+from oracles.missing import Missing
 from oracles.report.disagreement import Disagreement, Json
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed
-from oracles.verdict import NOT_JUDGED
+from oracles.verdict import NOT_JUDGED, SKIPPED
 
 # Why nothing is known of a subject. The first class that fits names it: some are subclasses of others.
 CAUSES: Mapping[type[Exception], str] = {
@@ -34,8 +36,19 @@ class Outcome:
 def not_judged(name: str, error: Exception) -> Outcome:
     """Return the outcome of a subject of which nothing is known, because of this exception."""
     cause = next(words for kind, words in CAUSES.items() if isinstance(error, kind))
-    row: Json = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_error(error)}
+    row: Json = {"verdict": NOT_JUDGED, "cause": cause, "reason": describe_problem(error)}
     return Outcome(2, f"{name}: {NOT_JUDGED}, {cause}: {row['reason']}", [row])
+
+
+def skipped(name: str, missing: Missing) -> Outcome:
+    """Return the outcome of a subject that was not judged, since a package is not installed."""
+    row: Json = {"verdict": SKIPPED, "package": missing.package, "reason": missing.reason, "fix": missing.fix}
+    return Outcome(EXIT_SKIPPED, f"{name}: {SKIPPED}, {missing}", [row])
+
+
+def describe_problem(error: BaseException) -> str:
+    """Return what an exception says; with its type and origin, unless the message is this package's own."""
+    return str(error) if isinstance(error, InvalidInput) else describe_error(error)
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

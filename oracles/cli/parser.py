@@ -26,6 +26,8 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXAMPLES = """\
 examples:
+  oracles explain Linear                        its equations, references, and what is drawn; also of a verdict
+  oracles new test net.py:Dense                 a test of your own class, with the adapter that it needs
   oracles list                                  the layers that can be judged
   oracles conventions                           the derivatives at kinks, as each framework has them
   oracles verify                                every layer, both frameworks, float64 and float32
@@ -39,8 +41,8 @@ examples:
   oracles check silu.py:forward,backward --against torch:reference --shapes "z=4,3"
                                                 one function of yours; see oracles check --help
 
-exit status: 0 all agree, 1 a layer is refused or inconclusive, 2 wrong usage,
-             130 interrupted (the results until then are kept)
+exit status: 0 all agree, 1 a layer is refused or inconclusive, 2 wrong usage, 3 nothing is refused, and something
+             was skipped since a package is missing, 130 interrupted (the results until then are kept)
 """
 
 CHECK = """\
@@ -79,9 +81,20 @@ example: save this as silu.py
 and run  oracles check silu.py:forward,backward --against torch:torch.nn.functional.silu --shapes z=4,3
 
 exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or TARGET ended the process,
-             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed
+             2 wrong usage, or nothing is known: invalid input, a reference or the judge itself failed,
+             3 skipped: a package that TARGET or a reference needs is not installed
 """
 
+
+NEW = """\
+examples:
+  oracles new test net.py:Dense                a class that keeps its weights, a torch.nn.Module, a layer
+  oracles new test ops.py:MyFunction           a torch.autograd.Function, a jax.custom_vjp
+  oracles new test silu.py:forward,backward    a pair of functions
+  oracles new layer GroupNorm                  in the folder of this project: layer, reference case, planted bugs, test
+
+No file is overwritten.
+"""
 
 COMPLETION = """\
 example:
@@ -159,8 +172,11 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     _add_cases(list_, "also list")
     list_.add_argument("--json", action="store_true", help="print JSON")
     commands.add_parser("conventions", help="the derivatives of manual_bp, torch and JAX at kinks")
+    explain = commands.add_parser("explain", help="what a layer, a verdict or a property is")
+    explain.add_argument("name", metavar="NAME", choices=layers, help="Linear, wrong, batch_is_a_sum, …")
     _add_verify(commands, layers)
     _add_check(commands)
+    _add_new(commands)
     completion = commands.add_parser(
         "completion",
         help="print the script by which a shell completes these commands",
@@ -179,6 +195,17 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     return parser, commands
 
 
+def _add_new(commands: Commands) -> None:
+    new = commands.add_parser(
+        "new",
+        help="write the files to start from: a layer of manual_bp, or a test of your own code",
+        epilog=NEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    new.add_argument("what", metavar="KIND", type=one_of(("layer", "test")), help="layer or test")
+    _a_file(new.add_argument("name", metavar="NAME", help="the layer's class, or FILE.py:NAME of what is tested"))
+
+
 def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     verify = commands.add_parser(
         "verify",
@@ -193,10 +220,9 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     verify.add_argument(
         "--against",
         type=some_of(FRAMEWORK_NAMES),
-        default=FRAMEWORK_NAMES,
         choices=None if layers is None else FRAMEWORK_NAMES,
         metavar="NAMES",
-        help="frameworks, comma-separated (default: torch,jax)",
+        help="frameworks, comma-separated: torch,jax (default: those that are installed)",
     )
     verify.add_argument(
         "--dtype",
@@ -208,6 +234,9 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     )
     verify.add_argument(
         "--max-examples", type=at_least(1), metavar="N", help=f"points per property (default: {VERIFY_POINTS})"
+    )
+    _a_file(
+        verify.add_argument("--markdown", metavar="FILE", help="write them as Markdown, for the summary of a CI job")
     )
     verify.add_argument("--thorough", action="store_true", help="100 points per property")
     verify.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed of the search (default: 0)")

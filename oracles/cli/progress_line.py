@@ -22,13 +22,21 @@ from oracles.constants import PATIENCE_SECONDS, REFRESH_SECONDS, REPORT_SECONDS
 from oracles.stages import announced_to
 from oracles.time_budget import deadline
 
+# The most characters of a line in a log.
+NO_WIDTH = 1000
+
 
 @contextmanager
 def progress_line() -> Iterator[None]:
-    """Show what the judge does in the block, on standard error, if that is a terminal and the block takes long."""
+    """Show on standard error what the judge does in the block, if it takes long.
+
+    At a terminal it is one line, which changes; a log gets a line every `REPORT_SECONDS`.
+    """
     descriptor = _terminal()
     if descriptor is None:
-        yield
+        log = ProgressLine(0)
+        with announced_to(log.update), progress_reports(lambda: f"oracles check: {log.text(NO_WIDTH)}"):
+            yield
         return
     line = ProgressLine(descriptor)
     thread = threading.Thread(target=line.show, daemon=True)

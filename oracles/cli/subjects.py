@@ -13,18 +13,17 @@ import builtins
 import inspect
 import operator
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import oracles
-from oracles.adapters.functions import manual, manual_layer, manual_loss
-from oracles.adapters.jax_functions import jax_function
-from oracles.adapters.torch_code import torch_function, torch_module
+from oracles.adaptable import ADAPTABLE, adapting_line, kind_of, positional
 from oracles.cli.user_files import import_source, user_errors
+from oracles.missing import MissingPackage, missing_module
 from oracles.options import FRAMEWORK_NAMES, did_you_mean
 from oracles.registry import FRAMEWORKS, Unusable, display_name
 from oracles.rule import Rule
@@ -102,7 +101,8 @@ def find_reference(text: str, module: ModuleType) -> NamedReference:
     """Return what ``torch:REF`` names, as a Rule.
 
     Raises:
-        Unusable: (a ValueError) for an unknown framework, one that is not installed, or a REF that is no function.
+        Unusable: (a ValueError) for an unknown framework, or a REF that is no function.
+        MissingPackage: (a ValueError) if the framework is not installed.
     """
     framework, _, name = text.partition(":")
     if framework not in FRAMEWORK_NAMES or not name.strip():
@@ -112,11 +112,10 @@ def find_reference(text: str, module: ModuleType) -> NamedReference:
         fix = f"{near}:{name.strip() or 'reference'}"
         raise Unusable(f"--against: expected {forms}, got {text!r}{hint}.\nFix:    --against {fix}")
     announce(f"importing {framework}")
-    try:
-        package = import_module(framework)
-    except ImportError:
-        fix = f"pip install 'manual-bp[{framework}]'"
-        raise Unusable(f"--against {text}: {framework} is not installed.\nFix:    {fix}") from None
+    missing = missing_module(framework)
+    if missing is not None:
+        raise MissingPackage([missing], f"--against {text}: ")
+    package = import_module(framework)
     parts = _TARGET.fullmatch(name)
     try:
         if parts:
@@ -130,48 +129,47 @@ def find_reference(text: str, module: ModuleType) -> NamedReference:
     return NamedReference(text, f, FRAMEWORKS[framework](f), framework)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of object that can be adapted as it is.
-
-    Attributes:
-        description: for the message that lists what can be adapted.
-        fits: whether an object is of this kind; must import nothing.
-        adapt: ``adapt(object, name) -> Rule``.
-    """
-
-    description: str
-    fits: Callable[[Value], bool]
-    adapt: Callable[[Value, str], Rule]
-
-
-def adapt(subject: Value, *, name: str) -> Rule:
+def adapt(subject: Value, *, name: str, source: str = "") -> Rule:
     """Adapt an object by the first of `ADAPTABLE` that fits it.
+
+    Args:
+        subject: the object.
+        name: what the user called it.
+        source: the file or module that it is from, for the command that a message names.
 
     Raises:
         Unusable: (a ValueError) if none does, or a class cannot be made without arguments; states what to write.
     """
-    kind = _kind_of(subject)
-    if kind is None and isinstance(subject, type):
-        subject = _make_instance(subject, name)
-        kind = _kind_of(subject)
+    named, kind = subject, kind_of(subject)
+    if isinstance(subject, type) and (kind is None or kind.made or kind.adapt is None):
+        subject = _make_instance(subject, name, source)
+        kind = kind_of(subject)
+    if kind is not None and kind.adapt is not None:
+        return kind.adapt(subject, name)
+    problem = f"{name} is {_describe(named)}, which cannot be judged as it is"
     if kind is None:
-        known = "".join(f"\n          {line}" for line in (*(kind.description for kind in ADAPTABLE), ANYTHING_ELSE))
-        raise Unusable(f"{name} is {_describe(subject)}, which cannot be judged as it is.\nFix:    name one of{known}")
-    return kind.adapt(subject, name)
+        known = "".join(f"\n          {kind.description}" for kind in ADAPTABLE)
+        raise Unusable(f"{problem}.\nFix:    name one of{known}")
+    line = adapting_line(subject, name=name).replace(f"lambda: {name}(...)", name)
+    raise Unusable(f"{problem}.\nFix:    {_command(line, source)}")
 
 
-def _kind_of(subject: Value) -> Kind | None:
-    return next((kind for kind in ADAPTABLE if kind.fits(subject)), None)
+def _command(line: str, source: str) -> str:
+    """Return the command that judges what a line of code adapts, with quotes that a shell leaves as they are."""
+    plain = re.sub(r"\['([^',]*)'\](?=\")", r"[\1]", line).replace("'", '"')  # a location needs none: "params[W]"
+    return f"oracles check {shlex.quote(f'{source}:{plain}')}"
 
 
-def _make_instance(subject: type, name: str) -> Value:
-    arguments = ", ".join(f"{n}=..." for n in _positional(subject)) or "..."
+def _make_instance(subject: type, name: str, source: str) -> Value:
+    arguments = ", ".join(f"{n}=..." for n in positional(subject)) or "..."
     try:
         with user_errors(f"{name} is a class that cannot be made without arguments"):
             return subject()
     except Unusable as error:
-        raise Unusable(f"{error}.\nFix:    give an instance, {name}({arguments})") from None
+        kind = kind_of(subject)
+        if kind is None or kind.made or kind.adapt is not None:
+            raise Unusable(f"{error}.\nFix:    give an instance, {name}({arguments})") from None
+        raise Unusable(f"{error}.\nFix:    {_command(adapting_line(subject, name=name), source)}") from None
 
 
 def _describe(subject: Value) -> str:
@@ -180,79 +178,6 @@ def _describe(subject: Value) -> str:
     if inspect.isroutine(subject):
         return f"the function {subject.__name__}{inspect.signature(subject)} alone"
     return f"{subject!r:.60} ({type(subject).__name__})"
-
-
-def _positional(method: Value) -> list[str]:
-    """Return the names of the parameters that a function, a bound method or a class takes by position."""
-    try:
-        parameters = inspect.signature(method).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
-def _is_pair(subject: Value) -> bool:
-    return isinstance(subject, tuple | list) and len(subject) == 2 and all(map(callable, subject))
-
-
-def _follows_contract(subject: Value) -> bool:
-    """Return whether it has forward(a, b) and backward(cache, delta), and is no class and nothing of torch's."""
-    if isinstance(subject, type) or any(base.__module__.split(".")[0] == "torch" for base in type(subject).__mro__):
-        return False
-    forward, backward = getattr(subject, "forward", None), getattr(subject, "backward", None)
-    return len(_positional(forward)) == 2 == len(_positional(backward))
-
-
-def _is_loss(subject: Value) -> bool:
-    return _follows_contract(subject) and "target" in _positional(subject.forward)
-
-
-def _named(rule: Rule, name: str) -> Rule:
-    """Return the rule under the given name if its own is an address."""
-    return replace(rule, name=name) if " at 0x" in rule.name else rule
-
-
-def _of_torch(subject: Value, kind: str) -> bool:
-    """Return whether an object is an instance or a subclass of one of torch's classes, without importing torch."""
-    bases = (subject if isinstance(subject, type) else type(subject)).__mro__
-    return any(base.__name__ == kind and base.__module__.split(".")[0] == "torch" for base in bases)
-
-
-# In the order in which they are tried: a loss is also a layer by its methods. To adapt something else, add its kind.
-ADAPTABLE: list[Kind] = [
-    Kind("an oracles.Rule", lambda subject: isinstance(subject, Rule), lambda rule, name: rule),
-    Kind(
-        "a pair forward,backward: forward(**primals) -> (y, cache), backward(cache, delta) -> {name: cotangent}",
-        _is_pair,
-        lambda pair, name: manual(*pair, name=name),
-    ),
-    Kind(
-        "a torch.autograd.Function",
-        lambda subject: isinstance(subject, type) and _of_torch(subject, "Function"),
-        lambda function, name: torch_function(function, name=name),
-    ),
-    Kind(
-        "a torch.nn.Module, or its class where that needs no arguments",
-        lambda subject: _of_torch(subject, "Module"),
-        lambda module, name: torch_module(module, name=name),
-    ),
-    Kind(
-        "a jax.custom_vjp",
-        lambda subject: callable(subject) and hasattr(subject, "fwd") and hasattr(subject, "bwd"),
-        lambda f, name: jax_function(f, name=name),
-    ),
-    Kind(
-        "a loss: an object with forward(y, target) -> (value, cache), backward(cache, delta) -> dy",
-        _is_loss,
-        lambda loss, name: _named(manual_loss(loss), name),
-    ),
-    Kind(
-        "a layer: an object with forward(params, z) -> (y, cache), backward(cache, delta) -> (dz, dparams)",
-        _follows_contract,
-        lambda layer, name: _named(manual_layer(layer), name),
-    ),
-]
-ANYTHING_ELSE = 'anything else, by an adapter: oracles.stateful(MyNet, params=["W"]), oracles.value_and_grad(f), ...'
 
 
 # A value of the user's expression, of whatever type.

@@ -15,6 +15,10 @@ from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED = 130
+# As a shell reports a program that a closed pipe ends: `oracles list | head` reads no more.
+READER_GONE = 141
+# Nothing is refused, and something was not judged since a package is missing: neither a pass nor a failure.
+EXIT_SKIPPED = 3
 
 
 def supervised(command: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from oracles.cli.errors import BrokenFile
 from oracles.environment import describe_error
-from oracles.options import NEEDED
+from oracles.missing import MissingPackage, missing_of
 from oracles.registry import Entry, Unusable, entries_of, load
 
 
@@ -19,7 +19,8 @@ def import_source(source: str) -> ModuleType:
 
     Raises:
         Unusable: (a ValueError) if it does not exist.
-        BrokenFile: (a ValueError) for whatever it raises.
+        MissingPackage: (a ValueError) if it needs a package of an extra that is not installed.
+        BrokenFile: (a ValueError) for whatever else it raises.
     """
     with _importing(source):
         return load(source)
@@ -30,7 +31,8 @@ def cases_in(module: str) -> list[Entry]:
 
     Raises:
         Unusable: (a ValueError) if it does not exist or registers nothing.
-        BrokenFile: (a ValueError) for whatever it raises.
+        MissingPackage: (a ValueError) if it needs a package of an extra that is not installed.
+        BrokenFile: (a ValueError) for whatever else it raises.
     """
     with _importing(module):
         return entries_of(module)
@@ -58,8 +60,9 @@ def _importing(source: str) -> Iterator[None]:
         if isinstance(cause, SyntaxError):
             where = f"{_shown(cause.filename or source)}:{cause.lineno or 0}"
             raise BrokenFile(f"{where}: {type(cause).__name__}: {cause.msg}") from cause
-        if isinstance(cause, ModuleNotFoundError) and cause.name in NEEDED:
-            raise cause from None  # it is this package that lacks it
+        missing = missing_of(cause)
+        if missing is not None:
+            raise MissingPackage([missing], f"{source} cannot be imported: ") from cause
         if cause is None:
             raise
         raise BrokenFile(f"{source} cannot be imported: {describe_error(cause)}") from cause

@@ -13,12 +13,15 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from oracles.cli.markdown import markdown
+from oracles.cli.outcomes import describe_problem
 from oracles.cli.progress_line import progress_reports
 from oracles.cli.user_files import cases_in
 from oracles.cli.verify_report import Failure, Outcome, Report, Row, counted
 from oracles.cli.verify_tables import make_console, print_report, progress_line_of
 from oracles.cli.workers import run_in_workers
-from oracles.environment import deferred_interrupts, describe_error, require_writable, write_atomically
+from oracles.environment import deferred_interrupts, require_writable, write_atomically
+from oracles.missing import missing_of
 from oracles.options import FRAMEWORK_NAMES, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
@@ -39,6 +42,7 @@ class Output:
         verbose: print a line for each layer, oracle and dtype, and what was drawn.
         quiet: print what is refused and the last line alone.
         console: where to print; by default standard output.
+        markdown_path: where to write them as Markdown, if anywhere.
     """
 
     json_path: str | None = None
@@ -47,6 +51,7 @@ class Output:
     console: Console | None = None
     html_path: str | None = None
     compare: str | None = None
+    markdown_path: str | None = None
 
     def earlier(self) -> Json | None:
         """Return the earlier results, after trying that everything can be written.
@@ -57,7 +62,8 @@ class Output:
             ValueError: if a path cannot be written, or there are no earlier results in the file.
             ModuleNotFoundError: if a page is wanted and Jinja2 is not installed.
         """
-        for option, path in (("--json", self.json_path), ("--html", self.html_path)):
+        paths = {"--json": self.json_path, "--html": self.html_path, "--markdown": self.markdown_path}
+        for option, path in paths.items():
             if path:
                 require_writable(option, path)
         return require_page(self.html_path, self.compare)
@@ -73,7 +79,7 @@ class Output:
 def verify(
     layers: Sequence[str],
     *,
-    against: Sequence[str],
+    against: Sequence[str] | None,
     dtypes: Sequence[str],
     max_examples: int,
     seed: int,
@@ -86,8 +92,16 @@ def verify(
     Where all layers are to be judged, a module of cases that cannot be imported is a failure. Several layers are judged
     in ``jobs`` processes; the results are the same in any number of them.
 
+    Args:
+        layers: the names of the layers.
+        against: the frameworks that judge; by default those that are installed.
+        dtypes, max_examples, seed: of the searches.
+        cases: modules and files of cases.
+        jobs: the number of processes.
+        output: what is printed and written.
+
     Returns:
-        0 if all agree, 1 if not, 130 if interrupted.
+        0 if all agree, 1 if not, 3 if nothing is refused and something was skipped, 130 if interrupted.
 
     Raises:
         ValueError: for an unknown layer, a module without cases, or a JSON path that cannot be written.
@@ -96,14 +110,17 @@ def verify(
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
-    options = SearchOptions(tuple(against), max_examples, seed)
+    options = SearchOptions(tuple(against or FRAMEWORK_NAMES), max_examples, seed)
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
-    report = Report([], [], () if layers or from_cases else complaints(), options=_options_again(tasks[0]))
+    missing = () if layers or from_cases else complaints()
+    report = Report([], [], missing, named=against or (), options=_options_again(tasks[0]))
     started = time.perf_counter()
     _run(tasks, searches, jobs, report, console, output.quiet)
     report.seconds = time.perf_counter() - started
     report.sort([task.label for task in tasks])
+    if output.markdown_path:
+        write_atomically(output.markdown_path, markdown(report))
     print_report(report, console, verbose=output.verbose, quiet=output.quiet)
     output.write(report.document(seed), earlier)
     return report.status
@@ -227,18 +244,21 @@ def search_layer(task: LayerTask, send: Callable[[Outcome], None]) -> None:
 
 def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
     """Run one search and return what it has found, also if it is interrupted."""
-    failure, interrupted = None, False
     try:
-        error = search.attempt(tick)
+        return outcome_of(search, search.attempt(tick))
     except KeyboardInterrupt:
-        interrupted = True
-    else:
-        failure = None if error is None else _failure(search, error)
-    tally = search.tally
-    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time)
+        return outcome_of(search, None, interrupted=True)
 
 
-def _failure(search: Search, error: Exception) -> Failure:
+def outcome_of(search: Search, error: BaseException | None, *, interrupted: bool = False) -> Outcome:
+    """Return what a search has found, given the exception that ended it, if any did."""
+    tally, missing = search.tally, missing_of(error)
+    skipped = {**tally.skipped, **({} if tally.skipped or missing is None else {missing.package: missing})}
+    failure = None if error is None or missing is not None else _failure(search, error)
+    return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time, skipped)
+
+
+def _failure(search: Search, error: BaseException) -> Failure:
     """Return the failure of a search that was refused, or whose subject or references raised."""
     if isinstance(error, Disagreement):
         text, report = str(error), error.document()
@@ -246,7 +266,7 @@ def _failure(search: Search, error: Exception) -> Failure:
     # The search marks what its subject raised as wrong; of anything else nothing follows.
     verdict = search.tally.verdicts.get(SELF_CONSISTENCY)
     is_wrong = verdict is not None and verdict is not Verdict.AGREES
-    message = describe_error(error)
+    message = describe_problem(error)
     text = f"{search.label}, {search.property_name}, {search.dtype}: {message}"
     outcome = str(verdict) if is_wrong else NOT_JUDGED
     return Failure(search.label, outcome, text, message, search.property_name, search.dtype)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-from oracles.cli.supervision import INTERRUPTED
+from oracles.cli.supervision import EXIT_SKIPPED, INTERRUPTED
 from oracles.coverage import Coverage
 from oracles.environment import installed_versions
+from oracles.missing import Missing, missing_module
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.report.disagreement import SCHEMA, Json, number
 from oracles.tally import PointRatio, describe_inconclusive, exceeds_vacuous_limit
-from oracles.verdict import NOT_JUDGED, Verdict
+from oracles.verdict import EXACT, NOT_JUDGED, SKIPPED, Verdict
 
 # In place of a verdict, where too many points were inconclusive.
 INCONCLUSIVE = "inconclusive"
@@ -105,6 +106,7 @@ class Outcome:
     coverage: Coverage
     interrupted: bool = False
     out_of_time: int = 0
+    skipped: Mapping[str, Missing] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,6 +121,8 @@ class Report:
         coverage: what the searches against oracles have drawn, by layer.
         out_of_time: the number of points whose time was over before all was judged, by layer.
         searches: how many searches are in it.
+        skipped: what is missing, by layer and oracle: what could not judge since a package is not installed.
+        named: the frameworks that the user named; none for those that are installed.
         options: the options of the command line that repeat it.
         seconds: the wall-clock time.
     """
@@ -130,6 +134,8 @@ class Report:
     coverage: dict[str, Coverage] = field(default_factory=dict)
     out_of_time: dict[str, int] = field(default_factory=dict)
     searches: int = 0
+    skipped: dict[str, dict[str, Missing]] = field(default_factory=dict)
+    named: Sequence[str] = ()
     options: str = ""
     seconds: float = 0.0
 
@@ -139,6 +145,8 @@ class Report:
         self.rows += outcome.rows
         self.failures += [outcome.failure] if outcome.failure else []
         self.interrupted |= outcome.interrupted
+        if outcome.skipped:
+            self.skipped.setdefault(outcome.label, {}).update(outcome.skipped)
         self.coverage.setdefault(outcome.label, Coverage()).merge(outcome.coverage)
         self.out_of_time[outcome.label] = self.out_of_time.get(outcome.label, 0) + outcome.out_of_time
 
@@ -151,15 +159,19 @@ class Report:
     @property
     def layers(self) -> list[str]:
         """The layers of which anything is known, those that could not be judged included."""
-        return list(dict.fromkeys([row.layer for row in self.rows] + [failure.layer for failure in self.failures]))
+        known = [row.layer for row in self.rows] + [failure.layer for failure in self.failures]
+        return list(dict.fromkeys([*known, *self.skipped]))
 
     def verdict(self, layer: str) -> str:
-        """Return the verdict of a layer: that of a refusal, else "not judged", "inconclusive" or "agrees"."""
+        """Return a layer's verdict: that of a refusal, else "not judged", "skipped", "inconclusive" or "agrees"."""
         failed = [failure.verdict for failure in self.failures if failure.layer == layer]
         failed.sort(key=lambda verdict: verdict == NOT_JUDGED)  # a verdict says more
         if failed:
             return failed[0]
-        unclear = any(is_inconclusive(row) for row in self.rows if row.layer == layer)
+        rows = [row for row in self.rows if row.layer == layer]
+        if layer in self.skipped and not any(row.property in ORACLE_PROPERTIES for row in rows):
+            return SKIPPED
+        unclear = any(map(is_inconclusive, rows))
         return INCONCLUSIVE if unclear else str(Verdict.AGREES)
 
     @property
@@ -173,12 +185,27 @@ class Report:
         ]
 
     @property
+    def missing_packages(self) -> dict[str, Missing]:
+        """What is missing, by oracle; ball arithmetic too, which no option names."""
+        missing = {oracle: each for layer in self.skipped.values() for oracle, each in layer.items()}
+        exact = missing_module("flint")
+        return missing | ({EXACT: exact} if exact else {})
+
+    @property
+    def gaps(self) -> list[str]:
+        """What was asked for, and not judged since a package is missing."""
+        layers = [layer for layer in self.layers if self.verdict(layer) == SKIPPED]
+        oracles = [oracle for oracle in self.missing_packages if oracle in self.named]
+        gaps = [f"{counted(len(layers), 'layer')} {SKIPPED} ({', '.join(layers)})"] if layers else []
+        return [*gaps, *(f"{oracle} {SKIPPED}" for oracle in oracles)]
+
+    @property
     def reasons(self) -> list[str]:
-        """Why this is no pass; nothing if all agree."""
+        """Why this is a failure; nothing if nothing is refused, and all that could be judged agrees."""
         by_outcome: dict[str, list[str]] = {"refused": [], NOT_JUDGED: [], INCONCLUSIVE: []}
         for layer in self.layers:
             verdict = self.verdict(layer)
-            if verdict != Verdict.AGREES:
+            if verdict not in (Verdict.AGREES, SKIPPED):
                 by_outcome[verdict if verdict in by_outcome else "refused"].append(layer)
         reasons = [
             f"{counted(len(layers), 'layer')} {outcome} ({', '.join(layers)})"
@@ -187,25 +214,30 @@ class Report:
         ]
         if self.missing:
             reasons.append(f"{counted(len(self.missing), 'module')} of cases cannot be imported")
-        if not self.rows and not self.interrupted:
+        if not self.rows and not self.interrupted and not self.skipped:
             reasons.append("nothing judged")
         return reasons
 
     @property
     def status(self) -> int:
         """The exit status."""
-        return INTERRUPTED if self.interrupted else int(bool(self.reasons))
+        if self.interrupted or self.reasons:
+            return INTERRUPTED if self.interrupted else 1
+        return EXIT_SKIPPED if self.gaps else 0
 
     @property
     def summary(self) -> str:
         """The last line: how much was judged, the outcome, and the exit status if it is not 0."""
         reasons = ["interrupted, these are the results until then"] if self.interrupted else []
-        reasons += self.reasons
-        outcome = f"{', '.join(reasons)}; exit status {self.status}" if reasons else "all agree"
+        reasons += [*self.reasons, *self.gaps]
+        without = [oracle for oracle in self.missing_packages if oracle not in self.named]
+        outcome = ", ".join(reasons) or "all agree"
+        outcome += f" (without {', '.join(without)}: not installed)" if without else ""
+        outcome += f"; exit status {self.status}" if self.status else ""
         judged = f"{counted(len(self.layers), 'layer')}, {counted(sum(r.examples for r in self.rows), 'verdict')}"
         return f"{judged} in {self.seconds:.0f} s: {outcome}"
 
-    def document(self, seed: int) -> Json:
+    def document(self, seed: int | None) -> Json:
         """Return everything as JSON's types."""
         versions = {"python": platform.python_version(), **installed_versions()}
         return {
@@ -218,6 +250,7 @@ class Report:
             "layers": {layer: self.verdict(layer) for layer in self.layers},
             "failures": [failure.document() for failure in self.failures],
             "inconclusive": self.inconclusive,
+            "skipped": {oracle: asdict(each) for oracle, each in self.missing_packages.items()},
             "results": [_row_document(row) for row in self.rows],
             "coverage": {layer: each.to_json() for layer, each in self.coverage.items()},
         }

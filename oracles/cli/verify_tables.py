@@ -30,7 +30,7 @@ from oracles.cli.verify_report import (
 )
 from oracles.report.disagreement import REPRODUCE
 from oracles.tally import points_out_of_time
-from oracles.verdict import Verdict
+from oracles.verdict import SKIPPED, Verdict
 
 # The width off a terminal, where a reader scrolls: more than any row needs.
 NO_LIMIT = 10_000
@@ -107,7 +107,7 @@ class Contents:
 
 
 def _style(verdict: str) -> str:
-    return {str(Verdict.AGREES): "green", INCONCLUSIVE: "yellow"}.get(verdict, "red")
+    return {str(Verdict.AGREES): "green", INCONCLUSIVE: "yellow", SKIPPED: "yellow"}.get(verdict, "red")
 
 
 def layer_table(report: Report) -> Contents:
@@ -165,6 +165,8 @@ def detailed_table(report: Report) -> Contents:
             }
         )
         previous = layer
+    for layer, missing in report.skipped.items():
+        cells += [dict.fromkeys(titles, "") | {"layer": layer, "oracle": each, "verdict": SKIPPED} for each in missing]
     return Contents(titles, cells)
 
 
@@ -198,9 +200,12 @@ def print_report(report: Report, console: Console, *, verbose: bool = False, qui
         _print_line(line, console, "yellow")
     for complaint in report.missing:
         _print_line(f"cannot be judged: {complaint}", console, "red")
+    for oracle, package in report.missing_packages.items():
+        _print_line(f"{SKIPPED}: {oracle}: {package.line}", console, "yellow")
     if not quiet:
         console.print()
-    _print_line(report.summary, console, "red" if report.reasons else "yellow" if report.interrupted else "green")
+    unclear = report.interrupted or report.gaps
+    _print_line(report.summary, console, "red" if report.reasons else "yellow" if unclear else "green")
 
 
 def _print_line(text: str, console: Console, style: str = "") -> None:
@@ -257,6 +262,14 @@ def progress_line_of(layer: str, report: Report) -> Text:
     return Text.assemble(f"{layer}: ", (verdict, _style(verdict)), rest)
 
 
+class _Console(Console):
+    """A console that leaves it to the command what happens when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again, where rich would end the process."""
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Return the console of standard output: as wide as a terminal is, without a limit elsewhere."""
-    return Console(width=None if sys.stdout.isatty() else NO_LIMIT)
+    return _Console(width=None if sys.stdout.isatty() else NO_LIMIT)

@@ -26,6 +26,8 @@ import numpy.typing as npt
 
 from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPUTS, MOST_BRANCHES, NARROW_BITS
 from oracles.exact.isolation import FLINT, apart
+from oracles.missing import missing_module
+from oracles.notes import note
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import PRECISIONS, accumulator_of, named_outputs, precision_name, unit_roundoff
 from oracles.user_code import Raised, attempt
@@ -273,10 +275,12 @@ def _exact(array: Array) -> list[object]:
 
 def _balls() -> ModuleType:
     """Import the number type, and with it python-flint, which is optional."""
-    try:
-        from oracles.exact import balls
-    except ImportError as error:
-        raise NotPerturbable('exact enclosures need python-flint: pip install "manual-bp[exact]"') from error
+    missing = missing_module("flint")
+    if missing is not None:
+        note(f"ball arithmetic is skipped: {missing.line}")
+        raise NotPerturbable(f"exact enclosures need python-flint: {missing.fix}")
+    from oracles.exact import balls
+
     return balls
 
 

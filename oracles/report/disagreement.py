@@ -22,6 +22,7 @@ from oracles.process_state import judging
 from oracles.report.compared import Compared, compared_at, entries_document
 from oracles.report.compared import Json as Json
 from oracles.report.compared import number as number
+from oracles.report.fixes import with_own_fixes
 from oracles.report.reproduction import script
 from oracles.rule import Array, as_tuple
 from oracles.stages import announce
@@ -43,6 +44,7 @@ class _ResultError(AssertionError):
     """
 
     def __init__(self, result: Result) -> None:
+        result = with_own_fixes(result)
         super().__init__(result)
         self.result = result
 
@@ -52,10 +54,18 @@ class Disagreement(_ResultError):
 
     Attributes:
         result: all findings at the point.
+        reproduce: the last line of the report: how to have the same refusal again.
     """
 
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.reproduce = REPRODUCE
+
     def __str__(self) -> str:
-        return report_text(self.result, self.diagnosis)
+        text = report_text(self.result, self.diagnosis)
+        if REPRODUCE in text or self.reproduce == REPRODUCE:
+            return text.replace(REPRODUCE, self.reproduce)
+        return f"{text}\n{self.reproduce}"  # it was cut, since it stands last
 
     @property
     def verdict(self) -> Verdict:

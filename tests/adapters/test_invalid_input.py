@@ -117,7 +117,7 @@ WRONG_VALUES = [
     (lambda a: 0.5, "0.5 (", "an array of shape (3, 3): one entry for each of"),
     (lambda a: np.float64(0.5), "shape (), expected (3, 3)", ""),
     WITH_GRAD,
-    (lambda a: a.astype(int), "dtype int64, expected float64", "{} = np.zeros(shape, float64) # not integers"),
+    (lambda a: a.astype(int), "dtype int64, expected float64", "{} = np.zeros(shape, z.dtype) # not integers"),
     (lambda a: a.sum(0), "shape (3,), expected (3, 3)", ""),
     (lambda a: a[..., None], "shape (3, 3, 1), expected (3, 3)", "{0} = {0}.reshape(3, 3)"),
     (lambda a: a[None] + np.zeros((2, 3, 3)), "shape (2, 3, 3), expected (3, 3)", "{0} = {0}.sum(axis=0"),

@@ -21,7 +21,7 @@ from oracles.rule import NotPerturbable, as_tuple
 from oracles.tolerance import named_outputs
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')
+pytest.importorskip("flint", reason="pip install 'manual-bp[exact]'")
 
 
 def exact(f, delta=None, **primals):
@@ -185,4 +185,4 @@ def test_without_flint_it_says_what_to_install():
         "except r.NotPerturbable as error: print(error)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'pip install "manual-bp[exact]"' in printed
+    assert "pip install 'manual-bp[exact]'" in printed

@@ -221,7 +221,7 @@ def squaring(cache, delta):
 
 
 @pytest.mark.parametrize(
-    ("backward", "name"), [(overwriting, "nothing_mutated_or_aliased"), (squaring, "pullback_is_linear")]
+    ("backward", "name"), [(overwriting, "nothing_mutated_or_aliased"), (squaring, "additive_in_delta")]
 )
 def test_a_broken_property_names_its_point_as_it_was_drawn(backward, name):
     subject = oracles.manual(lambda z: (2 * z, None), backward)

@@ -6,9 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
+from oracles.cli.markdown import markdown
 from oracles.cli.verify_report import Failure, Report, Row, counted
 from oracles.cli.verify_tables import NO_LIMIT, make_console, print_report
 from oracles.coverage import Coverage
+from oracles.missing import Missing
 from oracles.report.disagreement import REPRODUCE
 from oracles.tally import exceeds_vacuous_limit, most_inconclusive
 from oracles.verdict import Verdict
@@ -172,3 +174,21 @@ def test_a_verdict_says_more_than_that_nothing_is_known():
 @pytest.mark.parametrize(("count", "text"), [(0, "0 layers"), (1, "1 layer"), (2, "2 layers")])
 def test_one_layer_two_layers(count, text):
     assert counted(count, "layer") == text
+
+
+def test_markdown_has_a_line_for_each_layer_and_reports_to_unfold():
+    lines = markdown(report(failures=[CONFLICT])).splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    assert len(table) == 2 + len(LAYERS)
+    assert len({line.count("|") for line in table}) == 1
+    assert table[2].startswith("| Linear | exact, finite difference, ")
+    assert table[2].endswith("❌ oracles_conflict |")
+    assert table[3].endswith("✅ agrees |")
+    assert lines[0] == "### Gradients: ❌ refused or not judged"
+    assert "<summary>Linear: ORACLES_CONFLICT in the cotangent of W</summary>" in lines
+    assert lines[lines.index("````text") + 1] == "  the details"
+    assert markdown(report()).startswith("### Gradients: ✅ all agree")
+    lack = Missing("jax", "jax is not installed", "pip install 'manual-bp[jax]'")
+    skipped = Report([], [], (), skipped={"Tanh": {"jax": lack}})
+    assert markdown(skipped).startswith("### Gradients: ⏭️ something was skipped")
+    assert skipped.status == 3

@@ -10,7 +10,7 @@ import pytest
 
 from oracles.__main__ import main
 from oracles.cli.progress_line import ProgressLine, progress_line, progress_reports
-from oracles.constants import PATIENCE_SECONDS
+from oracles.constants import PATIENCE_SECONDS, REPORT_SECONDS
 from oracles.stages import announce, announced_to
 from oracles.time_budget import time_budget
 
@@ -130,16 +130,30 @@ def test_a_short_check_writes_nothing(terminal, tmp_path, monkeypatch):
         assert written == ""
 
 
-def test_there_is_no_thread_off_a_terminal(monkeypatch, terminal):
-    before = threading.active_count()
+def test_a_long_check_writes_lines_off_a_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(
+        "oracles.cli.progress_line.progress_reports.__wrapped__.__kwdefaults__", {"silent": False, "seconds": 0.1}
+    )
+    (tmp_path / "slow.py").write_text(SLOW.format(seconds=0.05))
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "slow.py:forward,backward", "--shapes", "z=2"]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("oracles check: ") and line.endswith(" s") for line in lines)
+    assert any("judging under cotangent" in line for line in lines)
+
+
+def test_a_short_check_writes_nothing_off_a_terminal(capfd, monkeypatch, terminal):
+    assert REPORT_SECONDS == 10.0
     with progress_line():
-        assert threading.active_count() == before
+        announce("judging")
     with open(terminal[0], "w", closefd=False) as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setenv("TERM", "dumb")
         with progress_line():
-            assert threading.active_count() == before
-    terminal[1]()
+            announce("judging")
+    assert capfd.readouterr().err == ""
+    assert terminal[1]() == ""
 
 
 def test_a_log_gets_a_line_now_and_then(capfd, monkeypatch):

@@ -1,0 +1,104 @@
+"""The decorator `conformance`, which makes one pytest test of each property and dtype of a search."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from hypothesis import strategies as st
+
+from oracles.options import DTYPE_NAMES
+from oracles.properties import PROPERTIES
+from oracles.registry import FRAMEWORKS, Case
+from oracles.search import Search
+from oracles.tally import Tally
+
+# A test function, undecorated or decorated: pytest's own mark decorator accepts and returns any callable.
+Test: TypeAlias = Callable[..., Any]
+
+
+def conformance(
+    cases: st.SearchStrategy[Case],
+    *,
+    dtypes: Sequence[str] = DTYPE_NAMES,
+    against: Sequence[str] = tuple(FRAMEWORKS),
+    max_examples: int | None = None,
+) -> Callable[[Test], Test]:
+    """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
+
+        @oracles.conformance(my_cases())
+        def test_my_layer(search):
+            search()
+
+    pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` override these arguments, and
+    these override ``--oracles-profile``.
+
+    Args:
+        cases: draws the cases.
+        dtypes: the dtypes of the floating primals.
+        against: the frameworks that judge.
+        max_examples: how many points for each property and dtype.
+
+    Raises:
+        TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
+    """
+    _require_strategy(cases)
+    return parametrize("conformance", Search(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
+
+
+def parametrize(
+    decorator: str, template: Search, properties: Iterable[str], dtypes: Sequence[str]
+) -> Callable[[Test], Test]:
+    """Return a decorator that passes a test ``(search)`` a search for every property and dtype.
+
+    Args:
+        decorator: the name of the public decorator, for error messages.
+        template: the search, without its property and dtype.
+        properties, dtypes: what to combine.
+
+    Raises:
+        TypeError, ValueError: at once, for an unknown framework or dtype, or an impossible number of examples.
+    """
+    import pytest  # only tests need it
+
+    _require_some(decorator, "dtypes", dtypes, DTYPE_NAMES)
+    _require_some(decorator, "against", template.against, tuple(FRAMEWORKS))
+    number = template.max_examples
+    if number is not None and not (isinstance(number, int) and number >= 1):
+        raise ValueError(f"{decorator}: max_examples: expected a whole number of at least 1, got {number!r}")
+
+    def decorate(test: Test) -> Test:
+        if "search" not in inspect.signature(test).parameters:
+            raise TypeError(
+                f"{decorator}: {test.__qualname__} takes no argument named search.\n"
+                f"Fix:    def {test.__name__}(search):\n            search()"
+            )
+        label = template.label or test.__qualname__
+        searches = {
+            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally())
+            for name in properties
+            for dtype in dtypes
+        }
+        return pytest.mark.parametrize("search", list(searches.values()), ids=list(searches))(test)
+
+    return decorate
+
+
+def _require_strategy(cases: object) -> None:
+    if not isinstance(cases, st.SearchStrategy):
+        name = getattr(cases, "__name__", "cases")
+        raise TypeError(
+            f"conformance: expected a Hypothesis strategy of oracles.Case, got {cases!r:.80}.\n"
+            f"Fix:    @st.composite\n        def {name}(draw):\n            return oracles.Case(...)\n\n"
+            f"        @oracles.conformance({name}())"
+        )
+
+
+def _require_some(decorator: str, argument: str, names: Sequence[str], known: Sequence[str]) -> None:
+    if isinstance(names, str) or not names or set(names) - set(known):
+        raise ValueError(
+            f"{decorator}: {argument}: expected some of {', '.join(known)}, got {names!r}.\n"
+            f"Fix:    {argument}=({known[0]!r},)"
+        )
