@@ -1,7 +1,6 @@
 """Subjects that answer differently for other memory layouts, shared arrays, later calls or special values."""
 
 import random
-import time
 
 import numpy as np
 import torch
@@ -125,13 +124,8 @@ at_point("wrong at the fourth call", at_calls(lambda k: k == 4), at_calls(lambda
 at_point("wrong at the first call", at_calls(lambda k: k == 1), RIGHT, POINT, SQUARE)
 at_point("wrong at the second call", at_calls(lambda k: k == 2), RIGHT, POINT, SQUARE)
 at_point("wrong from the sixth call on", at_calls(lambda k: k > 5), RIGHT, POINT, SQUARE)
-at_point(
-    "dependent on the time",
-    of_backward(lambda z, delta: {"z": 2 * z * delta * (1.5 if time.perf_counter_ns() % 2 else 1)}),
-    RIGHT,
-    POINT,
-    SQUARE,
-)
+# A clock read at irregular times: a real one would make another subject in each run.
+at_point("dependent on the time", at_calls(lambda k: (k * 2654435761 >> 7) % 2), RIGHT, POINT, SQUARE)
 at_point(
     "zero at negative zero only",
     manual(
