@@ -7,12 +7,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from oracles.missing import SOURCES, MissingPackage, describe_missing
 from oracles.process_state import ProcessEnded, ReplacedFunction
-from oracles.rule import Array, InvalidInput, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
+from oracles.rule import Array, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
 from oracles.tolerance import is_coarser
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
 
-EXTRAS = {"torch": "torch", "jax": "jax", "ml_dtypes": "oracles", "cloudpickle": "oracles"}  # package: extra
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
 
 
@@ -29,7 +29,8 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
         error: what it raised.
 
     Raises:
-        InvalidInput: if a package is missing, or the subject says that it has not implemented this.
+        MissingPackage: if a package is missing.
+        Unimplemented: if the subject says that it has not implemented this.
     """
     require_installed(error)
     if isinstance(error, NotImplementedError) and not isinstance(error, NotPerturbable):
@@ -41,10 +42,9 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
 
 
 def require_installed(error: BaseException) -> None:
-    """Raise `InvalidInput` if the error is a missing package of an extra: that is no defect of a subject."""
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        fix = f"Fix:    pip install 'manual-bp[{EXTRAS[error.name]}]'"
-        raise InvalidInput(f"{error.name} is not installed.\n{fix}") from error
+    """Raise `MissingPackage` if the error is a missing package of an extra: that is no defect of a subject."""
+    if isinstance(error, ModuleNotFoundError) and (name := error.name or "") in SOURCES:
+        raise MissingPackage([describe_missing(name, error)]) from error
 
 
 def is_array(value: object) -> TypeGuard[Array | np.generic]:
