@@ -41,8 +41,8 @@ COMPUTED_WITH: Mapping[str, Sequence[str]] = {
     "numpy": tuple(
         """
         abs absolute add all any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin
-        argsort argwhere array array_equal array_split asanyarray asarray ascontiguousarray asfortranarray
-        atleast_1d bincount
+        argsort argwhere array array2string array_equal array_split asanyarray asarray ascontiguousarray
+        asfortranarray atleast_1d bincount
         bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil choose clip concatenate conjugate
         copysign copyto cos cosh count_nonzero cumsum diff divide dot einsum empty equal errstate exp exp2
         expand_dims expm1 eye flatnonzero flip floor floor_divide fmod frompyfunc full full_like get_printoptions
