@@ -8,8 +8,7 @@ pin_threads()
 
 from hypothesis import settings  # noqa: E402
 
-# As many as `oracles verify` judges, under another seed; the suite is to take a quarter of an hour.
-settings.register_profile("ci", derandomize=True, database=None, print_blob=True, max_examples=30)
+settings.register_profile("ci", derandomize=True, database=None, print_blob=True, max_examples=60)
 settings.register_profile("local", max_examples=60)
 settings.register_profile("thorough", max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "local"))
