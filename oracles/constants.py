@@ -174,7 +174,7 @@ MOST_STORED_BYTES = 2 * 2**30
 # Larger arrays are written into a script as compressed bytes, since a file of some megabytes of digits helps nobody.
 SCRIPT_ENTRIES = 20_000
 # Rows and columns of a heat map of a refused array, in JSON and on a page. Of larger arrays each cell is a block of
-# entries: more cells could not be told apart at the width of a telephone.
+# entries: more cells could not be distinguished at the width of a telephone.
 SHOWN_EXTENT = 32
 # Characters of a script up to which JSON and a page hold it: longer ones are a file of their own, by --script.
 DOCUMENT_SCRIPT = 500_000

@@ -18,7 +18,7 @@ from oracles.verdict import NOT_JUDGED, Verdict
 INCONCLUSIVE = "inconclusive"
 ABSENT = "does not apply"
 NOT_ASKED = "was not asked"
-# The letters of refusals, so that no verdict is told by its colour alone.
+# The letters of refusals, so that no verdict shows by its colour alone.
 SYMBOLS = {
     Verdict.WRONG: "✕", Verdict.UNSTABLE: "U", Verdict.ORACLES_CONFLICT: "C", Verdict.KINK: "K", INCONCLUSIVE: "?",
     Verdict.VACUOUS: "?", NOT_JUDGED: "!", ABSENT: "",
