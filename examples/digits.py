@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from digits_training import Record, arguments, digits, network_rule, point_of
+from digits_training import Record, arguments, network_rule, point_of, train_judged
 from rich.console import Console
 
 import oracles
-from manual_bp import SGD, Linear, Progress, Sequential, SoftmaxCrossEntropy, Tanh, fit
+from manual_bp import SGD, Linear, Sequential, SoftmaxCrossEntropy, Tanh
 
 Tensor: TypeAlias = Any  # of torch or of JAX, neither of which this file imports
 NETWORK = Sequential(Linear(64, 32), Tanh(), Linear(32, 10))
@@ -77,29 +77,8 @@ def judged(params: dict[str, np.ndarray], x: np.ndarray, target: np.ndarray) -> 
 
 def train(args: argparse.Namespace, console: Console) -> Record:
     """Train on the digits, judging and printing after every epoch."""
-    rng = np.random.default_rng(args.seed)
-    (x, target), (held_x, held_target) = digits(rng)
     record = Record(NAMES, console)
-    with record.recording(args.epochs) as keep:
-
-        def after_epoch(epoch: Progress) -> bool:
-            rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]
-            try:
-                worst = judged(epoch.params, x[rows], target[rows])
-            except oracles.Disagreement as disagreement:
-                record.stopped = "refused"
-                record.say(str(disagreement))
-                return True
-            y, _ = NETWORK.forward(epoch.params, held_x)
-            keep(epoch.loss, float(np.mean(y.argmax(axis=1) == held_target)), worst)
-            return False
-
-        result = fit(
-            NETWORK, LOSS, NETWORK.init(rng), x, target, SGD(LEARNING_RATE),
-            epochs=args.epochs, batch_size=args.batch, rng=rng, callback=after_epoch,
-        )  # fmt: skip
-    if record.stopped != "refused":
-        record.stopped = result.stopped
+    train_judged(args, record, NETWORK, LOSS, SGD(LEARNING_RATE), judged)
     return record
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 import oracles
-from manual_bp import Sequential, deltas
+from manual_bp import SGD, Progress, Sequential, deltas, fit
 
 HELD_OUT = 360
 Images = tuple[np.ndarray, np.ndarray]
@@ -82,7 +83,9 @@ class Record:
         """Print a header, and give what keeps and prints an epoch's loss, accuracy and worst disagreements."""
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.say(f"epoch    loss  held-out  {'  '.join(f'{name:>7}' for name in self.oracles)}")
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+        with ProgressBar(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as progress:
             bar = progress.add_task("", total=epochs)
 
             def keep(loss: float, accuracy: float, worst: dict[str, float]) -> None:
@@ -131,6 +134,46 @@ class Record:
             return 1
         self.say(f"{judged} agreed at each of {len(self.losses)} epochs; {reached}")
         return 0
+
+
+def train_judged(
+    args: argparse.Namespace,
+    record: Record,
+    network: Sequential,
+    loss: Any,
+    optimizer: SGD,
+    judge: Callable[[Arrays, np.ndarray, np.ndarray], dict[str, float]],
+) -> None:
+    """Train on the digits; after every epoch judge a mini-batch, and record and print the epoch.
+
+    Args:
+        args: the options of the command line.
+        record: where the epochs are kept.
+        network, loss, optimizer: what is trained.
+        judge: ``judge(params, x, target)`` returns the worst error by oracle, or raises `oracles.Disagreement`.
+    """
+    rng = np.random.default_rng(args.seed)
+    (x, target), (held_x, held_target) = digits(rng)
+    with record.recording(args.epochs) as keep:
+
+        def after_epoch(epoch: Progress) -> bool:
+            rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]
+            try:
+                worst = judge(epoch.params, x[rows], target[rows])
+            except oracles.Disagreement as disagreement:
+                record.stopped = "refused"
+                record.say(str(disagreement))
+                return True
+            y, _ = network.forward(epoch.params, held_x)
+            keep(epoch.loss, float(np.mean(y.argmax(axis=1) == held_target)), worst)
+            return False
+
+        result = fit(
+            network, loss, network.init(rng), x, target, optimizer,
+            epochs=args.epochs, batch_size=args.batch, rng=rng, callback=after_epoch,
+        )  # fmt: skip
+    if record.stopped != "refused":
+        record.stopped = result.stopped
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from digits_training import Record, arguments, digits, draw_bound, figure_in, network_rule, point_of
+from digits_training import Record, arguments, draw_bound, figure_in, network_rule, point_of, train_judged
 from rich.console import Console
 
 import oracles
-from manual_bp import SGD, Linear, Progress, Sequential, Sigmoid, SoftmaxCrossEntropy, deltas, fit
+from manual_bp import SGD, Linear, Sequential, Sigmoid, SoftmaxCrossEntropy, deltas
 
 Tensor: TypeAlias = Any  # of torch, which this file does not import
 WIDTHS = 64, 32, 32, 32, 10
@@ -76,31 +76,15 @@ def judged(params: dict[str, np.ndarray], x: np.ndarray, target: np.ndarray) -> 
 
 def train(args: argparse.Namespace, console: Console) -> tuple[Record, list[tuple[list[float], ...]]]:
     """Train on the digits; return the record and, for each epoch, the sizes and errors of every layer."""
-    rng = np.random.default_rng(args.seed)
-    (x, target), (held_x, held_target) = digits(rng)
     record = Record(("torch",), console)
     flow: list[tuple[list[float], ...]] = []
-    with record.recording(args.epochs) as keep:
 
-        def after_epoch(epoch: Progress) -> bool:
-            rows = np.random.default_rng((args.seed, epoch.epoch)).permutation(len(x))[: args.judge_rows]
-            try:
-                ratios = judged(epoch.params, x[rows], target[rows])
-            except oracles.Disagreement as disagreement:
-                record.stopped = "refused"
-                record.say(str(disagreement))
-                return True
-            y, _ = NETWORK.forward(epoch.params, held_x)
-            flow.append((*sizes(epoch.params, x[rows], target[rows]), ratios))
-            keep(epoch.loss, float(np.mean(y.argmax(axis=1) == held_target)), {"torch": max(ratios)})
-            return False
+    def judge(params: dict[str, np.ndarray], x: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        ratios = judged(params, x, target)
+        flow.append((*sizes(params, x, target), ratios))
+        return {"torch": max(ratios)}
 
-        result = fit(
-            NETWORK, LOSS, NETWORK.init(rng), x, target, SGD(LEARNING_RATE),
-            epochs=args.epochs, batch_size=args.batch, rng=rng, callback=after_epoch,
-        )  # fmt: skip
-    if record.stopped != "refused":
-        record.stopped = result.stopped
+    train_judged(args, record, NETWORK, LOSS, SGD(LEARNING_RATE), judge)
     return record, flow
 
 
