@@ -58,8 +58,9 @@ def write_test(target: str) -> tuple[Path, str]:
     """
     subject, name, module = find_target(target)
     slug = re.sub(r"\W+", "_", name).strip("_").lower()
-    file, stem = Path(getattr(module, "__file__", None) or ""), module.__name__.rpartition(".")[2]
+    file = Path(getattr(module, "__file__", None) or "")
     in_package = (file.parent / "__init__.py").exists()
+    stem = re.sub(r"\W", "_", file.stem) if file.name and not in_package else module.__name__.rpartition(".")[2]
     folder = Path("tests") if in_package and Path("tests").is_dir() else Path() if in_package else file.parent
     path = folder / f"test_{slug if slug.startswith(stem) else f'{stem}_{slug}'}.py"
     if path.exists():
@@ -86,8 +87,8 @@ def test_of(subject: Value, name: str, module: ModuleType, what: str, slug: str)
     known = {n: np.zeros(shape) for n, shape in primals.items()}
     line = adapting_line(subject if made is None else made, known, name=make)
     line = line.replace(f"lambda: {name}()", name)
-    imported = ", ".join(sorted({each for each in re.split(r"\W+", name) if each and hasattr(module, each)}))
-    imports = f"import numpy as np\n\nimport oracles\nfrom {module.__name__} import {imported}"
+    imported = sorted({each for each in re.split(r"\W+", name) if each and hasattr(module, each)})
+    imports = _imports(module, imported)
     parameters = _own_parameters(made, make)
     shapes = ", ".join(f'"{n}": rng.standard_normal({shape})' for n, shape in primals.items())
     text = TEST.format(
@@ -95,6 +96,18 @@ def test_of(subject: Value, name: str, module: ModuleType, what: str, slug: str)
         names=", ".join(n for n in primals if n.isidentifier()),
     )  # fmt: skip
     return text, line
+
+
+def _imports(module: ModuleType, names: Sequence[str]) -> str:
+    """Return the imports of a test: it finds a file outside of packages by its own name, whatever this process has."""
+    file = Path(getattr(module, "__file__", None) or "")
+    alone = bool(file.name) and not (file.parent / "__init__.py").exists()
+    name = file.stem if alone else module.__name__
+    packages = "import numpy as np\n\nimport oracles\n"
+    if all(part.isidentifier() for part in name.split(".")):
+        return f"{packages}from {name} import {', '.join(names)}"
+    lines = "\n".join(f"{each} = _file.{each}" for each in names)
+    return f'import importlib\n\n{packages}\n_file = importlib.import_module("{name}")\n{lines}'
 
 
 def _instance(subject: Value, name: str) -> tuple[str, Value]:

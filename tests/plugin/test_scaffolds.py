@@ -141,6 +141,17 @@ def test_a_test_of_each_kind_judges_it(project, monkeypatch, capsys):
     assert outcomes(project.pytest()) == {"failed": len(WRONG), "passed": len(ADAPTERS) - len(WRONG)}
 
 
+@pytest.mark.parametrize("file", ["colorsys.py", "my-net.py"])
+def test_a_file_is_imported_by_its_own_name(project, monkeypatch, file):
+    """Here another module has the name of the first already; the second name is no identifier."""
+    project.write(file, NET)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "colorsys", sys)
+    assert main(["new", "test", f"{file}:Network"]) == 0
+    assert outcomes(project.pytest()) == {"passed": 1}
+
+
 def test_nothing_is_overwritten_and_what_cannot_be_tested_is_said(project, monkeypatch, capsys):
     project.write("net.py", NET)
     monkeypatch.chdir(project.folder)
