@@ -26,6 +26,10 @@ MORE_SAMPLES = 16 + BACKWARD_SAMPLES
 # Before a right formula is refused for its digits or its choice at a kink. Those beyond `MORE_SAMPLES` perturb the
 # backward alone, as the last of those do: one more of these exceeds the largest of 80 in 1 of 81.
 LAST_SAMPLES = 96
+# A right formula loses digits from this many tolerances on: one binary digit. The tolerance is that of the reference's
+# steps, and other steps that are as good round up to about so much more: a softmax of 513 equal numbers whose delta is
+# first made relative to one entry has 1.07 tolerances.
+LEAST_LOSS = 2.0
 # Before the operations of a reference are recorded, to be run again without dispatch: most points need no more
 # evaluations, and to record one takes a third longer.
 UNRECORDED_EVALUATIONS = 2

@@ -21,6 +21,7 @@ from oracles.constants import (
     ARBITER_INPUTS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
+    LEAST_LOSS,
     MORE_SAMPLES,
     RESAMPLED_SHARE,
     SECOND_SAMPLES,
@@ -359,7 +360,7 @@ def loses_digits(comparison: Comparison) -> list[Finding] | Comparison:
     """Tell a right formula that loses digits from a wrong one.
 
     Question: does the error of the subject's own code shrink with the precision?
-    Consequence: UNSTABLE.
+    Consequence: UNSTABLE; AGREES if it loses less than one binary digit more than the reference's steps.
     """
     if not comparison.right_formula:
         return comparison
@@ -416,9 +417,15 @@ def _tolerance_in(comparison: Comparison, precision: str, samples: int = MORE_SA
     return replace(comparison, tolerance=estimator.estimate(samples)[comparison.name])
 
 
-def _unless_rounding(comparison: Comparison, verdict: Verdict, reason: str, *, refuses: bool = True) -> list[Finding]:
-    """Return findings with the verdict, or AGREES if `LAST_SAMPLES` explain it: few samples may cross a kink nearby."""
+def _unless_rounding(
+    comparison: Comparison, verdict: Verdict, reason: str, *, refuses: bool = True, within: float = 1.0
+) -> list[Finding]:
+    """Return findings with the verdict, or AGREES if ``within`` times the tolerance of `LAST_SAMPLES` explains them.
+
+    A few samples may cross no kink that is nearby, where more do.
+    """
     resampled = comparison.with_samples(LAST_SAMPLES)
+    resampled = replace(resampled, tolerance=within * resampled.tolerance)
     if not resampled.refusing:
         return resampled.findings(Verdict.AGREES, refuses=False)
     return comparison.findings(verdict, refuses=refuses, reason=reason)
@@ -435,7 +442,7 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
     reason += frameworks_lose(comparison.name, error, expected, comparison.references, comparison.setting)[0]
     grave = error > half_of_the_digits(comparison.estimator.precision) * np.max(np.abs(expected), initial=0.0)
     refuses = bool(comparison.references) or bool(np.any(grave & comparison.refused))
-    return _unless_rounding(comparison, Verdict.UNSTABLE, reason, refuses=refuses)
+    return _unless_rounding(comparison, Verdict.UNSTABLE, reason, refuses=refuses, within=LEAST_LOSS)
 
 
 def _across_a_kink(comparison: Comparison) -> list[Finding]:

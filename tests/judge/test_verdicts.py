@@ -6,8 +6,10 @@ import torch
 
 import oracles
 from oracles import Disagreement, Verdict
+from oracles.constants import LAST_SAMPLES
 from oracles.decision import decisions
 from oracles.decision.judge import judge
+from oracles.tolerance import tolerance_at
 
 RNG = np.random.default_rng(4)
 
@@ -146,6 +148,26 @@ def test_a_formula_that_loses_digits_is_unstable():
         oracles.check(subject, point, against=[reference])
     assert excinfo.value.verdict is Verdict.UNSTABLE
     assert any("torch's own backward does not" in f.evidence.reason for f in excinfo.value.result.findings)
+
+
+@pytest.mark.parametrize(("tolerances", "verdict"), [(0.9, "agrees"), (1.5, "agrees"), (3.0, "unstable")])
+def test_a_right_formula_loses_digits_from_one_binary_digit_on(tolerances, verdict):
+    """The error shrinks with the precision in which the subject computes."""
+    reference, primals, delta = (
+        oracles.torch_autograd(lambda z, g: z * g),
+        {"z": np.ones(3), "g": np.ones(3)},
+        np.ones(3),
+    )
+    identity = oracles.manual(lambda z, g: (z * g, (z, g)), lambda c, d: {"z": d * c[1], "g": d * c[0]})
+    estimator = tolerance_at([reference], primals, delta, "float64", fallback=identity)
+    roundings = tolerances * estimator.estimate(LAST_SAMPLES)["z"].min() / np.finfo(np.float64).eps
+
+    def backward(cache, d):
+        z, g = cache
+        return {"z": d * g * (1 + d.dtype.type(roundings) * np.finfo(d.dtype).eps), "g": d * z}
+
+    subject = oracles.manual(lambda z, g: (z * g, (z, g)), backward, name="product")
+    assert verdict_of(subject, primals, [reference], delta=delta) == verdict
 
 
 def test_where_rounding_is_as_large_as_the_gradient_the_verdict_is_vacuous():
