@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from oracles.decorators import conformance as conformance
     from oracles.finite_differences import finite_difference as finite_difference
     from oracles.forked import Crashed as Crashed
+    from oracles.numerics import Numerics as Numerics
     from oracles.point import check as check
     from oracles.registry import Case as Case
     from oracles.registry import oracle_for as oracle_for
@@ -57,6 +58,7 @@ _MODULES = {
     "InvalidInput": "rule",
     "ReferenceFailed": "rule",
     "Result": "verdict",
+    "Numerics": "numerics",
     "Rule": "rule",
     "Unimplemented": "rule",
     "Update": "adapters.objects",

@@ -77,6 +77,9 @@ ARBITER_INPUTS = 1024
 REDUCED_INPUTS = 1024
 # An error so many times the tolerance of the first samples: more samples raise a tolerance by a few times.
 GROSS_RATIO = 1000.0
+# The same where results are stored in low precision: their tolerance is one rounding, which no sample changes, and in
+# bfloat16 an error of 2 % is four of them.
+GROSS_STORED = 4.0
 # The shortest window of an axis. A mean over one entry is a sum, and of two entries a softmax is a sigmoid.
 LEAST_WINDOW = 3
 # Of up to so many refused entries of a large point, the rows are judged alone. The reference must have the same values

@@ -40,7 +40,7 @@ def require_determinism(
     memory: Memory, setting: Setting, property_name: str, cause: BaseException | None = None
 ) -> None:
     """End the search if the subject gave two answers to the same call."""
-    findings = contradiction_findings(memory, setting.subject, setting.oracles, setting.precision)
+    findings = contradiction_findings(memory, setting.subject, setting.oracles, setting.numerics)
     if findings:
         raise NotDeterministic(
             Result(setting.subject.name, property_name, tuple(findings), setting=setting, cause=cause)

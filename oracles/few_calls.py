@@ -139,13 +139,13 @@ def _layouts_agree(setting: Setting) -> bool:
     values = [a for a in answers if not isinstance(a, Raised)]
     if len(values) < len(answers):
         return False
-    tolerance = self_tolerance_at(subject, setting.oracles, other, dense, setting.precision)
+    tolerance = self_tolerance_at(subject, setting.oracles, other, dense, setting.numerics)
     return all(a.keys() == values[0].keys() and _are_equal(a, values[0], tolerance) for a in values[1:])
 
 
 def _tolerance(setting: Setting) -> Tolerance:
     subject = on_copies(setting.subject)
-    return self_tolerance_at(subject, setting.oracles, setting.primals, setting.delta, setting.precision)
+    return self_tolerance_at(subject, setting.oracles, setting.primals, setting.delta, setting.numerics)
 
 
 def _repeats(actual: Mapping[str, Any], expected: Mapping[str, Array], setting: Setting) -> bool:

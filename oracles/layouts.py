@@ -220,7 +220,7 @@ def _compare(
         reason = f"{what}: {type(actual.error).__name__}: {actual.error}; {against} do not raise"
         return [refuse(ARGUMENTS, reason, fix)]
     plain = map_delta(contiguous, way.delta)
-    tolerance = self_tolerance_at(setting.subject, setting.oracles, way.primals, plain, setting.precision)
+    tolerance = self_tolerance_at(setting.subject, setting.oracles, way.primals, plain, setting.numerics)
     reason = f"{what} gives another answer than {against}"
     return [
         _named(compare_values(n, actual[n], way.expected[n], tolerance, reason), fix, against)

@@ -26,6 +26,7 @@ from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_
 from oracles.finite_differences import finite_difference
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
+from oracles.numerics import Numerics, is_coarser, precision_name, precision_of
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -38,7 +39,6 @@ from oracles.self_consistency import (
 )
 from oracles.stages import announce
 from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
-from oracles.tolerance import precision_name, precision_of
 from oracles.usage import require_rules
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
 from oracles.verdict import Result, Setting, Verdict
@@ -55,6 +55,7 @@ def check(
     delta: Any = None,
     *,
     precision: str | None = None,
+    numerics: Numerics | None = None,
     kinks: Kinks = "any",
     isolate: bool = False,
     seconds: float = CHECK_SECONDS,
@@ -74,6 +75,8 @@ def check(
         delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``,
             or one if there are more than a million inputs.
         precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
+        numerics: what the subject stores, sums and multiplies in, ``oracles.Numerics("bfloat16")``. By default 16 bits
+            are summed in float32, and either each result is rounded once or every intermediate is.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
@@ -101,9 +104,28 @@ def check(
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
+    working = _numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
-        result = _judged(subject, arrays, against, delta, precision, kinks, seed)
+        result = _judged(subject, arrays, against, delta, working, kinks, seed)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
+
+
+def _numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:
+    """Return what is declared of a subject that is fed with numbers of some precision."""
+    if precision is not None and numerics is None:
+        computed = precision_name(precision)
+        # Finer than what it is fed with: each result is stored, from arithmetic in that precision.
+        return Numerics(fed, accumulate=computed) if is_coarser(fed, computed) else Numerics.of(computed)
+    if numerics is None:
+        return None
+    if not isinstance(numerics, Numerics):
+        raise InvalidInput(
+            f"check: numerics: expected an oracles.Numerics, got {numerics!r:.80}.\n"
+            'Fix:    numerics=oracles.Numerics("bfloat16", accumulate="float32")'
+        )
+    if precision is not None:
+        raise InvalidInput("check: precision is the short form of numerics.store.\nFix:    give one of the two")
+    return numerics
 
 
 @with_notes
@@ -112,26 +134,24 @@ def _judged(
     arrays: Primals,
     against: Sequence[Rule],
     delta: Any,
-    precision: str | None,
+    numerics: Numerics | None,
     kinks: Kinks,
     seed: int,
 ) -> Result:
     """Return the result of `check`, whatever it says."""
-    working = precision_name(precision) if precision is not None else precision_of(arrays)
+    working = Numerics.declared(numerics or subject.numerics, arrays)
     # Finite differences call the subject at points of their own, where no answer need be remembered.
     oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
     subject = remembered(subject, memory := Memory())
     guarded = on_copies(subject)
-    setting = Setting(guarded, oracles, arrays, (), precision_of(arrays))
+    setting = Setting(guarded, oracles, arrays, (), working)
     call = _try_subject(lambda: FirstCall(subject, arrays), "the forward", setting, (InvalidInput,))
     if isinstance(call, Result):
         return call
     deltas = _deltas(call.y, arrays, delta, seed)
 
     def judge_at(d: Output, called: Called | None) -> Result:
-        return judge(
-            guarded, arrays, d, oracles, precision=precision, kinks=kinks, property_name="check", called=called
-        )
+        return judge(guarded, arrays, d, oracles, numerics=numerics, kinks=kinks, property_name="check", called=called)
 
     announce(f"judging under cotangent 1 of {len(deltas)}")
     results = [judge_at(deltas[0], (call.y, call.pullback))]
@@ -288,7 +308,7 @@ def _self_consistency(setting: Setting, memory: Memory, is_right: bool) -> Resul
     """
     subject, primals, delta = setting.subject, setting.primals, setting.delta
     findings, arrays = check_mutation(subject, primals, delta)
-    tolerance = self_tolerance_at(subject, setting.oracles, primals, delta, setting.precision)
+    tolerance = self_tolerance_at(subject, setting.oracles, primals, delta, setting.numerics)
     findings += check_repeatability(on_copies(subject), primals, delta, tolerance)
     notes = notes_of_aliasing(arrays)
     # What changes from call to call cannot be compared in another layout, and nothing more need be said of it.
@@ -299,6 +319,6 @@ def _self_consistency(setting: Setting, memory: Memory, is_right: bool) -> Resul
         notes += further
         if is_right and not any(f.refuses for f in of_layouts):
             memory.repeat(subject)  # it may have been wrong once
-        findings += contradiction_findings(memory, subject, setting.oracles, setting.precision) or of_layouts
+        findings += contradiction_findings(memory, subject, setting.oracles, setting.numerics) or of_layouts
     refused = tuple(f for f in findings if f.refuses)
     return Result(subject.name, "check", refused, setting=setting, notes=tuple(notes))

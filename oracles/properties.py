@@ -20,6 +20,7 @@ from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOA
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
 from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
+from oracles.numerics import unit_roundoff
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
 from oracles.self_consistency import (
@@ -32,7 +33,7 @@ from oracles.self_consistency import (
     self_tolerance_at,
 )
 from oracles.strategies import Point, laid_out
-from oracles.tolerance import named_outputs, precision_of, tolerance_at, unit_roundoff, values_of
+from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
 
@@ -56,6 +57,7 @@ def primal_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result |
         point.primals,
         point.delta,
         oracles,
+        numerics=case.numerics,
         kinks=case.kinks,
         only=outputs,
         property_name="primal_agrees",
@@ -69,6 +71,7 @@ def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Resul
         point.primals,
         point.delta,
         oracles,
+        numerics=case.numerics,
         kinks=case.kinks,
         only=point.primals,
         property_name="cotangents_agree",
@@ -261,7 +264,7 @@ def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Res
         of_dense, of_repeated = pullback(dense), pullback(constant)
         reason = f"a cotangent with strides {np.asarray(as_tuple(constant)[0]).strides} against contiguous"
         findings += [compare_values(n, of_repeated[n], of_dense[n], tolerance, reason) for n in of_dense]
-    findings += check_shared(Setting(case.subject, tuple(oracles), plain, delta, precision_of(plain)))
+    findings += check_shared(Setting(case.subject, tuple(oracles), plain, delta, case.numerics_at(plain)))
     return Result(case.subject.name, "layout_independent", tuple(findings))
 
 
@@ -337,7 +340,7 @@ def properties_of(entry: Entry) -> tuple[str, ...]:
 
 
 def _self_tolerance(case: Case, point: Point, oracles: Sequence[Rule], delta: Output) -> Tolerance:
-    return self_tolerance_at(case.subject, oracles, point.primals, delta, precision_of(point.primals))
+    return self_tolerance_at(case.subject, oracles, point.primals, delta, case.numerics_at(point.primals))
 
 
 def _ratio(error: float, bound: float) -> float:

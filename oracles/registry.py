@@ -27,8 +27,9 @@ import numpy as np
 
 from oracles.extents import restart_calls
 from oracles.lazy_modules import LazyModule
+from oracles.numerics import Numerics
 from oracles.options import did_you_mean
-from oracles.rule import Rule
+from oracles.rule import Primals, Rule
 from oracles.strategies import Drawn, real
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Case:
             without a derivative; "any" accepts every subgradient there.
         batched: primals whose first axis holds independent rows, as the output's does; the cotangents of all other
             primals are then sums over the rows.
+        numerics: what the subject stores, accumulates and multiplies in; by default what the searched dtype says.
     """
 
     subject: Rule
@@ -86,6 +88,11 @@ class Case:
     options: Mapping[str, Hashable] = field(default_factory=dict)
     batched: tuple[str, ...] = ()
     kinks: Literal["any", "declared"] = "any"
+    numerics: Numerics | None = None
+
+    def numerics_at(self, primals: Primals) -> Numerics:
+        """Return what is declared, or what the dtypes at a point say."""
+        return Numerics.declared(self.numerics or self.subject.numerics, primals)
 
     def oracles(self, names: Sequence[str] = tuple(FRAMEWORKS)) -> list[Rule]:
         """Return the oracles of these names that this case has a reference for."""

@@ -74,8 +74,10 @@ class Perturbation(NamedTuple):
         relative: the size of a simulated rounding error, as a fraction of the operand.
         absolute: the size of a simulated underflow error.
         forward: whether the forward is perturbed too. If not, the pullback alone is, at unperturbed residuals.
-        accumulated: the size of a simulated rounding error of a partial sum, where sums are kept in a finer precision
+        accumulated: the size of a simulated rounding error of a partial sum, where sums are kept in another precision
             than their operands; ``None`` where it is ``relative``.
+        multiplied: that of the operands of matrix products and convolutions besides, where they are rounded to a
+            coarser precision; 0 where they are not.
     """
 
     rng: np.random.Generator
@@ -83,23 +85,30 @@ class Perturbation(NamedTuple):
     absolute: float = 0.0
     forward: bool = True
     accumulated: float | None = None
+    multiplied: float = 0.0
 
-    def of_length(self, terms: int) -> RoundingErrors:
+    def of_length(self, terms: int, product: bool = False) -> RoundingErrors:
         """Return the sizes of simulated rounding errors in a reduction of so many terms.
 
-        The error of a sum is ``relative · √terms``, or ``relative + accumulated · √terms``.
+        The error of a sum is ``relative · √terms``, or ``relative + accumulated · √terms``; in a ``product`` of
+        matrices ``multiplied`` is added.
         """
+        extra = self.multiplied if product else 0.0
         if terms <= 1:
-            return RoundingErrors(self.relative)
+            return RoundingErrors(self.relative + extra)
         growth = float(terms**0.5)
         if self.accumulated is None:
-            return RoundingErrors(self.relative * growth, self.relative * growth)
-        return RoundingErrors(self.relative + self.accumulated * growth, self.accumulated * growth)
+            return RoundingErrors(self.relative * growth + extra, self.relative * growth)
+        return RoundingErrors(self.relative + self.accumulated * growth + extra, self.accumulated * growth)
 
     def times(self, share: float) -> Perturbation:
         """Return a share of the perturbation, all sizes alike."""
-        accumulated = None if self.accumulated is None else share * self.accumulated
-        return self._replace(relative=share * self.relative, absolute=share * self.absolute, accumulated=accumulated)
+        return self._replace(
+            relative=share * self.relative,
+            absolute=share * self.absolute,
+            accumulated=None if self.accumulated is None else share * self.accumulated,
+            multiplied=share * self.multiplied,
+        )
 
 
 class InvalidInput(TypeError, ValueError):
@@ -188,6 +197,7 @@ class Rule:
         adapt: makes a Rule of another such object in the same way.
         call_patterns: further ways to call the same subject, by name; each must give what ``evaluate`` gives.
         convention: how the subject's cotangents may differ from a reference's, see `oracles.declared`.
+        numerics: what it stores, accumulates and multiplies in, if it is declared, see `oracles.Numerics`.
     """
 
     evaluate: Evaluate
@@ -199,6 +209,7 @@ class Rule:
     adapt: Callable[[Any], Rule] | None = None
     call_patterns: Mapping[str, Evaluate] = field(default_factory=dict)
     convention: Convention = field(default_factory=Convention)
+    numerics: Any = None  # an oracles.numerics.Numerics; that module imports this one
 
     @property
     def runs_on_object_arrays(self) -> bool:
@@ -261,10 +272,14 @@ def map_delta(function: Callable[[Array], Array], delta: Delta) -> Delta:
     return tuple(function(np.asarray(d)) for d in delta) if isinstance(delta, tuple) else function(np.asarray(delta))
 
 
+# Floating dtypes that NumPy itself does not know, from ml_dtypes.
+EXTENSION_FLOATS = frozenset(("bfloat16", "float8_e4m3fn", "float8_e5m2"))
+
+
 def is_differentiable(array: object) -> bool:
     """Return whether an array has a cotangent: floating arrays do, integers and booleans do not."""
     dtype = array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
 
 
 def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:

@@ -42,7 +42,6 @@ from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
-from oracles.tolerance import precision_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
@@ -309,7 +308,7 @@ def _settings(count: int, keep: bool, sparse: bool) -> settings:
 
 
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
-    return Setting(on_copies(case.subject), tuple(oracles), point.primals, point.delta, precision_of(point.primals))
+    return Setting(on_copies(case.subject), tuple(oracles), point.primals, point.delta, case.numerics_at(point.primals))
 
 
 @dataclass(frozen=True, repr=False)

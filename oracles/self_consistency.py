@@ -17,6 +17,7 @@ from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
 from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
 from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
+from oracles.numerics import Numerics
 from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
@@ -27,13 +28,13 @@ Tolerance: TypeAlias = Callable[[str, int], Array]
 
 
 def self_tolerance_at(
-    subject: Rule, oracles: Sequence[Rule], primals: Primals, delta: Output, precision: str
+    subject: Rule, oracles: Sequence[Rule], primals: Primals, delta: Output, numerics: Numerics | str
 ) -> Tolerance:
     """Return the tolerance between two results of the subject at a point; evaluated when it is first called.
 
     It is twice the tolerance against an oracle, since both results carry the subject's rounding errors.
     """
-    estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject)
+    estimator = tolerance_at(oracles, primals, delta, numerics, fallback=subject)
     return lambda name, samples: 2 * estimator.estimate(samples)[name]
 
 
@@ -135,7 +136,7 @@ def explained(findings: list[Finding], subject: Rule, primals: Primals, delta: O
     return [explain(f) for f in findings]
 
 
-def contradiction_findings(memory: Memory, subject: Rule, oracles: Sequence[Rule], precision: str) -> list[Finding]:
+def contradiction_findings(memory: Memory, subject: Rule, oracles: Sequence[Rule], numerics: Numerics) -> list[Finding]:
     """Return a finding for every array of which two answers to the same call differ by more than rounding."""
     findings = []
     for name, found in memory.contradictions.items():
@@ -154,7 +155,7 @@ def contradiction_findings(memory: Memory, subject: Rule, oracles: Sequence[Rule
             if subject.is_bitwise_reproducible:
                 findings.append(same_finding(name, found.second, found.first, reason))
             continue
-        tolerance = self_tolerance_at(subject, oracles, found.primals, delta, precision)
+        tolerance = self_tolerance_at(subject, oracles, found.primals, delta, numerics)
         if _reads_other_memory(found, delta, subject, tolerance):
             continue  # a defect of layout, which is told as such
         if subject.is_bitwise_reproducible or np.shape(found.first) != np.shape(found.second):

@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
-from typing import Any, TypeAlias
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from oracles.constants import (
     BACKWARD_SAMPLES,
-    CONFIDENCE,
     FIRST_SAMPLES,
-    HALF_CONFIDENCE,
     JUMP_SAMPLES,
     JUMP_SHARE,
     JUMP_SHRINKAGE,
@@ -31,6 +28,7 @@ from oracles.constants import (
     SMALLER_SHARES,
 )
 from oracles.notes import note
+from oracles.numerics import Numerics, confidence, precision_name, stored, stores_of, unit_roundoff
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.perturbation.sign_pool import drawn_signs
 from oracles.process_state import call_foreign, steers_a_run
@@ -52,71 +50,6 @@ from oracles.rule import (
 from oracles.time_budget import require_time
 from oracles.user_code import Raised, attempt, describe_fault
 
-AnyDType: TypeAlias = np.dtype[Any]
-
-# (unit roundoff, smallest normal number) of each precision. Vector units may flush smaller numbers to zero.
-PRECISIONS = {
-    "float16": (2.0**-11, 2.0**-14),
-    "bfloat16": (2.0**-8, 2.0**-126),
-    "float32": (2.0**-24, 2.0**-126),
-    "float64": (2.0**-53, 2.0**-1022),
-    "longdouble": (2.0**-53, 2.0**-1022),
-}
-
-
-def precision_name(dtype: npt.DTypeLike) -> str:
-    """Return the name of a floating dtype as this module knows it.
-
-    Raises:
-        ValueError: if the dtype has no known precision.
-    """
-    name = dtype if isinstance(dtype, str) and dtype in PRECISIONS else _name_of(np.dtype(dtype))
-    if name not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {dtype!r}")
-    return name
-
-
-@lru_cache
-def _name_of(dtype: AnyDType) -> str:
-    return "longdouble" if dtype.name in ("float96", "float128") else dtype.name
-
-
-def unit_roundoff(dtype: npt.DTypeLike) -> float:
-    """Return u, the largest relative error of one rounding: 2^-53 for float64, 2^-24 for float32."""
-    return PRECISIONS[precision_name(dtype)][0]
-
-
-def smallest_normal(dtype: npt.DTypeLike) -> float:
-    """Return the smallest number that no machine flushes to zero."""
-    return PRECISIONS[precision_name(dtype)][1]
-
-
-def confidence(precision: str) -> float:
-    """Return the factor c of a simulated rounding error c·√n·u."""
-    return HALF_CONFIDENCE if accumulator_of(precision) != precision else CONFIDENCE
-
-
-def accumulator_of(precision: str) -> str:
-    """Return the precision of the partial sums of numbers in a precision: float32 for half precision.
-
-    So do matrix units, frameworks, and most kernels; NumPy's bfloat16 does not.
-    """
-    return "float32" if precision in ("float16", "bfloat16") else precision
-
-
-def is_coarser(dtype: npt.DTypeLike, than: npt.DTypeLike) -> bool:
-    """Return whether a dtype is a floating one of less precision than another."""
-    try:
-        return unit_roundoff(dtype) > unit_roundoff(than)
-    except ValueError:
-        return False
-
-
-def precision_of(primals: Primals) -> str:
-    """Return the coarsest floating precision among the primals: what a subject fed with them computes in."""
-    names = [precision_name(a.dtype) for a in primals.values() if is_differentiable(a)]
-    return max(names, key=lambda name: PRECISIONS[name][0], default="float64")
-
 
 def longest_reduction(primals: Primals, delta: Output) -> int:
     """Return the length of the longest axis: no reduction over one axis is longer."""
@@ -130,7 +63,7 @@ class ToleranceEstimator:
     Attributes:
         sources: Rules with `Rule.evaluate_perturbed`; the first that can be perturbed at this point is used.
         primals, delta: the point, in float64.
-        precision: the precision in which the subject computes.
+        numerics: what the subject stores, accumulates and multiplies in.
         known: results of oracles at the point, by the oracle's name, so that they need not be evaluated again.
         read_error: a bound on the error made in reading the subject's cotangents.
         native: the point in the subject's dtypes, where these may differ; see `finer`.
@@ -140,7 +73,7 @@ class ToleranceEstimator:
     sources: Sequence[Rule]
     primals: Primals
     delta: Output
-    precision: str
+    numerics: Numerics
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_error: Mapping[str, Array] = field(default_factory=dict)
     native: tuple[Primals, Output] | None = None
@@ -151,13 +84,33 @@ class ToleranceEstimator:
     _samples: int = 0
     _in_precision: dict[str, ToleranceEstimator] = field(default_factory=dict)
 
+    @property
+    def precision(self) -> str:
+        """The precision in which the subject stores."""
+        return self.numerics.store
+
+    @cached_property
+    def sharpest(self) -> ToleranceEstimator | None:
+        """The estimator where each result is rounded once; ``None`` where nothing finer than that can be asked for.
+
+        What is stored in float64 next to narrow numbers has a tolerance of its own, see `finer`.
+        """
+        dtypes = [a.dtype for a in self.native[0].values() if is_differentiable(a)] if self.native else []
+        if self.numerics.round != "any" or any(unit_roundoff(d) < unit_roundoff("float32") for d in dtypes):
+            return None
+        return self.under(self.numerics.sharpest)
+
+    def under(self, numerics: Numerics) -> ToleranceEstimator:
+        """Return the estimator of a subject with other numerics at the same point, without samples yet."""
+        return replace(self, numerics=numerics, **_no_samples())
+
     def estimate(self, samples: int = FIRST_SAMPLES) -> dict[str, Array]:
         """Return how far rounding may move each entry of the outputs ("output", or "output[0]" …) and cotangents.
 
         The perturbations are seeded, so that a tolerance is a function of the input. Beyond the first samples
         underflow is simulated too; the last `BACKWARD_SAMPLES` perturb the backward alone.
         """
-        tolerances = self._uniform(samples)
+        tolerances = self._with_stores(self._uniform(samples))
         for n, precision in self.finer.items():
             tolerances[n] = self.in_precision(precision)._uniform(samples)[n]
         for n in self.read_error.keys() & tolerances.keys():
@@ -174,7 +127,7 @@ class ToleranceEstimator:
             return self
         if precision not in self._in_precision:
             self._in_precision[precision] = ToleranceEstimator(
-                self.sources, self.primals, self.delta, precision, self.known, convention=self.convention
+                self.sources, self.primals, self.delta, Numerics.of(precision), self.known, convention=self.convention
             )
         return self._in_precision[precision]
 
@@ -196,7 +149,7 @@ class ToleranceEstimator:
         far the array then is from its value in float64. An array is no finer than its own dtype, and as fine as that
         where the reference does not run in those dtypes.
         """
-        if self.native is None:
+        if self.native is None or self.numerics.rounds_results:
             return {}
         dtypes = {n: precision_name(a.dtype) for n, a in self.native[0].items() if is_differentiable(a)}
         precisions = sorted({*dtypes.values()} - {self.precision}, key=unit_roundoff)
@@ -252,7 +205,7 @@ class ToleranceEstimator:
         """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
         if name in self.finer:
             return self.in_precision(self.finer[name]).backward_tolerance(name)
-        return self._named(self._backward)[name]
+        return self._with_stores(self._named(self._backward))[name]
 
     @cached_property
     def _backward(self) -> Array:
@@ -262,21 +215,29 @@ class ToleranceEstimator:
         assert self._unperturbed is not None
         return np.asarray(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))
 
+    def _with_stores(self, deviations: dict[str, Array]) -> dict[str, Array]:
+        """Return the tolerances of results that are computed in a finer precision and stored once, else as they are."""
+        if not self.numerics.rounds_results:
+            return deviations
+        values = self._named(self._unperturbed)
+        return {
+            n: stored(values[n], deviation, self.stores.get(n if n in self.primals else "", self.precision))
+            for n, deviation in deviations.items()
+        }
+
+    @property
+    def stores(self) -> Mapping[str, str]:
+        """In which precision each cotangent, and "" the outputs, are stored; empty where it is as declared."""
+        return stores_of(self.native[0]) if self.native else {}
+
     @property
     def _relative(self) -> float:
         """The size of a simulated rounding error where nothing is summed: c·u."""
-        return confidence(self.precision) * unit_roundoff(self.precision)
+        return confidence(self.numerics.inner) * unit_roundoff(self.numerics.inner)
 
     def _perturbation(self, rng: np.random.Generator, scale: float = 1.0, *, forward: bool = True) -> Perturbation:
         """Return simulated rounding of a size times ``scale``, with underflow."""
-        accumulator = accumulator_of(self.precision)
-        accumulated = None if accumulator == self.precision else confidence(accumulator) * unit_roundoff(accumulator)
-        return Perturbation(rng, self._relative, self._absolute, forward, accumulated).times(scale)
-
-    @property
-    def _absolute(self) -> float:
-        """The size of a simulated underflow error."""
-        return confidence(self.precision) * smallest_normal(self.precision)
+        return self.numerics.perturbation(rng, forward=forward)._replace(absolute=self.numerics.floor).times(scale)
 
     def _uniform(self, samples: int) -> dict[str, Array]:
         """Return the tolerances of a subject that computes everything in ``precision``."""
@@ -286,7 +247,7 @@ class ToleranceEstimator:
                 if k >= FIRST_SAMPLES:
                     require_time()
                 # The seed is the sample's number, so that more samples only add to fewer.
-                absolute = 0.0 if k < FIRST_SAMPLES else self._absolute
+                absolute = 0.0 if k < FIRST_SAMPLES else self.numerics.floor
                 forward = k < MORE_SAMPLES - BACKWARD_SAMPLES
                 perturbation = self._perturbation(np.random.default_rng(k), forward=forward)
                 deviation = self._deviation(perturbation._replace(absolute=absolute))
@@ -307,7 +268,7 @@ class ToleranceEstimator:
 
     @cached_property
     def _next(self) -> ToleranceEstimator:
-        return ToleranceEstimator(self.sources[1:], self.primals, self.delta, self.precision, self.known)
+        return ToleranceEstimator(self.sources[1:], self.primals, self.delta, self.numerics, self.known)
 
     def _deviation(self, perturbation: Perturbation) -> Array:
         """Return how far one perturbed evaluation lies from the plain one, all arrays in one flat vector."""
@@ -388,7 +349,7 @@ def tolerance_at(
     oracles: Sequence[Rule],
     primals: Primals,
     delta: Output,
-    precision: str,
+    numerics: Numerics | str,
     *,
     fallback: Rule,
     known: Mapping[str, Mapping[str, Any]] | None = None,
@@ -402,7 +363,7 @@ def tolerance_at(
     Args:
         oracles: the oracles, in their order of preference.
         primals, delta: the point.
-        precision: the precision in which the subject computes.
+        numerics: what the subject stores, accumulates and multiplies in, or the precision alone, see `Numerics.of`.
         fallback: the subject.
         known: results of oracles at the point by their names, so that they are not evaluated again.
         native: the point in the subject's dtypes, if each array is to be judged in the precision that reaches it.
@@ -411,10 +372,14 @@ def tolerance_at(
     own = [perturb_own_code(fallback)] if fallback.runs_on_object_arrays else []
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
-    read_error = fallback.convention.read_error(wide, unit_roundoff(precision))
-    return ToleranceEstimator(
-        sources, wide, wide_delta, precision, known or {}, read_error, native, fallback.convention
-    )
+    numerics = Numerics.of(numerics)
+    read_error = fallback.convention.read_error(wide, unit_roundoff(numerics.store))
+    return ToleranceEstimator(sources, wide, wide_delta, numerics, known or {}, read_error, native, fallback.convention)
+
+
+def _no_samples() -> dict[str, Any]:
+    """Return the fields of an estimator that has drawn no samples, for `dataclasses.replace`."""
+    return {"_unperturbed": None, "_largest": None, "_slices": {}, "_samples": 0, "_in_precision": {}}
 
 
 def _perturb_inputs(rule: Rule) -> Rule:

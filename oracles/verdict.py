@@ -9,6 +9,7 @@ from math import inf
 from typing import TypeAlias
 
 from oracles.lazy_modules import LazyModule
+from oracles.numerics import Numerics
 from oracles.rule import Output, Primals, Rule
 
 html = LazyModule("oracles.report.html")  # for notebooks alone
@@ -60,6 +61,7 @@ class Evidence:
         refused: (number of refused entries, number of entries).
         reason: what is wrong, in words: "shape (3,), expected (1, 3)".
         fix: lines of code that repair it, if they are known.
+        diagnosis: the defect, where the decision itself has confirmed which it is.
     """
 
     index: tuple[int, ...] = ()
@@ -70,6 +72,7 @@ class Evidence:
     refused: tuple[int, int] = (0, 0)
     reason: str = ""
     fix: str = ""
+    diagnosis: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,19 @@ class Setting:
         subject: the Rule under test.
         oracles: the Rules that it was compared with.
         primals, delta: the point, in the subject's dtypes.
-        precision: the precision in which the subject computes.
+        numerics: what the subject stores, accumulates and multiplies in.
     """
 
     subject: Rule
     oracles: tuple[Rule, ...]
     primals: Primals
     delta: Output
-    precision: str
+    numerics: Numerics
+
+    @property
+    def precision(self) -> str:
+        """The precision in which the subject stores."""
+        return self.numerics.store
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from oracles.adapters.gauges import GAUGES, Signs
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
+from oracles.numerics import Numerics, unit_roundoff
 from oracles.rule import (
     Answer,
     Array,
@@ -33,7 +34,6 @@ from oracles.rule import (
     as_tuple,
     is_differentiable,
 )
-from oracles.tolerance import unit_roundoff
 
 Scale: TypeAlias = float | Callable[..., float]
 # "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
@@ -55,6 +55,7 @@ def declared(
     symmetric: str | Sequence[str] = (),
     gauge: str | Mapping[str, str] | None = None,
     accuracy: Accuracy = "entrywise",
+    numerics: Numerics | None = None,
 ) -> Rule:
     """Declare the conventions in which a subject differs from its references.
 
@@ -78,6 +79,7 @@ def declared(
             index have one sign in all these outputs. They, and the cotangents, are compared in the subject's signs.
         accuracy: "normwise" where the errors of one array have one size, whatever the size of an entry, as in
             convolutions by FFT and by Winograd: every entry has `NORMWISE_FACTOR` times the array's largest tolerance.
+        numerics: what the subject stores, accumulates and multiplies in, see `oracles.Numerics`.
 
     Returns:
         The Rule in the references' convention.
@@ -86,10 +88,11 @@ def declared(
         InvalidInput: for an invalid layout, gauge or accuracy; when evaluated, for names that are no primals; when
             judged, for a point that is not symmetric.
     """
+    rule = replace(rule, numerics=numerics or rule.numerics)
     names = (symmetric,) if isinstance(symmetric, str) else tuple(symmetric)
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
     convention = _with_freedoms(convention, names, _gauges(gauge), _valid_accuracy(accuracy))
-    # At once, so that a layout that cannot be read is an error here and not at the first point.
+    # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
     def in_convention(evaluate: Evaluate) -> Evaluate:

@@ -17,7 +17,7 @@ import numpy as np
 
 from oracles.constants import FILLED_GAPS
 from oracles.lazy_modules import Tensor, jax, jnp, torch
-from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Runtime
+from oracles.rule import EXTENSION_FLOATS, Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Runtime
 
 ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]
 ForeignArray: TypeAlias = Any  # an array of the subject's own framework, for which no types are known
@@ -113,8 +113,8 @@ def tensor(array: Array, device: Device = None) -> Tensor:
         source = np.array(array, order="C", copy=True)
     else:
         source = array if array.flags.writeable else copied(array)
-    if array.dtype.name == "bfloat16":  # torch.from_numpy knows no bfloat16: pass its bits
-        result = torch.from_numpy(source.view(np.int16)).view(torch.bfloat16)
+    if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
+        result = torch.from_numpy(source.view(f"i{source.itemsize}")).view(getattr(torch, array.dtype.name))
     else:
         try:
             result = torch.from_numpy(source)
@@ -150,7 +150,7 @@ def copied(array: Array) -> Array:
     memory = np.zeros(entries, array.dtype)  # not written where it need not be: a column of a large matrix reaches far
     if array.dtype.kind not in "iub" and entries <= FILLED_GAPS * array.size:
         memory[...] = np.nan
-    strided = np.lib.stride_tricks.as_strided(memory[first:], array.shape, array.strides)
+    strided: Array = np.ndarray(array.shape, array.dtype, memory, first * array.itemsize, array.strides)
     strided[...] = array
     return strided
 
@@ -165,8 +165,9 @@ def array_of(value: ForeignArray) -> ForeignArray:
     value = value.detach().cpu().resolve_conj().resolve_neg()
     if value.layout is not torch.strided:  # the gradient of a sparse embedding
         value = value.to_dense()
-    if value.dtype is torch.bfloat16:
-        return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    name = str(value.dtype).removeprefix("torch.")
+    if name in EXTENSION_FLOATS:
+        return value.view(torch.int16 if value.itemsize == 2 else torch.int8).numpy().view(getattr(ml_dtypes, name))
     try:
         return value.numpy()
     except TypeError:
@@ -233,6 +234,6 @@ def numpy_array(name: str, value: object) -> Array:
             f"{name}: complex arrays are not supported yet, got dtype {array.dtype}.\n"
             "Fix: pass real and imaginary part as two primals, and return both as two outputs"
         )
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+    if array.dtype.kind not in "fiub" and array.dtype.name not in EXTENSION_FLOATS:
         raise InvalidInput(f"{name}: expected a floating, integer or boolean array, got dtype {array.dtype}")
     return array

@@ -20,6 +20,7 @@ from oracles.perturbation.jaxpr import Program
 from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
 from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
+    EXTENSION_FLOATS,
     Array,
     Cotangents,
     InvalidInput,
@@ -457,7 +458,7 @@ def _checked(
     return [
         np.asarray(d, dtype)
         for d, dtype in zip(deltas, dtypes, strict=True)
-        if dtype.kind == "f" or dtype.name == "bfloat16"
+        if dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
     ]
 
 

@@ -15,6 +15,7 @@ from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands, replay
 from oracles.perturbation.torch_recording import Recordings
 from oracles.rule import (
+    EXTENSION_FLOATS,
     Array,
     Cotangents,
     Delta,
@@ -215,14 +216,15 @@ def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name:
 def _tensor(array: Array) -> Tensor:
     """Copy an array of any layout into a tensor: torch accepts neither negative strides nor read-only memory."""
     array = np.asarray(array)
-    if array.dtype.name == "bfloat16":
-        # torch.from_numpy does not know NumPy's bfloat16; float32 holds each of its values.
-        return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
+    if array.dtype.name in EXTENSION_FLOATS:
+        # torch.from_numpy does not know these dtypes; float32 holds each of their values.
+        return torch.from_numpy(array.astype(np.float32)).to(getattr(torch, array.dtype.name))
     return torch.from_numpy(np.array(array, order="C", copy=True))
 
 
 def _array(tensor: Tensor) -> Array:
     tensor = tensor.detach().cpu()
-    if tensor.dtype is torch.bfloat16:
-        return np.asarray(tensor.float().numpy().astype(ml_dtypes.bfloat16))
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name in EXTENSION_FLOATS:
+        return np.asarray(tensor.float().numpy().astype(getattr(ml_dtypes, name)))
     return np.asarray(tensor.numpy())

@@ -15,6 +15,7 @@ from oracles.cli.outcomes import CAUSES, LEGEND, Outcome, align, not_judged, ski
 from oracles.cli.subjects import NamedReference
 from oracles.environment import deferred_interrupts, describe_error
 from oracles.missing import missing_of
+from oracles.numerics import Numerics
 from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, entries_for
@@ -45,6 +46,7 @@ def search_cases(
         )
     changes: dict[str, Any] = {each.framework: each.f for each in against}
     changes |= {"kinks": args.kinks} if args.kinks else {}
+    changes |= {"numerics": Numerics.parse(args.numerics)} if args.numerics else {}
     if changes:
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES

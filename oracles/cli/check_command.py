@@ -25,6 +25,7 @@ from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
 from oracles.lazy_modules import LazyModule
 from oracles.missing import missing_of
+from oracles.numerics import Numerics, precision_of
 from oracles.point import check as check_point
 from oracles.registry import Unusable, display_name
 from oracles.report.disagreement import REPRODUCE, SCHEMA, Disagreement, Inconclusive, document, to_text
@@ -38,7 +39,6 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.strategies import Drawn, indices, probabilities, real
-from oracles.tolerance import precision_of
 from oracles.verdict import Finding, Result, Verdict
 
 html = LazyModule("oracles.report.html")  # it loads what a small check does not need
@@ -114,6 +114,7 @@ def _check_points(
     rule: Rule, name: str, against: Sequence[NamedReference], primals_at: PrimalsSource, args: argparse.Namespace
 ) -> Outcome:
     """Judge a subject at the points of one or more seeds, in each dtype, until one is refused."""
+    numerics = Numerics.parse(args.numerics) if args.numerics else None
     parts = None if args.delta is None else tuple(arrays_of(args.delta, "--delta").values())
     results: list[Result] = []
     for dtype in args.dtype or (None,):
@@ -123,7 +124,7 @@ def _check_points(
             try:
                 result = check_point(
                     rule, primals, [each.rule for each in against], delta,
-                    precision=args.precision, kinks=args.kinks or "any", isolate=args.isolate,
+                    precision=args.precision, numerics=numerics, kinks=args.kinks or "any", isolate=args.isolate,
                     seconds=args.seconds or CHECK_SECONDS, seed=seed,
                 )  # fmt: skip
                 results.append(result)

@@ -295,6 +295,11 @@ def _add_conditions(check: argparse.ArgumentParser) -> None:
         help="the precision that the subject computes in, if lower than its inputs: float32",
     )
     check.add_argument(
+        "--numerics",
+        metavar="WHAT",
+        help="what the subject stores, sums and multiplies in: bfloat16/float32/tf32, and /once or /each rounding",
+    )
+    check.add_argument(
         "--kinks",
         type=one_of(("any", "declared")),
         metavar="NAME",

@@ -7,17 +7,29 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import ml_dtypes
 import numpy as np
 
 from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
 from oracles.decision.neighbourhood import Neighbourhood
-from oracles.rule import Answer, Array, Enclosure, NotPerturbable, Output, Primals, Rule, as_tuple, is_differentiable
-from oracles.tolerance import ToleranceEstimator, smallest_normal, unit_roundoff
+from oracles.numerics import smallest_normal, unit_roundoff
+from oracles.rule import (
+    EXTENSION_FLOATS,
+    Answer,
+    Array,
+    Enclosure,
+    NotPerturbable,
+    Output,
+    Primals,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
+from oracles.tolerance import ToleranceEstimator
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
 
 Neighbourhoods: TypeAlias = dict[tuple[str, float], Neighbourhood]
 Answers: TypeAlias = Mapping[str, Answer]  # by the oracle's name
-LARGEST_BFLOAT16 = 3.4e38  # NumPy's finfo does not know bfloat16
 
 
 def value_and_radius(answer: Answer) -> tuple[Array, Array | float]:
@@ -92,6 +104,9 @@ class Comparison:
             # Rounding alone reaches beyond the dtype, from a number inside it; products inside overflow before.
             beyond_range = ~np.isfinite(actual) & (tolerance > largest * NEAR_OVERFLOW) & (np.abs(expected) <= largest)
             beyond_range &= np.isfinite(tolerance) & (tolerance > np.abs(expected))
+            if self.actual.dtype.name.startswith("float8"):  # without ∞, or saturated: what is too large becomes either
+                saturated = np.isnan(actual) | (actual == np.copysign(largest, expected))
+                beyond_range |= saturated & (reach > largest) & is_known(expected, radius)
             return np.where(overflows | beyond_range | ~is_known(expected, radius), 0.0, ratio)
 
     def tolerance_of(self, answer: Answer) -> Array:
@@ -138,6 +153,14 @@ class Comparison:
     def with_samples(self, samples: int) -> Comparison:
         """Return the comparison under a tolerance from at least so many samples."""
         return replace(self, tolerance=self.estimator.estimate(samples)[self.name])
+
+    @property
+    def rounded_once(self) -> Comparison | None:
+        """The comparison where each result is rounded once; ``None`` where that is no sharper."""
+        sharpest = self.estimator.sharpest
+        if sharpest is None:
+            return None
+        return replace(self, estimator=sharpest, tolerance=sharpest.estimate()[self.name])
 
     def findings(
         self, verdict: Verdict, *, refuses: bool = True, reason: str = "", by_all: bool = False
@@ -205,7 +228,9 @@ class Comparison:
 
 def largest_number(dtype: np.dtype[Any]) -> float:
     """Return the largest finite number of a floating dtype, as a float64."""
-    return float(np.finfo(dtype).max) if dtype.kind == "f" else LARGEST_BFLOAT16
+    if dtype.name in EXTENSION_FLOATS:
+        return float(ml_dtypes.finfo(dtype).max)
+    return float(np.finfo(dtype).max)
 
 
 def is_known(expected: Array, radius: Array | float) -> Array:
@@ -299,7 +324,8 @@ def _agreement(
         unknown=unknown,
         unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
     )
-    if size.size == 0 or (count and detects_above <= RESOLUTION_LIMIT):
+    # One rounding in 8 bits is more than that.
+    if size.size == 0 or (count and detects_above <= max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))):
         return finding
     is_kink = count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name)
     return replace(finding, verdict=Verdict.KINK if is_kink else Verdict.VACUOUS, detects_above=0.0)
@@ -345,19 +371,21 @@ def half_of_the_digits(precision: str) -> float:
     return float(unit_roundoff(precision) ** HALF_OF_THE_DIGITS)
 
 
-def certified_enclosures(subject: Rule, primals: Primals, delta: Output, precision: str) -> dict[str, Enclosure]:
-    """Return the certified enclosures of the subject's own primal and its derivative, by name.
+def certified_enclosures(subject: Rule, point: ToleranceEstimator) -> dict[str, Enclosure]:
+    """Return the certified enclosures of the subject's own primal and its derivative at a point, by name.
 
     Empty if ball arithmetic cannot run: a framework's tensors hold no balls, a ball holds no infinity, python-flint may
     be missing.
     """
-    if not subject.runs_on_object_arrays or not is_finite(primals, delta):
+    if not subject.runs_on_object_arrays or not is_finite(point.primals, point.delta):
         return {}
 
     from oracles.exact import ball_arithmetic
 
     try:
-        return ball_arithmetic.certified_enclosures(subject, primals, delta, precision)
+        return ball_arithmetic.certified_enclosures(
+            subject, point.primals, point.delta, point.numerics, stores=point.stores
+        )
     except (NotPerturbable, ImportError):
         return {}
 

@@ -35,13 +35,15 @@ from oracles.decision.precision import (
     frameworks_lose,
     is_rounding,
     lost_digits,
-    references_err_as_much,
+    references_in_own_dtype,
+    references_of_same_bits,
     right_up_to,
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
+from oracles.numerics import SIXTEEN_BITS, Numerics, accumulator_of, is_coarser, precision_of
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
-from oracles.tolerance import ToleranceEstimator, is_coarser, named_outputs, precision_of, values_of
+from oracles.tolerance import ToleranceEstimator, named_outputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -70,16 +72,68 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
     tolerance only because rounding crosses a kink, KINK, or WRONG for what is no subgradient. A dtype coarser than the
     primals' is left to the next decision.
     """
+    sharp = comparison.rounded_once
+    if is_coarser(comparison.actual.dtype, precision_of(comparison.setting.primals)):
+        return _with_enough_samples(comparison)
+    if sharp is not None and not (sharp := _with_enough_samples(sharp)).refusing:
+        return _accepted(sharp)
+    comparison = _with_enough_samples(comparison)
+    if comparison.refusing:
+        return comparison
+    return (_cancels_what_is_stored(sharp) if sharp else []) or _accepted(comparison)
+
+
+def _with_enough_samples(comparison: Comparison) -> Comparison:
+    """Return the comparison under as many samples of rounding as accept it, up to `MORE_SAMPLES`."""
     for samples in (FIRST_SAMPLES, SECOND_SAMPLES, MORE_SAMPLES):
         comparison = comparison.with_samples(samples)
         if comparison.refusing and samples == FIRST_SAMPLES:
             comparison = with_samples_at_part(comparison, MORE_SAMPLES)
         if not comparison.refusing:
             break
-    if comparison.refusing or is_coarser(comparison.actual.dtype, precision_of(comparison.setting.primals)):
-        return comparison
+    return comparison
+
+
+def _accepted(comparison: Comparison) -> list[Finding]:
+    """Return the findings on an array that is within its tolerance."""
     return _across_a_kink(comparison) or [
         lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers
+    ]
+
+
+def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
+    """Return UNSTABLE findings where an intermediate is rounded to the precision of a store and cancels; else none.
+
+    The tolerance of stored intermediates allows an error as large as the entry where they cancel, as in p − 1 for a p
+    near 1. Entries count that lose more than half of the digits of their row's largest entry. A subject is not refused
+    that does bit for bit what a reference does in this dtype.
+
+    Args:
+        sharp: the comparison where each result is rounded once; it refuses entries.
+    """
+    expected, name = sharp.expected, sharp.setting.precision
+    with np.errstate(invalid="ignore"):
+        size = np.abs(np.atleast_1d(expected))
+        row = np.max(size, axis=-1, keepdims=True, initial=0.0, where=np.isfinite(size)).reshape(
+            (*expected.shape[:-1], 1) if expected.ndim else ()
+        )
+        lost = sharp.refused & (np.abs(sharp.value - expected) > half_of_the_digits(name) * row)
+    if not np.any(lost):
+        return []
+    only_lost = replace(sharp, tolerance=np.where(lost, sharp.tolerance, np.inf))
+    same = references_of_same_bits(only_lost)
+    defect = f"an intermediate is rounded to {name} before it cancels"
+    reason = f"{defect}: more than half of the digits are lost"
+    if same:
+        reason += f"; {' and '.join(same)} gives the same bits in {name}"
+    fix = f"keep it in {accumulator_of(name)}, or declare numerics=oracles.{Numerics.eager(name)!r}"
+    return _with_diagnosis(only_lost.findings(Verdict.UNSTABLE, refuses=not same, reason=reason), defect, fix)
+
+
+def _with_diagnosis(findings: list[Finding], diagnosis: str, fix: str) -> list[Finding]:
+    """Return findings of which those that refuse name the defect that their decision has confirmed."""
+    return [
+        replace(f, evidence=replace(f.evidence, diagnosis=diagnosis, fix=fix)) if f.refuses else f for f in findings
     ]
 
 
@@ -117,7 +171,8 @@ def within_rounding_of_reference(comparison: Comparison) -> list[Finding] | Comp
         return comparison
     answers = dict(comparison.answers)
     for oracle in comparison.refusing:
-        own = ToleranceEstimator([references[oracle]], point.primals, point.delta, "float64", point.known)
+        wide = Numerics.of("float64")
+        own = ToleranceEstimator([references[oracle]], point.primals, point.delta, wide, point.known)
         radius = attempt(partial(own.estimate, MORE_SAMPLES))
         if not isinstance(radius, Raised):
             answers[oracle] = Enclosure(value_and_radius(answers[oracle])[0], radius[comparison.name])
@@ -134,9 +189,10 @@ def references_lose_as_much(comparison: Comparison) -> list[Finding] | Compariso
     """
     if precision_of(comparison.setting.primals) == "float64":
         return comparison
-    names = references_err_as_much(comparison)
-    if not names:
+    as_bad, better = references_in_own_dtype(comparison)
+    if better or not as_bad:
         return comparison
+    names = " and ".join(as_bad)
     reason = f"off by more than rounding, and in this dtype {names} too: it overflows, underflows or cancels here"
     return comparison.findings(Verdict.UNSTABLE, refuses=False, reason=reason)
 
@@ -324,6 +380,42 @@ def reference_contradicts_itself(comparison: Comparison) -> list[Finding] | Comp
     return comparison.findings(Verdict.ORACLES_CONFLICT, reason=reason)
 
 
+def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
+    """Name what is kept in low precision that is declared, or expected, to be finer.
+
+    Question: are all errors within the tolerance of a subject that stores every intermediate, or that accumulates in
+    the precision of its stores, and are they drawn anew nearby as rounding errors are?
+    Consequence: UNSTABLE. The subject should keep it in a finer precision, or declare its numerics.
+    """
+    numerics, size = comparison.estimator.numerics, np.abs(comparison.expected)
+    error = np.abs(comparison.value - comparison.expected)
+    # At a kink every rounding error draws a new error of the gradient's own size.
+    if numerics.store not in SIXTEEN_BITS or _is_subgradient(comparison):
+        return comparison
+    for coarser, defect, finer in _coarser_numerics(numerics):
+        tolerances = attempt(partial(comparison.estimator.under(coarser).estimate, MORE_SAMPLES))
+        # A long sum in low precision no longer grows from some term on, and loses up to its own size.
+        if isinstance(tolerances, Raised) or np.any(error > np.maximum(tolerances[comparison.name], size)):
+            continue
+        if is_rounding(comparison, numerics.store):
+            fix = f"{finer}, or declare numerics=oracles.{coarser!r}"
+            reason = f"{defect}: right with that, and not as {numerics}"
+            return _with_diagnosis(_unstable(comparison, reason), defect, fix)
+    return comparison
+
+
+def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
+    """Return numerics that round more, with the defect in words, and what a subject of those should do."""
+    store, coarser = numerics.store, []
+    if numerics.round == "once":
+        every = replace(numerics, round="each", multiply="")
+        coarser.append((every, f"stores intermediates in {store}", f"keep them in {numerics.inner}"))
+    if numerics.accumulate != store:
+        own = replace(numerics, accumulate=store)
+        coarser.append((own, f"accumulates in {store}", f"accumulate in {numerics.accumulate}"))
+    return coarser
+
+
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
     """Refuse a formula whose error no precision reduces.
 
@@ -389,6 +481,8 @@ DECISIONS: tuple[Decision, ...] = (
     within_more_samples,
     # Before all that evaluate the subject again: they would judge another answer.
     another_answer,
+    # Before the references are asked in the subject's dtype: on a CPU some sum in low precision too.
+    coarser_numerics,
     # Before NaN and ±Inf are refused: a reference in the same dtype may have them too.
     references_lose_as_much,
     # Before all that compute with the subject's numbers.
@@ -498,7 +592,7 @@ def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:
     if sum(np.size(a) for a in point.primals.values()) > ARBITER_INPUTS:
         return {}
     subject = comparison.setting.subject
-    certified = certified_enclosures(subject, point.primals, point.delta, point.precision)
+    certified = certified_enclosures(subject, point)
     adjusted = subject.convention.adjusted(point.primals, {}, {EXACT: certified})[EXACT]
     return {n: answer for n, answer in adjusted.items() if isinstance(answer, Enclosure)}
 

@@ -32,6 +32,7 @@ from oracles.decision.reduced_point import count_inputs, is_reducible, reduced_p
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
 from oracles.finite_differences import DIFFERENCES, differences_at
 from oracles.notes import note, with_notes
+from oracles.numerics import Numerics, precision_of
 from oracles.process_state import steers_a_run
 from oracles.rule import (
     Answer,
@@ -51,7 +52,7 @@ from oracles.rule import (
 )
 from oracles.stages import announce
 from oracles.time_budget import OutOfTime
-from oracles.tolerance import ToleranceEstimator, named_outputs, precision_name, precision_of, tolerance_at
+from oracles.tolerance import ToleranceEstimator, named_outputs, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
 from oracles.verdict import EXACT, Evidence, Finding, Result, Setting, Verdict
 
@@ -86,7 +87,7 @@ def judge(
     delta: Output,
     oracles: Sequence[Rule],
     *,
-    precision: str | None = None,
+    numerics: Numerics | str | None = None,
     kinks: Kinks = "any",
     only: Iterable[str] | None = None,
     property_name: str = "cotangents_agree",
@@ -95,7 +96,8 @@ def judge(
     """Judge one evaluation of the subject against every oracle, and return the result without raising.
 
     Args:
-        subject, primals, delta, oracles, precision, kinks: as in `check`.
+        subject, primals, delta, oracles, kinks: as in `check`.
+        numerics: as in `check`, or the precision alone.
         only: judge these quantities alone ("output", or names of primals).
         property_name: the property that the result names.
         called: what the subject returned at the point already, so that it need not be called again.
@@ -104,7 +106,8 @@ def judge(
         InvalidInput: if a package is missing, or the subject's adapter refuses the point.
         ReferenceFailed: if a reference raises.
     """
-    working = precision_name(precision) if precision else precision_of(primals)
+    declared = numerics or subject.numerics
+    working = Numerics.declared(declared, primals)
     setting = Setting(subject, tuple(oracles), primals, delta, working)
     try:
         setting = _aligned(setting)
@@ -127,10 +130,10 @@ def judge(
     if only is not None:
         actual = {n: a for n, a in actual.items() if n in names}
     # Before all comparisons: values are comparable only in the right shape.
-    errors = type_errors(actual, forward.expected, working)
-    violations = subject.convention.violations(primals, delta, cotangents, working)
+    errors = type_errors(actual, forward.expected, working.store)
+    violations = subject.convention.violations(primals, delta, cotangents, working.store)
     errors += tuple(refuse(n, reason) for n, reason in violations.items() if n in actual)
-    native = None if precision else (primals, delta)
+    native = None if declared else (primals, delta)
     with own_faults():
         arrays = {n: a for n, a in actual.items() if n not in {f.quantity for f in errors}}
         try:
@@ -342,22 +345,31 @@ def _compare(
 ) -> list[Finding]:
     """Compare the values of all arrays without type errors: at once where all agree, else array by array.
 
-    ``native`` is the point in the subject's dtypes, unless a precision is declared for all arrays. Results at smaller
+    ``native`` is the point in the subject's dtypes, unless numerics are declared for all arrays. Results at smaller
     points are added to ``reduced``.
     """
-    subject, oracles, precision = setting.subject, setting.oracles, setting.precision
+    subject, oracles, numerics = setting.subject, setting.oracles, setting.numerics
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
     most_inputs = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
-    if count_inputs(primals) <= most_inputs:
-        certified = certified_enclosures(subject, primals, delta, precision)
-        answers = {**answers, EXACT: certified} if certified else answers
+    few_inputs = count_inputs(primals) <= most_inputs
+    estimator = tolerance_at(oracles, primals, delta, numerics, fallback=subject, known=answers, native=native)
+    has_dtypes = all(a.dtype == expected[n].dtype for n, a in arrays.items())
+    if estimator.sharpest is not None and has_dtypes:
+        # Most kernels round once, and the sharpest tolerance says the most.
+        sharp = _with_certified(answers, estimator.sharpest, subject) if few_inputs else answers
+        sharp = _with_suspicious(_with_differences(sharp, set(arrays), setting), arrays, setting, estimator.sharpest)
+        sharp = dict(subject.convention.adjusted(setting.primals, arrays, sharp))
+        agreements = all_agreements(arrays, sharp, estimator.sharpest)
+        if agreements is not None:
+            return agreements
+    if few_inputs:
+        answers = _with_certified(answers, estimator, subject)
     answers = _with_differences(answers, set(arrays), setting)
-    estimator = tolerance_at(oracles, primals, delta, precision, fallback=subject, known=answers, native=native)
     answers = _with_suspicious(answers, arrays, setting, estimator)
     # After the estimator: its tolerance is that of the oracles' own values.
     answers = dict(subject.convention.adjusted(setting.primals, arrays, answers))
     # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
-    if all(a.dtype == expected[n].dtype for n, a in arrays.items()):
+    if has_dtypes:
         agreements = all_agreements(arrays, answers, estimator)
         if agreements is not None:
             return agreements
@@ -374,6 +386,14 @@ def _compare(
         except OutOfTime:
             findings += comparison.undecided()
     return findings
+
+
+def _with_certified(
+    answers: dict[str, Mapping[str, Answer]], estimator: ToleranceEstimator, subject: Rule
+) -> dict[str, Mapping[str, Answer]]:
+    """Return the answers with those of ball arithmetic, where it runs."""
+    certified = certified_enclosures(subject, estimator)
+    return {**answers, EXACT: certified} if certified else answers
 
 
 def _not_compared(arrays: Mapping[str, Array], setting: Setting) -> list[Finding]:
@@ -399,9 +419,9 @@ def _refused_at_smaller_point(
             point = reduced_point(comparison)
             if point is None:
                 return []
-            precision = None if native else setting.precision
+            numerics = None if native else setting.numerics
             kinks: Kinks = "declared" if comparison.declared_kinks else "any"
-            result = judge(setting.subject, *point, setting.oracles, precision=precision, kinks=kinks)
+            result = judge(setting.subject, *point, setting.oracles, numerics=numerics, kinks=kinks)
         worst = max((f for f in result.findings if f.quantity == name), key=lambda f: f.gravity, default=None)
         if worst is not None and worst.refuses:
             reduced[name] = result

@@ -20,6 +20,7 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound, value_and_radius
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
+from oracles.numerics import precision_of, smallest_normal, unit_roundoff
 from oracles.rule import (
     Array,
     Enclosure,
@@ -32,7 +33,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
-from oracles.tolerance import precision_of, smallest_normal, unit_roundoff, values_of
+from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import Evidence, Finding, Setting, Verdict
 
@@ -100,14 +101,26 @@ def frameworks_lose(
     return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)
 
 
-def references_err_as_much(comparison: Comparison) -> str:
-    """Return which references err as much in the dtypes of the point, in every refused entry; "" if one does not.
+def references_of_same_bits(comparison: Comparison) -> list[str]:
+    """Return the references that give the whole array bit for bit, evaluated in the dtypes of the point."""
+    setting = comparison.setting
+    values = {o.name: _in_dtype(replace(setting, subject=o), comparison.name, None) for o in comparison.references}
+    return [
+        n
+        for n, value in values.items()
+        if value is not None and np.array_equal(np.asarray(value, np.float64), comparison.value, equal_nan=True)
+    ]
+
+
+def references_in_own_dtype(comparison: Comparison) -> tuple[list[str], list[str]]:
+    """Return the references that err as much in the dtypes of the point, in every refused entry, and those that do not.
 
     NaN errs as much as any number, and an infinity as much as itself and as any number. References that do not run in
     those dtypes are left out.
     """
     setting, name = comparison.setting, comparison.name
-    names = []
+    as_bad: list[str] = []
+    better: list[str] = []
     for reference in comparison.references:
         expected = value_and_radius(comparison.answers[reference.name])[0]
         value = _in_dtype(replace(setting, subject=reference), name, None)
@@ -117,10 +130,8 @@ def references_err_as_much(comparison: Comparison) -> str:
             error, own = np.abs(comparison.value - expected), np.abs(np.asarray(value, np.float64) - expected)
             opposite = np.isinf(value) & np.isinf(comparison.value) & (value != comparison.value)
             as_much = (~np.isfinite(own) | (own >= AS_MANY_DIGITS * error)) & ~opposite
-        if not np.all(as_much[comparison.refused]):
-            return ""
-        names.append(reference.name)
-    return " and ".join(names)
+        (as_bad if np.all(as_much[comparison.refused]) else better).append(reference.name)
+    return as_bad, better
 
 
 def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str) -> str:
@@ -169,10 +180,11 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
         return False
 
     def error_at(k: int) -> Array:
-        primals, _ = point_on_a_line(setting.primals, setting.delta, k, precision)
-        wide, delta = with_dtype(primals, np.float64), with_dtype(setting.delta, np.float64)
-        actual = values_of(setting.subject, primals, setting.delta)[name]
-        return np.asarray(np.asarray(actual, np.float64) - values_of(reference, wide, delta)[name])
+        # The delta too: the gradient of a table of vectors, say, depends on nothing else.
+        primals, delta = point_on_a_line(setting.primals, setting.delta, k, precision)
+        actual = values_of(setting.subject, primals, delta)[name]
+        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
+        return np.asarray(np.asarray(actual, np.float64) - expected)
 
     errors = [attempt(partial(error_at, k)) for k in range(3)]
     values = [e for e in errors if not isinstance(e, Raised)]

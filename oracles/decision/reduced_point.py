@@ -16,6 +16,7 @@ import numpy as np
 from oracles.constants import (
     FIRST_SAMPLES,
     GROSS_RATIO,
+    GROSS_STORED,
     LEAST_WINDOW,
     MOST_RESAMPLED,
     PART_INPUTS,
@@ -98,8 +99,8 @@ def _tolerance_of_rows(comparison: Comparison, axis: int, rows: Array, refused: 
         own, expected = answers[oracle.name][name][entries], value_and_radius(comparison.answers[oracle.name])[0][whole]
         if not np.all(np.abs(own - expected) <= SAME_VALUE * np.abs(expected)):
             return None
-    precision = comparison.estimator.precision
-    estimator = tolerance_at(setting.oracles, primals, delta, precision, fallback=setting.subject, known=answers)
+    numerics = comparison.estimator.numerics
+    estimator = tolerance_at(setting.oracles, primals, delta, numerics, fallback=setting.subject, known=answers)
     return np.asarray(estimator.estimate(samples)[name][entries]) if answers else None
 
 
@@ -161,7 +162,9 @@ def _centre(shape: tuple[int, ...], place: tuple[int, ...], extent: int, positio
 
 
 def _is_gross(comparison: Comparison) -> bool:
-    return any(float(np.max(ratio, initial=0.0)) > GROSS_RATIO for ratio in comparison.ratios.values())
+    sharp = comparison.rounded_once or comparison
+    limit = GROSS_STORED if sharp.estimator.numerics.rounds_results else GROSS_RATIO
+    return any(float(np.max(ratio, initial=0.0)) > limit for ratio in sharp.ratios.values())
 
 
 def _worst_entry(comparison: Comparison) -> tuple[int, ...]:
@@ -236,11 +239,11 @@ def _shows_error(setting: Setting, name: str, primals: Primals, delta: Output) -
         actual = values_of(subject, primals, delta)
         wide, wide_delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
         answers = {o.name: values_of(o, wide, wide_delta) for o in setting.oracles if o.reference is not None}
-        estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=subject, known=answers)
+        estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.numerics, fallback=subject, known=answers)
         tolerance = estimator.estimate(FIRST_SAMPLES)[name]
         expected = {oracle: values[name] for oracle, values in answers.items() if name in values}
         array = np.asarray(actual[name])
         if not expected or array.shape != tolerance.shape:
             return False
-        here = Setting(subject, setting.oracles, primals, delta, setting.precision)
+        here = Setting(subject, setting.oracles, primals, delta, setting.numerics)
         return _is_gross(Comparison(name, array, expected, tolerance, estimator, here))

@@ -8,9 +8,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from oracles.missing import SOURCES, MissingPackage, describe_missing
+from oracles.numerics import is_coarser
 from oracles.process_state import ProcessEnded, ReplacedFunction
 from oracles.rule import Array, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
-from oracles.tolerance import is_coarser
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
 
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time

@@ -14,8 +14,8 @@ import numpy as np
 
 from oracles.constants import ELEMENTARY_ROUNDINGS, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
 from oracles.diagnosis.experiments import Expectation, Relation, Symptoms, Trial, result_or_none
+from oracles.numerics import unit_roundoff
 from oracles.rule import Array, Primals, is_differentiable
-from oracles.tolerance import unit_roundoff
 
 Candidate: TypeAlias = Callable[[Trial], Expectation]
 

@@ -84,7 +84,7 @@ def _is_accepted(
         # An unfused rule may have another output, and then the refused delta does not fit.
         deltas = [setting.delta] if has_same_shape else []
         deltas += cotangents_like(y, np.random.default_rng(0), DECLARATION_DELTAS)
-        judge_again = partial(judge, rule, primals, oracles=oracles, precision=setting.precision, only=only)
+        judge_again = partial(judge, rule, primals, oracles=oracles, numerics=setting.numerics, only=only)
         return not any(judge_again(delta=d).refuses for d in deltas)
 
     return bool(result_or_none(accepted))

@@ -40,6 +40,7 @@ from oracles.diagnosis.patterns import (
     terms,
 )
 from oracles.diagnosis.patterns.primals import primal_changed
+from oracles.numerics import Numerics
 from oracles.rule import Enclosure, Rule, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
@@ -224,6 +225,8 @@ def diagnosis_of(result: Result) -> Diagnosis:
     """
     if result.worst is not None and result.worst.quantity in result.reduced:
         return diagnosis_of(result.reduced[result.worst.quantity])
+    if result.worst is not None and result.worst.evidence.diagnosis:
+        return Diagnosis("numerics", result.worst.evidence.diagnosis)
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)
@@ -255,20 +258,24 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     cotangents = [f for f in result.findings if f.refuses and f.is_cotangent]
     cotangent = max(cotangents, key=lambda f: f.gravity, default=None)
     for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
-        symptoms = symptoms_of(result, quantity)
         patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
-        if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
-            patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
-        diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
-        if diagnosis:
-            return diagnosis
+        own = result.setting.numerics if result.setting else None
+        # In low precision a wide tolerance fits several patterns: most subjects round once, and then a narrow one fits.
+        for numerics in dict.fromkeys((own.sharpest, own)) if own and own.round == "any" else (own,):
+            symptoms = symptoms_of(result, quantity, numerics)
+            if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
+                patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
+            diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
+            if diagnosis:
+                return diagnosis
     return NO_PATTERN_FOUND
 
 
-def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
+def symptoms_of(result: Result, quantity: str, numerics: Numerics | None = None) -> Symptoms | None:
     """Return the symptoms of one array; ``None`` if its values cannot be compared with an oracle.
 
-    Without a reference the oracle is the derivative of the subject's own forward.
+    Without a reference the oracle is the derivative of the subject's own forward. ``numerics`` are those of the result
+    unless others are given.
     """
     setting = result.setting
     oracle = _oracle_of(setting) if setting else None
@@ -286,7 +293,8 @@ def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
     answer = expected[quantity]
     # The many samples of a refusal: a candidate must not fail by a tolerance that is too small.
     references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]
-    estimator = tolerance_at(references, primals, delta, setting.precision, fallback=setting.subject)
+    numerics = numerics or setting.numerics
+    estimator = tolerance_at(references, primals, delta, numerics, fallback=setting.subject)
     tolerance = estimator.estimate(MORE_SAMPLES)[quantity]
     return Symptoms(
         name=quantity,
@@ -298,7 +306,7 @@ def symptoms_of(result: Result, quantity: str) -> Symptoms | None:
         subject=setting.subject,
         oracle=oracle,
         primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
-        precision=setting.precision,
+        numerics=numerics,
         dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )
 

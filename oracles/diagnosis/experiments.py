@@ -28,6 +28,7 @@ from oracles.constants import (
     ROUGH_TOLERANCE,
 )
 from oracles.decision.comparison import value_and_radius
+from oracles.numerics import Numerics
 from oracles.rule import (
     Array,
     Cotangents,
@@ -154,8 +155,8 @@ class Symptoms:
         primals, delta: the point, floating arrays in float64.
         subject, oracle: the two rules.
         primal_agrees: whether the subject's output agrees with the oracle's.
-        precision: the precision in which the subject computes.
-        dtypes: the dtypes in which the subject was given the primals; by default that of ``precision``.
+        numerics: what the subject stores, accumulates and multiplies in.
+        dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
     """
 
@@ -168,9 +169,14 @@ class Symptoms:
     subject: Rule
     oracle: Rule
     primal_agrees: bool
-    precision: str
+    numerics: Numerics
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     is_further: bool = False
+
+    @property
+    def precision(self) -> str:
+        """The precision in which the subject stores."""
+        return self.numerics.store
 
     @property
     def is_output(self) -> bool:
@@ -343,7 +349,7 @@ class Symptoms:
         )
 
     def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
-        estimator = tolerance_at([self.oracle], primals, delta, self.precision, fallback=self.subject)
+        estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)
         estimate = {n: EXPERIMENT_MARGIN * a for n, a in estimator.estimate(EXPERIMENT_SAMPLES).items()}
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
 

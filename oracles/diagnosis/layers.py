@@ -22,9 +22,10 @@ from oracles.diagnosis.experiments import result_or_none
 from oracles.diagnosis.layer_calls import LayerCall, Recording, recorded_calls
 from oracles.diagnosis.module_calls import ModuleCall, module_calls
 from oracles.finite_differences import directional_derivative, finite_difference
+from oracles.numerics import Numerics, confidence, unit_roundoff
 from oracles.rule import Array, Output, Primals, Rule, Runtime, as_tuple, is_differentiable, with_dtype
 from oracles.time_budget import require_time
-from oracles.tolerance import confidence, unit_roundoff, values_of
+from oracles.tolerance import values_of
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting
 
 Judged: TypeAlias = Result | None
@@ -72,7 +73,7 @@ def _first_layer(recording: Recording, setting: Setting, refused: Collection[str
         require_time()
         location = recording.location(call) or f"number {number + 1} of {len(inner)} on the way back"
         wrong = WrongLayer(location, type(call.layer).__name__)
-        judged = result_or_none(partial(_judged_layer, call, setting.precision))
+        judged = result_or_none(partial(_judged_layer, call, setting.numerics))
         if judged is not None and judged.refuses:
             return WrongLayer(wrong.location, wrong.kind, judged)
         # The delta of this layer is right, so a wrong gradient of its parameter is its own.
@@ -83,7 +84,7 @@ def _first_layer(recording: Recording, setting: Setting, refused: Collection[str
     return None
 
 
-def _judged_layer(call: LayerCall, precision: str) -> Result | None:
+def _judged_layer(call: LayerCall, numerics: Numerics) -> Result | None:
     """Judge a layer at the call that it got; ``None`` if it does not answer alone what it answered in the network."""
     rule, primals = call.rule(), call.primals
     y, pullback = rule(**primals)
@@ -93,15 +94,15 @@ def _judged_layer(call: LayerCall, precision: str) -> Result | None:
         return None
     if not again or not all(_equal((again[n],), (before[n],)) for n in again):
         return None
-    return _judged(rule, primals, call.delta, precision)
+    return _judged(rule, primals, call.delta, numerics)
 
 
-def _judged(rule: Rule, primals: Primals, delta: Output, precision: str) -> Result:
+def _judged(rule: Rule, primals: Primals, delta: Output, numerics: Numerics) -> Result:
     # Every entry that is measured takes twenty evaluations, and most layers of a wrong network are right.
-    if _is_right_along_a_direction(rule, primals, delta, precision):
+    if _is_right_along_a_direction(rule, primals, delta, numerics.store):
         return Result(rule.name, "layer", ())
     oracle = finite_difference(rule, most=LAYER_ENTRIES)
-    return judge(rule, primals, delta, (oracle,), precision=precision, property_name="layer")
+    return judge(rule, primals, delta, (oracle,), numerics=numerics, property_name="layer")
 
 
 def _is_right_along_a_direction(rule: Rule, primals: Primals, delta: Output, precision: str) -> bool:
@@ -151,7 +152,7 @@ def _first_module(setting: Setting) -> WrongLayer | None:
     calls = _inner_first(module_calls(setting.subject, setting.primals, setting.delta))
     for call in calls if len(calls) <= MOST_LAYERS else ():
         require_time()
-        judged = result_or_none(partial(_judged, call.rule(), call.primals, call.delta, setting.precision))
+        judged = result_or_none(partial(_judged, call.rule(), call.primals, call.delta, setting.numerics))
         if judged is None:
             return None
         if judged.refuses:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, nextafter, prod
 from types import ModuleType
@@ -28,8 +28,9 @@ from oracles.constants import BALL_BITS, BALL_LADDER, FORMULA_BITS, FORMULA_INPU
 from oracles.exact.isolation import FLINT, apart
 from oracles.missing import missing_module
 from oracles.notes import note
+from oracles.numerics import Numerics, smallest_normal, stored, unit_roundoff
 from oracles.rule import Array, Enclosure, NotPerturbable, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.tolerance import PRECISIONS, accumulator_of, named_outputs, precision_name, unit_roundoff
+from oracles.tolerance import named_outputs
 from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
@@ -75,29 +76,51 @@ def _cotangents(rule: Rule, primals: Primals, delta: Output, bits: int) -> dict[
 
 
 def certified_enclosures(
-    rule: Rule, primals: Primals, delta: Output, precision: str, *, bits: int = BALL_BITS
+    rule: Rule,
+    primals: Primals,
+    delta: Output,
+    numerics: Numerics | str,
+    *,
+    stores: Mapping[str, str] | None = None,
+    bits: int = BALL_BITS,
 ) -> dict[str, Enclosure]:
     """Enclose the exact outputs ("output", or "output[0]" …) and cotangents, and bound what rounding can do to them.
 
     `Enclosure.rounding` bounds the distance from the truth of any evaluation of the rule's forward, and of the backward
-    sweep through it, in which every operation is rounded in ``precision``, and partial sums as `accumulator_of` says.
+    sweep through it, in which operations, partial sums and results are rounded as ``numerics`` says.
+
+    Args:
+        rule, primals, delta: the forward and the point.
+        numerics: what is stored, accumulated and multiplied in, or the precision alone, see `Numerics.of`.
+        stores: in which precision each array is stored that is rounded once, see `stores_of`; by default as declared.
+        bits: the lowest working precision.
 
     Raises:
         NotPerturbable: as `ball_arithmetic` does, or if rounding can turn too many comparisons.
     """
     _balls()  # before the fork
-    return apart(rule, _certified_enclosures, primals, delta, precision, bits)
+    own = Numerics.of(numerics)
+    enclosures: dict[str, Enclosure] = apart(rule, _certified_enclosures, primals, delta, own, bits)
+    if not own.rounds_results:
+        return enclosures
+
+    def after_store(name: str, e: Enclosure) -> Enclosure:
+        assert e.rounding is not None
+        store = (stores or {}).get(name if name in primals else "", own.store)
+        return replace(e, rounding=np.nextafter(stored(np.abs(e.mid) + e.radius, e.rounding, store), inf))
+
+    return {name: after_store(name, e) for name, e in enclosures.items()}
 
 
 def _certified_enclosures(
-    rule: Rule, primals: Primals, delta: Output, precision: str, bits: int
+    rule: Rule, primals: Primals, delta: Output, numerics: Numerics, bits: int
 ) -> dict[str, Enclosure]:
     point = _ExactPoint(rule, primals, bits)
     exact = point.enclosures(lambda evaluation: evaluation.values_and_cotangents(delta))
     rounding = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
     with working_precision(bits):
         # The farthest point over all branches that rounding can take.
-        for evaluation in _rounded_evaluations(rule, primals, precision):
+        for evaluation in _rounded_evaluations(rule, primals, numerics):
             for name, balls in evaluation.values_and_cotangents(delta).items():
                 distance = _farthest(balls, exact[name])
                 rounding[name] = np.maximum(rounding[name], np.nextafter(distance, inf))
@@ -230,20 +253,19 @@ class _ExactPoint:
                 self.level += 1
 
 
-def _rounded_evaluations(rule: Rule, primals: Primals, precision: str) -> Iterator[_Evaluation]:
+def _rounded_evaluations(rule: Rule, primals: Primals, numerics: Numerics) -> Iterator[_Evaluation]:
     """Evaluate with rounding, once for every combination of comparisons that rounding can turn."""
     balls = _balls()
-    unit, tiny = PRECISIONS[precision_name(precision)]
-    accumulated = unit_roundoff(accumulator_of(precision_name(precision)))
+    accumulated, tiny = unit_roundoff(numerics.accumulate), smallest_normal(numerics.inner)
     branches: list[bool] | None = []
     for _ in range(MOST_BRANCHES):
-        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, unit, accumulated, tiny, branches))
+        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, numerics.unit, accumulated, tiny, branches))
         yield evaluation
         tape: RoundedTape = evaluation.tape  # type: ignore[assignment]
         branches = tape.next_branches()
         if branches is None:
             return
-    raise NotPerturbable(f"{rule.name}: rounding in {precision} can turn too many comparisons here")
+    raise NotPerturbable(f"{rule.name}: rounding in {numerics} can turn too many comparisons here")
 
 
 def _is_narrow(ball: Arb) -> bool:

@@ -104,7 +104,8 @@ class RoundedTape(Tape):
     """A tape that widens every result x to x(1 ± u) ± tiny.
 
     A sum of n ≥ 3 terms t becomes Σ t(1 ± v)^{n−1}, a bound for every order of summation; v is the unit roundoff of
-    partial sums. If that is finer than u, the sum is rounded once more. An exact 0 stays 0. The seed counts as one
+    partial sums. If that is finer than u, the sum is rounded once more; if it is coarser, a sum of two is such a sum
+    too. An exact 0 stays 0. The seed counts as one
     rounding: some product with delta is in every backward, though not in every sweep.
     A comparison that rounding can turn takes one branch now, and the other in the evaluation of `next_branches`.
 
@@ -159,7 +160,7 @@ class RoundedTape(Tape):
 
     def _rounded_sum(self, total: Arb, size: Arb, n: int) -> Arb:
         """Return a sum of n terms, widened for every order of summation; ``size`` is Σ |terms|."""
-        if n < 3 or size.is_zero():
+        if size.is_zero() or (n < 3 and self.accumulated <= self.unit):
             return self.widen(total)
         rounded = total + size * self.noise(n - 1, self.accumulated) + self.floor
         return self.widen(rounded) if self.accumulated < self.unit else rounded

@@ -391,8 +391,8 @@ class _Builder:
         # What is broadcast is an operand of its own for each entry of the result.
         shape = own if bound is not None or not kernel.broadcasts else out.shape
         unless_exact = bound is not None or v.option
-        simple = shape == own and kernel.terms == 1 and not unless_exact
-        perturbed = perturb_all if simple else perturb_as(shape, kernel.terms, unless_exact)
+        simple = shape == own and kernel.terms == 1 and not unless_exact and not kernel.product
+        perturbed = perturb_all if simple else perturb_as(shape, kernel.terms, unless_exact, kernel.product)
         return self._step(shape, perturbed, PERTURB_SLOT, slot), shape
 
     def _largest_integer(self, v: Value) -> float | None:

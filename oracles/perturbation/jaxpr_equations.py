@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.perturbation.jaxpr_kernels import integer_bound
-from oracles.rule import Array
+from oracles.rule import EXTENSION_FLOATS, Array
 
 # The parameters of a primitive: ints, tuples, dtypes and JAX's own enumerations.
 Params: TypeAlias = Mapping[str, Any]
@@ -39,7 +39,7 @@ class Value:
     @property
     def is_floating(self) -> bool:
         """Whether operations of this dtype round; NumPy does not know that bfloat16 is floating."""
-        return self.dtype.kind in "fc" or self.dtype.name == "bfloat16"
+        return self.dtype.kind in "fc" or self.dtype.name in EXTENSION_FLOATS
 
     @property
     def is_complex(self) -> bool:
@@ -87,6 +87,7 @@ class Kernel:
         broadcasts: it is elementwise: its inputs may be smaller than their shapes and broadcast.
         fresh: its result shares no memory with its inputs.
         several: the function returns a sequence of results.
+        product: it is a matrix product or a convolution.
         shape: of the result, where it is smaller than the jaxpr says and broadcasts to that.
     """
 
@@ -97,6 +98,7 @@ class Kernel:
     broadcasts: bool = False
     fresh: bool = False
     several: bool = False
+    product: bool = False
     shape: tuple[int, ...] | None = None
 
 

@@ -23,9 +23,11 @@ def perturb_all(perturb: Perturb, x: Array) -> Array:
     return perturb(x)
 
 
-def perturb_as(shape: tuple[int, ...], terms: int, unless_exact: bool) -> Callable[[Perturb, Array], Array]:
+def perturb_as(
+    shape: tuple[int, ...], terms: int, unless_exact: bool, product: bool = False
+) -> Callable[[Perturb, Array], Array]:
     """Return the call that perturbs an operand of a reduction, broadcast to a shape, see `Perturb`."""
-    return lambda perturb, x: perturb(x, shape, terms, unless_exact)
+    return lambda perturb, x: perturb(x, shape, terms, unless_exact, product)
 
 
 def run_guarded(

@@ -214,9 +214,10 @@ def _dot_general(eq: Equation) -> Kernel:
     if a.dtype != wide or b.dtype != wide or wide != dtype:
         # What is stored rounds once; the sum in float32 is exact next to that.
         inner = _contraction(a.shape, b.shape, (ka, kb), (na, nb), shape)
-        return Kernel(lambda x, y: inner(x.astype(wide), y.astype(wide)).astype(dtype), rounds=True)
+        return Kernel(lambda x, y: inner(x.astype(wide), y.astype(wide)).astype(dtype), rounds=True, product=True)
     terms = math.prod(a.shape[d] for d in ka)
-    return Kernel(_contraction(a.shape, b.shape, (ka, kb), (na, nb), shape), rounds=True, terms=terms)
+    product = _contraction(a.shape, b.shape, (ka, kb), (na, nb), shape)
+    return Kernel(product, rounds=True, terms=terms, product=True)
 
 
 def _contraction(
@@ -412,7 +413,7 @@ def _convolution(eq: Equation) -> Kernel:
 
     weights = eq.inputs[1].shape
     terms = math.prod(weights) // max(1, weights[n.rhs_spec[0]]) if eq.inputs[0].dtype.itemsize > 2 else 1
-    return Kernel(convolve, rounds=True, terms=terms)
+    return Kernel(convolve, rounds=True, terms=terms, product=True)
 
 
 def _pure_callback(eq: Equation) -> Kernel:

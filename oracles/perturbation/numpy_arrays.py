@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.perturbation.numpy_lengths import extents, length_of_function, length_of_ufunc
+from oracles.perturbation.numpy_lengths import PRODUCTS, extents, length_of_function, length_of_ufunc
 from oracles.perturbation.sign_pool import drawn_signs
 from oracles.rule import (
     Array,
@@ -67,7 +67,8 @@ class PerturbedArray(np.ndarray[Any, Any]):
     ) -> Value:
         operands = list(map(_plain, inputs))
         if ufunc.__name__ not in _EXACT or (ufunc.__name__ in _ROUNDS_COMPLEX and np.iscomplexobj(operands[0])):
-            size = self.perturbation.of_length(length_of_ufunc(ufunc, method, operands, options))
+            length = length_of_ufunc(ufunc, method, operands, options)
+            size = self.perturbation.of_length(length, ufunc.__name__ in PRODUCTS)
             operands = [self._perturbed(x, size) for x in inputs]
         if method == "at":  # its first operand is written into, so it must be the array itself
             operands[0] = _plain(inputs[0])
@@ -79,7 +80,8 @@ class PerturbedArray(np.ndarray[Any, Any]):
 
     def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
         if function.__name__ not in _MOVING:
-            size = self.perturbation.of_length(length_of_function(function, args, kwargs))
+            length = length_of_function(function, args, kwargs)
+            size = self.perturbation.of_length(length, function.__name__ in PRODUCTS)
             args = tuple(self._perturbed_inside(x, size) for x in args)
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 

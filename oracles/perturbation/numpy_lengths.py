@@ -22,6 +22,10 @@ nan_to_num
 _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 
 
+# Matrix products: matrix units may round their operands.
+PRODUCTS = frozenset(("dot", "inner", "outer", "matmul", "vecdot", "matvec", "vecmat", "vdot", "einsum", "tensordot"))
+
+
 def length_of_ufunc(ufunc: np.ufunc, method: str, operands: Sequence[Value], options: Mapping[str, Value]) -> int:
     """Return the number of terms of the longest sum in a ufunc's result: 1 for one that is called elementwise.
 

@@ -17,18 +17,23 @@ import numpy as np
 from oracles.constants import COMMON_SIGNS, CONFIDENCE, HALF_CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
 from oracles.perturbation.jaxpr_kernels import integer_bound
 from oracles.perturbation.sign_pool import sign_pool, window
-from oracles.rule import Array, Perturbation, RoundingErrors
+from oracles.rule import EXTENSION_FLOATS, Array, Perturbation, RoundingErrors
 
 
 class Perturb(Protocol):
     """``perturb(x, shape, terms)``: x, broadcast to ``shape``, with every entry moved by its own signs.
 
-    ``terms`` is the length of the reduction that x is an operand of. With ``unless_exact``, integers stay as they are:
-    those that every number of the subject's precision represents.
+    ``terms`` is the length of the reduction that x is an operand of, a matrix ``product`` or another one. With
+    ``unless_exact``, integers stay as they are: those that every number of the subject's precision represents.
     """
 
     def __call__(
-        self, x: Array, shape: Sequence[int] | None = None, terms: int = 1, unless_exact: bool = False
+        self,
+        x: Array,
+        shape: Sequence[int] | None = None,
+        terms: int = 1,
+        unless_exact: bool = False,
+        product: bool = False,
     ) -> Array:
         """Return the perturbed array."""
 
@@ -59,7 +64,7 @@ def _small_pool(dtype: np.dtype[Any], size: float, common: float) -> Array:
 @lru_cache(maxsize=16)
 def unit_of(dtype: np.dtype[Any]) -> float:
     """Return the unit roundoff of a floating or complex dtype."""
-    finfo = ml_dtypes.finfo if dtype.name == "bfloat16" else np.finfo
+    finfo = ml_dtypes.finfo if dtype.name in EXTENSION_FLOATS else np.finfo
     return float(finfo(dtype).eps) / 2
 
 
@@ -89,9 +94,15 @@ def perturber(perturbation: Perturbation) -> Perturb:
     state = int(perturbation.rng.integers(1, 2**31 - 1))
     dtype, own = np.dtype(np.float64), perturbation
     scales, floors = _pools(dtype, own.relative, own.absolute)
-    sizes: dict[int, RoundingErrors] = {}  # of the errors, by terms
+    sizes: dict[tuple[int, bool], RoundingErrors] = {}  # of the errors, by terms
 
-    def perturb(x: Array, shape: Sequence[int] | None = None, terms: int = 1, unless_exact: bool = False) -> Array:
+    def perturb(
+        x: Array,
+        shape: Sequence[int] | None = None,
+        terms: int = 1,
+        unless_exact: bool = False,
+        product: bool = False,
+    ) -> Array:
         nonlocal state, dtype, own, scales, floors
         if x.dtype is not dtype:
             dtype, own = x.dtype, _for_dtype(perturbation, x.dtype)
@@ -101,20 +112,20 @@ def perturber(perturbation: Perturbation) -> Perturb:
             shape, size = x.shape, x.size
         else:
             size = math.prod(shape)
-        if unless_exact and _are_exact(x, own.relative):
+        product = product and own.multiplied > 0
+        if unless_exact and _are_exact(x, own.relative + own.multiplied * product):
             return x if x.shape == shape else np.broadcast_to(x, shape)
         state = state * 48271 % 2147483647  # Lehmer's generator
-        if dtype.kind == "c" or size > (SIGN_POOL if terms == 1 else SMALL_SIGN_POOL // 2):
-            return perturb_otherwise(x, shape, size, own.of_length(terms))
+        if dtype.kind == "c" or size > (SIGN_POOL if terms == 1 and not product else SMALL_SIGN_POOL // 2):
+            return perturb_otherwise(x, shape, size, own.of_length(terms, product))
         # Windows may overlap: what matters is that no operand meets the same signs in the next sample.
-        if terms == 1:
+        if terms == 1 and not product:
             start = state % SIGN_POOL
             x = x * scales[start : start + size].reshape(shape)
         else:
-            if terms not in sizes:
-                sizes[terms] = own.of_length(terms)
+            key = terms, product
+            error = sizes.get(key) or sizes.setdefault(key, own.of_length(terms, product))
             start = state % (SMALL_SIGN_POOL - size + 1)
-            error = sizes[terms]
             common = error.common * COMMON_SIGNS[state & 3]
             x = x * _small_pool(dtype, error.own, common)[start : start + size].reshape(shape)
         if floors is None:

@@ -29,6 +29,11 @@ POINTWISE = frozenset((
 # fmt: on
 
 
+# Matrix products and convolutions: matrix units may round their operands.
+_PRODUCT_NAMES = "mm bmm addmm baddbmm addbmm mv addmv dot vdot addr linear matmul convolution _convolution _trilinear"
+PRODUCTS = frozenset(_PRODUCT_NAMES.split())
+
+
 def reduction_length(name: str, pointwise: bool, args: Sequence[Value]) -> int:
     """Return the number of terms of the longest sum in an operation's result: 1 where nothing is summed.
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 from oracles.constants import SIGN_POOL
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.sign_pool import sign_pool
-from oracles.perturbation.torch_lengths import convolution_backward_lengths, reduction_length, tensors_in
+from oracles.perturbation.torch_lengths import PRODUCTS, convolution_backward_lengths, reduction_length, tensors_in
 from oracles.perturbation.torch_recording import Recording, Step, memory_of, recorded
 from oracles.rule import Perturbation, RoundingErrors
 from oracles.user_code import Raised, attempt
@@ -157,7 +157,7 @@ class PerturbedOperations:
             return self._convolution_backward(operation, args, plan)
         # Python's operators, such as __and__, end with two underscores and are not in place.
         in_place = name.endswith("_") and not name.endswith("__")
-        size = self._perturbation.of_length(length)
+        size = self._perturbation.of_length(length, name.rstrip("_") in PRODUCTS)
         result = self._on_perturbed(operation, args, kwargs, plan, size, in_place)
         if in_place:
             # An operation in place, such as add_, wrote into a perturbed copy: the result belongs into its operand.
@@ -175,7 +175,7 @@ class PerturbedOperations:
         results = []
         for i, length in enumerate(convolution_backward_lengths(args)):
             alone = (*args[:-1], [i == j and wanted for j, wanted in enumerate(mask)])
-            size = self._perturbation.of_length(length)
+            size = self._perturbation.of_length(length, product=True)
             results.append(self._on_perturbed(operation, alone, {}, plan, size, False)[i] if mask[i] else None)
         return tuple(results)
 

@@ -68,7 +68,7 @@ def compared_at(worst: Finding, setting: Setting) -> Compared:
     name = worst.quantity if worst.quantity in arrays else next(iter(arrays))
     oracle = next((o for o in setting.oracles if o.name == worst.oracle), setting.oracles[0])
     expected, radius = value_and_radius(evaluate(oracle, wide, wide_delta)[name])
-    estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.precision, fallback=setting.subject)
+    estimator = tolerance_at(setting.oracles, wide, wide_delta, setting.numerics, fallback=setting.subject)
     tolerance = np.asarray(estimator.estimate(MORE_SAMPLES)[name], np.float64)
     actual = np.asarray(arrays[name])
     consistent = actual.shape == expected.shape and bool(np.all(np.abs(actual - expected) <= tolerance))

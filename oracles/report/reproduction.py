@@ -44,7 +44,7 @@ def array(dtype, shape, values):
 
 
 def is_real(a):
-    return a.dtype.kind == "f" or a.dtype.name == "bfloat16"
+    return a.dtype.kind == "f" or a.dtype.name in ("bfloat16", "float8_e4m3fn")
 
 
 # The point.

@@ -13,8 +13,9 @@ from oracles.backends.jax_reference import jax_vjp
 from oracles.backends.torch_reference import torch_autograd
 from oracles.constants import CONFIDENCE, MORE_SAMPLES
 from oracles.exact.ball_arithmetic import certified_enclosures
+from oracles.numerics import confidence
 from oracles.rule import as_tuple
-from oracles.tolerance import confidence, named_outputs, tolerance_at
+from oracles.tolerance import named_outputs, tolerance_at
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("flint", reason='pip install "manual-bp[exact]"')

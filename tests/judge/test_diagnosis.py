@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oracles import Rule, finite_difference, manual
 from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, PATTERNS, diagnose
 from oracles.diagnosis.experiments import Symptoms, agrees
+from oracles.numerics import Numerics
 from oracles.rule import as_tuple, with_dtype
 from oracles.tolerance import named_outputs, tolerance_at
 
@@ -33,7 +34,7 @@ def symptoms_at(subject, oracle, primals, delta, name, precision="float64"):
     primal_agrees = all(agrees(actual[n], expected[n], tolerances[n]) for n in expected if n.startswith("output"))
     return Symptoms(
         name, actual.get(name), expected[name], tolerances[name], primals, delta, subject, oracle, primal_agrees,
-        precision,
+        Numerics.of(precision),
     )  # fmt: skip
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from oracles import torch_autograd
 from oracles.constants import CONFIDENCE, SIGN_SIZES
+from oracles.numerics import unit_roundoff
 from oracles.perturbation.numpy_arrays import perturbed_array
 from oracles.perturbation.torch_operations import perturbed_operands
 from oracles.rule import Perturbation, RoundingErrors
-from oracles.tolerance import tolerance_at, unit_roundoff
+from oracles.tolerance import tolerance_at
 
 torch = pytest.importorskip("torch")
 aten = torch.ops.aten
@@ -26,7 +27,7 @@ class Lengths(list):
 @pytest.fixture
 def lengths(monkeypatch):
     asked = Lengths()
-    monkeypatch.setattr(Perturbation, "of_length", lambda self, terms: asked(self, terms))
+    monkeypatch.setattr(Perturbation, "of_length", lambda self, terms, product=False: asked(self, terms))
     return asked
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import oracles
+from oracles.numerics import Numerics
 from oracles.report.reproduction import script
 from oracles.verdict import Evidence, Finding, Result, Setting, Verdict
 
@@ -40,7 +41,10 @@ def script_of(primals, name="subject", report="report", quantity=None, oracle="o
     evidence = Evidence(reason=report)
     finding = Finding(quantity or next(iter(primals)), oracle, Verdict.WRONG, True, np.inf, evidence=evidence)
     delta = np.ones(np.shape(next(iter(primals.values())))) if delta is None else delta
-    return script(Result(name, "check", (finding,), setting=Setting(rule, (other,), primals, delta, "float64")), report)
+    return script(
+        Result(name, "check", (finding,), setting=Setting(rule, (other,), primals, delta, Numerics.of("float64"))),
+        report,
+    )
 
 
 def run(text):

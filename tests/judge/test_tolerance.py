@@ -6,12 +6,13 @@ from layer_norms import layer_norm_jax, layer_norm_torch
 
 from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.constants import BACKWARD_SAMPLES, MORE_SAMPLES
+from oracles.numerics import confidence, precision_name, precision_of, unit_roundoff
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.references.linear import linear_jax, linear_torch
 from oracles.references.normalization import rms_norm_jax, rms_norm_torch
 from oracles.references.softmax import softmax_jax, softmax_torch
 from oracles.rule import Perturbation, with_dtype
-from oracles.tolerance import confidence, precision_name, precision_of, tolerance_at, unit_roundoff
+from oracles.tolerance import tolerance_at
 
 RNG = np.random.default_rng(2)
 
@@ -128,7 +129,7 @@ def test_precisions():
     assert unit_roundoff("float16") == float(np.finfo(np.float16).eps) / 2
     assert precision_name(np.longdouble) == "longdouble"
     assert precision_of({"z": np.zeros(1), "W": np.zeros(1, np.float32), "i": np.zeros(1, int)}) == "float32"
-    with pytest.raises(ValueError, match="expected one of float16"):
+    with pytest.raises(ValueError, match="expected one of float8_e5m2"):
         precision_name("int8")
 
 

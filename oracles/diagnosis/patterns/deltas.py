@@ -15,8 +15,8 @@ import numpy as np
 from oracles.constants import CONFIDENCE, MOST_PULLBACKS, OWN_DIRECTIONS
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees
 from oracles.finite_differences import directional_derivative
+from oracles.numerics import unit_roundoff
 from oracles.rule import Array, Output, as_tuple, is_differentiable, with_dtype
-from oracles.tolerance import unit_roundoff
 
 
 def missing(symptoms: Symptoms) -> str | None:

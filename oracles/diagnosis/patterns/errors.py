@@ -14,8 +14,8 @@ from oracles.constants import (
 )
 from oracles.decision.precision import point_on_a_line
 from oracles.diagnosis.experiments import Axes, Symptoms, Trial, agrees, axes_text, axis_subsets, least_squares_factor
+from oracles.numerics import unit_roundoff
 from oracles.rule import Array, as_tuple
-from oracles.tolerance import unit_roundoff
 
 
 def added_constant(symptoms: Symptoms) -> str | None:

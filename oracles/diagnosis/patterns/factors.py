@@ -23,6 +23,7 @@ from oracles.diagnosis.experiments import (
     least_squares_factor,
 )
 from oracles.diagnosis.patterns.rearrangements import is_rearranged
+from oracles.numerics import NARROW
 from oracles.rule import Array
 
 # How many a sentence names: a report line must stay readable.
@@ -42,7 +43,7 @@ def constant_factor(symptoms: Symptoms) -> str | None:
     if symptoms.always(partial(_is_multiple, k=np.asarray(-1.0))):
         return "every entry is -1 times the oracle's: the sign is wrong"
     if symptoms.is_further:
-        return f"every entry is {factor:.10g} times the oracle's"
+        return f"every entry is {_rounded(factor, symptoms)} times the oracle's"
     elsewhere = [other.refusal for other in symptoms.further]
     if not all(_is_multiple(trial, found[0], found[1]) for trial in elsewhere):
         return f"every entry is {factor:.6g} times the oracle's, and another number times it at other values"
@@ -55,7 +56,12 @@ def constant_factor(symptoms: Symptoms) -> str | None:
         return sentence + ", or ".join(distinct[:SHOWN_MEANINGS]) + (", of the wrong sign" if sign < 0 else "")
     in_all_shapes = all(_is_multiple(trial, found[0], found[1]) for trial in symptoms.other_shapes)
     where = "" if in_all_shapes else ", and another number times it in other shapes"
-    return f"every entry is {factor:.10g} times the oracle's{where}"
+    return f"every entry is {_rounded(factor, symptoms)} times the oracle's{where}"
+
+
+def _rounded(factor: float, symptoms: Symptoms) -> str:
+    """Return a factor to the digits that entries in low precision determine."""
+    return f"{factor:.3g}" if symptoms.precision in NARROW else f"{factor:.10g}"
 
 
 def _factor_of(trial: Trial) -> tuple[Array, Array] | None:

@@ -30,8 +30,8 @@ from oracles.constants import (
 from oracles.diagnosis.candidates import agrees_where_known, floating_primals
 from oracles.diagnosis.experiments import Symptoms, Trial
 from oracles.diagnosis.patterns.blocks import resized_trial
+from oracles.numerics import unit_roundoff
 from oracles.rule import Array, Primals, is_differentiable
-from oracles.tolerance import unit_roundoff
 
 ACCUMULATORS = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
