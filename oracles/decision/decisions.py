@@ -31,12 +31,13 @@ from oracles.decision.comparison import Comparison, certified_enclosures, half_o
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
 from oracles.decision.precision import (
+    computes_finer,
     formula_is_right,
     frameworks_lose,
     is_rounding,
+    keeps_error_in,
     lost_digits,
     references_in_own_dtype,
-    references_of_same_bits,
     right_up_to,
 )
 from oracles.decision.reduced_point import with_samples_at_part
@@ -105,8 +106,9 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     """Return UNSTABLE findings where an intermediate is rounded to the precision of a store and cancels; else none.
 
     The tolerance of stored intermediates allows an error as large as the entry where they cancel, as in p − 1 for a p
-    near 1. Entries count that lose more than half of the digits of their row's largest entry. A subject is not refused
-    that does bit for bit what a reference does in this dtype.
+    near 1. Entries count that lose more than half of the digits of their row's largest entry. The subject is refused
+    if it computes in a finer precision than that of its inputs, or loses them when it is fed with a finer one: it then
+    casts to the store's precision inside. Code that computes in the dtype of its inputs stores every intermediate.
 
     Args:
         sharp: the comparison where each result is rounded once; it refuses entries.
@@ -121,13 +123,12 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     if not np.any(lost):
         return []
     only_lost = replace(sharp, tolerance=np.where(lost, sharp.tolerance, np.inf))
-    same = references_of_same_bits(only_lost)
+    if not (computes_finer(sharp.setting) or keeps_error_in(only_lost, accumulator_of(name))):
+        return []
     defect = f"an intermediate is rounded to {name} before it cancels"
     reason = f"{defect}: more than half of the digits are lost"
-    if same:
-        reason += f"; {' and '.join(same)} gives the same bits in {name}"
     fix = f"keep it in {accumulator_of(name)}, or declare numerics=oracles.{Numerics.eager(name)!r}"
-    return _with_diagnosis(only_lost.findings(Verdict.UNSTABLE, refuses=not same, reason=reason), defect, fix)
+    return _with_diagnosis(only_lost.findings(Verdict.UNSTABLE, reason=reason), defect, fix)
 
 
 def _with_diagnosis(findings: list[Finding], diagnosis: str, fix: str) -> list[Finding]:
@@ -522,7 +523,7 @@ def _unless_rounding(
     resampled = replace(resampled, tolerance=within * resampled.tolerance)
     if not resampled.refusing:
         return resampled.findings(Verdict.AGREES, refuses=False)
-    return comparison.findings(verdict, refuses=refuses, reason=reason)
+    return comparison.findings(verdict, reason=reason)
 
 
 def _unstable(comparison: Comparison, reason: str) -> list[Finding]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound, value_and_radius
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
-from oracles.numerics import precision_of, smallest_normal, unit_roundoff
+from oracles.numerics import is_coarser, precision_of, smallest_normal, unit_roundoff
 from oracles.rule import (
     Array,
     Enclosure,
@@ -101,15 +103,53 @@ def frameworks_lose(
     return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)
 
 
-def references_of_same_bits(comparison: Comparison) -> list[str]:
-    """Return the references that give the whole array bit for bit, evaluated in the dtypes of the point."""
+def keeps_error_in(comparison: Comparison, precision: str) -> bool:
+    """Return whether the subject is off by as much in a refused entry when it is fed with a finer precision."""
     setting = comparison.setting
-    values = {o.name: _in_dtype(replace(setting, subject=o), comparison.name, None) for o in comparison.references}
-    return [
-        n
-        for n, value in values.items()
-        if value is not None and np.array_equal(np.asarray(value, np.float64), comparison.value, equal_nan=True)
-    ]
+    primals, delta = (with_dtype(tree, precision) for tree in (dict(setting.primals), setting.delta))
+    value = attempt(lambda: np.asarray(values_of(setting.subject, primals, delta)[comparison.name], np.float64))
+    if isinstance(value, Raised) or value.shape != comparison.refused.shape:
+        return False
+    error, own = np.abs(comparison.value - comparison.expected), np.abs(value - comparison.expected)
+    return bool(np.any((own >= AS_MANY_DIGITS * error)[comparison.refused]))
+
+
+class _Watched(np.ndarray[Any, Any]):
+    """An array that counts the floating results that are computed from it, by their dtype."""
+
+    counts: ClassVar[Counter[str]] = Counter()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        plain = [x.view(np.ndarray) if isinstance(x, _Watched) else x for x in inputs]
+        if out is not None:
+            options["out"] = tuple(x.view(np.ndarray) if isinstance(x, _Watched) else x for x in out)
+        result = getattr(ufunc, method)(*plain, **options)
+        if not isinstance(result, np.ndarray | np.generic):
+            return result
+        result = np.asarray(result)
+        # NumPy's matrix products of bfloat16 are float32, whoever calls them.
+        if ufunc.signature is None and is_differentiable(result):
+            _Watched.counts[result.dtype.name] += 1
+        return result.view(_Watched)
+
+
+def computes_finer(setting: Setting) -> bool:
+    """Return whether most of what the pullback computes is finer than its inputs; False where NumPy does not see it."""
+
+    def watched(tree: Any) -> Any:
+        if isinstance(tree, tuple):
+            return tuple(map(watched, tree))
+        return np.array(tree).view(_Watched) if is_differentiable(tree) else tree
+
+    if setting.subject.runtime is not Runtime.NUMPY:
+        return False
+    primals = {n: watched(a) for n, a in setting.primals.items()}
+    evaluated = attempt(lambda: setting.subject.evaluate(**primals))
+    _Watched.counts.clear()
+    if not isinstance(evaluated, Raised):
+        attempt(lambda: evaluated[1](watched(setting.delta)))
+    finer = {name: is_coarser(setting.precision, name) for name in _Watched.counts}
+    return 2 * sum(n for name, n in _Watched.counts.items() if finer[name]) > _Watched.counts.total()
 
 
 def references_in_own_dtype(comparison: Comparison) -> tuple[list[str], list[str]]:
