@@ -284,7 +284,11 @@ POSITIONS = 2**16
 # Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
 # ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
-# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype.
+# The same in float16, whose numbers reach from 6e-8 to 65504: at six of eight points neither what is stored nor a square
+# or a cube of it overflows or vanishes. At 1e4 squares overflow, and at 1e-4 they vanish, for whoever stores them.
+MAGNITUDES_OF_FLOAT16 = (1.0, 1.0, 1.0, 1.0, 2.0**-4, 4.0, 1e-4, 1e4)
+# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype. In float16
+# the large one is `LARGEST_IN_FLOAT16`.
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from oracles.options import DTYPE_NAMES
+from oracles.options import ALL_DTYPES, DTYPE_NAMES
 from oracles.properties import PROPERTIES
 from oracles.registry import FRAMEWORKS, Case
 from oracles.search import Search
@@ -37,7 +37,7 @@ def conformance(
 
     Args:
         cases: draws the cases.
-        dtypes: the dtypes of the floating primals.
+        dtypes: the dtypes of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge.
         max_examples: how many points for each property and dtype.
 
@@ -63,7 +63,7 @@ def parametrize(
     """
     import pytest  # only tests need it
 
-    _require_some(decorator, "dtypes", dtypes, DTYPE_NAMES)
+    _require_some(decorator, "dtypes", dtypes, ALL_DTYPES)
     _require_some(decorator, "against", template.against, tuple(FRAMEWORKS))
     number = template.max_examples
     if number is not None and not (isinstance(number, int) and number >= 1):

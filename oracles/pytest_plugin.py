@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from oracles.options import (
-    DTYPE_NAMES,
     FRAMEWORK_NAMES,
     PREFIX,
     PROFILES,
     SearchOptions,
     at_least,
     did_you_mean,
+    dtypes_of,
     names_of,
     one_of,
     some_of,
@@ -59,7 +59,12 @@ OPTIONS = {
         "run the tests that judge these layers, and no others; comma-separated, repeatable",
         repeatable=True,
     ),
-    "dtype": _Option(some_of(DTYPE_NAMES), "NAMES", "judge in these dtypes alone, comma-separated: float64,float32"),
+    "dtype": _Option(
+        dtypes_of,
+        "NAMES",
+        "judge in these dtypes alone: float64, float32, float16, bfloat16, or all; comma-separated, repeatable",
+        repeatable=True,
+    ),
     "against": _Option(
         some_of(FRAMEWORK_NAMES), "NAMES", "the frameworks that judge, comma-separated: torch,jax (default: those that "
         "are installed)"

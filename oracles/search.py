@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf, prod
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
@@ -32,8 +33,8 @@ from oracles.environment import describe_error, first_line
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
-from oracles.missing import Missing, MissingPackage, missing_module
-from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.missing import Missing, MissingPackage, NotTaken, missing_module
+from oracles.options import ALL_DTYPES, DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
@@ -42,6 +43,7 @@ from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
+from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 
@@ -73,7 +75,7 @@ def run_search(
     Args:
         cases: draws the cases.
         property_name: the name of a property in `oracles.properties.PROPERTIES`.
-        dtype: of the floating primals: "float64", "float32".
+        dtype: of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge; if a case has no reference in any of them, finite differences do.
         label: names the search in Hypothesis's database, so that a failing example is replayed first.
         max_examples: how many points; by default the loaded Hypothesis profile's number.
@@ -96,7 +98,7 @@ def run_search(
     judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number, seconds)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
-    drawn = examples(cases, schedule)
+    drawn = examples(cases, schedule, dtype)
     started = time.perf_counter()
     with _named_failures(judge):
         try:
@@ -194,13 +196,23 @@ class _Judge:
                 self.schedule.searching, self.failing = False, example.long
 
     def _judge_point(self, example: Example, seed: int, watched: Case, memory: Memory) -> None:
-        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``."""
-        case = example.case
-        layout, magnitude, special = example.regime
-        point = point_at(
-            case.subject, case.primals, self.dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
-        )
-        point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
+        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``.
+
+        Raises:
+            NotTaken: if the subject does not take the dtype, a half precision.
+            Disagreement: if the point is refused.
+            Exception: whatever the subject raises.
+        """
+        __tracebackhide__ = True
+        try:
+            self._judge(example.case, example.point(seed, self.dtype), example, watched, memory)
+        except Exception as error:  # a subject that does not take a dtype may raise anything
+            if self.dtype in HALF_NAMES and not isinstance(error, Disagreement | NotDeterministic):
+                _require_taken(example, seed, self.dtype, error)
+            raise
+
+    def _judge(self, case: Case, point: Point, example: Example, watched: Case, memory: Memory) -> None:
+        """Judge one point of an example."""
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
         oracles, name = self._oracles(case), self.property_name
@@ -283,7 +295,7 @@ def _with_shorter_axes(
         return None
     axes = st.sampled_from(shorter(judge.failing))
     again = None if seed is None else (seed, 0)
-    drawn = examples(cases, judge.schedule, axes)
+    drawn = examples(cases, judge.schedule, judge.dtype, axes)
     shorter_run = attempt(lambda: _drive(judge, drawn, f"{name}_shorter", SHORTER_EXAMPLES, again, sparse))
     # Of another failure than the refusal that is known, that one is reported.
     refusal = shorter_run.error if isinstance(shorter_run, Raised) else None
@@ -305,6 +317,34 @@ def _settings(count: int, keep: bool, sparse: bool) -> settings:
         # A stored example would make two runs of one seed differ.
         database=profile.database if keep else None,
     )
+
+
+# What an exception says that is about a dtype; torch calls float16 Half.
+_NAMES_A_DTYPE = re.compile(r"dtype|data type|float16|\bhalf\b|scalar type", re.IGNORECASE)
+
+
+def _require_taken(example: Example, seed: int, dtype: str, error: Exception) -> None:
+    """Require that what a subject raised is not about the dtype of a search in half precision.
+
+    It is if the exception is a type error or names a dtype, and the subject runs at the same point in another dtype.
+    What needs float64, as finite differences do, is skipped for a subject that takes half precision alone.
+
+    Raises:
+        NotTaken: if it is about the dtype, or about float64.
+    """
+    about_type = isinstance(error, TypeError | NotImplementedError) or _NAMES_A_DTYPE.search(str(error))
+    if not about_type or isinstance(error, MissingPackage):
+        return
+
+    def runs_in(name: str) -> bool:
+        point = attempt(lambda: example.point(seed, name))
+        if isinstance(point, Raised):
+            return False
+        return not isinstance(attempt(partial(values_of, example.case.subject, point.primals, point.delta)), Raised)
+
+    refused = next((name for name in (dtype, "float64") if not runs_in(name)), None)
+    if refused is not None and any(runs_in(name) for name in ALL_DTYPES if name != refused):
+        raise NotTaken(example.case.subject.name, refused, error) from error
 
 
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
@@ -331,6 +371,15 @@ class Example:
     long: LongAxes
     is_new: bool
 
+    def point(self, seed: int, dtype: str) -> Point:
+        """Return the point of a seed in a dtype."""
+        layout, magnitude, special = self.regime
+        subject = self.case.subject
+        point = point_at(
+            subject, self.case.primals, dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
+        )
+        return replace(point, primals=subject.convention.nearest_point(point.primals))
+
     def __repr__(self) -> str:
         """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""
         shapes = ", ".join(f"{name} {list(drawn.shape)}" for name, drawn in self.case.primals.items())
@@ -343,6 +392,7 @@ def examples(
     draw: st.DrawFn,
     cases: st.SearchStrategy[Case],
     schedule: Schedule,
+    dtype: str,
     axes: st.SearchStrategy[LongAxes] | None = None,
 ) -> Example:
     """Draw an example: a case in the next slot of a schedule, or with the given long axes.
@@ -350,7 +400,7 @@ def examples(
     Raises:
         CasesFailed: if the strategy raises, or draws anything but a `Case`.
     """
-    seed, regime = draw(seeds()), draw(regimes())
+    seed, regime = draw(seeds()), draw(regimes(dtype))
     if axes is None:
         slot, is_new = schedule.take(draw(TICKETS))
     else:

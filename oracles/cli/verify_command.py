@@ -253,7 +253,9 @@ def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
 def outcome_of(search: Search, error: BaseException | None, *, interrupted: bool = False) -> Outcome:
     """Return what a search has found, given the exception that ended it, if any did."""
     tally, missing = search.tally, missing_of(error)
-    skipped = {**tally.skipped, **({} if tally.skipped or missing is None else {missing.package: missing})}
+    skipped = dict(tally.skipped)
+    if missing is not None and (missing.dtype or not skipped):
+        skipped[f"{search.label} in {missing.dtype}" if missing.dtype else missing.package] = missing
     failure = None if error is None or missing is not None else _failure(search, error)
     return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time, skipped)
 
