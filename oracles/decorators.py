@@ -33,7 +33,7 @@ def conformance(
             search()
 
     pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` override these arguments, and
-    these override ``--oracles-profile``.
+    these override ``--oracles-profile``. ``--oracles-dtype`` adds dtypes to a test that names none.
 
     Args:
         cases: draws the cases.
@@ -69,6 +69,8 @@ def parametrize(
     if number is not None and not (isinstance(number, int) and number >= 1):
         raise ValueError(f"{decorator}: max_examples: expected a whole number of at least 1, got {number!r}")
 
+    of_any = dtypes is DTYPE_NAMES  # a test that names its dtypes, be it these two, is searched in no others
+
     def decorate(test: Test) -> Test:
         if "search" not in inspect.signature(test).parameters:
             raise TypeError(
@@ -77,7 +79,7 @@ def parametrize(
             )
         label = template.label or test.__qualname__
         searches = {
-            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally())
+            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally(), any_dtype=of_any)
             for name in properties
             for dtype in dtypes
         }

@@ -173,6 +173,23 @@ class _SkippedCases(pytest.Item):
         return self.path, None, self.name
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let a test that names no dtypes be judged in those of --oracles-dtype too; what it has, pytest deselects later."""
+    dtypes, module = _option(metafunc.config, "dtype"), sys.modules.get("oracles.search")
+    if not dtypes or module is None:
+        return
+    marks = metafunc.definition.own_markers
+    for i, mark in enumerate(marks):
+        values = mark.args[1] if mark.name == "parametrize" and len(mark.args) == 2 else ()
+        if values and all(isinstance(value, module.Search) for value in values):
+            from oracles.pytest_items import with_dtypes
+
+            searches = with_dtypes(values, dtypes)
+            names = [f"{search.property_name}-{search.dtype}" for search in searches]
+            marks[i] = pytest.mark.parametrize(mark.args[0], searches, ids=names).mark
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Pass the options to a test that `oracles.conformance` or `conformance_of` has made, and to a collected one."""
     search = _search_of(item)

@@ -452,6 +452,7 @@ class Search:
         note: which cases are left out, and why, for the summary.
         options: the options of the command line; the plugin fills them in.
         tally: the results.
+        any_dtype: whether the dtype is one of the defaults, so that the command line may name others.
     """
 
     cases: st.SearchStrategy[Case]
@@ -464,6 +465,7 @@ class Search:
     note: str = ""
     options: SearchOptions = NO_OPTIONS
     tally: Tally = field(default_factory=Tally, compare=False)
+    any_dtype: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.property_name} in {self.dtype} on {self.label}>"
