@@ -79,7 +79,9 @@ def parametrize(
             )
         label = template.label or test.__qualname__
         searches = {
-            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally(), any_dtype=of_any)
+            f"{name}-{dtype}": replace(
+                template, property_name=name, dtype=dtype, label=label, tally=Tally(), any_dtype=of_any
+            )
             for name in properties
             for dtype in dtypes
         }

@@ -242,6 +242,7 @@ def additive_in_delta(case: Case, point: Point, oracles: Sequence[Rule]) -> Resu
     findings = []
     for n in of_delta:
         combined = 2 * np.asarray(of_delta[n], np.float64) - np.asarray(of_other[n], np.float64)
+        combined = _unless_infinite(combined, of_mixed[n], of_delta[n], of_other[n])
         reason = "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"
         findings.append(compare_values(n, of_mixed[n], combined, tolerance, reason))
         zero = (np.asarray(of_zero[n]) == 0) | (np.isnan(of_zero[n]) & np.isnan(of_other[n]) & np.isnan(of_delta[n]))
@@ -297,16 +298,20 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
         per_row |= {*named_outputs(as_tuple(outputs), {})}
     middle = len(point.primals[case.batched[0]]) // 2
     parts: Cotangents = {}
+    own: dict[str, list[Array]] = {}
     # No rows at all must add nothing: an empty batch is a common special case.
     for rows in (slice(0, middle), slice(middle, None), slice(0, 0)):
         primals = {n: a[rows] if n in case.batched else a for n, a in point.primals.items()}
         delta = _map(lambda d, rows=rows: d[rows] if d.ndim else d, point.delta)
         for n, a in values_of(case.subject, primals, delta).items():
             part = np.asarray(a, np.float64)
+            own.setdefault(n, []).append(part)
             if n not in parts:
                 parts[n] = part
             else:
                 parts[n] = np.concatenate([parts[n], part]) if n in per_row else parts[n] + part
+    summed = [n for n in parts if n not in per_row and np.shape(whole[n]) == np.shape(parts[n])]
+    parts |= {n: _unless_infinite(parts[n], whole[n], *own[n]) for n in summed}
     tolerance = _self_tolerance(case, point, oracles, point.delta)
     reason = f"the whole batch against rows [:{middle}] and [{middle}:] and none"
     findings = tuple(compare_values(n, whole[n], parts[n], tolerance, reason) for n in whole)
@@ -346,6 +351,11 @@ def properties_of(entry: Entry) -> tuple[str, ...]:
 
 def _self_tolerance(case: Case, point: Point, oracles: Sequence[Rule], delta: Output) -> Tolerance:
     return self_tolerance_at(case.subject, oracles, point.primals, delta, case.numerics_at(point.primals))
+
+
+def _unless_infinite(combined: Array, actual: Array, *terms: Array) -> Array:
+    """Return what terms combine to; where one of them is infinite, and so says nothing of the others, ``actual``."""
+    return np.where(np.any([np.isinf(np.asarray(t, np.float64)) for t in terms], axis=0), actual, combined)
 
 
 def _ratio(error: float, bound: float) -> float:

@@ -7,11 +7,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, prod
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
@@ -204,8 +205,11 @@ class _Judge:
             Exception: whatever the subject raises.
         """
         __tracebackhide__ = True
+        # In half precision points are drawn at which numbers overflow: NumPy's warnings of it say nothing then.
+        quiet = np.errstate(all="ignore") if self.dtype in HALF_NAMES else nullcontext()
         try:
-            self._judge(example.case, example.point(seed, self.dtype), example, watched, memory)
+            with quiet:
+                self._judge(example.case, example.point(seed, self.dtype), example, watched, memory)
         except Exception as error:  # a subject that does not take a dtype may raise anything
             if self.dtype in HALF_NAMES and not isinstance(error, Disagreement | NotDeterministic):
                 _require_taken(example, seed, self.dtype, error)

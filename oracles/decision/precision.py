@@ -18,7 +18,14 @@ from oracles.constants import (
     SPREAD_SHARE,
     STEP_IN_ROUNDINGS,
 )
-from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound, value_and_radius
+from oracles.decision.comparison import (
+    Comparison,
+    enclosure_at,
+    half_of_the_digits,
+    largest_number,
+    rounding_bound,
+    value_and_radius,
+)
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.numerics import precision_of, smallest_normal, unit_roundoff
 from oracles.rule import (
@@ -56,6 +63,7 @@ def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
     error, size = np.abs(comparison.value - exact.mid), np.abs(exact.mid)
     half = half_of_the_digits(setting.precision)
     lost = (error > bound) & (error > half * size) & np.isfinite(comparison.tolerance)
+    lost &= (comparison.value != np.copysign(np.inf, exact.mid)) | (size <= largest_number(comparison.actual.dtype))
     if not np.any(lost):
         return None
     index = tuple(int(i) for i in np.argwhere(lost)[0])
