@@ -1,7 +1,8 @@
 """The precision that an operation computes in, and sums and constants in that precision.
 
-Every operation computes in the precision of its input, except that float16 and bfloat16 are computed in float32. A product with
-`ones` sums, and a comparison with `zero` compares, in half the time that `sum` and the number 0 take on small arrays.
+Every operation computes in the precision of its input, except that float16 and bfloat16 are computed in float32.
+bfloat16 is the dtype of the package ml_dtypes, which is not imported here. A product with `ones` sums, and a comparison
+with `zero` compares, in half the time that `sum` and the number 0 take on small arrays.
 """
 
 from __future__ import annotations

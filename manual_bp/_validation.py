@@ -226,7 +226,7 @@ def require_indices(owner: object, method: str, name: str, x: Array, below: int)
 
 
 def real_dtype(owner: object, dtype: DTypeLike) -> DType:
-    """Return the dtype of the parameters that `init` draws, one of float16, bfloat16, float32, float64 and longdouble."""
+    """Return the dtype of the parameters that `init` draws: float16, bfloat16, float32, float64, longdouble."""
     result = np.dtype(dtype)
     if result not in REALS and result.name != BFLOAT16:
         raise TypeError(f"{_at(owner, 'init', 'dtype')}: expected a real floating dtype, got {result}")

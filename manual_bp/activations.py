@@ -93,11 +93,13 @@ class ValueAndSlope(Elementwise):
 
     def value(self, z: Array) -> Array:
         """Return σ(z), a new array."""
-        return narrow(pointwise(self.write, widen(z))[0], z.dtype)
+        y: Array = narrow(pointwise(self.write, widen(z))[0], z.dtype)
+        return y
 
     def derivative(self, z: Array) -> Array:
         """Return σ'(z), a new array."""
-        return narrow(pointwise(self.write, widen(z))[1], z.dtype)
+        slope: Array = narrow(pointwise(self.write, widen(z))[1], z.dtype)
+        return slope
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
         """Return σ(z); z has any rank from 1 up."""

@@ -116,6 +116,7 @@ def _run_command(args: argparse.Namespace) -> int:
         max_examples=args.max_examples or (PROFILES["default"] if args.thorough else VERIFY_POINTS),
         seed=args.seed,
         cases=args.cases,
+        blocks=args.blocks,
         jobs=args.jobs or available_cores(),
         output=Output(
             args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare, markdown_path=args.markdown

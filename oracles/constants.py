@@ -284,8 +284,8 @@ POSITIONS = 2**16
 # Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
 # ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
-# The same in float16, whose numbers reach from 6e-8 to 65504: at six of eight points neither what is stored nor a square
-# or a cube of it overflows or vanishes. At 1e4 squares overflow, and at 1e-4 they vanish, for whoever stores them.
+# The same in float16, whose numbers reach from 6e-8 to 65504: at six of eight points what is stored, its square and its
+# cube neither overflow nor vanish. At 1e4 squares overflow, and at 1e-4 they vanish, for whoever stores them.
 MAGNITUDES_OF_FLOAT16 = (1.0, 1.0, 1.0, 1.0, 2.0**-4, 4.0, 1e-4, 1e4)
 # The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype. In float16
 # the large one is `LARGEST_IN_FLOAT16`.

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
+from oracles.extents import require_blocks
 from oracles.options import ALL_DTYPES, DTYPE_NAMES
 from oracles.properties import PROPERTIES
 from oracles.registry import FRAMEWORKS, Case
@@ -25,6 +26,7 @@ def conformance(
     dtypes: Sequence[str] = DTYPE_NAMES,
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
+    blocks: Sequence[int] = (),
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -40,12 +42,15 @@ def conformance(
         dtypes: the dtypes of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge.
         max_examples: how many points for each property and dtype.
+        blocks: the sizes of the tiles that the subject works in, such as (64, 128): each axis that `rows` and `widths`
+            draw gets sizes around their multiples too, one axis at a time.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
-    return parametrize("conformance", Search(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
+    template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
+    return parametrize("conformance", template, PROPERTIES, dtypes)
 
 
 def parametrize(

@@ -37,6 +37,7 @@ class SearchOptions:
     seed: int | None = None
     profile: str | None = None
     seconds: int | None = None
+    blocks: tuple[int, ...] = ()
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""

@@ -24,6 +24,7 @@ from oracles.options import (
     PROFILES,
     SearchOptions,
     at_least,
+    block_sizes,
     did_you_mean,
     dtypes_of,
     names_of,
@@ -64,6 +65,9 @@ OPTIONS = {
         "NAMES",
         "judge in these dtypes alone: float64, float32, float16, bfloat16, or all; comma-separated, repeatable",
         repeatable=True,
+    ),
+    "blocks": _Option(
+        block_sizes, "SIZES", "the tiles of the code, comma-separated: axes get sizes around their multiples too"
     ),
     "against": _Option(
         some_of(FRAMEWORK_NAMES), "NAMES", "the frameworks that judge, comma-separated: torch,jax (default: those that "
@@ -175,7 +179,7 @@ class _SkippedCases(pytest.Item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let a test that names no dtypes be judged in those of --oracles-dtype too; what it has, pytest deselects later."""
+    """Let a test that names no dtypes be judged in those of --oracles-dtype too; others are deselected later."""
     dtypes, module = _option(metafunc.config, "dtype"), sys.modules.get("oracles.search")
     if not dtypes or module is None:
         return

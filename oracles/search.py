@@ -70,6 +70,7 @@ def run_search(
     tick: Callable[[], object] | None = None,
     sparse: bool = False,
     seconds: float = CHECK_SECONDS,
+    blocks: Sequence[int] = (),
 ) -> Tally:
     """Search a strategy of cases for a point at which a property fails, and return what was counted.
 
@@ -85,6 +86,7 @@ def run_search(
         tick: called before every point; what it raises ends the search.
         sparse: the strategy rejects most of what it draws, on purpose.
         seconds: the time budget of each point. When it is over, what is not judged is inconclusive.
+        blocks: sizes of tiles, besides those that the cases declare; see `Case`.
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
@@ -95,7 +97,8 @@ def run_search(
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
-    schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
+    share = LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE
+    schedule = Schedule(number, share, blocks)
     judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number, seconds)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
@@ -416,7 +419,7 @@ def examples(
             case = _drawn_case(draw, cases)
         if inputs_of(case) <= MOST_LONG_ENTRIES:
             break
-    schedule.learn(calls)
+    schedule.learn(calls, case.blocks)
     return Example(case, seed, regime, slot.points, long, is_new)
 
 
@@ -456,6 +459,7 @@ class Search:
         note: which cases are left out, and why, for the summary.
         options: the options of the command line; the plugin fills them in.
         tally: the results.
+        blocks: as in `run_search`.
         any_dtype: whether the dtype is one of the defaults, so that the command line may name others.
     """
 
@@ -470,6 +474,7 @@ class Search:
     options: SearchOptions = NO_OPTIONS
     tally: Tally = field(default_factory=Tally, compare=False)
     any_dtype: bool = False
+    blocks: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.property_name} in {self.dtype} on {self.label}>"
@@ -510,6 +515,7 @@ class Search:
                 tick=tick,
                 sparse=self.sparse,
                 seconds=self.options.seconds or CHECK_SECONDS,
+                blocks=self.options.blocks or self.blocks,
             )
         except Disagreement as refusal:
             return refusal
