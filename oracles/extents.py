@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE
+from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE, TILED_SHARE
 from oracles.lazy_modules import LazyModule
 from oracles.options import LEAST_BLOCK
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 else:  # a check draws nothing with Hypothesis
     st = LazyModule("hypothesis.strategies")
 
-# The sizes around a block b, in the order in which a search goes through them: one entry into the second tile; whole
-# tiles; a last tile of one entry, or of half of them, or of all but one; two whole tiles.
+# The sizes around a block b, in the order in which a search goes through them: one entry into the second tile, and two
+# whole tiles, first. A half of a last tile is no power of two, and near none unless the block is one.
 AROUND_A_BLOCK: tuple[Callable[[int], int], ...] = (
     lambda b: b + 1,
+    lambda b: 2 * b,
     lambda b: b,
-    lambda b: 2 * b + 1,
     lambda b: b + (b + 1) // 2,
     lambda b: b - 1,
-    lambda b: 2 * b,
+    lambda b: 2 * b + 1,
 )
 # The least extent that counts as long.
 FIRST_LONG = 2 ** LADDER_POWERS[0] - 1
@@ -203,10 +203,8 @@ class Schedule:
 
     def __init__(self, points: int, share: float, tiles: Sequence[int] = ()) -> None:
         """Distribute so many points; this share of them has long axes, also around the blocks of ``tiles``."""
-        number_long = int(share * points)
-        short, rest = divmod(points - number_long, POINTS_PER_CASE)
-        self._points = [POINTS_PER_CASE] * short + ([rest] if rest else []) + [1] * number_long
-        self._first_long = len(self._points) - number_long
+        self._total, self._tiled_share = points, share + TILED_SHARE
+        self._distribute(self._tiled_share if tiles else share)
         self._slots: dict[bytes, Slot] = {}
         self._axes, self._blocks = 0, dict[int, tuple[int, ...]]()
         self._tiles = dict.fromkeys(tiles)
@@ -217,6 +215,13 @@ class Schedule:
     def examples(self) -> int:
         """The number of examples."""
         return len(self._points)
+
+    def _distribute(self, share: float) -> None:
+        """Give examples of short axes several points each, and those of long axes, this share of the points, one."""
+        number_long = int(share * self._total)
+        short, rest = divmod(self._total - number_long, POINTS_PER_CASE)
+        self._points = [POINTS_PER_CASE] * short + ([rest] if rest else []) + [1] * number_long
+        self._first_long = len(self._points) - number_long
 
     def take(self, ticket: bytes) -> tuple[Slot, bool]:
         """Return the slot of a ticket, and whether it is taken for the first time."""
@@ -234,6 +239,9 @@ class Schedule:
 
     def learn(self, calls: Calls, tiles: Sequence[int] = ()) -> None:
         """Learn from a drawn case how many axes can be long, and the blocks that it declares."""
+        share = self._tiled_share
+        if tiles and not self._tiles and len(self._slots) * POINTS_PER_CASE <= (1 - share) * self._total:
+            self._distribute(share)  # there are more sizes to be tried than without tiles
         self._tiles.update(dict.fromkeys(tiles))
         self._axes = max(self._axes, calls.number)
         self._blocks.update(calls.blocks)

@@ -106,7 +106,7 @@ def run_search(
     started = time.perf_counter()
     with _named_failures(judge):
         try:
-            for i, count in enumerate(_portions(schedule.examples)):
+            for i, count in enumerate(_portions(schedule)):
                 _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
         except Disagreement as refusal:
             smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
@@ -137,12 +137,16 @@ def _named_failures(judge: _Judge) -> Iterator[None]:
         raise CasesFailed(f"no case could be drawn: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _portions(examples: int) -> list[int]:
-    """Distribute examples over several runs of Hypothesis.
+def _portions(schedule: Schedule) -> Iterator[int]:
+    """Distribute the examples of a schedule, which may become more, over several runs of Hypothesis.
 
     From the tenth example on it would draw each one several times with little changes, and nothing new.
     """
-    return [min(EXAMPLES_PER_RUN, examples - done) for done in range(0, examples, EXAMPLES_PER_RUN)]
+    done = 0
+    while done < schedule.examples:
+        count = min(EXAMPLES_PER_RUN, schedule.examples - done)
+        yield count
+        done += count
 
 
 @dataclass

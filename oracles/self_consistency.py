@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import copied
-from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, NEAR_OVERFLOW, OTHER_POINT_SCALE
 from oracles.decision.comparison import largest_number
 from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
@@ -223,7 +223,8 @@ def _other_point(subject: Rule, primals: Primals, delta: Output) -> tuple[Primal
 def compare_values(name: str, actual: object, expected: object, tolerance: Tolerance, reason: str) -> Finding:
     """Compare two results of the subject; the tolerance is evaluated only if their values differ.
 
-    An infinity stands for a number beyond the largest one of the dtype, or within the tolerance of that.
+    An infinity stands for a number beyond the largest one of the dtype, or within the tolerance of that. Where rounding
+    moves an entry by about as much as that number, products inside overflow.
     """
     largest = _largest_of(actual)
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
@@ -243,7 +244,9 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
             ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / bound))
             for infinite, finite in ((result, reference), (reference, result)):
                 overflows = infinite == np.copysign(np.inf, finite)
-                ratio = np.where(overflows & (np.abs(finite) + bound > largest), 0.0, ratio)
+                overflows &= np.abs(finite) + bound > largest
+                overflows |= ~np.isfinite(infinite) & (bound > np.maximum(np.abs(finite), largest * NEAR_OVERFLOW))
+                ratio = np.where(overflows & np.isfinite(bound), 0.0, ratio)
         worst = float(np.max(ratio))
         if worst <= 1:
             return Finding(name, SELF_CONSISTENCY, Verdict.AGREES, ratio=worst)

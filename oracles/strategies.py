@@ -16,6 +16,7 @@ import ml_dtypes  # which also lets NumPy know the name bfloat16
 import numpy as np
 import numpy.typing as npt
 
+from oracles.backends.arrays import shifted
 from oracles.constants import (
     COPIED_SHARE,
     DELTA_EXPONENTS,
@@ -266,6 +267,8 @@ def laid_out(array: Array, layout: str) -> Array:
         wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1] + 1), array.dtype)
         wide[..., 1::2] = array
         return wide[..., 1::2]
+    if layout == "offset":
+        return shifted(array)
     if layout == "read-only":
         array = array.copy()
         array.flags.writeable = False
