@@ -103,7 +103,8 @@ def frameworks_lose(
             value = np.asarray(dict(pullback(setting.delta))[name], np.float64)
         except FRAMEWORK_ERRORS:
             continue
-        worst, subjects = np.max(np.abs(value - exact), initial=0.0), np.max(error, initial=0.0)
+        # NaN, as of 0 · ∞ after an overflow, errs as much as any number.
+        worst, subjects = (np.max(np.nan_to_num(e, nan=np.inf), initial=0.0) for e in (np.abs(value - exact), error))
         losses.append((oracle.name, bool(worst >= subjects * AS_MANY_DIGITS)))
     words = ", ".join(f"{o}'s own backward {'loses as much' if loses else 'does not'}" for o, loses in losses)
     return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)

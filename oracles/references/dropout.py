@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Dropout
 from oracles.adapters.functions import manual_layer
-from oracles.lazy_modules import JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import JaxArray, Tensor, jax, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array
 from oracles.strategies import indices, real, rows
