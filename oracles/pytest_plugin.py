@@ -131,7 +131,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from oracles.environment import versions_line
 
     texts = (
-        f"{name.replace('-', ' ')} {','.join(value) if isinstance(value, list | tuple) else value}"
+        f"{name.replace('-', ' ')} {','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in options.items()
     )
     return [f"oracles: {versions_line()}", f"oracles: {'; '.join(texts)}"]

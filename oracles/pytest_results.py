@@ -54,7 +54,9 @@ def command_of(item: pytest.Item, search: Search | None, given: Given) -> str:
     values = {name: given[name] for name in _OF_SEARCH if name in given} if search is not None else {}
     seed = search.options.seed if search is not None else None
     values |= {"seed": seed} if seed is not None else {}
-    texts = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value for name, value in values.items()
+    }
     return shlex.join(["pytest", *own, *(f"--oracles-{name}={text}" for name, text in texts.items())])
 
 
