@@ -75,8 +75,8 @@ class LayerCollector(pytest.Collector):
         self.entry = entry
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield a test for each property and dtype: those of --oracles-dtype, or the default ones."""
-        dtypes = dict.fromkeys(self.config.getoption("oracles_dtype", None) or DTYPE_NAMES)
+        """Yield a test for each property and dtype: the default ones, and further ones that --oracles-dtype names."""
+        dtypes = dict.fromkeys([*DTYPE_NAMES, *(self.config.getoption("oracles_dtype", None) or ())])
         for name, search in searches_of(self.entry, tuple(dtypes)).items():
             yield SearchItem.from_parent(self, name=name, search=search)
 

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, prod
@@ -30,12 +30,13 @@ from oracles.constants import (
     SHORTER_EXAMPLES,
 )
 from oracles.determinism import NotDeterministic, require_determinism, require_repetition, unrepeated
+from oracles.dtypes_taken import require_taken
 from oracles.environment import describe_error, first_line
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
-from oracles.missing import Missing, MissingPackage, NotTaken, missing_module
-from oracles.options import ALL_DTYPES, DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
+from oracles.missing import Missing, MissingPackage, missing_module
+from oracles.options import DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
@@ -212,18 +213,21 @@ class _Judge:
             Exception: whatever the subject raises.
         """
         __tracebackhide__ = True
-        # In half precision points are drawn at which numbers overflow: NumPy's warnings of it say nothing then.
-        quiet = np.errstate(all="ignore") if self.dtype in HALF_NAMES else nullcontext()
-        try:
-            with quiet:
-                self._judge(example.case, example.point(seed, self.dtype), example, watched, memory)
-        except Exception as error:  # a subject that does not take a dtype may raise anything
-            if self.dtype in HALF_NAMES and not isinstance(error, Disagreement | NotDeterministic):
-                _require_taken(example, seed, self.dtype, error)
-            raise
+        judged = partial(self._judge, example.case, example, seed, watched, memory)
+        if self.dtype not in HALF_NAMES:
+            judged()
+            return
+        # Points are drawn at which numbers overflow: NumPy's warnings of it say nothing then.
+        with np.errstate(all="ignore"):
+            outcome = attempt(judged)
+            if isinstance(outcome, Raised):
+                if not isinstance(outcome.error, Disagreement | NotDeterministic):
+                    require_taken(example.case.subject, partial(example.point, seed), self.dtype, outcome.error)
+                raise outcome.error
 
-    def _judge(self, case: Case, point: Point, example: Example, watched: Case, memory: Memory) -> None:
-        """Judge one point of an example."""
+    def _judge(self, case: Case, example: Example, seed: int, watched: Case, memory: Memory) -> None:
+        """Judge the point of a seed, see `_judge_point`."""
+        point = example.point(seed, self.dtype)
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
         oracles, name = self._oracles(case), self.property_name
@@ -328,34 +332,6 @@ def _settings(count: int, keep: bool, sparse: bool) -> settings:
         # A stored example would make two runs of one seed differ.
         database=profile.database if keep else None,
     )
-
-
-# What an exception says that is about a dtype; torch calls float16 Half.
-_NAMES_A_DTYPE = re.compile(r"dtype|data type|float16|\bhalf\b|scalar type", re.IGNORECASE)
-
-
-def _require_taken(example: Example, seed: int, dtype: str, error: Exception) -> None:
-    """Require that what a subject raised is not about the dtype of a search in half precision.
-
-    It is if the exception is a type error or names a dtype, and the subject runs at the same point in another dtype.
-    What needs float64, as finite differences do, is skipped for a subject that takes half precision alone.
-
-    Raises:
-        NotTaken: if it is about the dtype, or about float64.
-    """
-    about_type = isinstance(error, TypeError | NotImplementedError) or _NAMES_A_DTYPE.search(str(error))
-    if not about_type or isinstance(error, MissingPackage):
-        return
-
-    def runs_in(name: str) -> bool:
-        point = attempt(lambda: example.point(seed, name))
-        if isinstance(point, Raised):
-            return False
-        return not isinstance(attempt(partial(values_of, example.case.subject, point.primals, point.delta)), Raised)
-
-    refused = next((name for name in (dtype, "float64") if not runs_in(name)), None)
-    if refused is not None and any(runs_in(name) for name in ALL_DTYPES if name != refused):
-        raise NotTaken(example.case.subject.name, refused, error) from error
 
 
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
