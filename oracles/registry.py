@@ -91,13 +91,14 @@ class Case:
     batched: tuple[str, ...] = ()
     kinks: Literal["any", "declared"] = "any"
     numerics: Numerics | None = None
+    blocks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
 
     def numerics_at(self, primals: Primals) -> Numerics:
         """Return what is declared, or what the dtypes at a point say."""
         return Numerics.declared(self.numerics or self.subject.numerics, primals)
-    blocks: tuple[int, ...] = ()
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
 
     def oracles(self, names: Sequence[str] = tuple(FRAMEWORKS)) -> list[Rule]:
         """Return the oracles of these names that this case has a reference for."""

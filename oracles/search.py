@@ -45,7 +45,6 @@ from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
-from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting, Verdict
 

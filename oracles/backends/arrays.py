@@ -113,8 +113,6 @@ def tensor(array: Array, device: Device = None) -> Tensor:
         source = np.array(array, order="C", copy=True)
     else:
         source = array if array.flags.writeable else copied(array)
-    if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
-        result = torch.from_numpy(source.view(f"i{source.itemsize}")).view(getattr(torch, array.dtype.name))
     memory = source.base
     if isinstance(memory, np.ndarray) and is_shifted(source) and _is_whole(memory, source.dtype):
         first = (_address(source) - _address(memory)) // source.itemsize
@@ -140,8 +138,8 @@ def _address(array: Array) -> int:
 
 def _of_memory(array: Array) -> Tensor:
     """Return a torch tensor that shares an array's memory."""
-    if array.dtype.name == "bfloat16":  # torch.from_numpy knows no bfloat16: pass its bits
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
+        return torch.from_numpy(array.view(f"i{array.itemsize}")).view(getattr(torch, array.dtype.name))
     try:
         return torch.from_numpy(array)
     except TypeError:
