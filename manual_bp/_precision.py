@@ -1,7 +1,8 @@
 """The precision that an operation computes in, and sums and constants in that precision.
 
-Every operation computes in the precision of its input, except that float16 is computed in float32. A product with
-`ones` sums, and a comparison with `zero` compares, in half the time that `sum` and the number 0 take on small arrays.
+Every operation computes in the precision of its input, except that float16 and bfloat16 are computed in float32.
+bfloat16 is the dtype of the package ml_dtypes, which is not imported here. A product with `ones` sums, and a comparison
+with `zero` compares, in half the time that `sum` and the number 0 take on small arrays.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ import numpy as np
 from ._validation import OBJECT
 from .protocol import Array, Arrays, DType, Number
 
-_HALF = np.dtype(np.float16)
-_SHORT = (_HALF, np.dtype(np.float32))
+# The bytes of float16 and bfloat16, and of no other floating dtype; and of float32.
+_HALF = 2
+_SINGLE = 4
 # Entries of which one slow operation is faster than several fast ones.
 _FEW = 256
 
 
 def widen(x: Array) -> Array:
-    """Return float16 as float32, anything else as it is: sums in float16 overflow and round early."""
-    return x.astype(np.float32) if x.dtype == _HALF else x
+    """Return float16 and bfloat16 as float32, anything else as it is: sums in them overflow and round early."""
+    return x.astype(np.float32) if x.dtype.itemsize == _HALF else x
 
 
 def at_least_float64(x: Array) -> Array:
-    """Return float16 and float32 as float64: in a long formula they would lose their last digits."""
-    return x.astype(np.float64) if x.dtype in _SHORT else x
+    """Return half precision and float32 as float64: in a long formula they would lose their last digits."""
+    return x.astype(np.float64) if x.dtype.itemsize <= _SINGLE else x
 
 
 def narrow(x: Arrays, dtype: DType) -> Arrays:
     """Return the array or scalar x, computed from `widen`, in the dtype of the caller's arrays."""
-    return x.astype(dtype) if dtype == _HALF else x
+    return x.astype(dtype) if dtype.itemsize == _HALF else x
 
 
 def scalar(value: Number, x: Array) -> Number:

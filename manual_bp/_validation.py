@@ -19,7 +19,13 @@ from .protocol import Array, Arrays, DType, Number, Params
 OBJECT = np.dtype(object)
 REALS = frozenset(map(np.dtype, (np.float16, np.float32, np.float64, np.longdouble)))
 FLOATS = REALS | {OBJECT}
+BFLOAT16 = "bfloat16"  # of the package ml_dtypes, which is known by its name and is not imported here
 NO_NAMES: frozenset[str] = frozenset()  # the parameter names of a layer without parameters
+
+
+def is_float(dtype: DType) -> bool:
+    """Return whether a dtype is a floating one, bfloat16 included, or of objects."""
+    return dtype in FLOATS or (dtype.itemsize == 2 and dtype.name == BFLOAT16)
 
 
 def require_shape(
@@ -38,7 +44,7 @@ def require_affine(
     owner: object, method: str, z: Array, columns: int, params: Params, shapes: dict[str, tuple[int, ...]]
 ) -> None:
     """Refuse z unless a float array (N, columns), and params unless of these shapes and of z's dtype."""
-    if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or z.dtype not in FLOATS:
+    if not (type(z) is ndarray or _is_objects(z)) or z.ndim != 2 or z.shape[1] != columns or not is_float(z.dtype):
         _refuse_non_float(owner, method, "z", z)
         raise ValueError(f"{_at(owner, method, 'z')}: expected shape (N, {columns}), got {z.shape}")
     require_params(owner, method, params, shapes, z)
@@ -57,7 +63,7 @@ def require_params(owner: object, method: str, params: Params, shapes: dict[str,
 
 def require_rows(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of shape (N, n) with n >= 1."""
-    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 2 and x.shape[1] and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 2 and x.shape[1] and is_float(x.dtype):
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, n) with n >= 1, got {x.shape}")
@@ -65,7 +71,7 @@ def require_rows(owner: object, method: str, name: str, x: Array) -> None:
 
 def require_sequence(owner: object, method: str, name: str, x: Array, columns: int) -> None:
     """Refuse x unless it is a float array of shape (N, T, columns)."""
-    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 3 and x.shape[2] == columns and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim == 3 and x.shape[2] == columns and is_float(x.dtype):
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, T, {columns}), got {x.shape}")
@@ -80,7 +86,7 @@ def require_extents(owner: object, method: str, name: str, x: Array, shape: tupl
 
 def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
     """Refuse x unless it is a float array of rank 1 or more."""
-    if (type(x) is ndarray or _is_objects(x)) and x.ndim and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim and is_float(x.dtype):
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected rank 1 or more, got shape ()")
@@ -88,7 +94,7 @@ def require_ranked(owner: object, method: str, name: str, x: Array) -> None:
 
 def require_channels(owner: object, method: str, name: str, x: Array, channels: int) -> None:
     """Refuse x unless it is a float array (N, channels, …)."""
-    if (type(x) is ndarray or _is_objects(x)) and x.ndim > 1 and x.shape[1] == channels and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and x.ndim > 1 and x.shape[1] == channels and is_float(x.dtype):
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected shape (N, {channels}, …), got {x.shape}")
@@ -96,7 +102,7 @@ def require_channels(owner: object, method: str, name: str, x: Array, channels: 
 
 def require_images(owner: object, method: str, name: str, x: Array, channels: int | None = None) -> None:
     """Refuse x unless it is a float array (N, channels, H, W), of any number of channels if that is None."""
-    is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and x.dtype in FLOATS
+    is_image = (type(x) is ndarray or _is_objects(x)) and x.ndim == 4 and is_float(x.dtype)
     if is_image and min(x.shape[1:]) > 0 and channels in (None, x.shape[1]):
         return
     _refuse_non_float(owner, method, name, x)
@@ -106,8 +112,8 @@ def require_images(owner: object, method: str, name: str, x: Array, channels: in
 
 def require_trailing(owner: object, method: str, name: str, x: Array, axes: tuple[int, ...]) -> None:
     """Refuse x unless it is a float array (…, *axes) with at least one axis before those."""
-    is_float = (type(x) is ndarray or _is_objects(x)) and x.dtype in FLOATS
-    if is_float and x.ndim > len(axes) and x.shape[-len(axes) :] == axes:
+    is_floating = (type(x) is ndarray or _is_objects(x)) and is_float(x.dtype)
+    if is_floating and x.ndim > len(axes) and x.shape[-len(axes) :] == axes:
         return
     _refuse_non_float(owner, method, name, x)
     expected = ", ".join(map(str, axes))
@@ -126,7 +132,7 @@ def require_parts(owner: object, method: str, name: str, arrays: Arrays, names: 
 
 def require_axis(owner: object, method: str, name: str, x: Array, axis: int) -> None:
     """Refuse x unless it is a float array that has this axis, with extent 1 or more."""
-    if (type(x) is ndarray or _is_objects(x)) and -x.ndim <= axis < x.ndim and x.shape[axis] and x.dtype in FLOATS:
+    if (type(x) is ndarray or _is_objects(x)) and -x.ndim <= axis < x.ndim and x.shape[axis] and is_float(x.dtype):
         return
     _refuse_non_float(owner, method, name, x)
     raise ValueError(f"{_at(owner, method, name)}: expected an axis {axis} of extent 1 or more, got shape {x.shape}")
@@ -220,9 +226,9 @@ def require_indices(owner: object, method: str, name: str, x: Array, below: int)
 
 
 def real_dtype(owner: object, dtype: DTypeLike) -> DType:
-    """Return the dtype of the parameters that `init` draws, one of float16, float32, float64 and longdouble."""
+    """Return the dtype of the parameters that `init` draws: float16, bfloat16, float32, float64, longdouble."""
     result = np.dtype(dtype)
-    if result not in REALS:
+    if result not in REALS and result.name != BFLOAT16:
         raise TypeError(f"{_at(owner, 'init', 'dtype')}: expected a real floating dtype, got {result}")
     return result
 
@@ -245,7 +251,7 @@ def _refuse_non_array(owner: object, method: str, name: str, x: object) -> None:
 
 def _refuse_non_float(owner: object, method: str, name: str, x: Array) -> None:
     _refuse_non_array(owner, method, name, x)
-    if x.dtype not in FLOATS:
+    if not is_float(x.dtype):
         raise TypeError(f"{_at(owner, method, name)}: expected a floating dtype in native byte order, got {x.dtype!r}")
 
 

@@ -83,30 +83,35 @@ class Elementwise(ABC):
 class ValueAndSlope(Elementwise):
     """Base of the activations whose σ and σ' share what costs most, such as an exponential.
 
-    `forward` computes both. The cache is σ'(z), which takes the memory that z would take. A subclass states the pair.
+    `forward` computes both. The cache is σ'(z), which takes the memory that z would take: of float16 and bfloat16 it is
+    float32, since it is a factor. A subclass states the pair.
     """
 
     @abstractmethod
     def write(self, z: Array, y: Array, slope: Array) -> None:
-        """Write σ(z) into y, and σ'(z) into slope: arrays like z, of float16 also float32."""
+        """Write σ(z) into y, and σ'(z) into slope: arrays like z, which is not of half precision."""
 
     def value(self, z: Array) -> Array:
         """Return σ(z), a new array."""
-        return pointwise(self.write, z)[0]
+        y: Array = narrow(pointwise(self.write, widen(z))[0], z.dtype)
+        return y
 
     def derivative(self, z: Array) -> Array:
         """Return σ'(z), a new array."""
-        return pointwise(self.write, z)[1]
+        slope: Array = narrow(pointwise(self.write, widen(z))[1], z.dtype)
+        return slope
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Cache]:
         """Return σ(z); z has any rank from 1 up."""
         self._check_inputs(params, z)
-        return pointwise(self.write, z)
+        y, slope = pointwise(self.write, widen(z))
+        return narrow(y, z.dtype), (slope, zero(z.dtype))
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return delta · σ'(z)."""
-        require_shape(self, "backward", "delta", delta, cache.shape, cache, "y")
-        return delta * cache, {}
+        slope, like = cache
+        require_shape(self, "backward", "delta", delta, slope.shape, like, "y")
+        return narrow(delta * slope, like.dtype), {}
 
 
 def decaying(z: Array) -> Array:

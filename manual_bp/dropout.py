@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._precision import scalar
+from ._precision import narrow, scalar, widen
 from ._validation import (
     NO_NAMES,
     require_flag,
@@ -78,13 +78,13 @@ class Dropout:
         if not generator:
             return z.copy(), (z, None)
         factors = self._factors(z, generator[0])
-        return z * factors, (z, factors)
+        return narrow(z * factors, z.dtype), (z, factors)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Arrays, Params]:
         """Return δ times the factors that `forward` drew (55)."""
         z, factors = cache
         require_shape(self, "backward", "delta", delta, z.shape, z, "y")
-        return (delta.copy() if factors is None else (delta * factors, None)), {}
+        return (delta.copy() if factors is None else (narrow(delta * factors, z.dtype), None)), {}
 
     def _factors(self, z: Array, rng: object) -> Array:
         if not isinstance(rng, np.random.Generator):
@@ -92,4 +92,4 @@ class Dropout:
         # float32 numbers are drawn whatever the dtype of z, so the same seed drops the same entries in every precision.
         survives = rng.random(z.shape, np.float32) >= float(self.rate)
         scale = scalar(1 / (1 - self.rate) if self.rate < 1 else 0, z)
-        return np.where(survives, scale, 0).astype(z.dtype)
+        return np.where(survives, scale, 0).astype(widen(z[:0]).dtype)

@@ -9,7 +9,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._precision import ones
+from ._precision import narrow, ones, widen
 from ._validation import real_dtype, require_affine, require_count, require_flag, require_shape
 from .protocol import Array, Cache, Params
 
@@ -60,19 +60,20 @@ class Linear:
         """Return y = zW + b."""
         require_affine(self, "forward", z, self.n_in, params, _shapes(self.n_in, self.n_out, self.bias))
         W = params["W"]
-        y = z.dot(W)
+        y = widen(z).dot(widen(W))
         if self.bias:
-            y += params["b"]
-        return y, (z, W)
+            y += widen(params["b"])
+        return narrow(y, z.dtype), (z, W)
 
     def backward(self, cache: Cache, delta: Array) -> tuple[Array, Params]:
         """Return δWᵀ (15), and zᵀδ (8) with the sum of δ over the rows (9)."""
         z, W = cache
         require_shape(self, "backward", "delta", delta, (len(z), self.n_out), z, "y")
-        dparams = {"W": z.T.dot(delta)}
+        wide = widen(delta)
+        dparams = {"W": narrow(widen(z).T.dot(wide), z.dtype)}
         if self.bias:
-            dparams["b"] = ones((1, len(z)), z.dtype).dot(delta)
-        return delta.dot(W.T), dparams
+            dparams["b"] = narrow(ones((1, len(z)), wide.dtype).dot(wide), z.dtype)
+        return narrow(wide.dot(widen(W).T), z.dtype), dparams
 
     def jacobian(self, params: Params, z: Array) -> Array:
         """Return ∂y_j/∂z_i = W_ij, the same for every row: Wᵀ, shape (1, n_out, n_in)."""

@@ -66,7 +66,8 @@ class SGD:
         _require_gradients(self, params, grads)
         if not self.momentum:
             require_names(self, "step", "state", state, NO_NAMES)
-            return {name: _array(w - scalar(self.learning_rate, w) * grads[name]) for name, w in params.items()}, {}
+            moves = {name: scalar(self.learning_rate, w) * widen(grads[name]) for name, w in params.items()}
+            return {name: _array(narrow(widen(w) - moves[name], w.dtype)) for name, w in params.items()}, {}
         _require_state(self, params, state, "velocity")
         new_params, new_state = {}, {}
         for name, w in params.items():
@@ -282,7 +283,7 @@ def _state_name(kind: str, name: str) -> str:
 
 
 def _zeros(params: Params, *kinds: str) -> Params:
-    """Return zeros of each kind for every parameter, in its dtype; float32 for float16, which would round early."""
+    """Return zeros of each kind for every parameter, in its dtype; float32 for half precision, which rounds early."""
     return {_state_name(kind, name): np.zeros_like(widen(w)) for kind in kinds for name, w in params.items()}
 
 

@@ -139,10 +139,11 @@ class MaxPool2d(Pooling):
         chosen, z = cache
         require_shape(self, "backward", "delta", delta, chosen.shape, z, "y")
         windows, extent, count = windows_of(self), z.shape[2:], chosen.shape[2:]
-        padded = np.zeros_like(z, order="C", shape=(*z.shape[:2], *windows.padded_shape(extent, count)))
+        wide = widen(delta)
+        padded = np.zeros_like(wide, order="C", shape=(*z.shape[:2], *windows.padded_shape(extent, count)))
         for tap, entries in enumerate(windows.views(padded, count)):
-            entries += np.where(chosen == tap, delta, 0)
-        return windows.crop(padded, extent), {}
+            entries += np.where(chosen == tap, wide, 0)
+        return narrow(windows.crop(padded, extent), z.dtype), {}
 
 
 @dataclass(frozen=True)

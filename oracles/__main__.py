@@ -15,7 +15,7 @@ from oracles.cli.errors import BrokenFile
 from oracles.cli.parser import make_parser, parse
 from oracles.cli.supervision import EXIT_SKIPPED, INTERRUPTED, READER_GONE, supervised
 from oracles.environment import pin_threads
-from oracles.options import PROFILES, VERIFY_POINTS
+from oracles.options import DTYPE_NAMES, PROFILES, VERIFY_POINTS
 
 __all__ = ["main", "make_parser"]
 
@@ -112,10 +112,11 @@ def _run_command(args: argparse.Namespace) -> int:
     return verify(
         args.layers,
         against=args.against,
-        dtypes=args.dtype,
+        dtypes=tuple(dict.fromkeys(args.dtype or DTYPE_NAMES)),
         max_examples=args.max_examples or (PROFILES["default"] if args.thorough else VERIFY_POINTS),
         seed=args.seed,
         cases=args.cases,
+        blocks=args.blocks,
         jobs=args.jobs or available_cores(),
         output=Output(
             args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare, markdown_path=args.markdown

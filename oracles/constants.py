@@ -229,6 +229,9 @@ OTHER_POINT_SCALE = 0.75
 FILLED_GAPS = 16
 # The answers that one check, or one point of a search, remembers to notice another answer to the same call.
 REMEMBERED_BYTES = 2**26
+# Kernels read memory in pieces of so many bytes: the widest load of a GPU, and of SSE. NumPy and torch allocate arrays
+# at multiples of it.
+ALIGNED_BYTES = 16
 # Before a call that must show memory which was never written, so many blocks of each likely size are filled and freed:
 # NumPy and the C library each keep about seven freed blocks of a size, and the judge's own copies take some. Of a size
 # above the limit two blocks are: the first one only raises the limit of the C library, which gives such memory back.
@@ -256,6 +259,8 @@ EXAMPLES_PER_RUN = 9
 # enough for all 2^k and 2^k + 1; for what a subject must keep with itself 4, which are some of 2^k + 1.
 LONG_SHARE = 0.35
 OWN_LONG_SHARE = 0.07
+# Where tiles are declared, so much more: six sizes around each of two tiles on two axes are 24 of then 36 of 60 points.
+TILED_SHARE = 0.25
 # Long axes have 2^k − 1, 2^k and 2^k + 1 entries, for k from the first of these to one below the second. Kernels work
 # in blocks of 16 to 1024 entries.
 LADDER_POWERS = (4, 11)
@@ -284,7 +289,11 @@ POSITIONS = 2**16
 # Factors of the normal numbers. Half of the points are of magnitude 1; 1e-3 lets terms vanish against constants such as
 # ε, 30 saturates tanh and sigmoid, 1e4 overflows exponentials.
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1e-3, 1e-3, 30.0, 1e4)
-# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype.
+# The same in float16, whose numbers reach from 6e-8 to 65504: at six of eight points what is stored, its square and its
+# cube neither overflow nor vanish. At 1e4 squares overflow, and at 1e-4 they vanish, for whoever stores them.
+MAGNITUDES_OF_FLOAT16 = (1.0, 1.0, 1.0, 1.0, 2.0**-4, 4.0, 1e-4, 1e4)
+# The special values of large magnitude and of small: they saturate, and vanish against 1, in every dtype. In float16
+# the large one is `LARGEST_IN_FLOAT16`.
 LARGE_ENTRY, SMALL_ENTRY = 1e4, 1e-3
 # The smallest number of `positive`: below, 1/√x amplifies rounding until every point is inconclusive.
 LEAST_POSITIVE = 0.1

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from math import floor, log10
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from oracles.constants import COVERAGE_ENTRIES
 from oracles.registry import Case
-from oracles.rule import Array, as_tuple
+from oracles.rule import Array, as_tuple, is_differentiable
 from oracles.strategies import Point
 
 # What is counted in points, by its name in reports.
@@ -65,8 +66,8 @@ class Coverage:
             self.largest[name] = [max(pair) for pair in zip([*known, *more], sizes, strict=True)]
         longest = max((extent for a in point.primals.values() for extent in a.shape), default=1)
         self.extents[1 << (longest.bit_length() - 1) if longest else 0] += 1
-        reals = [a for n, a in point.primals.items() if case.primals[n].special and a.dtype.kind == "f" and a.size]
-        deltas = [d for d in map(np.asarray, as_tuple(point.delta)) if d.size and d.dtype.kind == "f"]
+        reals = [a for n, a in point.primals.items() if case.primals[n].special and is_differentiable(a) and a.size]
+        deltas = [d for d in map(np.asarray, as_tuple(point.delta)) if d.size and is_differentiable(d)]
         if reals:
             self.magnitudes = _joined(self.magnitudes, self._count(reals))
         if deltas:
@@ -83,7 +84,7 @@ class Coverage:
             self.decades[floor(log10(known[1]))] += 1
         # Most points have none of these, so each is looked for only where it is possible.
         self.counts["-0.0"] += known[2] and bool(np.any(np.signbit(flat[sizes == 0])))
-        self.counts["subnormal"] += bool(known[0] < np.finfo(reals[0].dtype).smallest_normal)
+        self.counts["subnormal"] += bool(known[0] < ml_dtypes.finfo(reals[0].dtype).smallest_normal)
         self.counts["-inf"] += bool(np.any(flat == -np.inf))
         self.counts["shared arrays"] += any(a is b for i, a in enumerate(reals) for b in reals[:i])
         if flat.size <= COVERAGE_ENTRIES:

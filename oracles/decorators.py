@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from oracles.options import DTYPE_NAMES
+from oracles.extents import require_blocks
+from oracles.options import ALL_DTYPES, DTYPE_NAMES
 from oracles.properties import PROPERTIES
 from oracles.registry import FRAMEWORKS, Case
 from oracles.search import Search
@@ -25,6 +26,7 @@ def conformance(
     dtypes: Sequence[str] = DTYPE_NAMES,
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
+    blocks: Sequence[int] = (),
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -33,19 +35,22 @@ def conformance(
             search()
 
     pytest's ``--oracles-against``, ``--oracles-max-examples`` and ``--oracles-seed`` override these arguments, and
-    these override ``--oracles-profile``.
+    these override ``--oracles-profile``. ``--oracles-dtype`` adds dtypes to a test that names none.
 
     Args:
         cases: draws the cases.
-        dtypes: the dtypes of the floating primals.
+        dtypes: the dtypes of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge.
         max_examples: how many points for each property and dtype.
+        blocks: the sizes of the tiles that the subject works in, such as (64, 128): each axis that `rows` and `widths`
+            draw gets sizes around their multiples too, one axis at a time.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
-    return parametrize("conformance", Search(cases, "", "", "", against, max_examples), PROPERTIES, dtypes)
+    template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
+    return parametrize("conformance", template, PROPERTIES, dtypes)
 
 
 def parametrize(
@@ -63,11 +68,13 @@ def parametrize(
     """
     import pytest  # only tests need it
 
-    _require_some(decorator, "dtypes", dtypes, DTYPE_NAMES)
+    _require_some(decorator, "dtypes", dtypes, ALL_DTYPES)
     _require_some(decorator, "against", template.against, tuple(FRAMEWORKS))
     number = template.max_examples
     if number is not None and not (isinstance(number, int) and number >= 1):
         raise ValueError(f"{decorator}: max_examples: expected a whole number of at least 1, got {number!r}")
+
+    of_any = dtypes is DTYPE_NAMES  # a test that names its dtypes, be it these two, is searched in no others
 
     def decorate(test: Test) -> Test:
         if "search" not in inspect.signature(test).parameters:
@@ -77,7 +84,9 @@ def parametrize(
             )
         label = template.label or test.__qualname__
         searches = {
-            f"{name}-{dtype}": replace(template, property_name=name, dtype=dtype, label=label, tally=Tally())
+            f"{name}-{dtype}": replace(
+                template, property_name=name, dtype=dtype, label=label, tally=Tally(), any_dtype=of_any
+            )
             for name in properties
             for dtype in dtypes
         }

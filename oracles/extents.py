@@ -8,20 +8,31 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE
+from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE, TILED_SHARE
 from oracles.lazy_modules import LazyModule
+from oracles.options import LEAST_BLOCK
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
 else:  # a check draws nothing with Hypothesis
     st = LazyModule("hypothesis.strategies")
 
+# The sizes around a block b, in the order in which a search goes through them: one entry into the second tile, and two
+# whole tiles, first. A half of a last tile is no power of two, and near none unless the block is one.
+AROUND_A_BLOCK: tuple[Callable[[int], int], ...] = (
+    lambda b: b + 1,
+    lambda b: 2 * b,
+    lambda b: b,
+    lambda b: b + (b + 1) // 2,
+    lambda b: b - 1,
+    lambda b: 2 * b + 1,
+)
 # The least extent that counts as long.
 FIRST_LONG = 2 ** LADDER_POWERS[0] - 1
 
@@ -31,7 +42,7 @@ def widths(most: int | None = None, *, blocks: Sequence[int] = ()) -> st.SearchS
 
     Args:
         most: the largest extent; with it, no axis is longer.
-        blocks: the block sizes of the implementation; extents of one less, as much and one more are drawn too.
+        blocks: the block sizes of this axis; `tile_sizes` of them are drawn too. `Case.blocks` are those of every axis.
     """
     return _extents(st.integers(1, most or MAX_EXTENT), most, blocks)
 
@@ -124,14 +135,41 @@ def boundary_sizes(summands: Sequence[int] = (-1, 0, 1)) -> list[int]:
     return [2**power + summand for power in range(*LADDER_POWERS) for summand in summands]
 
 
-def ladder(axes: int, blocks: dict[int, tuple[int, ...]]) -> Iterator[LongAxes]:
+def require_blocks(where: str, blocks: object) -> tuple[int, ...]:
+    """Return the sizes of blocks as a tuple.
+
+    Raises:
+        ValueError: if they are no whole numbers of at least `LEAST_BLOCK`.
+    """
+    sizes = tuple(blocks) if isinstance(blocks, Sequence) and not isinstance(blocks, str) else (None,)
+    if not all(isinstance(size, int) and size >= LEAST_BLOCK for size in sizes):
+        raise ValueError(
+            f"{where}: blocks: expected whole numbers of at least {LEAST_BLOCK}, got {blocks!r}.\n"
+            "Fix:    blocks=(64, 128)"
+        )
+    return sizes
+
+
+def tile_sizes(blocks: Sequence[int]) -> list[int]:
+    """Return the extents around blocks and their multiples: b − 1, b, b + 1, 1.5 b, 2 b, 2 b + 1."""
+    sizes = (around(block) for around in AROUND_A_BLOCK for block in blocks)
+    return list(dict.fromkeys(size for size in sizes if size > 0))
+
+
+def ladder(axes: int, blocks: dict[int, tuple[int, ...]], tiles: Sequence[int] = ()) -> Iterator[LongAxes]:
     """Return the long axes of the examples of a search, in their order, for cases of so many axes that can be long.
 
-    Where the product stays small, two axes are long at a time, one at an increasing and one at a decreasing size.
+    Sizes around blocks come first, on one axis at a time. Then, where the product stays small, two axes are long at a
+    time, one at an increasing and one at a decreasing size.
+
+    Args:
+        axes: the number of axes.
+        blocks: the blocks of single axes, by the axis.
+        tiles: the blocks of all axes.
     """
-    # One more than a block first: an error that begins with the second block, or with its last entry, shows there.
-    for summand in (1, 0, -1):
-        yield from (LongAxes(((call, size + summand),)) for call, sizes in blocks.items() for size in sizes)
+    around = {call: tile_sizes((*blocks.get(call, ()), *tiles)) for call in {*blocks, *(range(axes) if tiles else ())}}
+    for i in range(max(map(len, around.values()), default=0)):
+        yield from (LongAxes(((call, sizes[i]),)) for call, sizes in sorted(around.items()) if i < len(sizes))
     for summand in (1, 0, -1):
         sizes = boundary_sizes((summand,))
         together = sizes[: next(n for n, size in enumerate(sizes) if size * sizes[0] > LONG_PRODUCT)]
@@ -163,14 +201,13 @@ class Schedule:
     ticket of zeros, to which Hypothesis shrinks, has short axes.
     """
 
-    def __init__(self, points: int, share: float) -> None:
-        """Distribute so many points; this share of them has long axes."""
-        number_long = int(share * points)
-        short, rest = divmod(points - number_long, POINTS_PER_CASE)
-        self._points = [POINTS_PER_CASE] * short + ([rest] if rest else []) + [1] * number_long
-        self._first_long = len(self._points) - number_long
+    def __init__(self, points: int, share: float, tiles: Sequence[int] = ()) -> None:
+        """Distribute so many points; this share of them has long axes, also around the blocks of ``tiles``."""
+        self._total, self._tiled_share = points, share + TILED_SHARE
+        self._distribute(self._tiled_share if tiles else share)
         self._slots: dict[bytes, Slot] = {}
         self._axes, self._blocks = 0, dict[int, tuple[int, ...]]()
+        self._tiles = dict.fromkeys(tiles)
         self._ladder: Iterator[LongAxes] = iter(())
         self.searching = True
 
@@ -178,6 +215,13 @@ class Schedule:
     def examples(self) -> int:
         """The number of examples."""
         return len(self._points)
+
+    def _distribute(self, share: float) -> None:
+        """Give examples of short axes several points each, and those of long axes, this share of the points, one."""
+        number_long = int(share * self._total)
+        short, rest = divmod(self._total - number_long, POINTS_PER_CASE)
+        self._points = [POINTS_PER_CASE] * short + ([rest] if rest else []) + [1] * number_long
+        self._first_long = len(self._points) - number_long
 
     def take(self, ticket: bytes) -> tuple[Slot, bool]:
         """Return the slot of a ticket, and whether it is taken for the first time."""
@@ -193,15 +237,19 @@ class Schedule:
         self._slots[ticket] = slot
         return slot, True
 
-    def learn(self, calls: Calls) -> None:
-        """Learn from a drawn case how many axes can be long."""
+    def learn(self, calls: Calls, tiles: Sequence[int] = ()) -> None:
+        """Learn from a drawn case how many axes can be long, and the blocks that it declares."""
+        share = self._tiled_share
+        if tiles and not self._tiles and len(self._slots) * POINTS_PER_CASE <= (1 - share) * self._total:
+            self._distribute(share)  # there are more sizes to be tried than without tiles
+        self._tiles.update(dict.fromkeys(tiles))
         self._axes = max(self._axes, calls.number)
         self._blocks.update(calls.blocks)
 
     def _next_long(self) -> LongAxes:
         long = next(self._ladder, None)
         if long is None:  # the first time, or all sizes are done: from the beginning
-            self._ladder = ladder(self._axes, self._blocks)
+            self._ladder = ladder(self._axes, self._blocks, tuple(self._tiles))
             long = next(self._ladder, SHORT)
         return long
 

@@ -4,7 +4,7 @@ A call of a large kernel may take a second. So `oracles.check` calls a subject s
 
 1. at the point;
 2. there again, after freed memory was filled; the pullback is asked after the calls 3 to 5;
-3. at another point, with contiguous arrays;
+3. at another point, with contiguous arrays that begin one entry into their memory;
 4. there, with arrays that have gaps;
 5. there, with transposed arrays, one of them as several primals, and an expanded cotangent;
 6. at the point once more.
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.backends.arrays import shifted
 from oracles.decision.reduced_point import part_of
 from oracles.decision.type_errors import is_array
 from oracles.evaluations import copies_of, copies_of_delta, on_copies, same_values
@@ -130,11 +131,11 @@ def _layouts_agree(setting: Setting) -> bool:
     other, equal = move_point(setting.primals), primals_of_one_type(setting.primals)
     if equal:  # they can be one array
         other |= dict.fromkeys(equal, other[equal[0]])
-    plain, strided, turned = ({n: lay(a) for n, a in other.items()} for lay in (contiguous, padded, transposed))
+    plain, strided, turned = ({n: lay(a) for n, a in other.items()} for lay in (shifted, padded, transposed))
     if equal:
         turned |= dict.fromkeys(equal, turned[equal[0]])
     dense = map_delta(contiguous, constant)
-    points = (plain, dense), (strided, map_delta(padded, dense)), (turned, constant)
+    points = (plain, map_delta(shifted, dense)), (strided, map_delta(padded, dense)), (turned, constant)
     answers = [attempt(partial(values_of, subject, *point)) for point in points]
     values = [a for a in answers if not isinstance(a, Raised)]
     if len(values) < len(answers):

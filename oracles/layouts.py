@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from oracles.backends.arrays import copied
+from oracles.backends.arrays import copied, is_shifted, shifted
 from oracles.decision.type_errors import refuse
 from oracles.evaluations import copies_of_delta, on_copies
 from oracles.rule import Array, Cotangents, Delta, Primals, Rule, Runtime, as_tuple, is_differentiable, map_delta
@@ -69,8 +69,9 @@ class _Way:
 def check_layouts(setting: Setting) -> tuple[list[Finding], list[str]]:
     """Check that strided and expanded arguments give what contiguous ones give.
 
-    Two calls agree for most subjects: with padded primals and a padded cotangent, and with transposed primals and an
-    expanded cotangent. Only if one does not, each argument is given alone, so that the reason names it.
+    Three calls agree for most subjects: with padded primals and a padded cotangent, with transposed primals and an
+    expanded cotangent, and with contiguous arrays that begin one entry into their memory. Only if one does not, each
+    argument is given alone, so that the reason names it.
 
     Args:
         setting: the point and the subject, which is evaluated on copies.
@@ -90,6 +91,7 @@ def check_layouts(setting: Setting) -> tuple[list[Finding], list[str]]:
     ways = [
         (plain, {n: padded(a) for n, a in primals.items()}, map_delta(padded, delta)),
         (of_constant, {n: transposed(a) for n, a in primals.items()}, constant),
+        (plain, {n: shifted(a) for n, a in primals.items()}, map_delta(shifted, delta)),
     ]
     if not all(map(is_contiguous, (*setting.primals.values(), *as_tuple(setting.delta)))):
         ways.append((plain, dict(setting.primals), setting.delta))
@@ -187,15 +189,29 @@ def _one_by_one(
     """Yield each argument alone in its layout: in words, with a fix, whether it is a cotangent, and the arguments."""
     is_torch = setting.subject.runtime is Runtime.TORCH
     strides = [np.asarray(d).strides for d in as_tuple(delta) if not is_contiguous(d)]
+    if any(map(is_shifted, as_tuple(delta))):
+        yield f"a cotangent {_SHIFTED}", _start_of("delta", is_torch), True, way.primals, delta
     if strides:
         what = f"a cotangent with strides {strides[0]}"
         fix = "dy = dy.contiguous()" if is_torch else "delta = np.ascontiguousarray(delta)"
         yield what, fix, True, way.primals, delta
     plain_delta = map_delta(contiguous, way.delta)
     for n, a in primals.items():
+        if is_shifted(a):
+            yield f"{n} {_SHIFTED}", _start_of(n, is_torch), False, {**way.primals, n: a}, plain_delta
         if not is_contiguous(a):
             fix = f"{n} = {n}.contiguous()" if is_torch else f"{n} = np.ascontiguousarray({n})"
             yield f"{n} with strides {a.strides}", fix, False, {**way.primals, n: a}, plain_delta
+
+
+_SHIFTED = "that begins one entry into its memory"
+
+
+def _start_of(name: str, is_torch: bool) -> str:
+    """Return the line that reads an array from its own first entry, wherever that lies."""
+    if is_torch:
+        return f"{name}.data_ptr()      # not the start of its storage, and no read of several aligned entries"
+    return f"{name}.ctypes.data      # not the start of its base, and no read of several aligned entries"
 
 
 def _refused(findings: Sequence[Finding]) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Packages that are not installed: which extra brings each, and what is skipped for it."""
+"""What is skipped, and why: a package that is not installed, or a dtype that a subject does not take."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ SOURCES: Mapping[str, _Source] = {
 
 @dataclass(frozen=True)
 class Missing:
-    """A package that is not installed, or that cannot be imported.
+    """A package that is not installed or cannot be imported, or a dtype that a subject does not take.
 
     Attributes:
-        package: the name of its distribution.
+        package: the name of its distribution, or that of the dtype.
         reason: what is wrong, in words.
-        fix: the command that installs it.
+        fix: the command that installs it, or another way out.
+        dtype: the dtype, if it is about one.
     """
 
     package: str
     reason: str
     fix: str
+    dtype: str = ""
 
     def __str__(self) -> str:
         return f"{self.reason}.\nFix:    {self.fix}"
@@ -64,6 +66,15 @@ class MissingPackage(InvalidInput):
     def __init__(self, missing: Iterable[Missing], what: str = "") -> None:
         self.missing = tuple(missing)
         super().__init__(what + "\n".join(map(str, self.missing)))
+
+
+class NotTaken(MissingPackage):
+    """A subject raises a type error for arrays of a dtype, and for those of another one it does not: no verdict."""
+
+    def __init__(self, name: str, dtype: str, error: BaseException) -> None:
+        line = str(error).partition("\n")[0]
+        reason = f"{name} does not take {dtype} ({type(error).__name__}: {line:.160})"
+        super().__init__([Missing(dtype, reason, f"leave {dtype} out of the dtypes, or let the code take it", dtype)])
 
 
 @lru_cache(maxsize=16)

@@ -8,7 +8,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 FRAMEWORK_NAMES = ("torch", "jax")
+# The dtypes of a search that names none, and all that a search can draw.
 DTYPE_NAMES = ("float64", "float32")
+HALF_NAMES = ("float16", "bfloat16")
+ALL_DTYPES = (*DTYPE_NAMES, *HALF_NAMES)
+# The least size of a block: an axis of one entry has no tile.
+LEAST_BLOCK = 2
+# Stands for `ALL_DTYPES` on a command line.
+ALL = "all"
 # Precedes the names of our user_properties, since other plugins write some too.
 PREFIX = "oracles."
 # Points for each property and dtype: a look in passing, an ordinary run, a run over night.
@@ -30,6 +37,7 @@ class SearchOptions:
     seed: int | None = None
     profile: str | None = None
     seconds: int | None = None
+    blocks: tuple[int, ...] = ()
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""
@@ -59,6 +67,18 @@ def some_of(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def dtypes_of(text: str) -> tuple[str, ...]:
+    """Parse names of dtypes separated by commas, or ``all``, for argparse's and pytest's ``type=``."""
+    names = some_of((*ALL_DTYPES, ALL))(text)
+    return ALL_DTYPES if ALL in names else tuple(dict.fromkeys(names))
+
+
+def block_sizes(text: str) -> tuple[int, ...]:
+    """Parse sizes of blocks separated by commas, for argparse's and pytest's ``type=``."""
+    parse = at_least(LEAST_BLOCK)
+    return tuple(sorted({parse(size.strip()) for size in text.split(",")}))
 
 
 def names_of(what: str) -> Callable[[str], tuple[str, ...]]:

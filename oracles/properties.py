@@ -21,6 +21,7 @@ from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
 from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
 from oracles.numerics import unit_roundoff
+from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
 from oracles.self_consistency import (
@@ -44,7 +45,7 @@ ALONG = "⟨cotangents, v⟩"
 # The smallest subnormal number of float64: what underflows in one product is at most this.
 UNDERFLOW = 2.0**-1074
 # The memory layouts, besides the contiguous one, in which `layout_independent` evaluates.
-OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only")
+OTHER_LAYOUTS = ("F", "strided", "reversed", "read-only", "offset")
 # Cotangents of which all entries, or all rows, are the same memory; their values differ from those of the point.
 REPEATED = (expanded, repeated_rows)
 
@@ -130,10 +131,14 @@ def _finding_along(terms: Sequence[float], slope: float, bound: float, ratio: fl
 
 
 def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """A cotangent has the shape and dtype of its primal, the output the dtype of the primals; in float16 too."""
+    """A cotangent has the shape and dtype of its primal, the output the dtype of the primals; in float16 too.
+
+    A search in half precision asks for its own dtype alone, and compares the values in `cotangents_agree`.
+    """
     findings = []
     # float16 shows a constant or an array of a fixed dtype inside, which the search's own dtype may hide.
-    for dtype in (point.dtype, "float16"):
+    dtypes = (point.dtype,) if point.dtype in HALF_NAMES else (point.dtype, "float16")
+    for dtype in dtypes:
         with np.errstate(all="ignore"):
             primals = {n: a.astype(dtype) if is_differentiable(a) else a for n, a in point.primals.items()}
             y, pullback = case.subject(**primals)
@@ -146,7 +151,7 @@ def shapes_and_dtypes_exact(case: Case, point: Point, oracles: Sequence[Rule]) -
             fits = isinstance(g, np.ndarray) and g.shape == primals[name].shape and g.dtype == dtype
             actual = f"{g.dtype.name}{g.shape}" if isinstance(g, np.ndarray) else type(g).__name__
             findings.append(exact_finding(name, fits, f"{actual}, expected {dtype}{primals[name].shape}"))
-    if not any(f.refuses for f in findings):
+    if len(dtypes) > 1 and not any(f.refuses for f in findings):
         findings += _values_in_float16(case, point, oracles, {**outputs, **cotangents})  # of the last dtype, float16
     return Result(case.subject.name, "shapes_and_dtypes_exact", tuple(findings))
 
@@ -233,19 +238,22 @@ def additive_in_delta(case: Case, point: Point, oracles: Sequence[Rule]) -> Resu
         at_delta, at_other, at_mixed = (each(n, samples) for each in tolerances)
         return np.asarray(2 * at_delta + at_other + at_mixed)
 
+    # In half precision a factor that has overflowed makes NaN of 0, and an infinity of anything else.
+    unknown = _is_not_finite if point.dtype in HALF_NAMES else np.isnan
     of_zero = pullback(_map(lambda d: np.zeros_like(d, order="C"), delta))
     findings = []
     for n in of_delta:
         combined = 2 * np.asarray(of_delta[n], np.float64) - np.asarray(of_other[n], np.float64)
+        combined = _unless_infinite(combined, of_mixed[n], of_delta[n], of_other[n])
         reason = "pullback(2δ − ε) against 2 pullback(δ) − pullback(ε)"
         findings.append(compare_values(n, of_mixed[n], combined, tolerance, reason))
-        zero = (np.asarray(of_zero[n]) == 0) | (np.isnan(of_zero[n]) & np.isnan(of_other[n]) & np.isnan(of_delta[n]))
+        zero = (np.asarray(of_zero[n]) == 0) | (np.isnan(of_zero[n]) & unknown(of_other[n]) & unknown(of_delta[n]))
         findings.append(exact_finding(n, bool(zero.all()), "a cotangent of zeros does not pull back to zeros"))
     return Result(case.subject.name, "additive_in_delta", tuple(findings))
 
 
 def layout_independent(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
-    """Fortran order, strides, stride 0, read-only and shared memory, of primals and of delta, give the same values."""
+    """Fortran order, strides, an offset, stride 0, read-only and shared memory give the same values, of delta too."""
     plain = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in point.primals.items()}
     delta = _map(lambda d: np.ascontiguousarray(d).reshape(d.shape), point.delta)
     expected = values_of(case.subject, plain, delta)
@@ -292,16 +300,20 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
         per_row |= {*named_outputs(as_tuple(outputs), {})}
     middle = len(point.primals[case.batched[0]]) // 2
     parts: Cotangents = {}
+    own: dict[str, list[Array]] = {}
     # No rows at all must add nothing: an empty batch is a common special case.
     for rows in (slice(0, middle), slice(middle, None), slice(0, 0)):
         primals = {n: a[rows] if n in case.batched else a for n, a in point.primals.items()}
         delta = _map(lambda d, rows=rows: d[rows] if d.ndim else d, point.delta)
         for n, a in values_of(case.subject, primals, delta).items():
             part = np.asarray(a, np.float64)
+            own.setdefault(n, []).append(part)
             if n not in parts:
                 parts[n] = part
             else:
                 parts[n] = np.concatenate([parts[n], part]) if n in per_row else parts[n] + part
+    summed = [n for n in parts if n not in per_row and np.shape(whole[n]) == np.shape(parts[n])]
+    parts |= {n: _unless_infinite(parts[n], whole[n], *own[n]) for n in summed}
     tolerance = _self_tolerance(case, point, oracles, point.delta)
     reason = f"the whole batch against rows [:{middle}] and [{middle}:] and none"
     findings = tuple(compare_values(n, whole[n], parts[n], tolerance, reason) for n in whole)
@@ -341,6 +353,15 @@ def properties_of(entry: Entry) -> tuple[str, ...]:
 
 def _self_tolerance(case: Case, point: Point, oracles: Sequence[Rule], delta: Output) -> Tolerance:
     return self_tolerance_at(case.subject, oracles, point.primals, delta, case.numerics_at(point.primals))
+
+
+def _is_not_finite(array: Array) -> Array:
+    return np.asarray(~np.isfinite(array))
+
+
+def _unless_infinite(combined: Array, actual: Array, *terms: Array) -> Array:
+    """Return what terms combine to; where one of them is infinite, and so says nothing of the others, ``actual``."""
+    return np.where(np.any([np.isinf(np.asarray(t, np.float64)) for t in terms], axis=0), actual, combined)
 
 
 def _ratio(error: float, bound: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ import pytest
 
 from oracles.environment import versions_line
 from oracles.missing import missing_of
-from oracles.options import PREFIX
+from oracles.options import DTYPE_NAMES, PREFIX
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
@@ -74,8 +75,9 @@ class LayerCollector(pytest.Collector):
         self.entry = entry
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield a test for each property and dtype."""
-        for name, search in searches_of(self.entry).items():
+        """Yield a test for each property and dtype: the default ones, and further ones that --oracles-dtype names."""
+        dtypes = dict.fromkeys([*DTYPE_NAMES, *(self.config.getoption("oracles_dtype", None) or ())])
+        for name, search in searches_of(self.entry, tuple(dtypes)).items():
             yield SearchItem.from_parent(self, name=name, search=search)
 
 
@@ -108,6 +110,18 @@ class SearchItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the file of the cases, and the name of the search."""
         return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+
+
+def with_dtypes(searches: Sequence[Search], dtypes: Sequence[str]) -> list[Search]:
+    """Return these searches, and the same in further dtypes where the test has left them to the default."""
+    known = {(search.property_name, search.dtype) for search in searches}
+    further = [
+        replace(search, dtype=dtype, tally=Tally())
+        for search in {search.property_name: search for search in searches if search.any_dtype}.values()
+        for dtype in dict.fromkeys(dtypes)
+        if (search.property_name, dtype) not in known
+    ]
+    return [*searches, *further]
 
 
 def user_properties(search: Search) -> list[tuple[str, Any]]:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from oracles.options import (
-    DTYPE_NAMES,
     FRAMEWORK_NAMES,
     PREFIX,
     PROFILES,
     SearchOptions,
     at_least,
+    block_sizes,
     did_you_mean,
+    dtypes_of,
     names_of,
     one_of,
     some_of,
@@ -59,7 +60,15 @@ OPTIONS = {
         "run the tests that judge these layers, and no others; comma-separated, repeatable",
         repeatable=True,
     ),
-    "dtype": _Option(some_of(DTYPE_NAMES), "NAMES", "judge in these dtypes alone, comma-separated: float64,float32"),
+    "dtype": _Option(
+        dtypes_of,
+        "NAMES",
+        "judge in these dtypes alone: float64, float32, float16, bfloat16, or all; comma-separated, repeatable",
+        repeatable=True,
+    ),
+    "blocks": _Option(
+        block_sizes, "SIZES", "the tiles of the code, comma-separated: axes get sizes around their multiples too"
+    ),
     "against": _Option(
         some_of(FRAMEWORK_NAMES), "NAMES", "the frameworks that judge, comma-separated: torch,jax (default: those that "
         "are installed)"
@@ -122,7 +131,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from oracles.environment import versions_line
 
     texts = (
-        f"{name.replace('-', ' ')} {','.join(value) if isinstance(value, list | tuple) else value}"
+        f"{name.replace('-', ' ')} {','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
         for name, value in options.items()
     )
     return [f"oracles: {versions_line()}", f"oracles: {'; '.join(texts)}"]
@@ -166,6 +175,23 @@ class _SkippedCases(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the folder, and the name of the module."""
         return self.path, None, self.name
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let a test that names no dtypes be judged in those of --oracles-dtype too; others are deselected later."""
+    dtypes, module = _option(metafunc.config, "dtype"), sys.modules.get("oracles.search")
+    if not dtypes or module is None:
+        return
+    marks = metafunc.definition.own_markers
+    for i, mark in enumerate(marks):
+        values = mark.args[1] if mark.name == "parametrize" and len(mark.args) == 2 else ()
+        if values and all(isinstance(value, module.Search) for value in values):
+            from oracles.pytest_items import with_dtypes
+
+            searches = with_dtypes(values, dtypes)
+            names = [f"{search.property_name}-{search.dtype}" for search in searches]
+            marks[i] = pytest.mark.parametrize(mark.args[0], searches, ids=names).mark
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -18,6 +18,7 @@ from oracles.cli.verify_command import outcome_of
 from oracles.cli.verify_report import Failure, Outcome, Report
 from oracles.coverage import Coverage
 from oracles.environment import describe_error, require_writable, write_atomically
+from oracles.options import DTYPE_NAMES
 from oracles.pytest_items import SearchItem
 from oracles.report.disagreement import Disagreement, to_text
 from oracles.report.html import require_page, write_page
@@ -28,7 +29,7 @@ Given: TypeAlias = Mapping[str, Any]
 # What carries the results of a test in its report, from a worker of xdist too.
 ATTRIBUTE = "oracles_results"
 # The options that change what is searched.
-_OF_SEARCH = ("against", "max-examples", "profile", "seconds")
+_OF_SEARCH = ("against", "blocks", "max-examples", "profile", "seconds")
 _NO_NAME = re.compile(r"[^\w.-]+")
 
 
@@ -54,7 +55,12 @@ def command_of(item: pytest.Item, search: Search | None, given: Given) -> str:
     values = {name: given[name] for name in _OF_SEARCH if name in given} if search is not None else {}
     seed = search.options.seed if search is not None else None
     values |= {"seed": seed} if seed is not None else {}
-    texts = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    # A test that names no dtypes is one in half precision only where the command line names it.
+    if search is not None and search.any_dtype and search.dtype not in DTYPE_NAMES:
+        values["dtype"] = search.dtype
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) else value for name, value in values.items()
+    }
     return shlex.join(["pytest", *own, *(f"--oracles-{name}={text}" for name, text in texts.items())])
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from oracles.extents import restart_calls
+from oracles.extents import require_blocks, restart_calls
 from oracles.lazy_modules import LazyModule
 from oracles.numerics import Numerics
 from oracles.options import did_you_mean
@@ -76,6 +76,8 @@ class Case:
             reference is traced once for each value.
         kinks: "declared" where the references are written to give the convention that the subject declares for points
             without a derivative; "any" accepts every subgradient there.
+        blocks: the sizes of the tiles that the subject works in, such as (64, 128): a search gives each axis that
+            `rows` and `widths` draw sizes around their multiples too, one axis at a time.
         batched: primals whose first axis holds independent rows, as the output's does; the cotangents of all other
             primals are then sums over the rows.
         numerics: what the subject stores, accumulates and multiplies in; by default what the searched dtype says.
@@ -89,6 +91,10 @@ class Case:
     batched: tuple[str, ...] = ()
     kinks: Literal["any", "declared"] = "any"
     numerics: Numerics | None = None
+    blocks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
 
     def numerics_at(self, primals: Primals) -> Numerics:
         """Return what is declared, or what the dtypes at a point say."""

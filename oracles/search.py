@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf, prod
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
@@ -28,12 +30,13 @@ from oracles.constants import (
     SHORTER_EXAMPLES,
 )
 from oracles.determinism import NotDeterministic, require_determinism, require_repetition, unrepeated
+from oracles.dtypes_taken import require_taken
 from oracles.environment import describe_error, first_line
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
 from oracles.missing import Missing, MissingPackage, missing_module
-from oracles.options import DTYPE_NAMES, NO_OPTIONS, SearchOptions
+from oracles.options import DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
@@ -67,13 +70,14 @@ def run_search(
     tick: Callable[[], object] | None = None,
     sparse: bool = False,
     seconds: float = CHECK_SECONDS,
+    blocks: Sequence[int] = (),
 ) -> Tally:
     """Search a strategy of cases for a point at which a property fails, and return what was counted.
 
     Args:
         cases: draws the cases.
         property_name: the name of a property in `oracles.properties.PROPERTIES`.
-        dtype: of the floating primals: "float64", "float32".
+        dtype: of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge; if a case has no reference in any of them, finite differences do.
         label: names the search in Hypothesis's database, so that a failing example is replayed first.
         max_examples: how many points; by default the loaded Hypothesis profile's number.
@@ -82,6 +86,7 @@ def run_search(
         tick: called before every point; what it raises ends the search.
         sparse: the strategy rejects most of what it draws, on purpose.
         seconds: the time budget of each point. When it is over, what is not judged is inconclusive.
+        blocks: sizes of tiles, besides those that the cases declare; see `Case`.
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
@@ -92,15 +97,16 @@ def run_search(
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
-    schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE)
+    share = LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE
+    schedule = Schedule(number, share, blocks)
     judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number, seconds)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
-    drawn = examples(cases, schedule)
+    drawn = examples(cases, schedule, dtype)
     started = time.perf_counter()
     with _named_failures(judge):
         try:
-            for i, count in enumerate(_portions(schedule.examples)):
+            for i, count in enumerate(_portions(schedule)):
                 _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
         except Disagreement as refusal:
             smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
@@ -131,12 +137,16 @@ def _named_failures(judge: _Judge) -> Iterator[None]:
         raise CasesFailed(f"no case could be drawn: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _portions(examples: int) -> list[int]:
-    """Distribute examples over several runs of Hypothesis.
+def _portions(schedule: Schedule) -> Iterator[int]:
+    """Distribute the examples of a schedule, which may become more, over several runs of Hypothesis.
 
     From the tenth example on it would draw each one several times with little changes, and nothing new.
     """
-    return [min(EXAMPLES_PER_RUN, examples - done) for done in range(0, examples, EXAMPLES_PER_RUN)]
+    done = 0
+    while done < schedule.examples:
+        count = min(EXAMPLES_PER_RUN, schedule.examples - done)
+        yield count
+        done += count
 
 
 @dataclass
@@ -194,13 +204,29 @@ class _Judge:
                 self.schedule.searching, self.failing = False, example.long
 
     def _judge_point(self, example: Example, seed: int, watched: Case, memory: Memory) -> None:
-        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``."""
-        case = example.case
-        layout, magnitude, special = example.regime
-        point = point_at(
-            case.subject, case.primals, self.dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
-        )
-        point = replace(point, primals=case.subject.convention.nearest_point(point.primals))
+        """Judge one point; ``watched`` is the case, whose subject adds every call to ``memory``.
+
+        Raises:
+            NotTaken: if the subject does not take the dtype, a half precision.
+            Disagreement: if the point is refused.
+            Exception: whatever the subject raises.
+        """
+        __tracebackhide__ = True
+        judged = partial(self._judge, example.case, example, seed, watched, memory)
+        if self.dtype not in HALF_NAMES:
+            judged()
+            return
+        # Points are drawn at which numbers overflow: NumPy's warnings of it say nothing then.
+        with np.errstate(all="ignore"):
+            outcome = attempt(judged)
+            if isinstance(outcome, Raised):
+                if not isinstance(outcome.error, Disagreement | NotDeterministic):
+                    require_taken(example.case.subject, partial(example.point, seed), self.dtype, outcome.error)
+                raise outcome.error
+
+    def _judge(self, case: Case, example: Example, seed: int, watched: Case, memory: Memory) -> None:
+        """Judge the point of a seed, see `_judge_point`."""
+        point = example.point(seed, self.dtype)
         if self.property_name in ORACLE_PROPERTIES:
             self.counted.coverage.add(case, point)
         oracles, name = self._oracles(case), self.property_name
@@ -283,7 +309,7 @@ def _with_shorter_axes(
         return None
     axes = st.sampled_from(shorter(judge.failing))
     again = None if seed is None else (seed, 0)
-    drawn = examples(cases, judge.schedule, axes)
+    drawn = examples(cases, judge.schedule, judge.dtype, axes)
     shorter_run = attempt(lambda: _drive(judge, drawn, f"{name}_shorter", SHORTER_EXAMPLES, again, sparse))
     # Of another failure than the refusal that is known, that one is reported.
     refusal = shorter_run.error if isinstance(shorter_run, Raised) else None
@@ -331,6 +357,15 @@ class Example:
     long: LongAxes
     is_new: bool
 
+    def point(self, seed: int, dtype: str) -> Point:
+        """Return the point of a seed in a dtype."""
+        layout, magnitude, special = self.regime
+        subject = self.case.subject
+        point = point_at(
+            subject, self.case.primals, dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
+        )
+        return replace(point, primals=subject.convention.nearest_point(point.primals))
+
     def __repr__(self) -> str:
         """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""
         shapes = ", ".join(f"{name} {list(drawn.shape)}" for name, drawn in self.case.primals.items())
@@ -343,6 +378,7 @@ def examples(
     draw: st.DrawFn,
     cases: st.SearchStrategy[Case],
     schedule: Schedule,
+    dtype: str,
     axes: st.SearchStrategy[LongAxes] | None = None,
 ) -> Example:
     """Draw an example: a case in the next slot of a schedule, or with the given long axes.
@@ -350,7 +386,7 @@ def examples(
     Raises:
         CasesFailed: if the strategy raises, or draws anything but a `Case`.
     """
-    seed, regime = draw(seeds()), draw(regimes())
+    seed, regime = draw(seeds()), draw(regimes(dtype))
     if axes is None:
         slot, is_new = schedule.take(draw(TICKETS))
     else:
@@ -362,7 +398,7 @@ def examples(
             case = _drawn_case(draw, cases)
         if inputs_of(case) <= MOST_LONG_ENTRIES:
             break
-    schedule.learn(calls)
+    schedule.learn(calls, case.blocks)
     return Example(case, seed, regime, slot.points, long, is_new)
 
 
@@ -402,6 +438,8 @@ class Search:
         note: which cases are left out, and why, for the summary.
         options: the options of the command line; the plugin fills them in.
         tally: the results.
+        blocks: as in `run_search`.
+        any_dtype: whether the dtype is one of the defaults, so that the command line may name others.
     """
 
     cases: st.SearchStrategy[Case]
@@ -414,6 +452,8 @@ class Search:
     note: str = ""
     options: SearchOptions = NO_OPTIONS
     tally: Tally = field(default_factory=Tally, compare=False)
+    any_dtype: bool = False
+    blocks: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.property_name} in {self.dtype} on {self.label}>"
@@ -454,6 +494,7 @@ class Search:
                 tick=tick,
                 sparse=self.sparse,
                 seconds=self.options.seconds or CHECK_SECONDS,
+                blocks=self.options.blocks or self.blocks,
             )
         except Disagreement as refusal:
             return refusal

@@ -13,7 +13,8 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import copied
-from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, OTHER_POINT_SCALE
+from oracles.constants import FIRST_SAMPLES, MORE_SAMPLES, NEAR_OVERFLOW, OTHER_POINT_SCALE
+from oracles.decision.comparison import largest_number
 from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
 from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
@@ -220,7 +221,12 @@ def _other_point(subject: Rule, primals: Primals, delta: Output) -> tuple[Primal
 
 
 def compare_values(name: str, actual: object, expected: object, tolerance: Tolerance, reason: str) -> Finding:
-    """Compare two results of the subject; the tolerance is evaluated only if their values differ."""
+    """Compare two results of the subject; the tolerance is evaluated only if their values differ.
+
+    An infinity stands for a number beyond the largest one of the dtype, or within the tolerance of that. Where rounding
+    moves an entry by about as much as that number, products inside overflow.
+    """
+    largest = _largest_of(actual)
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
         return refuse(name, f"{reason}: shape {result.shape} against {reference.shape}")
@@ -236,6 +242,11 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
         bound = np.broadcast_to(np.nan_to_num(tolerance(name, samples), nan=np.inf, posinf=np.inf), error.shape)
         with np.errstate(all="ignore"):
             ratio = np.where(error == 0, 0.0, np.where(np.isnan(error), np.inf, error / bound))
+            for infinite, finite in ((result, reference), (reference, result)):
+                overflows = infinite == np.copysign(np.inf, finite)
+                overflows &= np.abs(finite) + bound > largest
+                overflows |= ~np.isfinite(infinite) & (bound > np.maximum(np.abs(finite), largest * NEAR_OVERFLOW))
+                ratio = np.where(overflows & np.isfinite(bound), 0.0, ratio)
         worst = float(np.max(ratio))
         if worst <= 1:
             return Finding(name, SELF_CONSISTENCY, Verdict.AGREES, ratio=worst)
@@ -249,6 +260,11 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
         reason=reason,
     )
     return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, worst, evidence=evidence)
+
+
+def _largest_of(value: object) -> float:
+    """Return the largest finite number of the dtype of a floating array; infinity of any other."""
+    return largest_number(np.asarray(value).dtype) if is_differentiable(value) else np.inf
 
 
 def exact_finding(name: str, holds: bool, reason: str, fix: str = "") -> Finding:

@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import ml_dtypes  # which also lets NumPy know the name bfloat16
 import numpy as np
 import numpy.typing as npt
 
+from oracles.backends.arrays import shifted
 from oracles.constants import (
     COPIED_SHARE,
     DELTA_EXPONENTS,
     KINK_INPUTS,
     LARGE_ENTRY,
+    LARGEST_IN_FLOAT16,
     LEAST_POSITIVE,
     MAGNITUDES,
+    MAGNITUDES_OF_FLOAT16,
     MASKED_SHARE,
     MAX_OVERRIDES,
     NONZERO_SHARE,
@@ -36,7 +40,7 @@ from oracles.environment import describe_error
 from oracles.extents import rows as rows
 from oracles.extents import widths as widths
 from oracles.lazy_modules import LazyModule
-from oracles.rule import Array, InvalidInput, Output, Rule, as_tuple
+from oracles.rule import Array, InvalidInput, Output, Rule, as_tuple, is_differentiable
 from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
@@ -56,11 +60,12 @@ def seeds() -> st.SearchStrategy[int]:
     return st.integers(0, 2**32 - 1)
 
 
-@lru_cache(maxsize=1)
-def regimes() -> st.SearchStrategy[tuple[str, float, bool]]:
-    """Return the strategy of (layout, magnitude, whether there are special values)."""
+@lru_cache
+def regimes(dtype: str = "float64") -> st.SearchStrategy[tuple[str, float, bool]]:
+    """Return the strategy of (layout, magnitude, whether there are special values) of points in a dtype."""
+    magnitudes = MAGNITUDES_OF_FLOAT16 if dtype == "float16" else MAGNITUDES
     return st.sampled_from(
-        [(layout, m, special) for layout in LAYOUTS for m in MAGNITUDES for special in (False, True, True, True, True)]
+        [(layout, m, special) for layout in LAYOUTS for m in magnitudes for special in (False, True, True, True, True)]
     )
 
 
@@ -199,7 +204,7 @@ def points(
             for s in range(seed, seed + count)
         )
 
-    return st.tuples(seeds(), regimes()).map(lambda drawn: points_of(drawn[0], *drawn[1]))
+    return st.tuples(seeds(), regimes(dtype)).map(lambda drawn: points_of(drawn[0], *drawn[1]))
 
 
 def point_at(
@@ -262,10 +267,12 @@ def laid_out(array: Array, layout: str) -> Array:
         wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1] + 1), array.dtype)
         wide[..., 1::2] = array
         return wide[..., 1::2]
+    if layout == "offset":
+        return shifted(array)
     if layout == "read-only":
         array = array.copy()
         array.flags.writeable = False
-    if layout == "repeated" and array.ndim and array.shape[0] and array.dtype.kind == "f":
+    if layout == "repeated" and array.ndim and array.shape[0] and is_differentiable(array):
         return np.broadcast_to(array[:1], array.shape)  # stride 0 along the rows, and read-only
     return array
 
@@ -289,7 +296,7 @@ class _TidyGenerator:
 
 def _special_values(dtype: str) -> tuple[float, ...]:
     """Return the values that break things. NaN means the value of a neighbour, which makes a tie."""
-    info = np.finfo(dtype)
+    info, large = ml_dtypes.finfo(dtype), LARGEST_IN_FLOAT16 if dtype == "float16" else LARGE_ENTRY
     return (
         0.0,
         -0.0,
@@ -297,8 +304,8 @@ def _special_values(dtype: str) -> tuple[float, ...]:
         -1.0,
         np.nan,
         SMALL_ENTRY,
-        LARGE_ENTRY,
-        -LARGE_ENTRY,
+        large,
+        -large,
         float(info.eps),
         2 * float(info.smallest_subnormal),
     )
@@ -400,11 +407,11 @@ def _specialize_deltas(chance: np.random.Generator, deltas: list[Array], dtype: 
     """Give a cotangent a loss scale, zeros, half-integers or a special entry, or some of these."""
     scaled, zeros = chance.random(2) < SPECIAL_DELTA_SHARE
     halves, entry = chance.random(2) < SPECIAL_SHARE
-    info = np.finfo(dtype)
+    info = ml_dtypes.finfo(dtype)
     least, most = max(DELTA_EXPONENTS[0], int(info.minexp) + 4), min(DELTA_EXPONENTS[1], int(info.maxexp) - 8)
     exponent = int(chance.choice([least, most, int(chance.integers(least, most + 1))]))
     for i, delta in enumerate(deltas):
-        if delta.dtype.kind != "f" or not delta.size:
+        if not is_differentiable(delta) or not delta.size:
             continue
         if halves:
             delta[...] = _halves(delta)

@@ -262,7 +262,9 @@ class ToleranceEstimator:
         if np.isnan(plain_values).any() and len(self.sources) > 1:
             # The source has no value there, so that it tells nothing of rounding: the next one may.
             others = self._next.estimate(samples)
-            for n, plain in self._named(plain_values).items():
+            named = self._named(plain_values)
+            for n in named.keys() & others.keys():  # a source without a pullback has the outputs alone
+                plain = named[n]
                 tolerances[n] = np.where(np.isnan(plain), others[n], tolerances[n])
         return tolerances
 

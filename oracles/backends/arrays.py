@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import FILLED_GAPS
+from oracles.constants import ALIGNED_BYTES, FILLED_GAPS
 from oracles.lazy_modules import Tensor, jax, jnp, torch
 from oracles.rule import EXTENSION_FLOATS, Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Runtime
 
@@ -104,7 +104,7 @@ def tensor(array: Array, device: Device = None) -> Tensor:
     """Return a torch tensor of an array's memory and strides, or of a copy where torch cannot share the memory.
 
     Torch accepts neither negative strides nor read-only memory, so such arrays are copied; an axis of stride 0 keeps
-    its stride.
+    its stride, and an array of `shifted` becomes a tensor with a storage offset.
     """
     array = np.asarray(array)
     if array.dtype.kind == "O":
@@ -113,13 +113,12 @@ def tensor(array: Array, device: Device = None) -> Tensor:
         source = np.array(array, order="C", copy=True)
     else:
         source = array if array.flags.writeable else copied(array)
-    if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
-        result = torch.from_numpy(source.view(f"i{source.itemsize}")).view(getattr(torch, array.dtype.name))
+    memory = source.base
+    if isinstance(memory, np.ndarray) and is_shifted(source) and _is_whole(memory, source.dtype):
+        first = (_address(source) - _address(memory)) // source.itemsize
+        result = _of_memory(memory)[first : first + source.size].view(source.shape)
     else:
-        try:
-            result = torch.from_numpy(source)
-        except TypeError:
-            raise _no_such_dtype("torch", array) from None
+        result = _of_memory(source)
     if device is None or torch.device(device).type == "cpu":
         return result
     if 0 in result.stride():
@@ -127,11 +126,51 @@ def tensor(array: Array, device: Device = None) -> Tensor:
     return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=device).copy_(result)
 
 
+def _is_whole(memory: Array, dtype: np.dtype[Any]) -> bool:
+    """Return whether memory is a writeable vector without gaps of this dtype."""
+    return memory.ndim == 1 and memory.dtype == dtype and memory.flags.c_contiguous and memory.flags.writeable
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _of_memory(array: Array) -> Tensor:
+    """Return a torch tensor that shares an array's memory."""
+    if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
+        return torch.from_numpy(array.view(f"i{array.itemsize}")).view(getattr(torch, array.dtype.name))
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        raise _no_such_dtype("torch", array) from None
+
+
 def _no_such_dtype(framework: str, array: Array) -> InvalidInput:
     return InvalidInput(
         f"arrays: {framework} has no dtype {array.dtype.name}.\n"
         "Fix: pass the primals in one that it has:    a.astype(np.float64)"
     )
+
+
+def shifted(array: Array) -> Array:
+    """Return the same values in contiguous memory that begins one entry after a boundary of `ALIGNED_BYTES`.
+
+    So does a slice `x[1:]`. Code that reads its arguments from the start of their storage, or several entries at a
+    time, is wrong for it.
+    """
+    memory = np.empty(array.size + 1, array.dtype)
+    memory[:1] = np.zeros((), array.dtype) if array.dtype.kind in "iub" else np.nan
+    result = memory[1:].reshape(array.shape)
+    result[...] = array
+    return result
+
+
+def is_shifted(array: Array) -> bool:
+    """Return whether an array lies in memory as `shifted` leaves it: contiguous, after no boundary of 16 bytes."""
+    if array.base is None or not array.size or not array.flags.c_contiguous:
+        return False
+    return bool(_address(array) % ALIGNED_BYTES)
 
 
 def copied(array: Array) -> Array:
@@ -142,6 +181,8 @@ def copied(array: Array) -> Array:
     """
     if type(array) is not np.ndarray or array.dtype.kind == "O":  # balls, perturbed arrays: a subclass copies itself
         return array.copy(order="K")
+    if is_shifted(array):
+        return shifted(array)
     if not array.size or array.flags.c_contiguous or any(s % array.itemsize for s in array.strides):
         return np.array(array, order="C", copy=True)
     reach = [s // array.itemsize * (n - 1) for s, n in zip(array.strides, array.shape, strict=True)]

@@ -50,7 +50,9 @@ def search_cases(
     if changes:
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES
-    options = SearchOptions(frameworks, args.examples or PROFILES["default"], args.seed, seconds=args.seconds)
+    options = SearchOptions(
+        frameworks, args.examples or PROFILES["default"], args.seed, seconds=args.seconds, blocks=args.blocks
+    )
     tallies, unclear = [], []
     for dtype in args.dtype or ("float64",):
         for property_name in ORACLE_PROPERTIES:

@@ -106,6 +106,8 @@ def _outcome(args: argparse.Namespace) -> Outcome:
         cases = cases_of(subject)
         if cases is not None:
             return search_cases(cases, name, against, args)
+    if args.blocks:
+        raise Unusable("--blocks: the shapes of the primals are given.\nFix:    leave it out, or let cases be drawn")
     rule = adapt(subject, name=name, source=args.target.rpartition(f":{name}")[0] or args.target)
     return _check_points(rule, name, against, source(args.primals, args.shapes, module, rule), args)
 

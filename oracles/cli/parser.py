@@ -10,11 +10,14 @@ from typing import TypeAlias
 
 from oracles.environment import versions_line
 from oracles.options import (
-    DTYPE_NAMES,
+    ALL,
+    ALL_DTYPES,
     FRAMEWORK_NAMES,
     VERIFY_POINTS,
     at_least,
+    block_sizes,
     did_you_mean,
+    dtypes_of,
     one_of,
     some_of,
 )
@@ -224,14 +227,8 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
         metavar="NAMES",
         help="frameworks, comma-separated: torch,jax (default: those that are installed)",
     )
-    verify.add_argument(
-        "--dtype",
-        type=some_of(DTYPE_NAMES),
-        default=DTYPE_NAMES,
-        choices=None if layers is None else DTYPE_NAMES,
-        metavar="NAMES",
-        help="dtypes, comma-separated (default: float64,float32)",
-    )
+    _add_dtypes(verify, "float64,float32", None if layers is None else (*ALL_DTYPES, ALL))
+    _add_blocks(verify)
     verify.add_argument(
         "--max-examples", type=at_least(1), metavar="N", help=f"points per property (default: {VERIFY_POINTS})"
     )
@@ -275,16 +272,34 @@ def _add_check(commands: Commands) -> None:
         metavar="FILE",
         help="the cotangent of the output: .npy, or .npz in the order of the outputs (default: three drawn ones)",
     )
-    check.add_argument(
-        "--dtype",
-        type=some_of(DTYPE_NAMES),
-        metavar="NAMES",
-        help="dtypes to judge in, comma-separated (default: float64 where primals are drawn, else their own)",
-    )
+    _add_dtypes(check, "float64 where primals are drawn, else their own")
+    _add_blocks(check)
     _add_conditions(check)
     check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
     _add_files(check)
     check.add_argument("-q", "--quiet", action="store_true", help="print the first line of the report")
+
+
+def _add_dtypes(command: argparse.ArgumentParser, default: str, choices: Sequence[str] | None = None) -> None:
+    """Add the dtypes to judge in; what several options name is joined."""
+    command.add_argument(
+        "--dtype",
+        action="extend",
+        type=dtypes_of,
+        choices=choices,
+        metavar="NAMES",
+        help=f"dtypes to judge in: {', '.join(ALL_DTYPES)}, or all; comma-separated, repeatable (default: {default})",
+    )
+
+
+def _add_blocks(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--blocks",
+        type=block_sizes,
+        default=(),
+        metavar="SIZES",
+        help="the tiles of the code, comma-separated: where cases are drawn, axes get sizes around their multiples too",
+    )
 
 
 def _add_conditions(check: argparse.ArgumentParser) -> None:

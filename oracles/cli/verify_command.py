@@ -84,6 +84,7 @@ def verify(
     max_examples: int,
     seed: int,
     cases: Sequence[str] = (),
+    blocks: Sequence[int] = (),
     jobs: int = 1,
     output: Output = Output(),
 ) -> int:
@@ -97,6 +98,7 @@ def verify(
         against: the frameworks that judge; by default those that are installed.
         dtypes, max_examples, seed: of the searches.
         cases: modules and files of cases.
+        blocks: sizes of tiles around whose multiples axes are long.
         jobs: the number of processes.
         output: what is printed and written.
 
@@ -110,7 +112,7 @@ def verify(
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
-    options = SearchOptions(tuple(against or FRAMEWORK_NAMES), max_examples, seed)
+    options = SearchOptions(tuple(against or FRAMEWORK_NAMES), max_examples, seed, blocks=tuple(blocks))
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
     missing = () if layers or from_cases else complaints()
@@ -140,6 +142,7 @@ def _options_again(task: LayerTask) -> str:
     """Return the options that search a layer again as a task does."""
     named = [("--cases", module) for module in task.cases]
     named += [("--against", ",".join(task.options.against or FRAMEWORK_NAMES)), ("--dtype", ",".join(task.dtypes))]
+    named += [("--blocks", ",".join(map(str, task.options.blocks)))] if task.options.blocks else []
     named += [("--max-examples", str(task.options.max_examples)), ("--seed", str(task.options.seed))]
     return "".join(f" {option} {shlex.quote(value)}" for option, value in named)
 
@@ -253,7 +256,9 @@ def _outcome(search: Search, tick: Callable[[], object]) -> Outcome:
 def outcome_of(search: Search, error: BaseException | None, *, interrupted: bool = False) -> Outcome:
     """Return what a search has found, given the exception that ended it, if any did."""
     tally, missing = search.tally, missing_of(error)
-    skipped = {**tally.skipped, **({} if tally.skipped or missing is None else {missing.package: missing})}
+    skipped = dict(tally.skipped)
+    if missing is not None and (missing.dtype or not skipped):
+        skipped[f"{search.label} in {missing.dtype}" if missing.dtype else missing.package] = missing
     failure = None if error is None or missing is not None else _failure(search, error)
     return Outcome(search.label, list(_rows(search)), failure, tally.coverage, interrupted, tally.out_of_time, skipped)
 

@@ -121,7 +121,7 @@ class Report:
         coverage: what the searches against oracles have drawn, by layer.
         out_of_time: the number of points whose time was over before all was judged, by layer.
         searches: how many searches are in it.
-        skipped: what is missing, by layer and oracle: what could not judge since a package is not installed.
+        skipped: what is missing, by layer and oracle, or by layer and dtype: what could not be judged, and why.
         named: the frameworks that the user named; none for those that are installed.
         options: the options of the command line that repeat it.
         seconds: the wall-clock time.
@@ -193,9 +193,9 @@ class Report:
 
     @property
     def gaps(self) -> list[str]:
-        """What was asked for, and not judged since a package is missing."""
+        """What was asked for, and not judged since a package is missing, or a dtype is not taken."""
         layers = [layer for layer in self.layers if self.verdict(layer) == SKIPPED]
-        oracles = [oracle for oracle in self.missing_packages if oracle in self.named]
+        oracles = [oracle for oracle, each in self.missing_packages.items() if oracle in self.named or each.dtype]
         gaps = [f"{counted(len(layers), 'layer')} {SKIPPED} ({', '.join(layers)})"] if layers else []
         return [*gaps, *(f"{oracle} {SKIPPED}" for oracle in oracles)]
 
@@ -230,7 +230,8 @@ class Report:
         """The last line: how much was judged, the outcome, and the exit status if it is not 0."""
         reasons = ["interrupted, these are the results until then"] if self.interrupted else []
         reasons += [*self.reasons, *self.gaps]
-        without = [oracle for oracle in self.missing_packages if oracle not in self.named]
+        packages = [oracle for oracle, each in self.missing_packages.items() if not each.dtype]
+        without = [oracle for oracle in packages if oracle not in self.named]
         outcome = ", ".join(reasons) or "all agree"
         outcome += f" (without {', '.join(without)}: not installed)" if without else ""
         outcome += f"; exit status {self.status}" if self.status else ""

@@ -20,7 +20,14 @@ from oracles.constants import (
     SPREAD_SHARE,
     STEP_IN_ROUNDINGS,
 )
-from oracles.decision.comparison import Comparison, enclosure_at, half_of_the_digits, rounding_bound, value_and_radius
+from oracles.decision.comparison import (
+    Comparison,
+    enclosure_at,
+    half_of_the_digits,
+    largest_number,
+    rounding_bound,
+    value_and_radius,
+)
 from oracles.exact.ball_arithmetic import in_exact_arithmetic
 from oracles.numerics import is_coarser, precision_of, smallest_normal, unit_roundoff
 from oracles.rule import (
@@ -58,6 +65,7 @@ def lost_digits(comparison: Comparison, oracle: str) -> Finding | None:
     error, size = np.abs(comparison.value - exact.mid), np.abs(exact.mid)
     half = half_of_the_digits(setting.precision)
     lost = (error > bound) & (error > half * size) & np.isfinite(comparison.tolerance)
+    lost &= (comparison.value != np.copysign(np.inf, exact.mid)) | (size <= largest_number(comparison.actual.dtype))
     if not np.any(lost):
         return None
     index = tuple(int(i) for i in np.argwhere(lost)[0])
@@ -97,7 +105,8 @@ def frameworks_lose(
             value = np.asarray(dict(pullback(setting.delta))[name], np.float64)
         except FRAMEWORK_ERRORS:
             continue
-        worst, subjects = np.max(np.abs(value - exact), initial=0.0), np.max(error, initial=0.0)
+        # NaN, as of 0 · ∞ after an overflow, errs as much as any number.
+        worst, subjects = (np.max(np.nan_to_num(e, nan=np.inf), initial=0.0) for e in (np.abs(value - exact), error))
         losses.append((oracle.name, bool(worst >= subjects * AS_MANY_DIGITS)))
     words = ", ".join(f"{o}'s own backward {'loses as much' if loses else 'does not'}" for o, loses in losses)
     return (f"; {words}" if words else ""), bool(losses) and all(loses for _, loses in losses)

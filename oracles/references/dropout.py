@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from manual_bp import Dropout
 from oracles.adapters.functions import manual_layer
-from oracles.lazy_modules import JaxArray, Tensor, jax, jnp, torch
+from oracles.lazy_modules import JaxArray, Tensor, jax, torch
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array
 from oracles.strategies import indices, real, rows
@@ -21,11 +21,11 @@ def dropout_options(layer: Dropout) -> dict[str, float]:
 
 
 def dropout_torch(z: Tensor, rate: float, rng: Tensor = None) -> Tensor:
-    """torch divides by 1 − rate, and has no value for 0/0."""
+    """A product, as torch's own: what has overflowed before is NaN where it is dropped. It has no value for 0/0."""
     if rng is None:
         return z.clone()
     keep = torch.from_numpy(survivors(rng.numpy(), z.detach().numpy(), rate))
-    return torch.where(keep, z / (1 - rate), 0) if rate < 1 else z * 0
+    return z * keep.to(z.dtype) / (1 - rate) if rate < 1 else z * 0
 
 
 def dropout_jax(z: JaxArray, rate: float, rng: JaxArray = None) -> JaxArray:
@@ -34,7 +34,7 @@ def dropout_jax(z: JaxArray, rate: float, rng: JaxArray = None) -> JaxArray:
         return z
     like = jax.ShapeDtypeStruct(z.shape, bool)
     keep = jax.pure_callback(lambda seed, z: survivors(seed, z, rate), like, rng, jax.lax.stop_gradient(z))
-    return jnp.where(keep, z / (1 - rate), 0) if rate < 1 else z * 0
+    return z * keep.astype(z.dtype) / (1 - rate) if rate < 1 else z * 0
 
 
 def survivors(seed: Any, z: Any, rate: float) -> Array:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oracles.adapters.functions import manual
 from oracles.coverage import Coverage
-from oracles.extents import SHORT, LongAxes, Schedule, boundary_sizes, drawing, ladder, shorter
+from oracles.extents import SHORT, LongAxes, Schedule, boundary_sizes, drawing, ladder, shorter, tile_sizes
 from oracles.registry import Case, entries
 from oracles.search import run_search
 from oracles.strategies import (
@@ -199,6 +199,34 @@ def test_the_ladder_gives_every_boundary_size_to_every_axis():
     assert boundary_sizes()[0] == 15
     assert boundary_sizes()[-1] == 1025
     assert list(ladder(0, {})) == []
+
+
+def test_sizes_around_every_block_come_first_on_one_axis_at_a_time():
+    sizes = tile_sizes((48, 64))
+    assert set(sizes) == {47, 48, 49, 72, 96, 97, 63, 64, 65, 128, 129}
+    first = list(ladder(2, {}, (48, 64)))[: 2 * len(sizes)]
+    assert sorted(step.extents for step in first) == sorted(((call, size),) for call in range(2) for size in sizes)
+    assert next(ladder(2, {}, ())) not in first
+
+
+@pytest.mark.parametrize("blocks", [(1,), (0,), (64.0,), "64", 64, ("64",)])
+def test_blocks_are_whole_numbers(blocks):
+    with pytest.raises(ValueError, match="blocks: expected whole numbers"):
+        Case(squared([]), {}, blocks=blocks)
+
+
+@pytest.mark.parametrize("declared", ["case", "search"])
+def test_a_search_tries_every_size_around_two_tiles(declared):
+    shapes: list[tuple[int, ...]] = []
+    tiles = {"blocks": (48, 100)}
+    cases = square_cases(squared(shapes)).map(
+        lambda case: Case(case.subject, case.primals, case.torch, **(tiles if declared == "case" else {}))
+    )
+    options = tiles if declared == "search" else {}
+    tally = run_search(cases, "cotangents_agree", "float64", max_examples=60, seed=0, **options)
+    assert tally.points == 60
+    for axis in (0, 1):
+        assert {shape[axis] for shape in shapes} >= set(tile_sizes((48, 100)))
 
 
 def test_a_long_extent_replaces_a_short_one_within_its_bound():

@@ -147,7 +147,7 @@ def test_the_command_line_wins_over_pyproject_toml(two):
 
 WRONG_FILES = {
     "laier = 'Scale'": "unknown option laier; did you mean layer?",
-    "dtype = 'float16'": "dtype: expected some of float64, float32",
+    "dtype = 'float8'": "dtype: expected some of float64, float32, float16, bfloat16, all",
     "max-examples = 0": "max-examples: expected a whole number of at least 1, got '0'",
     "json = 'no/where.json'": "--oracles-json: the folder of ",
 }
