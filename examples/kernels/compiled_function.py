@@ -1,0 +1,94 @@
+"""A torch.autograd.Function inside torch.compile: the compiler traces its forward and its backward.
+
+Needs the compiler that torch.compile uses: g++ on a CPU. The first call of each compiles, which takes some seconds.
+
+python examples/kernels/compiled_function.py
+"""
+
+from functools import partial
+
+import torch
+from verdicts import show, stored
+
+import oracles
+
+
+class Gated(torch.autograd.Function):
+    """tanh(z) · gain, with one gain for each column."""
+
+    @staticmethod
+    def forward(ctx, z, gain):
+        """Keep what backward needs."""
+        ctx.save_for_backward(z, gain)
+        return z.tanh() * gain
+
+    @staticmethod
+    def backward(ctx, delta):
+        """dz = δ gain (1 − tanh² z) and dgain = Σ δ tanh z over the rows."""
+        z, gain = ctx.saved_tensors
+        t = z.tanh()
+        return delta * gain * (1 - t * t), (delta * t).sum(0)
+
+
+class GainForgotten(Gated):
+    """dz lacks the gain."""
+
+    @staticmethod
+    def backward(ctx, delta):
+        """δ (1 − tanh² z)."""
+        _, dgain = Gated.backward(ctx, delta)
+        z, _ = ctx.saved_tensors
+        return delta * (1 - z.tanh().square()), dgain
+
+
+class Mean(Gated):
+    """dgain is a mean where a sum belongs."""
+
+    @staticmethod
+    def backward(ctx, delta):
+        """Divide by the number of rows."""
+        dz, dgain = Gated.backward(ctx, delta)
+        return dz, dgain / len(delta)
+
+
+class Tanh(Gated):
+    """dz has tanh z where its square belongs."""
+
+    @staticmethod
+    def backward(ctx, delta):
+        """δ gain (1 − tanh z)."""
+        _, dgain = Gated.backward(ctx, delta)
+        z, gain = ctx.saved_tensors
+        return delta * gain * (1 - z.tanh()), dgain
+
+
+class Layer(torch.nn.Module):
+    """A module whose forward is compiled."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.compiled = torch.compile(lambda z, gain: function.apply(z, gain))
+
+    def forward(self, z, gain):
+        """Call the compiled function."""
+        return self.compiled(z, gain)
+
+
+def subjects():
+    """Return the right Function and three wrong ones."""
+    functions = {"right": Gated, "gain forgotten": GainForgotten, "mean for a sum": Mean, "tanh for its square": Tanh}
+    return [oracles.torch_module(partial(Layer, f), name=f"compiled, {name}") for name, f in functions.items()]
+
+
+def reference(z, gain):
+    """The same without a Function."""
+    return z.tanh() * gain
+
+
+def primals():
+    """Draw 6 rows in float32."""
+    return stored(torch.float32, z=(6, 5), gain=(5,))
+
+
+if __name__ == "__main__":
+    show(subjects(), primals(), reference)
