@@ -57,7 +57,11 @@ void no_rest(const float *z, const float *dy, float *dz, size_t n)
     right(z, dy, dz, n / 4 * 4);
 }
 """
-WRONG = {"without_z": "z forgotten", "of_tanh": "derivative of the form with tanh", "no_rest": "rest of a loop forgotten"}
+WRONG = {
+    "without_z": "z forgotten",
+    "of_tanh": "derivative of the form with tanh",
+    "no_rest": "rest of a loop forgotten",
+}
 
 
 def compiled():

@@ -24,10 +24,14 @@ class Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, delta):
-        """dz = δ gain (1 − tanh² z) and dgain = Σ δ tanh z over the rows."""
-        z, gain = ctx.saved_tensors
-        t = z.tanh()
-        return delta * gain * (1 - t * t), (delta * t).sum(0)
+        """Return both gradients."""
+        return gradients(*ctx.saved_tensors, delta)
+
+
+def gradients(z, gain, delta):
+    """dz = δ gain (1 − tanh² z) and dgain = Σ δ tanh z over the rows."""
+    t = z.tanh()
+    return delta * gain * (1 - t * t), (delta * t).sum(0)
 
 
 class GainForgotten(Gated):
@@ -35,10 +39,9 @@ class GainForgotten(Gated):
 
     @staticmethod
     def backward(ctx, delta):
-        """δ (1 − tanh² z)."""
-        _, dgain = Gated.backward(ctx, delta)
-        z, _ = ctx.saved_tensors
-        return delta * (1 - z.tanh().square()), dgain
+        """Take the gain as 1."""
+        z, gain = ctx.saved_tensors
+        return gradients(z, torch.ones_like(gain), delta)
 
 
 class Mean(Gated):
@@ -47,8 +50,8 @@ class Mean(Gated):
     @staticmethod
     def backward(ctx, delta):
         """Divide by the number of rows."""
-        dz, dgain = Gated.backward(ctx, delta)
-        return dz, dgain / len(delta)
+        dz, dgain = gradients(*ctx.saved_tensors, delta)
+        return dz, dgain / delta.shape[0]
 
 
 class Tanh(Gated):
@@ -57,9 +60,8 @@ class Tanh(Gated):
     @staticmethod
     def backward(ctx, delta):
         """δ gain (1 − tanh z)."""
-        _, dgain = Gated.backward(ctx, delta)
         z, gain = ctx.saved_tensors
-        return delta * gain * (1 - z.tanh()), dgain
+        return delta * gain * (1 - z.tanh()), gradients(z, gain, delta)[1]
 
 
 class Layer(torch.nn.Module):

@@ -76,7 +76,8 @@ def subjects():
     operators = {name: registered(name.replace(" ", "_"), backward) for name, backward in backwards.items()}
     # A function that makes the module: an operator cannot be copied.
     return [
-        oracles.torch_module(partial(Layer, operator), name=f"custom op, {name}") for name, operator in operators.items()
+        oracles.torch_module(partial(Layer, operator), name=f"custom op, {name}")
+        for name, operator in operators.items()
     ]
 
 

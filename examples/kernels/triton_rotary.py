@@ -37,7 +37,8 @@ def rotate_kernel(x, cosines, sines, y, rows, sign, ROWS: tl.constexpr, PAIRS: t
 
 def rotated(x, cosines, sines, sign, mistake=""):
     """Launch one program for each tile of rows."""
-    x, y = x.contiguous(), torch.empty_like(x)
+    x = x.contiguous()
+    y = torch.empty_like(x)
     tables = cosines.float().contiguous(), sines.float().contiguous()
     grid = (triton.cdiv(len(x), ROWS),)
     rotate_kernel[grid](x, *tables, y, len(x), sign, ROWS=ROWS, PAIRS=PAIRS, MISTAKE=mistake)
