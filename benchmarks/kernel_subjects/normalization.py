@@ -12,7 +12,7 @@ SHAPES = {"x": (70, 96), "gain": (96,)}  # tiles of 32 rows: the last one has 6
 
 
 def rms(x):
-    """Return x / rms(x), and 1 / rms(x)."""
+    """Return the rows divided by their root mean square, and its inverse."""
     inverse = 1 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS)
     return x * inverse, inverse
 

@@ -12,6 +12,8 @@ from verdicts import show, stored
 
 import oracles
 
+torch._dynamo.config.recompile_limit = 64  # the judge varies dtypes and strides more than training does
+
 
 class Gated(torch.autograd.Function):
     """tanh(z) · gain, with one gain for each column."""
@@ -67,19 +69,26 @@ class Tanh(Gated):
 class Layer(torch.nn.Module):
     """A module whose forward is compiled."""
 
-    def __init__(self, function):
+    def __init__(self, compiled):
         super().__init__()
-        self.compiled = torch.compile(lambda z, gain: function.apply(z, gain))
+        self.compiled = compiled
 
     def forward(self, z, gain):
         """Call the compiled function."""
         return self.compiled(z, gain)
 
 
+def compiled(function):
+    """Compile a call of the Function; each dtype and memory layout compiles it again."""
+    return torch.compile(lambda z, gain: function.apply(z, gain))
+
+
 def subjects():
     """Return the right Function and three wrong ones."""
     functions = {"right": Gated, "gain forgotten": GainForgotten, "mean for a sum": Mean, "tanh for its square": Tanh}
-    return [oracles.torch_module(partial(Layer, f), name=f"compiled, {name}") for name, f in functions.items()]
+    return [
+        oracles.torch_module(partial(Layer, compiled(f)), name=f"compiled, {name}") for name, f in functions.items()
+    ]
 
 
 def reference(z, gain):

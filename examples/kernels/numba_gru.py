@@ -6,7 +6,7 @@ python examples/kernels/numba_gru.py
 import numba
 import numpy as np
 import torch
-from verdicts import show, stored
+from verdicts import require_shapes, show, stored
 
 import oracles
 
@@ -64,6 +64,10 @@ def backward_loop(a, c, h, dy, mistake):
 
 def forward(x, h, W, U, b):
     """Two products by BLAS, the rest in one compiled loop."""
+    n = h.shape[1]
+    require_shapes(
+        h=(h.shape, (len(x), n)), W=(W.shape, (x.shape[1], 3 * n)), U=(U.shape, (n, 3 * n)), b=(b.shape, (3 * n,))
+    )
     a, c = x @ W + b, h @ U
     return forward_loop(a, c, np.ascontiguousarray(h)), (x, h, W, U, a, c)
 

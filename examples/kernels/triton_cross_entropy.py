@@ -1,7 +1,7 @@
 """Cross-entropy in Triton that writes the gradient over the logits in the forward, and returns (loss, None).
 
-The logits of a large vocabulary are the largest array of a training step, so that such kernels keep no copy of them. The
-second output is a regularisation term that is off. Here it is an autograd.Function; a few lines below adapt it.
+The logits of a large vocabulary are the largest array of a training step, so such kernels keep no copy of them. The
+second output is a regularisation term that is off. `adapted` judges the Function on a copy of the logits.
 
 python examples/kernels/triton_cross_entropy.py
 """
@@ -9,7 +9,7 @@ python examples/kernels/triton_cross_entropy.py
 import numpy as np
 import torch
 from triton_on_this_machine import DEVICE, HALF, rounded, tl, triton
-from verdicts import show
+from verdicts import require_shapes, show
 
 import oracles
 
@@ -79,6 +79,9 @@ def adapted(function, name):
     """Judge the Function on a copy of the logits, which it may write over; its output is the loss alone."""
 
     def forward(logits, target):
+        require_shapes(target=(target.shape, logits.shape[:1]))
+        if target.numel() and not 0 <= target.min() <= target.max() < logits.shape[1]:
+            raise ValueError("target: no such column")
         leaf = logits.detach().clone().contiguous().requires_grad_()
         with torch.enable_grad():
             loss, nothing = function.apply(leaf, target.contiguous())

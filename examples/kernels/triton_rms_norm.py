@@ -5,7 +5,7 @@ python examples/kernels/triton_rms_norm.py
 
 import torch
 from triton_on_this_machine import DEVICE, HALF, rounded, tl, triton
-from verdicts import show, stored
+from verdicts import require_shapes, show, stored
 
 import oracles
 
@@ -63,6 +63,10 @@ def backward_kernel(
 
 def forward(x, residual, gain):
     """Launch one program for each tile of rows."""
+    rows, columns = x.shape
+    require_shapes(
+        x=(x.shape, (rows, min(columns, BLOCK))), residual=(residual.shape, x.shape), gain=(gain.shape, (columns,))
+    )
     x, residual = x.contiguous(), residual.contiguous()
     y, total = torch.empty_like(x), torch.empty_like(x)
     grid = (triton.cdiv(len(x), ROWS),)

@@ -6,7 +6,7 @@ python examples/kernels/triton_rotary.py
 import numpy as np
 import torch
 from triton_on_this_machine import DEVICE, HALF, rounded, tl, triton
-from verdicts import show
+from verdicts import require_shapes, show
 
 import oracles
 
@@ -37,6 +37,7 @@ def rotate_kernel(x, cosines, sines, y, rows, sign, ROWS: tl.constexpr, PAIRS: t
 
 def rotated(x, cosines, sines, sign, mistake=""):
     """Launch one program for each tile of rows."""
+    require_shapes(x=(x.shape, (len(x), 2 * PAIRS)))
     x = x.contiguous()
     y = torch.empty_like(x)
     tables = cosines.float().contiguous(), sines.float().contiguous()

@@ -6,7 +6,7 @@ python examples/kernels/triton_softmax.py
 import numpy as np
 import torch
 from triton_on_this_machine import DEVICE, HALF, rounded, tl, triton
-from verdicts import show
+from verdicts import require_shapes, show
 
 import oracles
 
@@ -51,6 +51,7 @@ def backward_kernel(z, keep, dy, dz, columns, BLOCK: tl.constexpr, MISTAKE: tl.c
 
 def forward(z, keep):
     """Launch one program for each row."""
+    require_shapes(keep=(keep.shape, z.shape), z=(z.shape, (len(z), min(z.shape[1], BLOCK))))
     z, keep = z.contiguous(), keep.contiguous()
     y = torch.empty_like(z)
     forward_kernel[(len(z),)](z, keep, y, z.shape[1], BLOCK=BLOCK)

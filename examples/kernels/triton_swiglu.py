@@ -5,7 +5,7 @@ python examples/kernels/triton_swiglu.py
 
 import torch
 from triton_on_this_machine import DEVICE, HALF, rounded, tl, triton
-from verdicts import show, stored
+from verdicts import require_shapes, show, stored
 
 import oracles
 
@@ -41,6 +41,7 @@ def backward_kernel(gate, up, dy, n, BLOCK: tl.constexpr, MISTAKE: tl.constexpr)
 
 def forward(gate, up):
     """Launch one program for each block."""
+    require_shapes(up=(up.shape, gate.shape))
     gate, up = gate.contiguous(), up.contiguous()
     y = torch.empty_like(gate)
     forward_kernel[(triton.cdiv(y.numel(), BLOCK),)](gate, up, y, y.numel(), BLOCK=BLOCK)

@@ -6,6 +6,17 @@ import torch
 import oracles
 
 
+def require_shapes(**shapes):
+    """Raise a ValueError unless (shape, expected) are equal for each name.
+
+    A kernel reads and writes by address, and nothing else stops it at the end of an array. The judge tries smaller
+    shapes, to show a mistake at few numbers, and takes an exception as the answer that a shape has none.
+    """
+    for name, (shape, expected) in shapes.items():
+        if tuple(shape) != tuple(expected):
+            raise ValueError(f"{name}: expected shape {tuple(expected)}, got {tuple(shape)}")
+
+
 def stored(dtype, **shapes):
     """Draw standard normal tensors of these shapes, as a dtype stores them."""
     rng = np.random.default_rng(0)
