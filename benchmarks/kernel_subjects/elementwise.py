@@ -237,9 +237,9 @@ def dropout_once(cache, delta):
 
 @DROPOUT.right("times the reciprocal", *HALF)
 def dropout_reciprocal(cache, delta):
-    """δ · (1 / 0.75), the factor in float32."""
+    """δ · (1 / 0.75), the factor in the registers' dtype."""
     keep, z = cache
-    return {"z": stored(np.where(keep, wide(delta) * np.float32(1 / 0.75), 0), z)}
+    return {"z": stored(np.where(keep, wide(delta) * wide(delta).dtype.type(1 / 0.75), 0), z)}
 
 
 @DROPOUT.bug("not divided by the share that is kept")
