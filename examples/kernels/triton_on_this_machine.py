@@ -22,11 +22,13 @@ HALF = ("bfloat16", "float16", "float32")  # the kernels compute in float32, so 
 def rounded(a, pointer):
     """Round float32 numbers to the dtype that a pointer points to.
 
-    Triton 3.9's interpreter cuts a float32 off where a GPU rounds it to the nearest bfloat16. So the last 16 bits are
-    rounded here, as integers; what is then cut off is zero. On a GPU the result is the same.
+    Triton 3.9's interpreter cuts a float32 off where a GPU rounds it to the nearest bfloat16, and gets subnormal numbers
+    wrong. So the bits are rounded here, as integers, and taken as those of a bfloat16. On a GPU the result is the same.
     """
     if pointer.dtype.element_ty == tl.bfloat16:
         bits = a.to(tl.int32, bitcast=True)
-        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
-        a = tl.where(a == a, nearest.to(tl.float32, bitcast=True), a)  # a NaN stays as it is
-    return a.to(pointer.dtype.element_ty)
+        nearest = tl.where(a == a, bits + 0x7FFF + ((bits >> 16) & 1), bits)  # a NaN stays as it is
+        result = (nearest >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        result = a.to(pointer.dtype.element_ty)
+    return result
