@@ -3,6 +3,8 @@
 The subjects are benchmarks/kernel_subjects: NumPy code as kernels are written, in bfloat16, float16 and float32, and
 torch's own backwards in these. Every tool sees the same subject with the same primals, drawn from the subject's name.
   oracles    oracles.check(subject, primals, against=[oracles.torch_autograd(reference)])
+  declared   the same with numerics=oracles.Numerics(dtype), where the kernel's author would declare it: what is
+             stored is rounded once; not where the backward uses a rounded output, nor for torch's own
   allclose   np.allclose(rtol=1e-2, atol=1e-2), against the reference in float64
   twice      the largest error is at most twice that of torch's backward in the subject's dtype, both against float64
   cosine     the cosine to the reference in float64 is at least 0.99
@@ -41,7 +43,8 @@ from benchmarks.shared import Row  # noqa: E402
 from oracles.rule import Array, Rule, as_tuple  # noqa: E402
 
 Gradients = Mapping[str, Array]
-TOOLS = ("oracles", "allclose", "twice", "cosine", "gradcheck")
+TOOLS = ("oracles", "declared", "allclose", "twice", "cosine", "gradcheck")
+OURS = "oracles", "declared"
 TOLERANCE, LEAST_COSINE = 1e-2, 0.99  # those that published tests of kernels use
 
 
@@ -140,11 +143,12 @@ BY: Mapping[str, Callable[[Subject], bool | None]] = {
 }
 
 
-def judged(subject: Subject) -> tuple[bool, str]:
+def judged(subject: Subject, declared: bool = False) -> tuple[bool, str]:
     """Return whether this project refuses the subject, and its verdict."""
     against = [oracles.torch_autograd(subject.reference)]
+    numerics = oracles.Numerics(subject.dtype) if declared and subject.once else None
     try:
-        return False, str(oracles.check(subject.rule, subject.primals(), against).verdict)
+        return False, str(oracles.check(subject.rule, subject.primals(), against, numerics=numerics).verdict)
     except oracles.Disagreement as refused:
         return True, str(refused.verdict)
     except oracles.Inconclusive:  # counted as a mistake for either kind of subject
@@ -154,11 +158,11 @@ def judged(subject: Subject) -> tuple[bool, str]:
 def measured(subject: Subject, tools: Sequence[str]) -> Row:
     """Ask each tool, and return whether it refuses the subject and how long it took."""
     row: Row = {"name": subject.name, "kernel": subject.kernel, "dtype": subject.dtype, "right": subject.right}
-    row["refused"], row["seconds"] = {}, {}
+    row["refused"], row["seconds"], row["verdicts"] = {}, {}, {}
     for tool in tools:
         start = time.perf_counter()
-        if tool == "oracles":
-            row["refused"][tool], row["verdict"] = judged(subject)
+        if tool in OURS:
+            row["refused"][tool], row["verdicts"][tool] = judged(subject, tool == "declared")
         else:
             row["refused"][tool] = BY[tool](subject)
         row["seconds"][tool] = time.perf_counter() - start
@@ -206,7 +210,7 @@ def line(row: Row, tools: Sequence[str]) -> str:
         refused = row["refused"][tool]
         word = "not asked" if refused is None else "refuses" if refused else "accepts"
         words.append(f"{tool} {word.upper() if refused is row['right'] else word}")
-    verdict = f" ({row['verdict']})" if "verdict" in row else ""
+    verdict = f" ({', '.join(row['verdicts'].values())})" if row["verdicts"] else ""
     return f"{'right' if row['right'] else 'bug':5} {row['name']}: {', '.join(words)}{verdict}"
 
 
@@ -229,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")  # gradcheck's on precision, and the judge's on what is vacuous
     torch.set_num_threads(1)
     for tool in parsed.tools:  # what each tool imports at its first call is not counted
-        judged(SUBJECTS[0]) if tool == "oracles" else BY[tool](SUBJECTS[0])
+        judged(SUBJECTS[0]) if tool in OURS else BY[tool](SUBJECTS[0])
     console, rows = Console(highlight=False, soft_wrap=True), []
     for subject in parsed.subjects:
         rows.append(measured(subject, parsed.tools))
@@ -237,9 +241,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(line(rows[-1], parsed.tools), flush=True)
     totals = [total(rows, tool) for tool in parsed.tools]
     console.print(shown(totals))
-    mistakes = [row for row in rows if row["refused"].get("oracles") is row["right"]]
-    for row in mistakes:
-        print(f"oracles is mistaken: {row['name']}: {row['verdict']}")
+    for row in rows:
+        for tool, verdict in row["verdicts"].items():
+            if row["refused"][tool] is row["right"]:
+                print(f"{tool} is mistaken: {row['name']}: {verdict}")
     if parsed.json:
         document = {"torch": torch.__version__, "totals": totals, "rows": rows}
         parsed.json.write_text(json.dumps(document, indent=1), encoding="utf-8")

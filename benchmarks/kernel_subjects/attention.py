@@ -59,6 +59,7 @@ ATTENTION = Kernel(
     attention_forward,
     attention_reference,
     {"q": (HEADS, STEPS, SIZE), "k": (GROUPS, STEPS, SIZE), "v": (GROUPS, STEPS, SIZE)},
+    once=False,  # the backward uses the output as it was stored
 )
 ATTENTION.torch_backward(*HALF)
 

@@ -65,7 +65,7 @@ def sigmoid_keeping_y(z):
     return y, y
 
 
-@SIGMOID.right("from the stored output", *HALF, forward=sigmoid_keeping_y)
+@SIGMOID.right("from the stored output", *HALF, forward=sigmoid_keeping_y, once=False)
 def sigmoid_from_stored(y, delta):
     """δ y (1 − y) with the y that was rounded, as frameworks do."""
     return {"z": stored(wide(delta) * wide(y) * (1 - wide(y)), y)}
@@ -187,7 +187,7 @@ def swiglu_once(cache, delta):
     return {"gate": stored(d * wide(up) * silu_slope(g), gate), "up": stored(d * g * sigmoid(g), up)}
 
 
-@SWIGLU.right("silu(gate) rounded", *HALF)
+@SWIGLU.right("silu(gate) rounded", *HALF, once=False)
 def swiglu_rounded_silu(cache, delta):
     """silu(gate) is rounded before it is multiplied by δ, as a framework that stores it does."""
     gate, up = cache

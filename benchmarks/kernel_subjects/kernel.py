@@ -38,6 +38,7 @@ class Subject:
         draw: makes the primals.
         reference: the operation in torch.
         in_float64: whether the same code computes in float64 if its inputs are float64.
+        once: whether its author would declare that each result is rounded once, with float32 before that.
     """
 
     kernel: str
@@ -48,6 +49,7 @@ class Subject:
     draw: Draw
     reference: Callable[..., Any]
     in_float64: bool
+    once: bool
 
     @property
     def name(self) -> str:
@@ -79,9 +81,15 @@ class Kernel:
     """An operation with its forward and reference; `right` and `bug` register its backwards."""
 
     def __init__(
-        self, name: str, forward: Callable[..., Any], reference: Callable[..., Any], draw: Draw | Mapping[str, Any]
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        reference: Callable[..., Any],
+        draw: Draw | Mapping[str, Any],
+        once: bool = True,
     ) -> None:
         """`draw` makes the primals, or has the shape of each: these are then standard normal."""
+        self.once = once
         self.name, self.forward, self.reference = name, forward, reference
         self.draw = draw if callable(draw) else normal(**draw)
 
@@ -103,7 +111,7 @@ class Kernel:
                 name=f"{self.name} in torch",
             )
             SUBJECTS.append(
-                Subject(self.name, "torch's own backward", dtype, True, rule, self.draw, self.reference, True)
+                Subject(self.name, "torch's own backward", dtype, True, rule, self.draw, self.reference, True, False)
             )
 
     def _register(
@@ -115,11 +123,14 @@ class Kernel:
         forward: Callable[..., Any] | None = None,
         draw: Draw | Mapping[str, Any] | None = None,
         in_float64: bool = True,
+        once: bool = True,
     ) -> Backward:
         rule = oracles.manual(forward or self.forward, backward, name=f"{self.name}, {variant}")
         drawn = self.draw if draw is None else draw if callable(draw) else normal(**draw)
         for dtype in dtypes or ("bfloat16",):
-            SUBJECTS.append(Subject(self.name, variant, dtype, right, rule, drawn, self.reference, in_float64))
+            SUBJECTS.append(
+                Subject(self.name, variant, dtype, right, rule, drawn, self.reference, in_float64, self.once and once)
+            )
         return backward
 
 

@@ -65,7 +65,7 @@ def rms_keeping_h(x, gain):
     return stored(h * wide(gain), x), (stored(h, x), gain, inverse)
 
 
-@RMS.right("from the stored x / rms", *HALF, forward=rms_keeping_h)
+@RMS.right("from the stored x / rms", *HALF, forward=rms_keeping_h, once=False)
 def rms_from_stored(cache, delta):
     """Use h as it was rounded."""
     h, gain, inverse = cache

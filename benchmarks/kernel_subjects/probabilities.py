@@ -58,7 +58,7 @@ def softmax_keeping_y(z):
     return y, y
 
 
-@SOFTMAX.right("from the stored output", *HALF, forward=softmax_keeping_y)
+@SOFTMAX.right("from the stored output", *HALF, forward=softmax_keeping_y, once=False)
 def softmax_from_stored(y, delta):
     """Use y as it was rounded, as frameworks do."""
     return {"z": stored(pull_softmax(wide(y), wide(delta)), y)}

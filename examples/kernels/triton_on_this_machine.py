@@ -22,8 +22,8 @@ HALF = ("bfloat16", "float16", "float32")  # the kernels compute in float32, so 
 def rounded(a, pointer):
     """Round float32 numbers to the dtype that a pointer points to.
 
-    Triton 3.9's interpreter cuts a float32 off where a GPU rounds it to the nearest bfloat16, and gets subnormal numbers
-    wrong. So the bits are rounded here, as integers, and taken as those of a bfloat16. On a GPU the result is the same.
+    Triton 3.9's interpreter cuts a float32 off where a GPU rounds it to the nearest bfloat16, and gets subnormal
+    numbers wrong. So the bits are rounded here, as integers, and taken as those of a bfloat16.
     """
     if pointer.dtype.element_ty == tl.bfloat16:
         bits = a.to(tl.int32, bitcast=True)
