@@ -106,7 +106,7 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     """Return UNSTABLE findings where an intermediate is rounded to the precision of a store and cancels; else none.
 
     The tolerance of stored intermediates allows an error as large as the entry where they cancel, as in p − 1 for a p
-    near 1. Entries count that lose more than half of the digits of their row's largest entry. The subject is refused
+    near 1. Entries count that lose more than half of the digits of the array's largest entry. The subject is refused
     if it computes in a finer precision than that of its inputs, or loses them when it is fed with a finer one: it then
     casts to the store's precision inside. Code that computes in the dtype of its inputs stores every intermediate.
 
@@ -115,11 +115,8 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     """
     expected, name = sharp.expected, sharp.setting.precision
     with np.errstate(invalid="ignore"):
-        size = np.abs(np.atleast_1d(expected))
-        row = np.max(size, axis=-1, keepdims=True, initial=0.0, where=np.isfinite(size)).reshape(
-            (*expected.shape[:-1], 1) if expected.ndim else ()
-        )
-        lost = sharp.refused & (np.abs(sharp.value - expected) > half_of_the_digits(name) * row)
+        largest = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
+        lost = sharp.refused & (np.abs(sharp.value - expected) > half_of_the_digits(name) * largest)
     if not np.any(lost):
         return []
     only_lost = replace(sharp, tolerance=np.where(lost, sharp.tolerance, np.inf))
