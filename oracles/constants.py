@@ -30,6 +30,9 @@ LAST_SAMPLES = 96
 # steps, and other steps that are as good round up to about so much more: a softmax of 513 equal numbers whose delta is
 # first made relative to one entry has 1.07 tolerances.
 LEAST_LOSS = 2.0
+# Where an intermediate is stored in low precision and cancels, an entry may be off by its own size. That is a defect if
+# it is off by so many roundings of the array's largest entry: what cancels in a few entries of many is off by 1 or 2.
+CANCELLED_ROUNDINGS = 4.0
 # Before the operations of a reference are recorded, to be run again without dispatch: most points need no more
 # evaluations, and to record one takes a third longer.
 UNRECORDED_EVALUATIONS = 2

@@ -19,6 +19,7 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    CANCELLED_ROUNDINGS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
     LEAST_LOSS,
@@ -42,7 +43,7 @@ from oracles.decision.precision import (
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
-from oracles.numerics import SIXTEEN_BITS, Numerics, accumulator_of, is_coarser, precision_of
+from oracles.numerics import SIXTEEN_BITS, Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
 from oracles.tolerance import ToleranceEstimator, named_outputs, values_of
 from oracles.user_code import Raised, attempt
@@ -106,7 +107,8 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     """Return UNSTABLE findings where an intermediate is rounded to the precision of a store and cancels; else none.
 
     The tolerance of stored intermediates allows an error as large as the entry where they cancel, as in p − 1 for a p
-    near 1. Entries count that lose more than half of the digits of the array's largest entry. The subject is refused
+    near 1. Entries count that are off by half of
+    themselves, and by `CANCELLED_ROUNDINGS` of the array's largest entry. The subject is refused
     if it computes in a finer precision than that of its inputs, or loses them when it is fed with a finer one: it then
     casts to the store's precision inside. Code that computes in the dtype of its inputs stores every intermediate.
 
@@ -116,14 +118,17 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     expected, name = sharp.expected, sharp.setting.precision
     with np.errstate(invalid="ignore"):
         largest = np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))
-        lost = sharp.refused & (np.abs(sharp.value - expected) > half_of_the_digits(name) * largest)
+        error = np.abs(sharp.value - expected)
+        # A factor is no cancellation.
+        lost = sharp.refused & (error > np.abs(expected) / 2)
+        lost &= error > CANCELLED_ROUNDINGS * unit_roundoff(name) * largest
     if not np.any(lost):
         return []
     only_lost = replace(sharp, tolerance=np.where(lost, sharp.tolerance, np.inf))
     if not (computes_finer(sharp.setting) or keeps_error_in(only_lost, accumulator_of(name))):
         return []
     defect = f"an intermediate is rounded to {name} before it cancels"
-    reason = f"{defect}: more than half of the digits are lost"
+    reason = f"{defect}: the error is {CANCELLED_ROUNDINGS:g} roundings of the largest entry, or more"
     fix = f"keep it in {accumulator_of(name)}, or declare numerics=oracles.{Numerics.eager(name)!r}"
     return _with_diagnosis(only_lost.findings(Verdict.UNSTABLE, reason=reason), defect, fix)
 
