@@ -107,7 +107,9 @@ def run_search(
     with _named_failures(judge):
         try:
             for i, count in enumerate(_portions(schedule)):
-                _drive(judge, drawn, f"{name}_{i}" if i else name, count, None if seed is None else (seed, i), sparse)
+                own_seed = None if seed is None else (seed, i)
+                # A derandomized run begins with what the runs before it drew: those examples are rejected.
+                _drive(judge, drawn, f"{name}_{i}" if i else name, count, own_seed, sparse or i > 0)
         except Disagreement as refusal:
             smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
             # The report names the point. Of what Hypothesis adds, only the way to replay it says more.

@@ -230,7 +230,7 @@ def largest_number(dtype: np.dtype[Any]) -> float:
     """Return the largest finite number of a floating dtype, as a float64."""
     if dtype.name in EXTENSION_FLOATS:
         return float(ml_dtypes.finfo(dtype).max)
-    return float(np.finfo(dtype).max)
+    return float(np.finfo(dtype).max) if dtype.kind == "f" else np.inf
 
 
 def is_known(expected: Array, radius: Array | float) -> Array:
