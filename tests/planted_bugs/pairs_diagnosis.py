@@ -378,7 +378,8 @@ torch_pair(
     lambda d, z: 3 * d * z * z,
     lambda z: z**3,
     {"z": Z},
-    pattern="uninitialised",
+    # None: what torch's freed memory holds is chance, and now and then it looks like random numbers.
+    pattern=None,
 )
 torch_pair(
     "a gradient times random numbers",
