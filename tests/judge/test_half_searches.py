@@ -91,7 +91,9 @@ def test_most_magnitudes_of_float16_neither_overflow_nor_vanish_and_some_do():
 @pytest.mark.parametrize("dtype", HALF_NAMES)
 def test_every_property_holds_in_half_precision(name, dtype):
     cases = of(square()).map(lambda case: Case(case.subject, case.primals, case.torch, batched=("z",)))
-    assert run_search(cases, name, dtype, max_examples=12, seed=0).points
+    points = run_search(cases, name, dtype, max_examples=12, seed=0).points
+    # Code for 16 bits computes in float32 whatever it is fed with: its differences have no digits.
+    assert points == 0 if name == "adjoint_of_own_primal" else points > 0
 
 
 @pytest.mark.filterwarnings("error")
@@ -124,12 +126,9 @@ def test_a_dtype_that_a_subject_does_not_take_is_skipped(error):
     assert search.tally.verdicts == {}
 
 
-def test_what_needs_float64_is_skipped_for_a_subject_of_half_precision_alone():
+def test_a_subject_of_half_precision_alone_is_searched():
     cases = of(taking(*HALF_NAMES))
-    found = Search(cases, "adjoint_of_own_primal", "bfloat16", "choosy").attempt()
-    assert isinstance(found, NotTaken)
-    assert found.missing[0].dtype == "float64"
-    for name in ("cotangents_agree", "shapes_and_dtypes_exact"):
+    for name in ("adjoint_of_own_primal", "cotangents_agree", "shapes_and_dtypes_exact"):
         assert Search(cases, name, "bfloat16", "choosy", max_examples=12).attempt() is None
 
 
