@@ -525,7 +525,7 @@ def _unless_rounding(
     resampled = replace(resampled, tolerance=within * resampled.tolerance)
     if not resampled.refusing:
         return resampled.findings(Verdict.AGREES, refuses=False)
-    return comparison.findings(verdict, reason=reason)
+    return comparison.findings(verdict, refuses=refuses, reason=reason)
 
 
 def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
