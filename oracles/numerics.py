@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.constants import CONFIDENCE, HALF_CONFIDENCE
+from oracles.options import HALF_NAMES
 from oracles.rule import Array, InvalidInput, Perturbation, Primals, is_differentiable
 
 AnyDType: TypeAlias = np.dtype[Any]
@@ -34,8 +35,6 @@ PRECISIONS = {
 GRADUAL = ("float16", "float8_e4m3fn", "float8_e5m2")
 # Those in which nobody sums: matrix units, frameworks and most kernels sum numbers of these in float32.
 NARROW = (*GRADUAL, "bfloat16")
-# Frameworks may store every intermediate in 16 bits; nobody does in 8.
-SIXTEEN_BITS = ("float16", "bfloat16")
 # Operands of matrix products on tensor cores: float32 with 10 bits behind the point.
 TF32 = "tf32"
 _MULTIPLY_UNITS = {TF32: 2.0**-11}
@@ -181,7 +180,8 @@ class Numerics:
         if isinstance(numerics, Numerics):
             return numerics
         name = precision_name(numerics)
-        return cls(name, round="any" if name in SIXTEEN_BITS else "once")
+        # Frameworks may store every intermediate in 16 bits; nobody does in 8.
+        return cls(name, round="any" if name in HALF_NAMES else "once")
 
     @classmethod
     def declared(cls, numerics: Numerics | str | None, primals: Primals) -> Numerics:
@@ -235,14 +235,18 @@ class Numerics:
     def _multiply_unit(self) -> float:
         return _MULTIPLY_UNITS.get(self.multiply) or unit_roundoff(self.multiply)
 
+    @property
+    def relative(self) -> float:
+        """The size of a simulated rounding error between two stores, where nothing is summed: c·u."""
+        return confidence(self.inner) * unit_roundoff(self.inner)
+
     def perturbation(self, rng: np.random.Generator, *, forward: bool = True) -> Perturbation:
         """Return simulated rounding under these numerics, without underflow."""
-        relative = confidence(self.inner) * unit_roundoff(self.inner)
         # A finer accumulator of the same kind (float64 for sums of float32) is what its own unit says.
         is_own = self.accumulate == self.inner
         accumulated = None if is_own else CONFIDENCE * unit_roundoff(self.accumulate)
         multiplied = HALF_CONFIDENCE * self._multiply_unit if self._multiply_unit > unit_roundoff(self.inner) else 0.0
-        return Perturbation(rng, relative, 0.0, forward, accumulated, multiplied)
+        return Perturbation(rng, self.relative, 0.0, forward, accumulated, multiplied)
 
     @property
     def floor(self) -> float:

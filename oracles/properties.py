@@ -20,7 +20,7 @@ from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOA
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
 from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
-from oracles.numerics import NARROW, precision_of, unit_roundoff
+from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
@@ -81,7 +81,7 @@ def cotangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Resul
 
 def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
     """⟨Jᵀ delta, v⟩ = ⟨delta, J v⟩ along random v, with J v from finite differences of the subject's own primal."""
-    if precision_of(point.primals) in NARROW:
+    if point.dtype in HALF_NAMES:
         return None  # code for 16 bits computes in float32 whatever it is fed with, and has no digits to difference
     # In float64, whatever dtype is searched: finite differences need its digits.
     wide = with_dtype(dict(point.primals), np.float64)

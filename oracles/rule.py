@@ -276,10 +276,14 @@ def map_delta(function: Callable[[Array], Array], delta: Delta) -> Delta:
 EXTENSION_FLOATS = frozenset(("bfloat16", "float8_e4m3fn", "float8_e5m2"))
 
 
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype is a real floating one."""
+    return dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
+
+
 def is_differentiable(array: object) -> bool:
     """Return whether an array has a cotangent: floating arrays do, integers and booleans do not."""
-    dtype = array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype
-    return dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
+    return is_floating(array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype)
 
 
 def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:

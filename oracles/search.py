@@ -97,8 +97,7 @@ def run_search(
     __tracebackhide__ = True  # pytest shows the report and the caller's own line
     counted = tally if tally is not None else Tally()
     number = max_examples or settings().max_examples
-    share = LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE
-    schedule = Schedule(number, share, blocks)
+    schedule = Schedule(number, LONG_SHARE if property_name in ORACLE_PROPERTIES else OWN_LONG_SHARE, blocks)
     judge = _Judge(property_name, tuple(against), dtype, counted, tick, schedule, number, seconds)
     # Hypothesis keys its database by the test's name.
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")

@@ -226,7 +226,7 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
     An infinity stands for a number beyond the largest one of the dtype, or within the tolerance of that. Where rounding
     moves an entry by about as much as that number, products inside overflow.
     """
-    largest = _largest_of(actual)
+    largest = largest_number(np.asarray(actual).dtype)
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
         return refuse(name, f"{reason}: shape {result.shape} against {reference.shape}")
@@ -260,11 +260,6 @@ def compare_values(name: str, actual: object, expected: object, tolerance: Toler
         reason=reason,
     )
     return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, worst, evidence=evidence)
-
-
-def _largest_of(value: object) -> float:
-    """Return the largest finite number of the dtype of a floating array; infinity of any other."""
-    return largest_number(np.asarray(value).dtype) if is_differentiable(value) else np.inf
 
 
 def exact_finding(name: str, holds: bool, reason: str, fix: str = "") -> Finding:

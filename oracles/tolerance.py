@@ -28,7 +28,7 @@ from oracles.constants import (
     SMALLER_SHARES,
 )
 from oracles.notes import note
-from oracles.numerics import Numerics, confidence, precision_name, stored, stores_of, unit_roundoff
+from oracles.numerics import Numerics, precision_name, stored, stores_of, unit_roundoff
 from oracles.perturbation.numpy_arrays import perturb_own_code
 from oracles.perturbation.sign_pool import drawn_signs
 from oracles.process_state import call_foreign, steers_a_run
@@ -213,7 +213,7 @@ class ToleranceEstimator:
         rngs = [np.random.default_rng(k) for k in range(BACKWARD_SAMPLES)]
         deviations = [self._deviation(self._perturbation(rng, forward=False)) for rng in rngs]
         assert self._unperturbed is not None
-        return np.asarray(np.maximum.reduce([self._relative * np.abs(self._unperturbed), *deviations]))
+        return np.asarray(np.maximum.reduce([self.numerics.relative * np.abs(self._unperturbed), *deviations]))
 
     def _with_stores(self, deviations: dict[str, Array]) -> dict[str, Array]:
         """Return the tolerances of results that are computed in a finer precision and stored once, else as they are."""
@@ -229,11 +229,6 @@ class ToleranceEstimator:
     def stores(self) -> Mapping[str, str]:
         """In which precision each cotangent, and "" the outputs, are stored; empty where it is as declared."""
         return stores_of(self.native[0]) if self.native else {}
-
-    @property
-    def _relative(self) -> float:
-        """The size of a simulated rounding error where nothing is summed: c·u."""
-        return confidence(self.numerics.inner) * unit_roundoff(self.numerics.inner)
 
     def _perturbation(self, rng: np.random.Generator, scale: float = 1.0, *, forward: bool = True) -> Perturbation:
         """Return simulated rounding of a size times ``scale``, with underflow."""
@@ -253,7 +248,7 @@ class ToleranceEstimator:
                 deviation = self._deviation(perturbation._replace(absolute=absolute))
                 assert self._unperturbed is not None
                 # Operands are perturbed, so the last rounding of a result that no operation consumes is added here.
-                last = self._relative * np.abs(self._unperturbed) if self._largest is None else self._largest
+                last = self.numerics.relative * np.abs(self._unperturbed) if self._largest is None else self._largest
                 # Into the deviation: the tolerance of fewer samples may still be in use.
                 self._largest = np.maximum(np.maximum(last, absolute) if absolute else last, deviation, out=deviation)
             self._samples = samples

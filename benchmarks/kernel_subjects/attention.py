@@ -240,7 +240,7 @@ def rotary_interleaved(x, delta):
 
 @ROTARY.bug("second half copied")
 def rotary_half(x, delta):
-    """The second half of each row keeps the cotangent as it came."""
+    """The second half of each row keeps the cotangent as it was given."""
     dx = rotated(delta, -1)
     dx[:, HALF_SIZE:] = delta[:, HALF_SIZE:]
     return {"x": dx}

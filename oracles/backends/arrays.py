@@ -17,7 +17,18 @@ import numpy as np
 
 from oracles.constants import ALIGNED_BYTES, FILLED_GAPS
 from oracles.lazy_modules import Tensor, jax, jnp, torch
-from oracles.rule import EXTENSION_FLOATS, Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Runtime
+from oracles.rule import (
+    EXTENSION_FLOATS,
+    Array,
+    Cotangents,
+    Delta,
+    Evaluate,
+    InvalidInput,
+    Output,
+    Pullback,
+    Runtime,
+    is_floating,
+)
 
 ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]
 ForeignArray: TypeAlias = Any  # an array of the subject's own framework, for which no types are known
@@ -116,9 +127,9 @@ def tensor(array: Array, device: Device = None) -> Tensor:
     memory = source.base
     if isinstance(memory, np.ndarray) and is_shifted(source) and _is_whole(memory, source.dtype):
         first = (_address(source) - _address(memory)) // source.itemsize
-        result = _of_memory(memory)[first : first + source.size].view(source.shape)
+        result = of_memory(memory)[first : first + source.size].view(source.shape)
     else:
-        result = _of_memory(source)
+        result = of_memory(source)
     if device is None or torch.device(device).type == "cpu":
         return result
     if 0 in result.stride():
@@ -136,7 +147,7 @@ def _address(array: Array) -> int:
     return address
 
 
-def _of_memory(array: Array) -> Tensor:
+def of_memory(array: Array) -> Tensor:
     """Return a torch tensor that shares an array's memory."""
     if array.dtype.name in EXTENSION_FLOATS:  # torch.from_numpy knows none of them: pass their bits
         return torch.from_numpy(array.view(f"i{array.itemsize}")).view(getattr(torch, array.dtype.name))
@@ -275,6 +286,6 @@ def numpy_array(name: str, value: object) -> Array:
             f"{name}: complex arrays are not supported yet, got dtype {array.dtype}.\n"
             "Fix: pass real and imaginary part as two primals, and return both as two outputs"
         )
-    if array.dtype.kind not in "fiub" and array.dtype.name not in EXTENSION_FLOATS:
+    if array.dtype.kind not in "iub" and not is_floating(array.dtype):
         raise InvalidInput(f"{name}: expected a floating, integer or boolean array, got dtype {array.dtype}")
     return array

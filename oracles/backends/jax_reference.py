@@ -20,7 +20,6 @@ from oracles.perturbation.jaxpr import Program
 from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
 from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
-    EXTENSION_FLOATS,
     Array,
     Cotangents,
     InvalidInput,
@@ -34,6 +33,7 @@ from oracles.rule import (
     Runtime,
     as_tuple,
     is_differentiable,
+    is_floating,
 )
 from oracles.signatures import call_by_name
 from oracles.user_code import Raised, attempt
@@ -455,11 +455,7 @@ def _checked(
     deltas = as_tuple(delta)
     if (actual := [np.shape(d) for d in deltas]) != shapes:
         raise ValueError(f"{name}: delta: expected shapes {shapes} like the output, got {actual}")
-    return [
-        np.asarray(d, dtype)
-        for d, dtype in zip(deltas, dtypes, strict=True)
-        if dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
-    ]
+    return [np.asarray(d, dtype) for d, dtype in zip(deltas, dtypes, strict=True) if is_floating(dtype)]
 
 
 def _real_dtypes(ys: Sequence[Array], name: str) -> list[np.dtype[Any]]:

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 
-from oracles.backends.arrays import autograd_enabled, with_autograd
+from oracles.backends.arrays import array_of, autograd_enabled, of_memory, with_autograd
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands, replay
 from oracles.perturbation.torch_recording import Recordings
 from oracles.rule import (
-    EXTENSION_FLOATS,
     Array,
     Cotangents,
     Delta,
@@ -215,16 +213,8 @@ def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name:
 
 def _tensor(array: Array) -> Tensor:
     """Copy an array of any layout into a tensor: torch accepts neither negative strides nor read-only memory."""
-    array = np.asarray(array)
-    if array.dtype.name in EXTENSION_FLOATS:
-        # torch.from_numpy does not know these dtypes; float32 holds each of their values.
-        return torch.from_numpy(array.astype(np.float32)).to(getattr(torch, array.dtype.name))
-    return torch.from_numpy(np.array(array, order="C", copy=True))
+    return of_memory(np.array(array, order="C", copy=True))
 
 
 def _array(tensor: Tensor) -> Array:
-    tensor = tensor.detach().cpu()
-    name = str(tensor.dtype).removeprefix("torch.")
-    if name in EXTENSION_FLOATS:
-        return np.asarray(tensor.float().numpy().astype(getattr(ml_dtypes, name)))
-    return np.asarray(tensor.numpy())
+    return np.asarray(array_of(tensor))

@@ -14,7 +14,6 @@ from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, 
 from oracles.decision.neighbourhood import Neighbourhood
 from oracles.numerics import smallest_normal, unit_roundoff
 from oracles.rule import (
-    EXTENSION_FLOATS,
     Answer,
     Array,
     Enclosure,
@@ -24,6 +23,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_floating,
 )
 from oracles.tolerance import ToleranceEstimator
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
@@ -227,10 +227,8 @@ class Comparison:
 
 
 def largest_number(dtype: np.dtype[Any]) -> float:
-    """Return the largest finite number of a floating dtype, as a float64."""
-    if dtype.name in EXTENSION_FLOATS:
-        return float(ml_dtypes.finfo(dtype).max)
-    return float(np.finfo(dtype).max) if dtype.kind == "f" else np.inf
+    """Return the largest finite number of a floating dtype, as a float64; infinity of any other."""
+    return float(ml_dtypes.finfo(dtype).max) if is_floating(dtype) else np.inf
 
 
 def is_known(expected: Array, radius: Array | float) -> Array:

@@ -38,12 +38,13 @@ from oracles.decision.precision import (
     is_rounding,
     keeps_error_in,
     lost_digits,
-    references_in_own_dtype,
+    references_err_as_much,
     right_up_to,
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
-from oracles.numerics import SIXTEEN_BITS, Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
+from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
+from oracles.options import HALF_NAMES
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
 from oracles.tolerance import ToleranceEstimator, named_outputs, values_of
 from oracles.user_code import Raised, attempt
@@ -107,10 +108,10 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     """Return UNSTABLE findings where an intermediate is rounded to the precision of a store and cancels; else none.
 
     The tolerance of stored intermediates allows an error as large as the entry where they cancel, as in p − 1 for a p
-    near 1. Entries count that are off by half of
-    themselves, and by `CANCELLED_ROUNDINGS` of the array's largest entry. The subject is refused
-    if it computes in a finer precision than that of its inputs, or loses them when it is fed with a finer one: it then
-    casts to the store's precision inside. Code that computes in the dtype of its inputs stores every intermediate.
+    near 1. Entries count that are off by half of themselves, and by `CANCELLED_ROUNDINGS` of the array's largest entry.
+    The subject is refused if it computes in a finer precision than that of its inputs, or is off as much when it is fed
+    with a finer one: it then casts to the store's precision inside. Code that computes in the dtype of its inputs
+    stores every intermediate.
 
     Args:
         sharp: the comparison where each result is rounded once; it refuses entries.
@@ -130,13 +131,13 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     defect = f"an intermediate is rounded to {name} before it cancels"
     reason = f"{defect}: the error is {CANCELLED_ROUNDINGS:g} roundings of the largest entry, or more"
     fix = f"keep it in {accumulator_of(name)}, or declare numerics=oracles.{Numerics.eager(name)!r}"
-    return _with_diagnosis(only_lost.findings(Verdict.UNSTABLE, reason=reason), defect, fix)
+    return _with_fix(only_lost.findings(Verdict.UNSTABLE, reason=reason), fix, defect)
 
 
-def _with_diagnosis(findings: list[Finding], diagnosis: str, fix: str) -> list[Finding]:
-    """Return findings of which those that refuse name the defect that their decision has confirmed."""
+def _with_fix(findings: list[Finding], fix: str, diagnosis: str = "") -> list[Finding]:
+    """Return findings of which those that refuse say what repairs it, and which defect the decision has confirmed."""
     return [
-        replace(f, evidence=replace(f.evidence, diagnosis=diagnosis, fix=fix)) if f.refuses else f for f in findings
+        replace(f, evidence=replace(f.evidence, fix=fix, diagnosis=diagnosis)) if f.refuses else f for f in findings
     ]
 
 
@@ -192,10 +193,9 @@ def references_lose_as_much(comparison: Comparison) -> list[Finding] | Compariso
     """
     if precision_of(comparison.setting.primals) == "float64":
         return comparison
-    as_bad, better = references_in_own_dtype(comparison)
-    if better or not as_bad:
+    names = references_err_as_much(comparison)
+    if not names:
         return comparison
-    names = " and ".join(as_bad)
     reason = f"off by more than rounding, and in this dtype {names} too: it overflows, underflows or cancels here"
     return comparison.findings(Verdict.UNSTABLE, refuses=False, reason=reason)
 
@@ -262,8 +262,7 @@ def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
     reason, fix = change_of_answer(comparison)
     if not reason:
         return comparison
-    findings = comparison.findings(Verdict.WRONG, reason=reason)
-    return [replace(f, evidence=replace(f.evidence, fix=fix)) if f.refuses else f for f in findings]
+    return _with_fix(comparison.findings(Verdict.WRONG, reason=reason), fix)
 
 
 def kink(comparison: Comparison) -> list[Finding] | Comparison:
@@ -393,7 +392,7 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
     numerics, size = comparison.estimator.numerics, np.abs(comparison.expected)
     error = np.abs(comparison.value - comparison.expected)
     # At a kink every rounding error draws a new error of the gradient's own size.
-    if numerics.store not in SIXTEEN_BITS or _is_subgradient(comparison):
+    if numerics.store not in HALF_NAMES or _is_subgradient(comparison):
         return comparison
     for coarser, defect, finer in _coarser_numerics(numerics):
         tolerances = attempt(partial(comparison.estimator.under(coarser).estimate, MORE_SAMPLES))
@@ -403,7 +402,7 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
         if is_rounding(comparison, numerics.store):
             fix = f"{finer}, or declare numerics=oracles.{coarser!r}"
             reason = f"{defect}: right with that, and not as {numerics}"
-            return _with_diagnosis(_unstable(comparison, reason), defect, fix)
+            return _with_fix(_unstable(comparison, reason), fix, defect)
     return comparison
 
 

@@ -353,24 +353,18 @@ def _compare(
     most_inputs = EXACT_INPUTS if any(oracle.reference for oracle in oracles) else LONE_EXACT_INPUTS
     few_inputs = count_inputs(primals) <= most_inputs
     estimator = tolerance_at(oracles, primals, delta, numerics, fallback=subject, known=answers, native=native)
-    has_dtypes = all(a.dtype == expected[n].dtype for n, a in arrays.items())
-    if estimator.sharpest is not None and has_dtypes:
-        # Most kernels round once, and the sharpest tolerance says the most.
-        sharp = _with_certified(answers, estimator.sharpest, subject) if few_inputs else answers
-        sharp = _with_suspicious(_with_differences(sharp, set(arrays), setting), arrays, setting, estimator.sharpest)
-        sharp = dict(subject.convention.adjusted(setting.primals, arrays, sharp))
-        agreements = all_agreements(arrays, sharp, estimator.sharpest)
-        if agreements is not None:
-            return agreements
-    if few_inputs:
-        answers = _with_certified(answers, estimator, subject)
-    answers = _with_differences(answers, set(arrays), setting)
-    answers = _with_suspicious(answers, arrays, setting, estimator)
-    # After the estimator: its tolerance is that of the oracles' own values.
-    answers = dict(subject.convention.adjusted(setting.primals, arrays, answers))
+    by_references = answers
     # A coarser dtype is a decision of its own, which the comparison of all arrays at once does not make.
-    if has_dtypes:
-        agreements = all_agreements(arrays, answers, estimator)
+    has_dtypes = all(a.dtype == expected[n].dtype for n, a in arrays.items())
+    # Most kernels round once, and the sharpest tolerance says the most.
+    for point in filter(None, (estimator.sharpest if has_dtypes else None, estimator)):
+        certified = certified_enclosures(subject, point) if few_inputs else {}
+        answers = {**by_references, EXACT: certified} if certified else by_references
+        answers = _with_differences(answers, set(arrays), setting)
+        answers = _with_suspicious(answers, arrays, setting, point)
+        # After the estimator: its tolerance is that of the oracles' own values.
+        answers = dict(subject.convention.adjusted(setting.primals, arrays, answers))
+        agreements = all_agreements(arrays, answers, point) if has_dtypes else None
         if agreements is not None:
             return agreements
     findings: list[Finding] = []
@@ -386,14 +380,6 @@ def _compare(
         except OutOfTime:
             findings += comparison.undecided()
     return findings
-
-
-def _with_certified(
-    answers: dict[str, Mapping[str, Answer]], estimator: ToleranceEstimator, subject: Rule
-) -> dict[str, Mapping[str, Answer]]:
-    """Return the answers with those of ball arithmetic, where it runs."""
-    certified = certified_enclosures(subject, estimator)
-    return {**answers, EXACT: certified} if certified else answers
 
 
 def _not_compared(arrays: Mapping[str, Array], setting: Setting) -> list[Finding]:

@@ -129,10 +129,12 @@ class _Watched(np.ndarray[Any, Any]):
     counts: ClassVar[Counter[str]] = Counter()
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        plain = [x.view(np.ndarray) if isinstance(x, _Watched) else x for x in inputs]
+        def plain(x: Any) -> Any:
+            return x.view(np.ndarray) if isinstance(x, _Watched) else x
+
         if out is not None:
-            options["out"] = tuple(x.view(np.ndarray) if isinstance(x, _Watched) else x for x in out)
-        result = getattr(ufunc, method)(*plain, **options)
+            options["out"] = tuple(map(plain, out))
+        result = getattr(ufunc, method)(*map(plain, inputs), **options)
         if not isinstance(result, np.ndarray | np.generic):
             return result
         result = np.asarray(result)
@@ -161,15 +163,14 @@ def computes_finer(setting: Setting) -> bool:
     return 2 * sum(n for name, n in _Watched.counts.items() if finer[name]) > _Watched.counts.total()
 
 
-def references_in_own_dtype(comparison: Comparison) -> tuple[list[str], list[str]]:
-    """Return the references that err as much in the dtypes of the point, in every refused entry, and those that do not.
+def references_err_as_much(comparison: Comparison) -> str:
+    """Return which references err as much in the dtypes of the point, in every refused entry; "" if one does not.
 
     NaN errs as much as any number, and an infinity as much as itself and as any number. References that do not run in
     those dtypes are left out.
     """
     setting, name = comparison.setting, comparison.name
-    as_bad: list[str] = []
-    better: list[str] = []
+    names = []
     for reference in comparison.references:
         expected = value_and_radius(comparison.answers[reference.name])[0]
         value = _in_dtype(replace(setting, subject=reference), name, None)
@@ -179,8 +180,10 @@ def references_in_own_dtype(comparison: Comparison) -> tuple[list[str], list[str
             error, own = np.abs(comparison.value - expected), np.abs(np.asarray(value, np.float64) - expected)
             opposite = np.isinf(value) & np.isinf(comparison.value) & (value != comparison.value)
             as_much = (~np.isfinite(own) | (own >= AS_MANY_DIGITS * error)) & ~opposite
-        (as_bad if np.all(as_much[comparison.refused]) else better).append(reference.name)
-    return as_bad, better
+        if not np.all(as_much[comparison.refused]):
+            return ""
+        names.append(reference.name)
+    return " and ".join(names)
 
 
 def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str) -> str:

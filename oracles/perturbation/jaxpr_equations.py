@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.perturbation.jaxpr_kernels import integer_bound
-from oracles.rule import EXTENSION_FLOATS, Array
+from oracles.rule import Array, is_floating
 
 # The parameters of a primitive: ints, tuples, dtypes and JAX's own enumerations.
 Params: TypeAlias = Mapping[str, Any]
@@ -39,7 +39,7 @@ class Value:
     @property
     def is_floating(self) -> bool:
         """Whether operations of this dtype round; NumPy does not know that bfloat16 is floating."""
-        return self.dtype.kind in "fc" or self.dtype.name in EXTENSION_FLOATS
+        return self.dtype.kind == "c" or is_floating(self.dtype)
 
     @property
     def is_complex(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from oracles.perturbation.jaxpr_equations import Equation, Value
 from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, CONTROL, PRIMITIVES
-from oracles.rule import EXTENSION_FLOATS, Array
+from oracles.rule import Array, is_floating
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
@@ -135,7 +135,7 @@ def _bound(inputs: Sequence[Value]) -> float | None:
 
 def _value(aval: Any, primitive: str) -> Value:
     dtype = aval.dtype if isinstance(aval.dtype, np.dtype) else None  # keys of random numbers have dtypes of their own
-    if dtype is None or not (dtype.kind in "fciub" or dtype.name in EXTENSION_FLOATS):
+    if dtype is None or not (dtype.kind in "ciub" or is_floating(dtype)):
         raise UnsupportedPrimitive(f"{primitive} of {aval.dtype}")
     return Value(tuple(aval.shape), dtype)
 

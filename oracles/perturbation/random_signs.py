@@ -17,7 +17,7 @@ import numpy as np
 from oracles.constants import COMMON_SIGNS, CONFIDENCE, HALF_CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
 from oracles.perturbation.jaxpr_kernels import integer_bound
 from oracles.perturbation.sign_pool import sign_pool, window
-from oracles.rule import EXTENSION_FLOATS, Array, Perturbation, RoundingErrors
+from oracles.rule import Array, Perturbation, RoundingErrors
 
 
 class Perturb(Protocol):
@@ -64,8 +64,7 @@ def _small_pool(dtype: np.dtype[Any], size: float, common: float) -> Array:
 @lru_cache(maxsize=16)
 def unit_of(dtype: np.dtype[Any]) -> float:
     """Return the unit roundoff of a floating or complex dtype."""
-    finfo = ml_dtypes.finfo if dtype.name in EXTENSION_FLOATS else np.finfo
-    return float(finfo(dtype).eps) / 2
+    return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
 @lru_cache(maxsize=16)

@@ -119,7 +119,7 @@ SOFTMAX = oracles.torch_autograd(lambda z: torch.softmax(z, -1))
 
 
 def test_a_saved_intermediate_is_one_more_rounding():
-    """Undeclared, both are right; with one rounding declared, the second is told what it saves."""
+    """Undeclared, both are right; with one rounding declared, the report names what the second one saves."""
     primals = {"z": drawn(24, 48)}
     for saved in (np.float32, BFLOAT16):
         assert verdict_of(softmax(saved), primals, [SOFTMAX]) is Verdict.AGREES

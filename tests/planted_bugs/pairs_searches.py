@@ -154,30 +154,6 @@ for _read in (from_start_of_base, from_aligned_address):
         )
 
 
-class FromStorage(torch.autograd.Function):
-    """Return z², read from the start of the storage of a tensor."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Any) -> Any:
-        ctx.save_for_backward(z)
-        return z.as_strided(z.size(), z.stride(), 0) ** 2
-
-    @staticmethod
-    def backward(ctx: Any, delta: Any) -> Any:
-        return 2 * ctx.saved_tensors[0] * delta
-
-
-class DeltaFromStorage(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Any) -> Any:
-        ctx.save_for_backward(z)
-        return z**2
-
-    @staticmethod
-    def backward(ctx: Any, delta: Any) -> Any:
-        return 2 * ctx.saved_tensors[0] * delta.as_strided(delta.size(), delta.stride(), 0)
-
-
 class Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Any) -> Any:
@@ -187,6 +163,21 @@ class Square(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, delta: Any) -> Any:
         return 2 * ctx.saved_tensors[0] * delta
+
+
+class FromStorage(Square):
+    """Return z², read from the start of the storage of a tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Any) -> Any:
+        ctx.save_for_backward(z)
+        return z.as_strided(z.size(), z.stride(), 0) ** 2
+
+
+class DeltaFromStorage(Square):
+    @staticmethod
+    def backward(ctx: Any, delta: Any) -> Any:
+        return Square.backward(ctx, delta.as_strided(delta.size(), delta.stride(), 0))
 
 
 for _wrong in (FromStorage, DeltaFromStorage):
