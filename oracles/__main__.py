@@ -117,6 +117,7 @@ def _run_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         cases=args.cases,
         blocks=args.blocks,
+        properties=args.properties,
         jobs=args.jobs or available_cores(),
         output=Output(
             args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare, markdown_path=args.markdown

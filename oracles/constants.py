@@ -227,6 +227,13 @@ DIRECTIONS = 6
 
 # The other point has the entries reversed and times this, so that it stays in the domain (a probability, a variance).
 OTHER_POINT_SCALE = 0.75
+
+# --- Invariance (oracles/invariance.py) ---
+
+# Calls that must give the same bits: atomic additions of a few thousand terms seldom keep their order so often.
+REPEATS = 6
+# Chunks of one size that are compared: the first ones and the last.
+MOST_CHUNKS = 8
 # The memory between the entries of a strided copy is filled with NaN if it is at most so many times as large as the
 # array itself: every second column, or a padded row. A column of a large matrix reaches much farther.
 FILLED_GAPS = 16

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from oracles.extents import require_blocks
+from oracles.invariance import require_properties
 from oracles.options import ALL_DTYPES, DTYPE_NAMES
 from oracles.properties import PROPERTIES
 from oracles.registry import FRAMEWORKS, Case
@@ -27,6 +28,7 @@ def conformance(
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
     blocks: Sequence[int] = (),
+    properties: Sequence[str] = (),
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -44,13 +46,16 @@ def conformance(
         max_examples: how many points for each property and dtype.
         blocks: the sizes of the tiles that the subject works in, such as (64, 128): each axis that `rows` and `widths`
             draw gets sizes around their multiples too, one axis at a time.
+        properties: what is judged besides, on request: "batch_invariant", "chunk_invariant", "deterministic". The
+            first two need cases that say which primals are ``batched``.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
     template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
-    return parametrize("conformance", template, PROPERTIES, dtypes)
+    names = dict.fromkeys((*PROPERTIES, *require_properties("conformance", properties)))
+    return parametrize("conformance", template, names, dtypes)
 
 
 def parametrize(

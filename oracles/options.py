@@ -12,6 +12,8 @@ FRAMEWORK_NAMES = ("torch", "jax")
 DTYPE_NAMES = ("float64", "float32")
 HALF_NAMES = ("float16", "bfloat16")
 ALL_DTYPES = (*DTYPE_NAMES, *HALF_NAMES)
+# The properties that are judged on request alone, see `oracles.invariance`.
+INVARIANCES = ("batch_invariant", "chunk_invariant", "deterministic")
 # The least size of a block: an axis of one entry has no tile.
 LEAST_BLOCK = 2
 # Stands for `ALL_DTYPES` on a command line.
@@ -38,6 +40,7 @@ class SearchOptions:
     profile: str | None = None
     seconds: int | None = None
     blocks: tuple[int, ...] = ()
+    properties: tuple[str, ...] = ()
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""

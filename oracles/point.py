@@ -24,6 +24,7 @@ from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
 from oracles.finite_differences import finite_difference
+from oracles.invariance import invariance_result, require_invariances
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, is_coarser, precision_name, precision_of
@@ -57,6 +58,8 @@ def check(
     precision: str | None = None,
     numerics: Numerics | None = None,
     kinks: Kinks = "any",
+    properties: Sequence[str] = (),
+    batched: Sequence[str] = (),
     isolate: bool = False,
     seconds: float = CHECK_SECONDS,
     seed: int = 0,
@@ -79,6 +82,8 @@ def check(
             are summed in float32, and either each result is rounded once or every intermediate is.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
+        properties: what is judged besides, on request: "batch_invariant", "chunk_invariant", "deterministic".
+        batched: the primals whose first axis holds independent rows, for the first two.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
@@ -100,13 +105,15 @@ def check(
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     if not seconds > 0:
         raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
+    requested = require_invariances("check", properties, batched, arrays)
+    working = _numerics(precision, numerics, precision_of(arrays))
     if isolate:
         from oracles.adapters.child_process import isolated  # needs cloudpickle
 
         subject = isolated(subject, seconds=seconds)
-    working = _numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
         result = _judged(subject, arrays, against, delta, working, kinks, seed)
+        result = _with_invariances(result, subject, requested, batched)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
 
 
@@ -176,6 +183,22 @@ def _judged(
     if agree and call.is_unchanged and not memory.contradictions:
         return _merge([replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]])
     return _merge(results + _further_calls(results, setting, memory))
+
+
+def _with_invariances(result: Result, subject: Rule, names: Sequence[str], batched: Sequence[str]) -> Result:
+    """Return the result with those of properties on request; without, if the subject raised at the point."""
+    if result.setting is None or any(f.quantity == CALL for f in result.findings):
+        return result
+    setting = replace(result.setting, subject=subject)
+    results = [result]
+    for name in names:
+        announce(f"comparing bits: {name}")
+        try:
+            require_time()
+            results.append(invariance_result(name, setting, batched))
+        except OutOfTime:
+            results[0] = replace(result, notes=(*result.notes, f"{name}: not judged, out of time"))
+    return _merge(results) if names else result
 
 
 def _without_agreement_of_nothing(result: Result, arrays: Primals) -> Result:

@@ -19,6 +19,7 @@ import numpy as np
 from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES, REFERENCE_ERRORS
 from oracles.decision.judge import judge
 from oracles.finite_differences import directional_derivative
+from oracles.invariance import BATCH, CHUNK, DETERMINISTIC, invariance_result
 from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
 from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
@@ -322,6 +323,28 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
     return Result(case.subject.name, "batch_is_a_sum", findings)
 
 
+def batch_invariant(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: a row has the same bits alone, in another order, in a larger batch, and above rows of zeros."""
+    return _invariance(BATCH, case, point, oracles)
+
+
+def chunk_invariant(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: a row has the same bits in the whole batch and in a chunk of it."""
+    return _invariance(CHUNK, case, point, oracles)
+
+
+def deterministic(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: repeated calls give the same bits, also where a library may add in another order each time."""
+    return _invariance(DETERMINISTIC, case, point, oracles)
+
+
+def _invariance(name: str, case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    if name != DETERMINISTIC and not case.batched:
+        return None
+    setting = Setting(case.subject, tuple(oracles), point.primals, point.delta, case.numerics_at(point.primals))
+    return invariance_result(name, setting, case.batched, case.blocks)
+
+
 PROPERTIES: Mapping[str, Property] = {
     each.__name__: each
     for each in (
@@ -336,6 +359,9 @@ PROPERTIES: Mapping[str, Property] = {
         batch_is_a_sum,
     )
 }
+# The properties that are judged on request alone, and all.
+REQUESTED: Mapping[str, Property] = {each.__name__: each for each in (batch_invariant, chunk_invariant, deterministic)}
+EVERY_PROPERTY: Mapping[str, Property] = {**PROPERTIES, **REQUESTED}
 # The properties that compare the subject with oracles, in the share of inconclusive points.
 ORACLE_PROPERTIES = ("primal_agrees", "cotangents_agree")
 # The properties of a subject without a pullback, such as an optimizer's step.

@@ -38,7 +38,7 @@ from oracles.finite_differences import finite_difference
 from oracles.missing import Missing, MissingPackage, missing_module
 from oracles.options import DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
 from oracles.process_state import judging
-from oracles.properties import ORACLE_PROPERTIES, PROPERTIES, properties_of
+from oracles.properties import EVERY_PROPERTY, ORACLE_PROPERTIES, REQUESTED, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
@@ -76,7 +76,7 @@ def run_search(
 
     Args:
         cases: draws the cases.
-        property_name: the name of a property in `oracles.properties.PROPERTIES`.
+        property_name: the name of a property in `oracles.properties.EVERY_PROPERTY`.
         dtype: of the floating primals: "float64", "float32", "float16", "bfloat16".
         against: the frameworks that judge; if a case has no reference in any of them, finite differences do.
         label: names the search in Hypothesis's database, so that a failing example is replayed first.
@@ -269,7 +269,7 @@ class _Judge:
         """
         with time_budget(self.seconds if self.schedule.searching else inf):
             try:
-                result = PROPERTIES[name](case, point, oracles)
+                result = EVERY_PROPERTY[name](case, point, oracles)
             except OutOfTime:
                 judges = [oracle.name for oracle in oracles] if name in ORACLE_PROPERTIES else [SELF_CONSISTENCY]
                 undecided = Finding("output", "", Verdict.VACUOUS, evidence=Evidence(reason="not judged, out of time"))
@@ -477,7 +477,20 @@ class Search:
             sys.modules["pytest"].skip(str(error))
         if error is not None:
             raise error
+        self.require_points()
         return self.tally
+
+    def require_points(self) -> None:
+        """Require that a property on request has judged a point.
+
+        Raises:
+            InvalidInput: if no case says which primals are batched.
+        """
+        if self.property_name in REQUESTED and not self.tally.points:
+            raise InvalidInput(
+                f"{self.label}: {self.property_name}: expected cases that say which primals are batched, got none.\n"
+                'Fix:    oracles.Case(..., batched=("z",))      # those whose first axis holds independent rows'
+            )
 
     def attempt(self, tick: Callable[[], object] | None = None) -> Exception | None:
         """Search, and return the exception that ended the search, `Disagreement` or another, if any did."""
@@ -514,6 +527,6 @@ def searches_of(
     """Return every search that applies to a registered layer, by "property-dtype"."""
     return {
         f"{name}-{dtype}": Search(entry.cases, name, dtype, entry.name, options=options)
-        for name in properties_of(entry)
+        for name in (*properties_of(entry), *options.properties)
         for dtype in dtypes
     }

@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     AGREES: the subject differs from the oracles by no more than rounding can explain.
     KINK: there is no derivative at this point, and the subject returned another subgradient than the oracles.
     VACUOUS: rounding alone can change the gradient by its own size, or no oracle has a value; nothing was judged.
+    NOT_INVARIANT: the values are right, but equal rows or equal calls do not give the same bits, as was requested.
     UNSTABLE: the formula is right, but it loses digits that another evaluation keeps.
     ORACLES_CONFLICT: the oracles contradict one another, and ball arithmetic could not arbitrate.
     WRONG: rounding does not explain the difference.
@@ -29,6 +30,7 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     KINK = "kink"
     VACUOUS = "vacuous"
+    NOT_INVARIANT = "not_invariant"
     UNSTABLE = "unstable"
     ORACLES_CONFLICT = "oracles_conflict"
     WRONG = "wrong"

@@ -38,7 +38,12 @@ def search_cases(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
-    of_a_point = {"--delta": args.delta, "--precision": args.precision, "--isolate": args.isolate}
+    of_a_point = {
+        "--delta": args.delta,
+        "--batched": args.batched,
+        "--precision": args.precision,
+        "--isolate": args.isolate,
+    }
     option = next((name for name, value in of_a_point.items() if value), None)
     if option:
         raise Unusable(
@@ -55,7 +60,7 @@ def search_cases(
     )
     tallies, unclear = [], []
     for dtype in args.dtype or ("float64",):
-        for property_name in ORACLE_PROPERTIES:
+        for property_name in (*ORACLE_PROPERTIES, *args.properties):
             search = Search(cases, property_name, dtype, name, options=options)
             error = _searched(search)
             # The first refusal ends the search: it is what the user asked for.
@@ -69,6 +74,7 @@ def search_cases(
             if error is not None:
                 reason = describe_error(error)
                 return Outcome(1, f"{name}: {reason}", [{"verdict": str(Verdict.WRONG), "reason": reason}])
+            search.require_points()
             tallies.append(search.tally)
             unclear += _inconclusive(search)
     rows, late = _rows_of_search(tallies), sum(tally.out_of_time for tally in tallies)

@@ -23,6 +23,7 @@ from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
 from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
+from oracles.invariance import DETERMINISTIC, likely_batched
 from oracles.lazy_modules import LazyModule
 from oracles.missing import missing_of
 from oracles.numerics import Numerics, precision_of
@@ -122,11 +123,17 @@ def _check_points(
     for dtype in args.dtype or (None,):
         for seed in range(args.seed, args.seed + (args.examples or 1)):
             primals = primals_at(seed, dtype)
+            if not args.batched and set(args.properties) - {DETERMINISTIC}:
+                raise Unusable(
+                    "--batched: expected the primals whose first axis holds independent rows.\n"
+                    f"Fix:    --batched {','.join(likely_batched(primals))}"
+                )
             delta = None if parts is None else with_dtype(parts if len(parts) > 1 else parts[0], precision_of(primals))
             try:
                 result = check_point(
                     rule, primals, [each.rule for each in against], delta,
-                    precision=args.precision, numerics=numerics, kinks=args.kinks or "any", isolate=args.isolate,
+                    precision=args.precision, numerics=numerics, kinks=args.kinks or "any",
+                    properties=args.properties, batched=args.batched, isolate=args.isolate,
                     seconds=args.seconds or CHECK_SECONDS, seed=seed,
                 )  # fmt: skip
                 results.append(result)

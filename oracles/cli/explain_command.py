@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from oracles.options import did_you_mean
-from oracles.properties import PROPERTIES, properties_of
+from oracles.properties import EVERY_PROPERTY, properties_of
 from oracles.registry import Entry, Unusable, entries
 from oracles.verdict import NOT_JUDGED, SKIPPED, Verdict
 
@@ -28,7 +28,7 @@ def explain(word: str) -> int:
         ValueError: if there is nothing of this name; names the closest.
     """
     layers = {entry.name: entry for entry in entries()}
-    meanings = _verdicts() | dict(OTHER_WORDS) | {name: _first_sentence(each) for name, each in PROPERTIES.items()}
+    meanings = _verdicts() | dict(OTHER_WORDS) | {name: _first_sentence(each) for name, each in EVERY_PROPERTY.items()}
     if word in layers:
         print(explanation(layers[word]))
     elif word.lower() in meanings:
@@ -75,7 +75,9 @@ def explanation(entry: Entry) -> str:
     names = properties_of(entry)
     width = max(map(len, names))
     parts.append(
-        "\n".join(["Its properties:", *(f"  {name:<{width}}  {_first_sentence(PROPERTIES[name])}" for name in names)])
+        "\n".join(
+            ["Its properties:", *(f"  {name:<{width}}  {_first_sentence(EVERY_PROPERTY[name])}" for name in names)]
+        )
     )
     return "\n\n".join(parts)
 

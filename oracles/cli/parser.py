@@ -13,11 +13,13 @@ from oracles.options import (
     ALL,
     ALL_DTYPES,
     FRAMEWORK_NAMES,
+    INVARIANCES,
     VERIFY_POINTS,
     at_least,
     block_sizes,
     did_you_mean,
     dtypes_of,
+    names_of,
     one_of,
     some_of,
 )
@@ -229,6 +231,7 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
     )
     _add_dtypes(verify, "float64,float32", None if layers is None else (*ALL_DTYPES, ALL))
     _add_blocks(verify)
+    _add_properties(verify)
     verify.add_argument(
         "--max-examples", type=at_least(1), metavar="N", help=f"points per property (default: {VERIFY_POINTS})"
     )
@@ -274,6 +277,14 @@ def _add_check(commands: Commands) -> None:
     )
     _add_dtypes(check, "float64 where primals are drawn, else their own")
     _add_blocks(check)
+    _add_properties(check)
+    check.add_argument(
+        "--batched",
+        type=names_of("names of primals"),
+        default=(),
+        metavar="NAMES",
+        help="the primals whose first axis holds independent rows, for batch_invariant and chunk_invariant",
+    )
     _add_conditions(check)
     check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
     _add_files(check)
@@ -299,6 +310,17 @@ def _add_blocks(command: argparse.ArgumentParser) -> None:
         default=(),
         metavar="SIZES",
         help="the tiles of the code, comma-separated: where cases are drawn, axes get sizes around their multiples too",
+    )
+
+
+def _add_properties(command: argparse.ArgumentParser) -> None:
+    """Add the properties that are judged on request alone."""
+    command.add_argument(
+        "--properties",
+        type=some_of(INVARIANCES),
+        default=(),
+        metavar="NAMES",
+        help=f"judge besides, comma-separated: {', '.join(INVARIANCES)}",
     )
 
 

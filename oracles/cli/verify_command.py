@@ -85,6 +85,7 @@ def verify(
     seed: int,
     cases: Sequence[str] = (),
     blocks: Sequence[int] = (),
+    properties: Sequence[str] = (),
     jobs: int = 1,
     output: Output = Output(),
 ) -> int:
@@ -99,6 +100,7 @@ def verify(
         dtypes, max_examples, seed: of the searches.
         cases: modules and files of cases.
         blocks: sizes of tiles around whose multiples axes are long.
+        properties: those on request that are judged besides, see `oracles.invariance`.
         jobs: the number of processes.
         output: what is printed and written.
 
@@ -112,7 +114,9 @@ def verify(
     console = output.console or make_console()
     from_cases = {entry.name: entry for module in cases for entry in cases_in(module)}
     selected = list(from_cases.values()) if from_cases and not layers else entries(layers)
-    options = SearchOptions(tuple(against or FRAMEWORK_NAMES), max_examples, seed, blocks=tuple(blocks))
+    options = SearchOptions(
+        tuple(against or FRAMEWORK_NAMES), max_examples, seed, blocks=tuple(blocks), properties=tuple(properties)
+    )
     searches = [search for entry in selected for search in searches_of(entry, dtypes, options).values()]
     tasks = [LayerTask(entry.name, tuple(cases), tuple(dtypes), options) for entry in selected]
     missing = () if layers or from_cases else complaints()
@@ -143,6 +147,7 @@ def _options_again(task: LayerTask) -> str:
     named = [("--cases", module) for module in task.cases]
     named += [("--against", ",".join(task.options.against or FRAMEWORK_NAMES)), ("--dtype", ",".join(task.dtypes))]
     named += [("--blocks", ",".join(map(str, task.options.blocks)))] if task.options.blocks else []
+    named += [("--properties", ",".join(task.options.properties))] if task.options.properties else []
     named += [("--max-examples", str(task.options.max_examples)), ("--seed", str(task.options.seed))]
     return "".join(f" {option} {shlex.quote(value)}" for option, value in named)
 

@@ -20,8 +20,8 @@ ABSENT = "does not apply"
 NOT_ASKED = "was not asked"
 # The letters of refusals, so that no verdict shows by its colour alone.
 SYMBOLS = {
-    Verdict.WRONG: "✕", Verdict.UNSTABLE: "U", Verdict.ORACLES_CONFLICT: "C", Verdict.KINK: "K", INCONCLUSIVE: "?",
-    Verdict.VACUOUS: "?", NOT_JUDGED: "!", ABSENT: "",
+    Verdict.WRONG: "✕", Verdict.UNSTABLE: "U", Verdict.NOT_INVARIANT: "≠", Verdict.ORACLES_CONFLICT: "C",
+    Verdict.KINK: "K", INCONCLUSIVE: "?", Verdict.VACUOUS: "?", NOT_JUDGED: "!", ABSENT: "",
 }  # fmt: skip
 EXACT_DIGITS = 99  # where only equal bits pass
 # Below so many digits that are seen, the green of a cell is one step paler.

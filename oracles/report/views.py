@@ -322,6 +322,7 @@ LEGEND = {
     "inconclusive": "inconclusive: rounding could move the gradient by its own size",
     "wrong": "wrong",
     "unstable": "unstable: digits are lost",
+    "not-invariant": "the values are right, the bits depend on the batch or on the call",
     "oracles-conflict": "the oracles contradict one another",
     "kink": "another subgradient than the declared one",
     "not-judged": NOT_JUDGED,

@@ -305,3 +305,58 @@ def test_what_raises_is_no_pass_and_its_line_is_named(capsys):
 
 def test_framework_names_match_the_registry():
     assert set(FRAMEWORK_NAMES) == set(FRAMEWORKS)
+
+
+SPLIT = """
+import numpy as np
+import oracles
+from oracles.strategies import real, rows, widths
+
+
+class Split:
+    def init(self, rng, dtype=np.float64):
+        return {}
+
+    def forward(self, params, z):
+        if len(z) == 1:  # another order of the sum
+            return z[:, ::-1].cumsum(1)[:, -1:], z
+        return z.cumsum(1)[:, -1:], z
+
+    def backward(self, z, delta):
+        return delta * np.ones_like(z), {}
+
+
+def reference(z):
+    return z.sum(1, keepdims=True)
+
+
+@oracles.oracle_for(Split)
+def split(draw):
+    primals = {"z": real(draw(rows()), draw(widths()))}
+    return oracles.Case(oracles.manual_layer(Split()), primals, jax=reference, batched=("z",))
+"""
+ASKED = ("--properties", "batch_invariant")
+
+
+def test_a_property_on_request_is_judged_besides(capsys, folder):
+    (folder / "split.py").write_text(SPLIT)
+    at = ("check", "split.py:Split()", "--against", "jax:reference", "--shapes", "z=6,50")
+    assert main([*at]) == 0
+    assert main([*at, *ASKED, "--batched", "z", "--json", "out.json"]) == 1
+    assert "NOT_INVARIANT in output" in capsys.readouterr().out
+    (result,) = json.loads((folder / "out.json").read_text())["results"]
+    assert {(f["quantity"], f["verdict"]) for f in result["findings"] if f["refuses"]} == {("output", "not_invariant")}
+    assert main([*at, "--properties", "deterministic"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main([*at, *ASKED])
+    assert stopped.value.code == 2
+    assert "Fix:    --batched z" in capsys.readouterr().err
+
+
+def test_drawn_cases_are_judged_by_properties_on_request(capsys, folder):
+    (folder / "split.py").write_text(SPLIT)
+    for command in (("check", "split.py:Split", "--examples"), ("verify", "--cases", "split.py", "--max-examples")):
+        assert main([*command, "20"]) == 0
+        assert main([*command, "20", *ASKED, "--html", "page.html"]) == 1
+        assert "NOT_INVARIANT in output" in capsys.readouterr().out
+        assert "not_invariant" in (folder / "page.html").read_text()
