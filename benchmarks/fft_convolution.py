@@ -27,7 +27,9 @@ def forward(z: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 def backward(cache: tuple[Array, Array], delta: Array) -> Cotangents:
     """Return the correlations of delta with w and with z."""
     z, w = cache
-    return {"z": _convolved(delta, _reversed(w)), "w": _convolved(delta, _reversed(z)).sum(0).astype(w.dtype)}
+    # The rows are summed as spectra: each alone may be too large a number for float16.
+    spectrum = (np.fft.rfft(delta) * np.fft.rfft(_reversed(z))).sum(0)
+    return {"z": _convolved(delta, _reversed(w)), "w": np.fft.irfft(spectrum, w.shape[-1]).astype(w.dtype)}
 
 
 def _convolved(x: Array, y: Array) -> Array:

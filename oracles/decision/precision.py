@@ -40,6 +40,7 @@ from oracles.rule import (
     Runtime,
     as_tuple,
     is_differentiable,
+    map_delta,
     with_dtype,
 )
 from oracles.tolerance import values_of
@@ -277,7 +278,7 @@ def formula_is_right(comparison: Comparison) -> bool | None:
     if value is not None and np.any(special) and _is_right(value, comparison, refused):
         value = None
     # A finer dtype keeps −0.0, but holds a subnormal number as a normal one.
-    if value is None and np.any(subnormal):
+    if value is None and np.any(subnormal) and not _errs_at_normal_numbers(comparison, subnormal):
         return None
     if value is None and np.finfo(finer).eps < unit_roundoff(fed):
         value = _in_dtype(setting, name, finer)
@@ -288,6 +289,34 @@ def formula_is_right(comparison: Comparison) -> bool | None:
         return None
     error, coarse_error = (float(np.max(np.abs(v - expected)[refused], initial=0.0)) for v in (here, coarse))
     return True if error <= coarse_error * PRECISION_SHRINKAGE else None
+
+
+def _errs_at_normal_numbers(comparison: Comparison, subnormal: Array) -> bool:
+    """Return whether the errors of these entries stay where subnormal numbers are replaced by the smallest normal ones.
+
+    Then no flushed number causes them.
+    """
+    setting, name = comparison.setting, comparison.name
+    reference = next(iter(comparison.references), None)
+    if reference is None:
+        return False
+
+    def normal(array: Array) -> Array:
+        a = np.asarray(array)
+        if not is_differentiable(a):
+            return a
+        least = smallest_normal(a.dtype)
+        return np.where((a != 0) & (np.abs(a) < least), np.copysign(least, a), a).astype(a.dtype)
+
+    def stay() -> bool:
+        primals, delta = {n: normal(a) for n, a in setting.primals.items()}, map_delta(normal, setting.delta)
+        actual = values_of(setting.subject, primals, delta)[name]
+        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
+        error = np.abs(np.asarray(actual, np.float64) - expected)
+        return bool(np.all((error > comparison.tolerance)[subnormal]))
+
+    with np.errstate(all="ignore"):
+        return attempt(stay) is True
 
 
 def _is_right(value: Array, comparison: Comparison, refused: Array) -> bool:

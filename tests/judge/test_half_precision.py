@@ -72,3 +72,76 @@ def test_sums_in_float32_agree_and_sums_in_bfloat16_are_refused():
     with pytest.raises(oracles.Disagreement) as refused:
         oracles.check(matrix_product(BFLOAT16), primals, against)
     assert {f.quantity for f in refused.value.result.findings if f.refuses} == {"W"}
+
+
+def column_sums(sums):
+    """Return b broadcast over the rows of x; the cotangent of b sums delta over the rows, by ``sums``."""
+    return oracles.manual(lambda x, b: (x + b, None), lambda cache, d: {"x": d, "b": sums(d)}, name="bias")
+
+
+def broadcast(x, b):
+    return x + b
+
+
+def in_half(delta):
+    total = np.zeros_like(delta[0])
+    for row in delta:
+        total = total + row
+    return total
+
+
+def in_blocks_of_the_layout(delta):
+    """Sum in float16, in another order where the rows are not contiguous."""
+    if delta.flags.c_contiguous:
+        return in_half(delta)
+    return in_half(delta[: len(delta) // 2]) + in_half(delta[len(delta) // 2 :])
+
+
+def equal_rows(layout):
+    x, b = np.zeros((257, 3), np.float16), np.array([0.001, -0.17, 2.0**-23], np.float16)
+    delta = np.tile(np.array([-2.568, -1.274, -3.062], np.float16), (257, 1))
+    return {"x": x, "b": b}, delta if layout == "C" else np.asfortranarray(delta)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("sums", [in_half, in_blocks_of_the_layout])
+def test_sums_in_float16_are_unstable_whatever_number_is_subnormal_and_whatever_the_layout(sums, layout):
+    """b[2] is subnormal, and has no part in the error; the order of the sum follows the layout of delta."""
+    primals, delta = equal_rows(layout)
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(column_sums(sums), primals, [oracles.torch_autograd(broadcast)], delta)
+    refused = [f for f in excinfo.value.result.findings if f.refuses and f.oracle == "torch"]
+    assert {(f.quantity, f.verdict) for f in refused} == {("b", Verdict.UNSTABLE)}
+
+
+def test_a_subnormal_number_that_is_flushed_is_wrong():
+    """The sign of b, with what is subnormal flushed to zero: a finer dtype holds it as a normal number."""
+
+    def forward(x, b):
+        tiny = np.finfo(b.dtype).smallest_normal
+        sign = np.where(np.abs(b) < tiny, 0, np.sign(b)).astype(b.dtype)
+        return x * sign, sign
+
+    def backward(sign, d):
+        return {"x": d * sign, "b": np.zeros_like(sign)}
+
+    x, b = np.ones(3, np.float16), np.array([1.0, -2.0, 2.0**-23], np.float16)
+    subject, reference = oracles.manual(forward, backward), oracles.torch_autograd(lambda x, b: x * torch.sign(b))
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(subject, {"x": x, "b": b}, [reference])
+    assert excinfo.value.verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+def test_a_delta_that_is_read_as_contiguous_is_wrong_in_low_precision(dtype):
+    def misread(delta):
+        plain = np.asarray(delta).T if not delta.flags.c_contiguous else delta
+        return np.ascontiguousarray(plain).reshape(delta.shape).astype(np.float32).sum(0).astype(delta.dtype)
+
+    rng = np.random.default_rng(0)
+    primals = {"x": rng.standard_normal((6, 3)).astype(dtype), "b": rng.standard_normal(3).astype(dtype)}
+    delta = np.asfortranarray(rng.standard_normal((6, 3)).astype(dtype))
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(column_sums(misread), primals, [oracles.torch_autograd(broadcast)], delta)
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert "contiguous" in excinfo.value.evidence.fix
