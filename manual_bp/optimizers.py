@@ -215,8 +215,8 @@ def clip_by_global_norm(grads: Params, max_norm: Number) -> tuple[Params, float]
         max_norm: c, positive.
 
     Returns:
-        The gradients as new arrays, and ‖g‖. Gradients that are not finite are returned as they are, with a norm that
-        is not finite either.
+        The gradients as new arrays, and ‖g‖. Where an entry is ±∞, ‖g‖ = ∞ and c/‖g‖ = 0: that entry becomes NaN, and
+        the finite ones 0. Where one is NaN, all become NaN.
 
     Raises:
         ValueError: for c <= 0 or not finite.
@@ -228,9 +228,11 @@ def clip_by_global_norm(grads: Params, max_norm: Number) -> tuple[Params, float]
     """
     require_positive(None, "clip_by_global_norm", "max_norm", max_norm)
     norm = _norm(grads)
-    if not max_norm < norm < np.inf:
+    if norm <= max_norm:
         return {name: g.copy() for name, g in grads.items()}, norm
-    return {name: _array(narrow(widen(g) * scalar(max_norm / norm, g), g.dtype)) for name, g in grads.items()}, norm
+    with np.errstate(invalid="ignore"):  # 0 · ∞
+        scaled = {name: _array(narrow(widen(g) * scalar(max_norm / norm, g), g.dtype)) for name, g in grads.items()}
+    return scaled, norm
 
 
 @dataclass(frozen=True)

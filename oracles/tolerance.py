@@ -281,7 +281,10 @@ class ToleranceEstimator:
                 n: (slice(stop - np.size(a), stop), np.shape(a))
                 for (n, a), stop in zip(perturbed.items(), stops, strict=True)
             }
-        deviation = np.concatenate([np.ravel(a) for a in perturbed.values()], dtype=np.float64)
+        # A source that takes the place of another one may lack a cotangent, as JAX has none of an optimizer's step.
+        unknown = {n: np.full(shape, np.nan) for n, (_, shape) in self._slices.items() if n not in perturbed}
+        values = [np.ravel(unknown[n] if n in unknown else perturbed[n]) for n in self._slices]
+        deviation = np.concatenate(values, dtype=np.float64)
         # In place: on large arrays fresh memory costs more than the arithmetic.
         with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so it is taken for infinite
             np.abs(np.subtract(deviation, self._unperturbed, out=deviation), out=deviation)

@@ -6,17 +6,21 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from manual_bp import SGD, Adam, AdamW, Clipped, Optimizer
 from oracles.adapters.functions import manual
 from oracles.constants import MAX_EXTENT
 from oracles.lazy_modules import JaxArray, Tensor, jax, jnp, torch
+from oracles.options import HALF_NAMES
 from oracles.registry import Case, Reference, oracle_for
 from oracles.rule import Array, Rule
 from oracles.strategies import real, rows, widths
 
 STEPS = (1, 2, 5, 50)
+# Steps up to which parameters are stored in 16 bits. In more, each update may be lost whole: the errors add up.
+MOST_HALF_STEPS = 5
 
 
 def run_of(
@@ -32,14 +36,21 @@ def run_of(
 
 
 def optimizer_run(optimizer: Optimizer) -> Rule:
-    """Adapt a run to a Rule over ``W``, ``b`` and their gradients, step by step; it has no cotangents."""
+    """Adapt a run to a Rule over ``W``, ``b`` and their gradients, step by step; it has no cotangents.
+
+    A longer run in 16 bits keeps its parameters in float32, as training in mixed precision does.
+    """
 
     def forward(W: Array, b: Array, dW: Array, db: Array) -> tuple[tuple[Array, Array], None]:
+        dtypes = {"W": W.dtype, "b": b.dtype}
+        is_long = W.dtype.name in HALF_NAMES and len(dW) > MOST_HALF_STEPS
+        W, b, dW, db = (a.astype(np.float32) if is_long else a for a in (W, b, dW, db))
         params = {"W": W, "b": b}
         state = optimizer.init(params)
         for grads in zip(dW, db, strict=True):
             params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
-        return (params["W"], params["b"]), None
+        final = {n: a.astype(dtypes[n]) if is_long else a for n, a in params.items()}
+        return (final["W"], final["b"]), None
 
     rule = manual(forward, lambda cache, delta: {}, name=repr(optimizer))
     return replace(rule, implementation=optimizer, adapt=optimizer_run)
@@ -235,7 +246,7 @@ def clipped_jax(
 
     def step(params: JaxArray, state: JaxArray, grads: JaxArray) -> tuple[JaxArray, JaxArray]:
         norm = jnp.sqrt(sum((g * g).sum() for g in grads))
-        shortened = jnp.where(norm > max_norm, max_norm / norm, 1)
+        shortened = jnp.where(norm <= max_norm, 1, max_norm / norm)
         return jax.tree.map(lambda p, g: p - learning_rate * (g * shortened), params, grads), state
 
     return jax_run(step, (W, b, dW, db), jnp.zeros((), W.dtype))

@@ -127,11 +127,13 @@ def test_no_square_of_a_gradient_overflows(dtype, huge):
     np.testing.assert_array_equal(clipped["w"], [3, -4])
 
 
-def test_gradients_that_are_not_finite_come_back():
-    for bad in (np.inf, np.nan):
-        clipped, norm = m.clip_by_global_norm({"w": np.array([1.0, bad])}, 0.5)
-        np.testing.assert_array_equal(clipped["w"], [1.0, bad])
-        assert not np.isfinite(norm)
+@pytest.mark.parametrize(("bad", "finite"), [(np.inf, 0.0), (-np.inf, 0.0), (np.nan, np.nan)])
+def test_gradients_that_are_not_finite_follow_the_formula(bad, finite):
+    """g · c/∞: no finite gradient takes an unclipped step."""
+    clipped, norm = m.clip_by_global_norm({"w": np.array([1.0, bad]), "b": np.array([-2.0])}, 0.5)
+    np.testing.assert_array_equal(clipped["w"], [finite, np.nan])
+    np.testing.assert_array_equal(clipped["b"], [finite])
+    assert not np.isfinite(norm)
 
 
 def test_construction_refuses():
