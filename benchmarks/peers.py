@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 from oracles.decision.judge import judge
 from oracles.registry import Case
-from oracles.rule import Array, Cotangents, Delta, Output, Rule, is_differentiable
+from oracles.rule import Array, Cotangents, Delta, Output, Rule, as_tuple, is_differentiable
 from oracles.signatures import call_by_name
 from oracles.strategies import Point
 from oracles.verdict import Result
@@ -60,13 +60,16 @@ class HandWritten(torch.autograd.Function):
         """Evaluate the rule and store its pullback."""
         arrays = dict(zip(names, (leaf.detach().numpy() for leaf in leaves), strict=True))
         y, ctx.pullback = rule(**arrays, **fixed)
-        ctx.names = names
-        return torch.from_numpy(np.array(y))
+        ctx.names, ctx.several = names, isinstance(y, tuple)
+        outputs = tuple(torch.from_numpy(np.array(part)) for part in as_tuple(y))
+        ctx.mark_non_differentiable(*(part for part in outputs if not part.is_floating_point()))
+        return outputs if ctx.several else outputs[0]
 
     @staticmethod
     def backward(ctx: Any, *delta: Any) -> Any:
         """Return the gradients of the leaves, after None for the arguments that are not tensors."""
-        cotangents = ctx.pullback(delta[0].contiguous().numpy())
+        parts = tuple(part.contiguous().numpy() for part in delta)
+        cotangents = ctx.pullback(parts if ctx.several else parts[0])
         return None, None, None, *(torch.from_numpy(np.asarray(cotangents[name])) for name in ctx.names)
 
 
