@@ -23,6 +23,7 @@ from oracles.environment import pin_threads  # noqa: E402
 
 pin_threads()
 
+import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
 from rich.box import SIMPLE_HEAD  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -41,7 +42,8 @@ from oracles.tolerance import named_outputs, values_of  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
 GUIDE = """\
-Subjects, all of them right, each judged by torch and JAX in float64 as any subject is:
+Subjects, all of them right, each judged by torch and JAX in float64 as any subject is,
+in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows.
@@ -125,7 +127,7 @@ def _overflows(rule: Rule, example: Example) -> bool:
     primals, delta = example.point.primals, example.point.delta
     native = values_of(rule, primals, delta)
     wide = values_of(rule, with_dtype(primals, np.float64), with_dtype(delta, np.float64))
-    most = float(np.finfo(example.point.dtype).max)
+    most = float(ml_dtypes.finfo(example.point.dtype).max)
     return any(bool(np.any(~np.isfinite(native[n]) & (np.abs(wide[n]) <= most))) for n in native)
 
 
@@ -235,7 +237,7 @@ def _reported(alarms: Sequence[Alarm]) -> list[Alarm]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Return the counts as a table of at most 100 columns."""
+    """Return the counts as a table of at most 110 columns."""
     shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for title in ("subject", "layer", "dtype"):
         shown.add_column(title, no_wrap=True)
@@ -246,7 +248,7 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         total.update({title: row[title] for title in titles})
         cells = [str(row[title]) if row[title] else "." for title in titles]
-        shown.add_row(row["subject"], row["layer"], row["dtype"].replace("float", "f"), *cells)
+        shown.add_row(row["subject"], row["layer"], row["dtype"].replace("bfloat", "bf").replace("float", "f"), *cells)
     shown.add_section()
     shown.add_row("all", "", "", *(str(total[title]) for title in titles))
     return shown
@@ -285,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.json and not Path(args.json).absolute().parent.is_dir():
         parser.error(f"--json: the folder of {args.json} does not exist")
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = Console(width=None if sys.stdout.isatty() else 110)
     if args.reproduce:
         return reproduce(args.seed, args.reproduce, console)
     results = count(args.examples, args.seed, args.jobs, console, args.first)

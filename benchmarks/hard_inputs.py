@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import hypothesis
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
@@ -18,16 +19,16 @@ from oracles.registry import Case, Entry, entries
 from oracles.rule import Array, as_tuple
 from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
 
-DTYPES = ("float64", "float32", "float16")
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 # Powers of ten between which the magnitudes of primals and of cotangents lie.
-MAGNITUDES = {"float64": (-6.0, 6.0), "float32": (-6.0, 6.0), "float16": (-2.0, 1.0)}
-COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 1.0)}
-SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5)}
+MAGNITUDES = {"float64": (-6.0, 6.0), "float32": (-6.0, 6.0), "float16": (-2.0, 1.0), "bfloat16": (-6.0, 6.0)}
+COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 1.0), "bfloat16": (-3.0, 3.0)}
+SATURATION = {"float64": (1.0, 3.0), "float32": (1.0, 3.0), "float16": (0.5, 1.5), "bfloat16": (1.0, 3.0)}
 POOL = 200  # configurations of each layer
 XLA_POOL = 6  # of which so many are compiled
 LONG_SHARE = 20  # one of so many configurations has long axes
 MOST_ENTRIES = 2**13  # of all primals with long axes: larger ones take most of the time
-Info: TypeAlias = "np.finfo[Any]"  # of a floating type that is known at run time alone
+Info: TypeAlias = "ml_dtypes.finfo"  # of a floating type that is known at run time alone
 Fill = Callable[[np.random.Generator, tuple[int, ...], float, Info], Array]
 
 
@@ -147,7 +148,7 @@ def drawn_example(seed: int, number: int) -> Example:
     point_seed, special = int(rng.integers(1, 2**32)), bool(rng.random() < 1 / 2)
     point = point_at(case.subject, primals, dtype, seed=point_seed, overrides=overrides, layout=layout, special=special)
     scale = 10.0 ** rng.uniform(*COTANGENTS[dtype])
-    most = float(np.finfo(dtype).max)
+    most = float(ml_dtypes.finfo(dtype).max)
     deltas = tuple(
         laid_out(np.asarray(np.clip(np.asarray(d, np.float64) * scale, -most, most)).astype(d.dtype), layout)
         for d in as_tuple(point.delta)
@@ -160,7 +161,7 @@ def _filling(
     regime: str, dtype: str, exponent: float | None
 ) -> Callable[[np.random.Generator, tuple[int, ...], float], Array]:
     """Return how to fill one primal with finite values of a regime, of a given magnitude or of its own."""
-    info: Info = np.finfo(dtype)
+    info: Info = ml_dtypes.finfo(dtype)
 
     def fill(rng: np.random.Generator, shape: tuple[int, ...], _: float) -> Array:
         power = rng.uniform(*MAGNITUDES[dtype]) if exponent is None else exponent

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -106,9 +107,7 @@ def run_search(
     with _named_failures(judge):
         try:
             for i, count in enumerate(_portions(schedule)):
-                own_seed = None if seed is None else (seed, i)
-                # A derandomized run begins with what the runs before it drew: those examples are rejected.
-                _drive(judge, drawn, f"{name}_{i}" if i else name, count, own_seed, sparse or i > 0)
+                _drive(judge, drawn, f"{name}_{i}" if i else name, count, _seed_of_run(seed, name, i), sparse)
         except Disagreement as refusal:
             smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
             # The report names the point. Of what Hypothesis adds, only the way to replay it says more.
@@ -136,6 +135,16 @@ def _named_failures(judge: _Judge) -> Iterator[None]:
         raise Disagreement(refused) from refused.cause
     except HypothesisException as error:  # it can draw no case, or too few of what it draws are none
         raise CasesFailed(f"no case could be drawn: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _seed_of_run(seed: int | None, name: str, i: int) -> tuple[int, int] | None:
+    """Return the seed of the i-th run of a search; ``None`` leaves it to Hypothesis.
+
+    Hypothesis derives that of a derandomized test from its code, which all runs share: they would draw the same.
+    """
+    if seed is not None:
+        return seed, i
+    return (zlib.crc32(name.encode()), i) if i and settings().derandomize else None
 
 
 def _portions(schedule: Schedule) -> Iterator[int]:

@@ -24,7 +24,7 @@ def dropout_torch(z: Tensor, rate: float, rng: Tensor = None) -> Tensor:
     """A product, as torch's own: what has overflowed before is NaN where it is dropped. It has no value for 0/0."""
     if rng is None:
         return z.clone()
-    keep = torch.from_numpy(survivors(rng.numpy(), z.detach().numpy(), rate))
+    keep = torch.from_numpy(survivors(rng.numpy(), z, rate))
     return z * keep.to(z.dtype) / (1 - rate) if rate < 1 else z * 0
 
 
