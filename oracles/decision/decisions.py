@@ -37,6 +37,7 @@ from oracles.decision.precision import (
     frameworks_lose,
     is_rounding,
     keeps_error_in,
+    leaves_range,
     lost_digits,
     references_err_as_much,
     right_up_to,
@@ -51,6 +52,7 @@ from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
+OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
 # A rule raises these if it has no value, near the end of its domain.
 NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
@@ -128,6 +130,9 @@ def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
     only_lost = replace(sharp, tolerance=np.where(lost, sharp.tolerance, np.inf))
     if not (computes_finer(sharp.setting) or keeps_error_in(only_lost, accumulator_of(name))):
         return []
+    if leaves_range(only_lost):
+        findings = only_lost.findings(Verdict.UNSTABLE, reason=OUT_OF_RANGE)
+        return _with_fix(findings, "compute it in float32", OUT_OF_RANGE)
     defect = f"an intermediate is rounded to {name} before it cancels"
     reason = f"{defect}: the error is {CANCELLED_ROUNDINGS:g} roundings of the largest entry, or more"
     fix = f"keep it in {accumulator_of(name)}, or declare numerics=oracles.{Numerics.eager(name)!r}"
@@ -215,7 +220,9 @@ def not_finite(comparison: Comparison) -> list[Finding] | Comparison:
     if not np.any(at):
         return comparison
     number = float(actual[tuple(np.argwhere(at)[0])])
-    return comparison.findings(Verdict.WRONG, reason=f"{number:g} where the gradient is finite")
+    findings = comparison.findings(Verdict.WRONG, reason=f"{number:g} where the gradient is finite")
+    out_of_range = leaves_range(replace(comparison, tolerance=np.where(at, comparison.tolerance, np.inf)))
+    return _with_fix(findings, "compute it in float32", OUT_OF_RANGE) if out_of_range else findings
 
 
 def zero_where_infinite(comparison: Comparison) -> list[Finding] | Comparison:
@@ -473,6 +480,8 @@ def loses_digits(comparison: Comparison) -> list[Finding] | Comparison:
     """
     if not comparison.right_formula:
         return comparison
+    if leaves_range(comparison):
+        return _with_fix(_unstable(comparison, OUT_OF_RANGE), "compute it in float32", OUT_OF_RANGE)
     return _unstable(comparison, "the error shrinks with the precision: the formula is right and loses digits")
 
 

@@ -247,6 +247,34 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
     return bool(bend > LEAST_BEND * max(np.linalg.norm(e) for e in values))
 
 
+def leaves_range(comparison: Comparison) -> bool:
+    """Return whether numbers that float16 cannot hold cause the errors of code that is fed with it.
+
+    bfloat16 has fewer digits and the exponents of float32. So an overflow or an underflow goes when the subject is fed
+    with it, and what rounding causes grows. Code that casts to float16 inside overflows all the same; NumPy says so.
+    """
+    setting, name = comparison.setting, comparison.name
+    reference = next(iter(comparison.references), None)
+    if reference is None or precision_of(setting.primals) != "float16":
+        return False
+    overflows: list[str] = []
+    with np.errstate(all="ignore", over="call", call=lambda kind, flag: overflows.append(kind)):
+        attempt(partial(values_of, setting.subject, setting.primals, setting.delta))
+    if overflows:
+        return True
+
+    def share_of_error() -> float:
+        primals, delta = with_dtype(dict(setting.primals), "bfloat16"), with_dtype(setting.delta, "bfloat16")
+        actual = np.asarray(values_of(setting.subject, primals, delta)[name], np.float64)
+        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
+        error = np.nan_to_num(np.abs(comparison.value - comparison.expected), nan=np.inf)
+        return float(np.max((np.abs(actual - expected) / error)[comparison.refused]))
+
+    with np.errstate(all="ignore"):
+        share = attempt(share_of_error)
+    return not isinstance(share, Raised) and share < AS_MANY_DIGITS
+
+
 def point_on_a_line(primals: Primals, delta: Output, k: float, precision: str) -> tuple[Primals, Output]:
     """Return a point and a delta k steps away, along one line for all k; a step is a few roundings of a precision."""
     rng = np.random.default_rng(1)  # the same direction for each k

@@ -145,3 +145,42 @@ def test_a_delta_that_is_read_as_contiguous_is_wrong_in_low_precision(dtype):
         oracles.check(column_sums(misread), primals, [oracles.torch_autograd(broadcast)], delta)
     assert excinfo.value.verdict is Verdict.WRONG
     assert "contiguous" in excinfo.value.evidence.fix
+
+
+def rms(compute):
+    """An RMS norm that squares in some dtype."""
+
+    def forward(z):
+        x = z.astype(compute)
+        inverse = (1 / np.sqrt((x * x).mean(-1, keepdims=True) + compute(1e-5))).astype(np.float32)
+        return (z.astype(np.float32) * inverse).astype(z.dtype), (z, inverse)
+
+    def backward(cache, d):
+        z, r = cache
+        x, d = z.astype(np.float32), d.astype(np.float32)
+        return {"z": (r * (d - x * r * r * (d * x).mean(-1, keepdims=True))).astype(z.dtype)}
+
+    return oracles.manual(forward, backward, name="RMS norm")
+
+
+def rms_reference(z):
+    return torch.nn.functional.rms_norm(z, z.shape[-1:], eps=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_a_square_that_overflows_float16_is_named():
+    z = (1000 * np.random.default_rng(0).standard_normal((4, 64))).astype(np.float16)
+    against = [oracles.torch_autograd(rms_reference)]
+    assert oracles.check(rms(np.float32), {"z": z}, against).verdict is Verdict.AGREES
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(rms(np.float16), {"z": z}, against)
+    assert excinfo.value.verdict in (Verdict.UNSTABLE, Verdict.WRONG)
+    assert "overflows" in excinfo.value.diagnosis
+    assert "float32" in excinfo.value.evidence.fix
+    # Of numbers that float16 holds, the squares in float16 lose digits, and nothing overflows.
+    small = {"z": (z / 1000).astype(np.float16)}
+    try:
+        result = oracles.check(rms(np.float16), small, against)
+        assert not any("overflows" in f.evidence.reason for f in result.findings)
+    except oracles.Disagreement as refused:
+        assert "overflows" not in refused.diagnosis
