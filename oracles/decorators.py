@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
+from oracles.backends.devices import Device
 from oracles.extents import require_blocks
 from oracles.options import ALL_DTYPES, DTYPE_NAMES
 from oracles.properties import PROPERTIES
@@ -27,6 +29,7 @@ def conformance(
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
     blocks: Sequence[int] = (),
+    device: Device = None,
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -44,13 +47,21 @@ def conformance(
         max_examples: how many points for each property and dtype.
         blocks: the sizes of the tiles that the subject works in, such as (64, 128): each axis that `rows` and `widths`
             draw gets sizes around their multiples too, one axis at a time.
+        device: where the arrays lie, as in `oracles.check`; a case's own device overrides it.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
+    if device is not None:
+        cases = cases.map(partial(_on_device, device))
     template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
     return parametrize("conformance", template, PROPERTIES, dtypes)
+
+
+def _on_device(device: Device, case: Case) -> Case:
+    """Return a case on a device; anything else as it is, which the search reports."""
+    return replace(case, device=device) if isinstance(case, Case) and case.device is None else case
 
 
 def parametrize(

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.backends.arrays import copied, numpy_array
+from oracles.backends.devices import Device, placed
 from oracles.constants import (
     CHECK_SECONDS,
     DRAWN_COTANGENTS,
@@ -57,6 +58,7 @@ def check(
     precision: str | None = None,
     numerics: Numerics | None = None,
     kinks: Kinks = "any",
+    device: Device = None,
     isolate: bool = False,
     seconds: float = CHECK_SECONDS,
     seed: int = 0,
@@ -79,6 +81,9 @@ def check(
             are summed in float32, and either each result is rounded once or every intermediate is.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
+        device: where the arrays of a torch, JAX or CuPy subject lie, and where torch computes the references in
+            float64 and perturbs them: "cuda", "cuda:1", "cpu". By default where torch or CuPy has the primals. JAX's
+            references and the comparison are computed on the CPU. An adapter's own ``device`` overrides it.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
@@ -97,6 +102,7 @@ def check(
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     require_rules(subject, primals, against)
+    subject, against = placed(subject, against, device, primals)
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
     if not seconds > 0:
         raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")

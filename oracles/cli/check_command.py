@@ -126,8 +126,8 @@ def _check_points(
             try:
                 result = check_point(
                     rule, primals, [each.rule for each in against], delta,
-                    precision=args.precision, numerics=numerics, kinks=args.kinks or "any", isolate=args.isolate,
-                    seconds=args.seconds or CHECK_SECONDS, seed=seed,
+                    precision=args.precision, numerics=numerics, kinks=args.kinks or "any", device=args.device,
+                    isolate=args.isolate, seconds=args.seconds or CHECK_SECONDS, seed=seed,
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:
