@@ -226,6 +226,8 @@ def _present_states() -> list[tuple[Callable[[State], object], State]]:
     if torch is not None and hasattr(torch, "get_rng_state"):
         states.append((torch.set_rng_state, torch.get_rng_state()))
         states.append((lambda modes: _set_torch_modes(torch, modes), _torch_modes(torch)))
+        if torch.cuda.is_initialized():
+            states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     if jax is not None and hasattr(jax, "config"):
         states.append((_set_x64, jax.config.jax_enable_x64))
     return states

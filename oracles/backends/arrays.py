@@ -15,7 +15,18 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.backends.devices import Device, Elsewhere, current_placement, is_cupy_array, jax_default_device, jax_device
+from oracles.backends.devices import (
+    CPU,
+    Device,
+    Elsewhere,
+    current_device,
+    current_placement,
+    device_of_array,
+    is_cupy_array,
+    jax_default_device,
+    jax_device,
+    wait,
+)
 from oracles.constants import ALIGNED_BYTES, FILLED_GAPS
 from oracles.lazy_modules import Tensor, cupy, jax, jnp, torch
 from oracles.rule import (
@@ -140,12 +151,12 @@ def tensor(array: Array) -> Tensor:
     placement = current_placement()
     if placement is None or placement.is_cpu:
         return result
-    result = _whole_memory_on(placement.device, result)
+    result = copied_to(placement.device, result)
     placement.watch(array, partial(array_of, result))
     return result
 
 
-def _whole_memory_on(device: str, tensor: Tensor) -> Tensor:
+def copied_to(device: str, tensor: Tensor) -> Tensor:
     """Copy a tensor with the memory between its entries, and as much behind them as a contiguous tensor would have.
 
     So code that reads it as contiguous stays inside its memory, as on the CPU, and its answer shows it.
@@ -253,10 +264,22 @@ def array_of(value: ForeignArray) -> ForeignArray:
 
 
 def _torch_to_numpy(value: ForeignArray) -> ForeignArray:
-    placement = current_placement()
-    if placement is not None and hasattr(value, "requires_grad") and str(value.device) != placement.device:
-        return Elsewhere(str(value.device), placement.device)
-    return array_of(value)
+    wait()
+    device = str(value.device) if hasattr(value, "requires_grad") else _of_numpy(value)
+    return _required_there(array_of(value), device, "torch.as_tensor({}, device=" + repr(current_device()) + ")")
+
+
+def _of_numpy(value: ForeignArray) -> str | None:
+    """Return where a NumPy array lies that a subject on a device returned; ``None`` for anything else."""
+    return CPU if isinstance(value, np.ndarray) else None
+
+
+def _required_there(values: ForeignArray, device: str | None, moving: str) -> ForeignArray:
+    """Return the values of an array that lies on a device; `Elsewhere` if the arguments lie on another one."""
+    expected = current_device()
+    if None in (device, expected) or device == expected:
+        return values
+    return Elsewhere(values, str(device), str(expected), moving)
 
 
 def _cupy_from_numpy(array: Array) -> ForeignArray:
@@ -282,7 +305,10 @@ def _cupy_from_numpy(array: Array) -> ForeignArray:
 
 
 def _cupy_to_numpy(value: ForeignArray) -> ForeignArray:
-    return cupy.asnumpy(value) if is_cupy_array(value) else value
+    wait()
+    if not is_cupy_array(value):
+        return _required_there(value, _of_numpy(value), "cupy.asarray({})")
+    return _required_there(cupy.asnumpy(value), device_of_array(value), "cupy.asarray({})")
 
 
 def _jax_from_numpy(array: Array) -> ForeignArray:
@@ -298,11 +324,11 @@ def _jax_from_numpy(array: Array) -> ForeignArray:
 
 def _jax_to_numpy(value: ForeignArray) -> ForeignArray:
     if not hasattr(value, "addressable_shards"):
-        return value
-    placement = current_placement()
-    if placement is not None and value.devices() != {jax_device(placement.device)}:
-        return Elsewhere(", ".join(sorted(map(str, value.devices()))), placement.device)
-    return np.asarray(value)
+        return _required_there(value, _of_numpy(value), "jnp.asarray({})")
+    expected = current_device()
+    is_there = expected is None or value.devices() == {jax_device(expected)}
+    device = expected if is_there else ", ".join(sorted(map(str, value.devices())))
+    return _required_there(np.asarray(value), device, "jax.device_put({}, delta.device)")
 
 
 @contextmanager
@@ -341,6 +367,8 @@ def numpy_array(name: str, value: object) -> Array:
     Raises:
         InvalidInput: if it has another dtype, or none.
     """
+    if str(getattr(value, "device", "")) == "meta":
+        raise InvalidInput(f"{name}: expected an array, got a tensor on 'meta', which has no values")
     try:
         array = np.asarray(array_of(value))
     except ValueError as error:  # nested lists of different lengths

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from oracles.lazy_modules import Tensor, cupy, jax, torch
 from oracles.rule import (
@@ -48,22 +50,24 @@ class DeviceLost(RuntimeError):
     isolated = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elsewhere:
-    """What stands for an array that a subject returned on another device than its arguments.
+    """An array that a subject returned on another device than its arguments; the judge refuses it.
 
     Attributes:
+        values: its entries.
         device: where it lies.
         expected: where it must lie.
+        moving: the line that moves it there, "{}.to('cuda:0')".
     """
 
+    values: Any
     device: str
     expected: str
+    moving: str
 
-    @property
-    def fix(self) -> str:
-        """The call that moves it."""
-        return f".to({self.expected!r})"
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.values, dtype)
 
 
 @dataclass
@@ -140,6 +144,13 @@ def current_device() -> str | None:
     """Return the device of the evaluation that runs now; ``None`` where none is named."""
     placement = _CURRENT.get()
     return None if placement is None else placement.device
+
+
+def wait() -> None:
+    """Wait until the device of the evaluation that runs now has done its work: its results may be read then."""
+    placement = _CURRENT.get()
+    if placement is not None:
+        synchronize(placement.device, placement.runtime)
 
 
 def there(tensor: Tensor) -> Tensor:
@@ -292,7 +303,7 @@ def device_of(primals: Mapping[str, object]) -> str | None:
     Raises:
         InvalidInput: if they lie on several devices.
     """
-    names = {n: name for n, value in primals.items() if (name := _device_of(value)) not in (None, CPU)}
+    names = {n: name for n, value in primals.items() if (name := device_of_array(value)) not in (None, CPU)}
     if len({*names.values()}) > 1:
         found = ", ".join(f"{n} on {name}" for n, name in names.items())
         raise InvalidInput(
@@ -302,7 +313,8 @@ def device_of(primals: Mapping[str, object]) -> str | None:
     return next(iter(names.values()), None)
 
 
-def _device_of(value: Any) -> str | None:
+def device_of_array(value: Any) -> str | None:
+    """Return where torch or CuPy has an array; ``None`` for anything else."""
     if hasattr(value, "requires_grad"):
         return str(value.device)
     return f"cuda:{value.device.id}" if is_cupy_array(value) else None
@@ -334,11 +346,7 @@ def require_device(device: Device, runtime: Runtime) -> str:
     Raises:
         InvalidInput: if this is no name of a device, or the framework has no such device.
     """
-    return _require_device(str(device), runtime)
-
-
-@lru_cache(maxsize=32)
-def _require_device(device: str, runtime: Runtime) -> str:
+    device = str(device)
     kind, colon, number = device.partition(":")
     if not kind.isidentifier() or (colon and not number.isdecimal()):
         raise InvalidInput(
@@ -351,7 +359,8 @@ def _no_device(framework: str, device: str, reason: object) -> InvalidInput:
     first = str(reason).strip().partition("\n")[0]
     return InvalidInput(
         f"device: {framework} has no device {device!r} on this machine: {first}.\n"
-        f"Fix:    device='cpu', or install {framework} with support of it"
+        f"Fix:    device='cpu', or install {framework} with support of it.\n"
+        "An adapter's own device moves the subject alone."
     )
 
 

@@ -96,7 +96,8 @@ def type_error(name: str, actual: object, expected: Array, working: str) -> tupl
     dtype = np.asarray(expected).dtype
     variable = "y" if name.split("[")[0] == "output" else f"d{name}"
     if isinstance(actual, Elsewhere):
-        return f"on the device {actual.device}, expected {actual.expected}", f"{variable} = {variable}{actual.fix}"
+        reason = f"on the device {actual.device}, expected {actual.expected}, where the arguments are"
+        return reason, f"{variable} = {actual.moving.format(variable)}"
     if not is_array(actual):
         reason = f"{describe(actual)}, expected a NumPy array of shape {np.shape(expected)}"
         return reason, _fix_of_type(variable, name, actual, expected)

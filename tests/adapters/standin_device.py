@@ -23,7 +23,11 @@ class Calls:
     """What has happened on the device: the names of its operations, and how often it was synchronised.
 
     Attributes:
-        fails_at: the number of synchronisations left until an error of a kernel shows; ``None`` for never.
+        operations: the names of the operations.
+        dtypes: the dtypes of their arguments.
+        synchronised: how often the device was synchronised.
+        queue: work in another stream, which is done when the device is synchronised.
+        pending: the error of a kernel, which shows when the device is synchronised.
         lost: whether each synchronisation fails from now on.
     """
 
@@ -31,10 +35,14 @@ class Calls:
         self.reset()
 
     def reset(self):
-        self.operations, self.dtypes, self.synchronised, self.pending, self.lost = [], set(), 0, None, False
+        self.operations, self.dtypes, self.queue = [], set(), []
+        self.synchronised, self.pending, self.lost = 0, None, False
 
     def synchronize(self, device=None):
         self.synchronised += 1
+        queue, self.queue = self.queue, []
+        for work in queue:
+            work()
         error, self.pending = self.pending, None
         if error or self.lost:
             self.lost = self.lost or "illegal" in str(error)
