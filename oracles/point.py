@@ -81,9 +81,8 @@ def check(
             are summed in float32, and either each result is rounded once or every intermediate is.
         kinks: at points without a derivative, "any" accepts every subgradient, "declared" only the one that the
             references give.
-        device: where the arrays of a torch, JAX or CuPy subject lie, and where torch computes the references in
-            float64 and perturbs them: "cuda", "cuda:1", "cpu". By default where torch or CuPy has the primals. JAX's
-            references and the comparison are computed on the CPU. An adapter's own ``device`` overrides it.
+        device: where the arrays of a torch, JAX or CuPy subject lie, and where torch evaluates and perturbs the
+            references in float64: "cuda", "cuda:1", "cpu"; by default where torch or CuPy has the primals.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
@@ -104,16 +103,22 @@ def check(
     require_rules(subject, primals, against)
     subject, against = placed(subject, against, device, primals)
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
-    if not seconds > 0:
-        raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
-    if isolate:
-        from oracles.adapters.child_process import isolated  # needs cloudpickle
-
-        subject = isolated(subject, seconds=seconds)
+    subject = _limited(subject, seconds, isolate)
     working = _numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
         result = _judged(subject, arrays, against, delta, working, kinks, seed)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
+
+
+def _limited(subject: Rule, seconds: float, isolate: bool) -> Rule:
+    """Return the subject, in a process of its own if ``isolate``; the time limit must be positive."""
+    if not seconds > 0:
+        raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
+    if not isolate:
+        return subject
+    from oracles.adapters.child_process import isolated  # needs cloudpickle
+
+    return isolated(subject, seconds=seconds)
 
 
 def _numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:

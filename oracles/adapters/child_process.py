@@ -33,8 +33,9 @@ Start = Literal["fork", "spawn"]
 def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -> Rule:
     """Return a rule that evaluates another in a child process, one for each evaluation and its pullbacks.
 
-    A segmentation fault, `sys.exit` and an endless loop raise `Crashed`, which the judge reports as a finding. Arrays
-    keep their strides on the way, and what the subject writes into them is written into the caller's arrays.
+    A segmentation fault, `sys.exit` and an endless loop raise `Crashed`, an illegal access on a GPU `DeviceLost`; the
+    judge reports both as findings, and the next evaluation gets a new process. Arrays keep their strides on the way,
+    and what the subject writes into them is written into the caller's arrays.
 
     Args:
         rule: the subject.

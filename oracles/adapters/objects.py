@@ -135,13 +135,12 @@ def stateful(
         backend=backend_for(arrays, device, dtypes),
         label=name or str(getattr(make, "__qualname__", type(make).__name__)),
     )
-    rule = _rule(subject, make, _call_patterns(subject) if reusable else {})
-    return on_device(rule, device or default_device(arrays))
+    return _rule(subject, make, _call_patterns(subject) if reusable else {}, device or default_device(arrays))
 
 
-def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate]) -> Rule:
+def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate], device: Device) -> Rule:
     update = subject.update
-    return Rule(
+    rule = Rule(
         partial(fresh, subject),
         subject.label,
         runtime=subject.backend.runtime,
@@ -149,6 +148,7 @@ def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate])
         call_patterns=call_patterns,
         convention=Convention() if update is None else _ReadOffAnUpdate(tuple(subject.params), update.rate),
     )
+    return on_device(rule, device)
 
 
 def _gradient_locations(

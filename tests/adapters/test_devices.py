@@ -19,7 +19,7 @@ from standin_device import CALLS, DEVICE, on_cpu
 import oracles
 from oracles import Disagreement, InvalidInput, ReferenceFailed, Verdict
 from oracles.backends.arrays import copied_to, shifted, tensor
-from oracles.backends.devices import DeviceLost, Placement, on_device, require_device
+from oracles.backends.devices import Placement, on_device, require_device
 from oracles.rule import Runtime
 from oracles.strategies import real, rows, widths
 
@@ -353,7 +353,7 @@ def test_lost_device_is_a_finding_that_says_how_to_go_on():
     assert "the pullback raised DeviceLost" in worst.evidence.reason
     assert "illegal memory access" in worst.evidence.reason
     assert "isolate=True" in worst.evidence.fix
-    assert isinstance(refusal.__cause__, DeviceLost)
+    assert isinstance(refusal.__cause__, oracles.DeviceLost)
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ def test_process_of_an_isolated_subject_serves_again_until_its_device_is_lost():
     for _ in range(2):
         y, pullback = lost(**AT)
         assert y.shape == (4, 2)
-        with pytest.raises(DeviceLost):
+        with pytest.raises(oracles.DeviceLost):
             pullback(delta)
 
 
