@@ -20,6 +20,7 @@ import oracles
 from oracles import Disagreement, InvalidInput, ReferenceFailed, Verdict
 from oracles.backends.arrays import copied_to, shifted, tensor
 from oracles.backends.devices import Placement, on_device, require_device
+from oracles.decision.declared_gradients import may_declare_gradient
 from oracles.rule import Runtime
 from oracles.strategies import real, rows, widths
 
@@ -81,7 +82,7 @@ class Module(torch.nn.Module):
     def __init__(self, function=Dense):
         super().__init__()
         self.W = torch.nn.Parameter(torch.zeros(3, 2))
-        self.register_buffer("one", torch.ones(()))
+        self.register_buffer("one", torch.ones(2))
         self.function = function
 
     def forward(self, z):
@@ -184,6 +185,77 @@ def test_other_oracles_judge_what_lies_on_a_device():
     wrong = subjects("manual", False)
     for against in ([JAX], []):
         assert refusal_of(wrong, against=against, device=DEVICE).verdict is Verdict.WRONG
+
+
+def refusals_of(make, reference_on, at):
+    """The refusals of a subject here and on the device, by a reference with a constant that lies there."""
+    return [
+        refusal_of(make(), at, [oracles.torch_autograd(reference_on(device))], device=device)
+        for device in ("cpu", DEVICE)
+    ]
+
+
+def test_diagnosis_edits_the_reference_on_its_device():
+    def reference_on(device):
+        one = torch.full((2,), 1.5, dtype=torch.float64).to(device)
+        return lambda z, W: (z @ W).tanh() * one
+
+    def forward(z, W):
+        return (z @ W).tanh() * 1.5, (z, W)
+
+    def backward(cache, delta):  # the derivative of tanh is forgotten
+        z, W = cache
+        return {"z": 1.5 * delta @ W.T, "W": 1.5 * z.T @ delta}
+
+    here, there = refusals_of(lambda: dense(backward, forward), reference_on, AT)
+    assert here.diagnosis
+    assert there.diagnosis == here.diagnosis
+
+
+class Half(torch.autograd.Function):
+    """z, and half of the gradient that z has."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, delta):
+        return delta / 2
+
+
+class Layer(torch.nn.Module):
+    """A layer with a weight; wrong where it halves the gradient."""
+
+    def __init__(self, is_wrong):
+        super().__init__()
+        self.W = torch.nn.Parameter(torch.eye(3) + 0.5)
+        self.register_buffer("one", torch.ones(3))
+        self.is_wrong = is_wrong
+
+    def forward(self, z):
+        y = (z @ self.W).tanh() * self.one
+        return Half.apply(y) if self.is_wrong else y
+
+
+def test_diagnosis_names_the_layer_of_a_module_on_a_device():
+    def reference_on(device):
+        W = (torch.eye(3, dtype=torch.float64) + 0.5).to(device)
+        return lambda z: ((z @ W).tanh() @ W).tanh()
+
+    def make():
+        return oracles.torch_module(lambda: torch.nn.Sequential(Layer(False), Layer(True)))
+
+    here, there = refusals_of(make, reference_on, {"z": AT["z"]})
+    assert "Layer" in here.diagnosis
+    assert there.diagnosis == here.diagnosis
+
+
+def test_whether_a_reference_declares_its_gradient_is_found_on_its_device():
+    one = torch.ones(2, dtype=torch.float64).to(DEVICE)
+    for function, declares in ((lambda z, W: z @ W * one, False), (lambda z, W: (z @ W).detach() * one + z @ W, True)):
+        oracle = on_device(oracles.torch_autograd(function), DEVICE)
+        assert may_declare_gradient(oracle, AT) is declares
 
 
 # --- what a subject does on a device ---
