@@ -112,6 +112,40 @@ def test_device_of_the_primals_is_the_default():
     assert oracles.check(dense(), at, [REFERENCE]).verdict is Verdict.AGREES
 
 
+class Half(torch.autograd.Function):
+    """z, and half of the gradient that z has."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, delta):
+        return delta / 2
+
+
+class Layer(torch.nn.Module):
+    """A layer with a weight; wrong where it halves the gradient."""
+
+    def __init__(self, is_wrong):
+        super().__init__()
+        self.W = torch.nn.Parameter(torch.eye(16) + 0.5)
+        self.is_wrong = is_wrong
+
+    def forward(self, z):
+        y = (z @ self.W).tanh()
+        return Half.apply(y) if self.is_wrong else y
+
+
+def test_diagnosis_names_the_layer_of_a_module_that_lies_there():
+    W = torch.eye(16, dtype=torch.float64, device=DEVICE) + 0.5
+    network = torch.nn.Sequential(Layer(False), Layer(True)).double().to(DEVICE)
+    reference = oracles.torch_autograd(lambda z: ((z @ W).tanh() @ W).tanh())
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.torch_module(network), drawn(z=(8, 16)), [reference], device=DEVICE)
+    assert "Layer" in excinfo.value.diagnosis
+
+
 def test_streams_are_synchronised():
     result = oracles.check(dense(gpu_subjects.backward_in_another_stream), AT, [REFERENCE], device=DEVICE)
     assert result.verdict is Verdict.AGREES
