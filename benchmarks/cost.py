@@ -30,25 +30,27 @@ import oracles  # noqa: E402
 from benchmarks.shared import Foreign, prepare_process  # noqa: E402
 from manual_bp import CrossEntropy, LayerNorm, Linear, MultiHeadAttention, RMSNorm, Sequential, Softmax, Tanh  # noqa: E402
 from oracles.backends.arrays import tensor  # noqa: E402
+from oracles.backends.devices import require_device, synchronize  # noqa: E402
 from oracles.decision.reduced_point import count_inputs  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.registry import reference_of  # noqa: E402
-from oracles.rule import Array, Output, Primals, Pullback, Rule, with_dtype  # noqa: E402
+from oracles.rule import Array, Output, Primals, Pullback, Rule, Runtime, with_dtype  # noqa: E402
 
 GUIDE = """\
 The subjects are layers of manual_bp, or torch's own in bfloat16, right as they are, or with one cotangent times 0.99
-(1.5 in bfloat16). Each check runs in a process of its own, after three small ones that import and warm what all
-need, on one thread.
+(1.5 in bfloat16). With --device they are torch's own layers on that device, and so is the reference. Each check runs in
+a process of its own, after three small ones that import and warm what all need, on one thread.
   inputs    entries of all primals that have a cotangent
   seconds   one oracles.check, with its diagnosis where it refuses
   × torch   that over one forward and backward of torch in the same dtype
   fast      torch.autograd.gradcheck(fast_mode=True) of torch's own backward in float64, over the same torch time
   calls     forwards of the subject
-  memory    the peak of the process, beyond what it held before the check
+  memory    the peak of the process, beyond what it held before the check; with --device that of CUDA's memory
 
 examples:
   python benchmarks/cost.py                         all cases, about five minutes
   python benchmarks/cost.py --only norm --most 1e6  layer norms of up to a million inputs
+  python benchmarks/cost.py --device cuda           torch's layers on a GPU, references there too
   python benchmarks/cost.py --json cost.json        the figures, for a machine"""
 
 GRADCHECK_INPUTS = 10**5  # gradcheck keeps several copies of everything
@@ -67,6 +69,12 @@ class Case:
     classes: int = 0
     referenced: bool = True
     wrong: bool = False
+    device: str | None = None
+
+    @property
+    def is_torchs(self) -> bool:
+        """Whether torch's own layer is judged."""
+        return self.dtype == "bfloat16" or self.device is not None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class Cost:
     fast_seconds: float | None
     calls: int
     megabytes: float
+    device: str
 
 
 def cases() -> Iterator[Case]:
@@ -148,31 +157,39 @@ def references_of(case: Case) -> tuple[Rule, Callable[..., Foreign]]:
 
 
 def subject_of(case: Case, function: Callable[..., Foreign]) -> Rule:
-    """Return the layer as a rule; torch's own, which ``function`` is, in bfloat16."""
-    if case.dtype == "bfloat16":
-        return oracles.torch_autograd(function, name="torch in bfloat16")
+    """Return the layer as a rule; torch's own, which ``function`` is, in bfloat16 and on a device."""
+    if case.is_torchs:
+        return oracles.torch_autograd(function, name=f"torch in {case.dtype}")
     return oracles.manual_loss(case.layer) if case.classes else oracles.manual_layer(case.layer)
 
 
-def torch_seconds(function: Callable[..., Foreign], primals: Primals) -> float:
+def wait_for(device: str | None) -> None:
+    """Wait until a device has done its work."""
+    if device is not None:
+        synchronize(device, Runtime.TORCH)
+
+
+def torch_seconds(function: Callable[..., Foreign], primals: Primals, device: str | None) -> float:
     """Return how long one forward and backward of torch takes."""
-    tensors = {n: tensor(a) for n, a in primals.items()}
+    tensors = {n: tensor(a).to(device or "cpu") for n, a in primals.items()}
     given = [t.requires_grad_() for t in tensors.values() if t.is_floating_point()]
     times = []
     for _ in range(REPETITIONS):
+        wait_for(device)
         start = time.perf_counter()
         y = function(**tensors)
         torch.autograd.grad(y, given, torch.ones_like(y))
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return median(times)
 
 
-def fast_seconds(function: Callable[..., Foreign], primals: Primals) -> float | None:
+def fast_seconds(function: Callable[..., Foreign], primals: Primals, device: str | None) -> float | None:
     """Return how long gradcheck takes in its fast mode; ``None`` for a large point."""
     if count_inputs(primals) > GRADCHECK_INPUTS * 1.1:
         return None
     names = list(primals)
-    tensors = list(map(torch.from_numpy, with_dtype(dict(primals), np.float64).values()))
+    tensors = [torch.from_numpy(a).to(device or "cpu") for a in with_dtype(dict(primals), np.float64).values()]
     for t in tensors:
         t.requires_grad_(t.is_floating_point())
     start = time.perf_counter()
@@ -182,12 +199,14 @@ def fast_seconds(function: Callable[..., Foreign], primals: Primals) -> float | 
     return time.perf_counter() - start
 
 
-def check_seconds(counted: Counted, primals: Primals, against: Sequence[Rule], seconds: float) -> tuple[str, float]:
+def check_seconds(
+    counted: Counted, primals: Primals, against: Sequence[Rule], seconds: float, device: str | None
+) -> tuple[str, float]:
     """Return the verdict of one check, and how long it took."""
     subject = replace(counted.rule, evaluate=counted.evaluate)
     start = time.perf_counter()
     try:
-        verdict = str(oracles.check(subject, primals, against, seconds=seconds).verdict)
+        verdict = str(oracles.check(subject, primals, against, seconds=seconds, device=device).verdict)
     except oracles.Disagreement as refusal:
         verdict = f"{refusal.verdict}" + (
             "" if refusal.diagnosis.startswith(f"every entry is {counted.factor:.4g}"[:18]) else ", undiagnosed"
@@ -201,20 +220,28 @@ def cost(case: Case, seconds: float) -> Cost:
     """Run one case, in this process."""
     # What torch imports at its first softmax or norm, and what a first check caches, is no cost of this one.
     for layer in (Tanh(), Softmax(), LayerNorm((4,))):
-        warm = Case("", layer, (("z", (4, 4)),), "float64")
+        warm = Case("", layer, (("z", (4, 4)),), "float64", device=case.device)
         oracle, function = references_of(warm)
-        check_seconds(Counted(subject_of(warm, function), 1.0), primals_of(warm), [oracle], seconds)
+        check_seconds(Counted(subject_of(warm, function), 1.0), primals_of(warm), [oracle], seconds, case.device)
     oracle, function = references_of(case)
     factor = 1.0 if not case.wrong else 1.5 if case.dtype == "bfloat16" else 0.99
     primals, counted = primals_of(case), Counted(subject_of(case, function), factor)
-    own = torch_seconds(function, primals)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fast = None if case.wrong else fast_seconds(function, primals)
-    return Cost(
-        case.name, count_inputs(primals), case.dtype, verdict, spent, own, fast, counted.calls, (peak - before) / 1024
-    )
+    own = torch_seconds(function, primals, case.device)
+    before = peak_of_memory(case.device, restart=True)
+    verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds, case.device)
+    more = peak_of_memory(case.device) - before
+    fast = None if case.wrong else fast_seconds(function, primals, case.device)
+    inputs, device = count_inputs(primals), case.device or "cpu"
+    return Cost(case.name, inputs, case.dtype, verdict, spent, own, fast, counted.calls, more, device)
+
+
+def peak_of_memory(device: str | None, restart: bool = False) -> float:
+    """Return the peak of the memory of this process, or of CUDA's, in megabytes; CUDA's may start anew."""
+    if device is None or torch.device(device).type != "cuda":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if restart:
+        torch.cuda.reset_peak_memory_stats(device)
+    return float(torch.cuda.max_memory_allocated(device)) / 2**20
 
 
 def table(costs: Sequence[Cost]) -> Table:
@@ -239,13 +266,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="TEXT", default="", help="the cases whose name has TEXT")
     parser.add_argument("--most", metavar="N", type=float, default=1e9, help="the most inputs of a case")
     parser.add_argument("--seconds", metavar="T", type=float, default=120.0, help="the budget of a check (120)")
+    parser.add_argument("--device", metavar="NAME", help="judge torch's own layers on this device: cuda")
     args = parser.parse_args(argv)
+    if args.device is not None:
+        try:
+            require_device(args.device, Runtime.TORCH)
+        except oracles.InvalidInput as error:
+            parser.error(f"--device: {error}")
     console = Console(width=None if sys.stdout.isatty() else 110)
     sizes = {c.name: sum(int(np.prod(shape)) for _, shape in c.shapes) for c in cases()}
     chosen = [c for c in cases() if args.only in c.name and sizes[c.name] <= args.most]
     costs = []
     for case in chosen:
-        for each in (case, replace(case, wrong=True)):
+        for each in (replace(case, device=args.device), replace(case, device=args.device, wrong=True)):
             # A process of its own: its peak of memory is that of this check.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
                 costs.append(pool.submit(cost, each, args.seconds).result())

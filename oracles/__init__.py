@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
     from oracles.adapters.torch_code import torch_function as torch_function
     from oracles.adapters.torch_code import torch_module as torch_module
+    from oracles.backends.devices import DeviceLost as DeviceLost
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
     from oracles.decorators import conformance as conformance
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Case": "registry",
     "Crashed": "forked",
+    "DeviceLost": "backends.devices",
     "Disagreement": "report.disagreement",
     "Enclosure": "rule",
     "Inconclusive": "report.disagreement",

@@ -344,6 +344,8 @@ HINT_LEVELS = 3
 START_SECONDS = 60.0
 # Seconds between two looks at whether that process lives: short to a user, and cheap.
 POLL_SECONDS = 0.05
+# Such processes of one subject that wait for its next call: the judge has two calls of a subject open at a time.
+IDLE_PROCESSES = 2
 
 # --- Perturbed evaluations (oracles/perturbation/) ---
 

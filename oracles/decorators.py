@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
+from oracles.backends.devices import Device
 from oracles.extents import require_blocks
 from oracles.invariance import require_properties
 from oracles.options import ALL_DTYPES, DTYPE_NAMES
@@ -29,6 +31,7 @@ def conformance(
     max_examples: int | None = None,
     blocks: Sequence[int] = (),
     properties: Sequence[str] = (),
+    device: Device = None,
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -48,14 +51,22 @@ def conformance(
             draw gets sizes around their multiples too, one axis at a time.
         properties: what is judged besides, on request: "batch_invariant", "chunk_invariant", "deterministic". The
             first two need cases that say which primals are ``batched``.
+        device: where the arrays lie, as in `oracles.check`; a case's own device overrides it.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
     """
     _require_strategy(cases)
+    if device is not None:
+        cases = cases.map(partial(_on_device, device))
     template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
     names = dict.fromkeys((*PROPERTIES, *require_properties("conformance", properties)))
     return parametrize("conformance", template, names, dtypes)
+
+
+def _on_device(device: Device, case: Case) -> Case:
+    """Return a case on a device; anything else as it is, which the search reports."""
+    return replace(case, device=device) if isinstance(case, Case) and case.device is None else case
 
 
 def parametrize(

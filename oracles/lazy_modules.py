@@ -1,4 +1,4 @@
-"""torch and JAX as modules that are imported when one of their names is first used.
+"""torch, JAX and CuPy as modules that are imported when one of their names is first used.
 
 References read as in the framework's own documentation (``F.relu(z)``, ``jnp.exp(z)``), and importing them loads
 neither framework.
@@ -32,3 +32,4 @@ F = LazyModule("torch.nn.functional")
 jax = LazyModule("jax")
 jnp = LazyModule("jax.numpy")
 lax = LazyModule("jax.lax")
+cupy = LazyModule("cupy")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.backends.arrays import copied, numpy_array
+from oracles.backends.devices import Device, placed
 from oracles.constants import (
     CHECK_SECONDS,
     DRAWN_COTANGENTS,
@@ -60,6 +61,7 @@ def check(
     kinks: Kinks = "any",
     properties: Sequence[str] = (),
     batched: Sequence[str] = (),
+    device: Device = None,
     isolate: bool = False,
     seconds: float = CHECK_SECONDS,
     seed: int = 0,
@@ -84,6 +86,8 @@ def check(
             references give.
         properties: what is judged besides, on request: "batch_invariant", "chunk_invariant", "deterministic".
         batched: the primals whose first axis holds independent rows, for the first two.
+        device: where the arrays of a torch, JAX or CuPy subject lie, and where torch evaluates and perturbs the
+            references in float64: "cuda", "cuda:1", "cpu"; by default where torch or CuPy has the primals.
         isolate: run the subject in a process of its own, see `oracles.isolated`: a crash is then a finding.
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
@@ -102,19 +106,26 @@ def check(
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     require_rules(subject, primals, against)
+    subject, against = placed(subject, against, device, primals)
     arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
-    if not seconds > 0:
-        raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
+    subject = _limited(subject, seconds, isolate)
     requested = require_invariances("check", properties, batched, arrays)
     working = _numerics(precision, numerics, precision_of(arrays))
-    if isolate:
-        from oracles.adapters.child_process import isolated  # needs cloudpickle
-
-        subject = isolated(subject, seconds=seconds)
     with time_budget(seconds):
         result = _judged(subject, arrays, against, delta, working, kinks, seed)
         result = _with_invariances(result, subject, requested, batched)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
+
+
+def _limited(subject: Rule, seconds: float, isolate: bool) -> Rule:
+    """Return the subject, in a process of its own if ``isolate``; the time limit must be positive."""
+    if not seconds > 0:
+        raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
+    if not isolate:
+        return subject
+    from oracles.adapters.child_process import isolated  # needs cloudpickle
+
+    return isolated(subject, seconds=seconds)
 
 
 def _numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:

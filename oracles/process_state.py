@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import itemgetter
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
@@ -224,9 +225,17 @@ def _present_states() -> list[tuple[Callable[[State], object], State]]:
     if torch is not None and hasattr(torch, "get_rng_state"):
         states.append((torch.set_rng_state, torch.get_rng_state()))
         states.append((lambda modes: _set_torch_modes(torch, modes), _torch_modes(torch)))
+        if torch.cuda.is_initialized():
+            with suppress(RuntimeError):  # a device that is lost has no state
+                states.append((partial(_set_cuda_states, torch), torch.cuda.get_rng_state_all()))
     if jax is not None and hasattr(jax, "config"):
         states.append((_set_x64, jax.config.jax_enable_x64))
     return states
+
+
+def _set_cuda_states(torch: Any, states: State) -> None:
+    with suppress(RuntimeError):  # the subject may have lost the device
+        torch.cuda.set_rng_state_all(states)
 
 
 def _set_environment(environment: Mapping[str, str]) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from oracles.backends.devices import Device, placed
 from oracles.extents import require_blocks, restart_calls
 from oracles.lazy_modules import LazyModule
 from oracles.numerics import Numerics
@@ -81,6 +82,7 @@ class Case:
         batched: primals whose first axis holds independent rows, as the output's does; the cotangents of all other
             primals are then sums over the rows.
         numerics: what the subject stores, accumulates and multiplies in; by default what the searched dtype says.
+        device: where the subject's arrays lie and torch computes the reference, as in `oracles.check`.
     """
 
     subject: Rule
@@ -92,9 +94,12 @@ class Case:
     kinks: Literal["any", "declared"] = "any"
     numerics: Numerics | None = None
     blocks: tuple[int, ...] = ()
+    device: Device = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
+        if self.device is not None and isinstance(self.subject, Rule):
+            object.__setattr__(self, "subject", placed(self.subject, (), self.device, {})[0])
 
     def numerics_at(self, primals: Primals) -> Numerics:
         """Return what is declared, or what the dtypes at a point say."""
@@ -104,7 +109,8 @@ class Case:
         """Return the oracles of these names that this case has a reference for."""
         options = tuple(sorted(self.options.items()))
         references = {"torch": self.torch, "jax": self.jax}
-        return [_oracle_of(n, f, options) for n in FRAMEWORKS if n in names and (f := references[n]) is not None]
+        found = [_oracle_of(n, f, options) for n in FRAMEWORKS if n in names and (f := references[n]) is not None]
+        return list(placed(self.subject, found, self.device, {})[1])
 
 
 @lru_cache(maxsize=1024)

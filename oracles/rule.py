@@ -137,6 +137,7 @@ class Runtime(Enum):
     NUMPY = "numpy"  # NumPy calls in this process
     TORCH = "torch"
     JAX = "jax"
+    CUPY = "cupy"
     OPAQUE = "opaque"  # anything else: compiled code, another process, numbers that are objects
 
 
@@ -198,6 +199,7 @@ class Rule:
         call_patterns: further ways to call the same subject, by name; each must give what ``evaluate`` gives.
         convention: how the subject's cotangents may differ from a reference's, see `oracles.declared`.
         numerics: what it stores, accumulates and multiplies in, if it is declared, see `oracles.Numerics`.
+        device: where its arrays lie while it is evaluated, "cuda"; ``None`` if nothing is said.
     """
 
     evaluate: Evaluate
@@ -210,6 +212,7 @@ class Rule:
     call_patterns: Mapping[str, Evaluate] = field(default_factory=dict)
     convention: Convention = field(default_factory=Convention)
     numerics: Any = None  # an oracles.numerics.Numerics; that module imports this one
+    device: str | None = None
 
     @property
     def runs_on_object_arrays(self) -> bool:

@@ -131,16 +131,13 @@ def test_page_shows_every_example(name):
     assert f"examples/kernels/{name}.py" in (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("name", REFUSED_IN)
-def test_right_kernel_agrees_and_three_wrong_ones_are_refused(name, tmp_path):
-    if missing := missing_for(name):
-        pytest.skip(missing)
+def verdicts_of(name, folder):
+    """Run an example, check that its right version agrees and the wrong ones are refused, and return the lines."""
     process = subprocess.run(
         [sys.executable, "-W", "ignore", str(EXAMPLES / f"{name}.py")],
         capture_output=True,
         encoding="utf-8",
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
     )
     assert process.returncode == 0, process.stdout + process.stderr
@@ -149,7 +146,16 @@ def test_right_kernel_agrees_and_three_wrong_ones_are_refused(name, tmp_path):
     assert lines[0].endswith(", right: agrees"), process.stdout
     for line, gradient in zip(lines[1:], REFUSED_IN[name], strict=True):
         assert re.search(rf": (WRONG|UNSTABLE) in the cotangent of {gradient or '[a-z]+'}", line, re.I), process.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
+    return lines
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", REFUSED_IN)
+def test_right_kernel_agrees_and_three_wrong_ones_are_refused(name, tmp_path):
+    if missing := missing_for(name):
+        pytest.skip(missing)
+    verdicts_of(name, tmp_path)
 
 
 @pytest.mark.slow

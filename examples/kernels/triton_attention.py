@@ -152,7 +152,7 @@ def subjects():
     """Return the right kernels and three wrong ones."""
     names = {"": "right", "mask": "mask off by one", "dots": "row sums forgotten", "last": "last block of queries"}
     return [
-        oracles.manual(forward, backward_with(m), arrays="torch", device=DEVICE, dtypes=HALF, name=f"attention, {name}")
+        oracles.manual(forward, backward_with(m), arrays="torch", dtypes=HALF, name=f"attention, {name}")
         for m, name in names.items()
     ]
 
@@ -163,4 +163,4 @@ def primals():
 
 
 if __name__ == "__main__":
-    show(subjects(), primals(), reference)
+    show(subjects(), primals(), reference, device=DEVICE)

@@ -93,7 +93,7 @@ def adapted(function, name):
         _, (leaf, loss, *_) = forward(logits, target)  # the scaling in place allows one pullback for each forward
         return {"logits": torch.autograd.grad(loss, leaf, delta)[0]}
 
-    return oracles.manual(forward, backward, arrays="torch", device=DEVICE, dtypes=HALF, name=name)
+    return oracles.manual(forward, backward, arrays="torch", dtypes=HALF, name=name)
 
 
 def reference(logits, target):
@@ -118,4 +118,4 @@ def primals():
 
 if __name__ == "__main__":
     # Without a declaration, a kernel that stores its intermediates in bfloat16 would be right up to these roundings.
-    show(subjects(), primals(), reference, numerics=oracles.Numerics("bfloat16"))
+    show(subjects(), primals(), reference, device=DEVICE, numerics=oracles.Numerics("bfloat16"))

@@ -102,7 +102,7 @@ def subjects():
     """Return the right kernel and three wrong ones."""
     names = {"": "right", "block": "mean over the block", "last": "last tile dropped", "residual": "residual forgotten"}
     return [
-        oracles.manual(forward, backward_with(m), arrays="torch", device=DEVICE, dtypes=HALF, name=f"rms norm, {name}")
+        oracles.manual(forward, backward_with(m), arrays="torch", dtypes=HALF, name=f"rms norm, {name}")
         for m, name in names.items()
     ]
 
@@ -113,4 +113,4 @@ def primals():
 
 
 if __name__ == "__main__":
-    show(subjects(), primals(), reference)
+    show(subjects(), primals(), reference, device=DEVICE)

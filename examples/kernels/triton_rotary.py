@@ -69,7 +69,7 @@ def backward_with(mistake):
 
 def reference(x):
     """The same in torch."""
-    cos, sin = (table.to(x.dtype) for table in tables(len(x)))
+    cos, sin = (table.to(x) for table in tables(len(x)))
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -78,7 +78,7 @@ def subjects():
     """Return the right kernel and three wrong ones."""
     names = {"": "right", "sign": "sign of the sine", "position": "positions from 1", "neighbours": "neighbours paired"}
     return [
-        oracles.manual(forward, backward_with(m), arrays="torch", device=DEVICE, dtypes=HALF, name=f"rotary, {name}")
+        oracles.manual(forward, backward_with(m), arrays="torch", dtypes=HALF, name=f"rotary, {name}")
         for m, name in names.items()
     ]
 
@@ -89,4 +89,4 @@ def primals():
 
 
 if __name__ == "__main__":
-    show(subjects(), primals(), reference)
+    show(subjects(), primals(), reference, device=DEVICE)

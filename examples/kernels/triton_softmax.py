@@ -79,7 +79,7 @@ def subjects():
     """Return the right kernel and three wrong ones."""
     names = {"": "right", "padding": "padding counts", "mask": "mask ignored", "sum": "sum forgotten"}
     return [
-        oracles.manual(forward, backward_with(m), arrays="torch", device=DEVICE, dtypes=HALF, name=f"softmax, {name}")
+        oracles.manual(forward, backward_with(m), arrays="torch", dtypes=HALF, name=f"softmax, {name}")
         for m, name in names.items()
     ]
 
@@ -93,4 +93,4 @@ def primals():
 
 
 if __name__ == "__main__":
-    show(subjects(), primals(), reference)
+    show(subjects(), primals(), reference, device=DEVICE)

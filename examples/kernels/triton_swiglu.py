@@ -71,7 +71,7 @@ def subjects():
     """Return the right kernel and three wrong ones."""
     names = {"": "right", "slope": "slope of the sigmoid", "early": "written too early", "last": "last block"}
     return [
-        oracles.manual(forward, backward_with(m), arrays="torch", device=DEVICE, dtypes=HALF, name=f"swiglu, {name}")
+        oracles.manual(forward, backward_with(m), arrays="torch", dtypes=HALF, name=f"swiglu, {name}")
         for m, name in names.items()
     ]
 
@@ -82,4 +82,4 @@ def primals():
 
 
 if __name__ == "__main__":
-    show(subjects(), primals(), reference)
+    show(subjects(), primals(), reference, device=DEVICE)

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.adapters.jax_functions import rebuild_from
-from oracles.constants import POLL_SECONDS, START_SECONDS
+from oracles.backends.devices import CPU, DeviceLost, kind_of
+from oracles.constants import IDLE_PROCESSES, POLL_SECONDS, START_SECONDS
 from oracles.forked import PICKLING_ERRORS, Crashed, describe_ending, fork, sendable
 from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
 
@@ -32,8 +33,9 @@ Start = Literal["fork", "spawn"]
 def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -> Rule:
     """Return a rule that evaluates another in a child process, one for each evaluation and its pullbacks.
 
-    A segmentation fault, `sys.exit` and an endless loop raise `Crashed`, which the judge reports as a finding. Arrays
-    keep their strides on the way, and what the subject writes into them is written into the caller's arrays.
+    A segmentation fault, `sys.exit` and an endless loop raise `Crashed`, an illegal access on a GPU `DeviceLost`; the
+    judge reports both as findings, and the next evaluation gets a new process. Arrays keep their strides on the way,
+    and what the subject writes into them is written into the caller's arrays.
 
     Args:
         rule: the subject.
@@ -51,19 +53,29 @@ def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -
     """
     if not seconds > 0:
         raise InvalidInput(f"isolated: seconds: expected a positive number, got {seconds!r}")
-    # A forked child of a process that uses JAX's threads, or a GPU, hangs.
-    spawn = rule.runtime is Runtime.JAX or not hasattr(os, "fork") or _cuda_in_use()
+    # A forked child of a process that uses JAX's threads, or a GPU, hangs. The references may use the GPU later.
+    on_gpu = rule.device is not None and kind_of(rule.device) != CPU
+    spawn = rule.runtime is Runtime.JAX or on_gpu or not hasattr(os, "fork") or _cuda_in_use()
     method: Start = start or ("spawn" if spawn else "fork")
     if method not in ("fork", "spawn"):
         raise InvalidInput(f"isolated: start: expected 'fork' or 'spawn', got {start!r}")
+    if method == "fork" and on_gpu and _cuda_in_use():
+        raise InvalidInput(
+            "isolated: start='fork': this process uses the GPU already, and a forked copy of it cannot.\n"
+            "Fix: put the subject into a module that can be imported, and    start='spawn'"
+        )
     begin = _forked if method == "fork" else _spawned
+
+    def isolate(evaluate: Evaluate) -> Evaluate:
+        return partial(_evaluate, _Processes(partial(begin, evaluate, seconds), reused=method == "spawn"))
+
     return replace(
         rule,
-        evaluate=partial(_evaluate, begin, rule.evaluate, seconds),
+        evaluate=isolate(rule.evaluate),
         evaluate_perturbed=None,
         # Arrays of objects cannot be sent to another process.
         runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,
-        call_patterns={n: partial(_evaluate, begin, evaluate, seconds) for n, evaluate in rule.call_patterns.items()},
+        call_patterns={n: isolate(evaluate) for n, evaluate in rule.call_patterns.items()},
     )
 
 
@@ -87,6 +99,18 @@ class _Child:
             raise Crashed(f"{operation}: the process has ended")
         try:
             self.pipe.send_bytes(pickle.dumps(question))
+        except (ConnectionError, BrokenPipeError):
+            self.done = True
+            raise Crashed(f"{operation} ended the process: {describe_ending(self.wait())}") from None
+        return self.receive(operation)
+
+    def receive(self, operation: str) -> Any:
+        """Return the next answer.
+
+        Raises:
+            Crashed: if there is none.
+        """
+        try:
             if not self.pipe.poll(self.seconds):
                 self.kill()
                 raise Crashed(f"{operation} did not return within {self.seconds:g} s")
@@ -94,6 +118,9 @@ class _Child:
         except (EOFError, ConnectionError, BrokenPipeError):
             self.done = True
             raise Crashed(f"{operation} ended the process: {describe_ending(self.wait())}") from None
+        if isinstance(answer, DeviceLost) and kind == "raised":
+            self.kill()  # another process must go on
+            answer.isolated = True
         if kind == "raised":
             raise answer
         return answer
@@ -108,10 +135,42 @@ class _Child:
             self.wait()
 
 
-def _evaluate(
-    begin: Callable[[Evaluate, float], _Child], evaluate: Evaluate, seconds: float, /, **primals: Array
-) -> tuple[Output, Pullback]:
-    child = begin(evaluate, seconds)
+class _Processes:
+    """The child processes of one subject: one for each evaluation and its pullbacks.
+
+    To start an interpreter takes seconds, so one that was started serves the next evaluation after its last pullback.
+    """
+
+    def __init__(self, begin: Callable[[], _Child], reused: bool) -> None:
+        self._begin, self._reused = begin, reused
+        self._idle: list[_Child] = []
+        finalize(self, _end_all, self._idle)
+
+    def take(self) -> _Child:
+        """Return a process that waits for a forward."""
+        while self._idle:
+            child = self._idle.pop()
+            with suppress(OSError):  # it has ended since
+                child.pipe.send_bytes(pickle.dumps(None))
+                return child
+            child.kill()
+        return self._begin()
+
+    def give_back(self, child: _Child) -> None:
+        """Keep a process for the next evaluation, or end it."""
+        if self._reused and not child.done and len(self._idle) < IDLE_PROCESSES:
+            self._idle.append(child)
+        else:
+            child.kill()
+
+
+def _end_all(children: list[_Child]) -> None:
+    for child in children:
+        child.kill()
+
+
+def _evaluate(processes: _Processes, /, **primals: Array) -> tuple[Output, Pullback]:
+    child = processes.take()
     y: Output = _ask_with_arrays(child, primals, "the forward")
 
     def pullback(delta: Delta) -> Cotangents:
@@ -119,7 +178,7 @@ def _evaluate(
         cotangents: Cotangents = _ask_with_arrays(child, parts, "the pullback", isinstance(delta, tuple))
         return cotangents
 
-    finalize(pullback, child.kill)
+    finalize(pullback, processes.give_back, child)
     return y, pullback
 
 
@@ -165,9 +224,13 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
     answer: Output | Cotangents
     while True:
         try:
-            packed, is_tuple = pickle.loads(pipe.recv_bytes())
+            question = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
+        if question is None:  # another evaluation begins
+            pullback = None
+            continue
+        packed, is_tuple = question
         arrays = {n: parts.array() for n, parts in packed.items()}
         before = {n: a.tobytes() for n, a in arrays.items()}
         try:
@@ -214,7 +277,10 @@ def _spawned(evaluate: Evaluate, seconds: float) -> _Child:
     child = subprocess.Popen([sys.executable, "-c", code, listener.address], stdin=subprocess.DEVNULL)
     pipe = _accepted(listener, child)
     pipe.send_bytes(message)
-    return _Child(pipe, child.pid, seconds, child.wait)
+    result = _Child(pipe, child.pid, START_SECONDS, child.wait)
+    result.receive("the import of the subject")
+    result.seconds = seconds
+    return result
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -260,6 +326,7 @@ def serve_alone() -> None:
         evaluate: Evaluate = cloudpickle.loads(pipe.recv_bytes())
     except PICKLING_ERRORS as error:
         evaluate = partial(_raise_not_picklable, f"{type(error).__name__}: {error}")
+    pipe.send_bytes(pickle.dumps(("value", None)))  # the time of a call begins after the imports
     _serve(pipe, evaluate)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.backends.arrays import ArrayKind, Device, ForeignArray, backend_for
+from oracles.backends.arrays import ArrayKind, ForeignArray, backend_for
+from oracles.backends.devices import Device, default_device, on_device
 from oracles.notes import note
 from oracles.rule import (
     Array,
@@ -45,8 +46,10 @@ def manual(
         forward: ``forward(**primals) -> (y, cache)``.
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the order of the primals (an
             array if there is one primal). ``None``, or a missing name, claims no gradient for that primal.
-        arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad) or "jax".
-        device: the device of torch tensors, "cuda" for example; the CPU by default.
+        arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad), "jax" or "cupy".
+        device: where the arrays of torch, JAX or CuPy lie, "cuda" or "cuda:1" for example. By default where `check`
+            says; else torch's lie on the CPU, CuPy's on "cuda", and JAX's where JAX puts them. The references stay
+            where `check` says.
         dtypes: the only floating dtypes that both accept, ``("float64",)`` for compiled code that takes a pointer. By
             default they accept all, and arrays of python-flint's balls too.
         name: what reports call the rule; the forward's name by default.
@@ -79,7 +82,8 @@ def manual(
 
         return backend.tree_to_numpy(y), pullback
 
-    return Rule(evaluate, label, runtime=backend.runtime, implementation=(forward, backward))
+    rule = Rule(evaluate, label, runtime=backend.runtime, implementation=(forward, backward))
+    return on_device(rule, device or default_device(arrays))
 
 
 def elementwise(
@@ -126,7 +130,8 @@ def elementwise(
 
         return backend.to_numpy(y), pullback
 
-    return Rule(evaluate, label, runtime=backend.runtime, implementation=(f, derivative))
+    rule = Rule(evaluate, label, runtime=backend.runtime, implementation=(f, derivative))
+    return on_device(rule, default_device(arrays))
 
 
 def value_and_grad(
@@ -172,7 +177,7 @@ def value_and_grad(
 
         return value, pullback
 
-    return Rule(evaluate, label, runtime=backend.runtime, implementation=f)
+    return on_device(Rule(evaluate, label, runtime=backend.runtime, implementation=f), default_device(arrays))
 
 
 def _named_gradients(gradients: object, primals: Primals, wrt: Sequence[str] | None, label: str) -> Cotangents:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from oracles.backends.arrays import ForeignArray, backend_for
+from oracles.backends.devices import Device, on_device
 from oracles.lazy_modules import jax
 from oracles.rule import (
     Array,
@@ -30,7 +31,9 @@ CustomVjp: TypeAlias = Any  # a jax.custom_vjp, or another function of JAX array
 _BACKEND = backend_for("jax")
 
 
-def jax_function(f: Function, *, options: Mapping[str, object] | None = None, name: str | None = None) -> Rule:
+def jax_function(
+    f: Function, *, options: Mapping[str, object] | None = None, device: Device = None, name: str | None = None
+) -> Rule:
     """Make a Rule of a `jax.custom_vjp`; what bwd returns is judged before JAX replaces ``None`` by zeros.
 
     Call patterns check `jax.vjp` too, with and without `jax.jit`, and so the function without a derivative against fwd.
@@ -39,6 +42,8 @@ def jax_function(f: Function, *, options: Mapping[str, object] | None = None, na
     Args:
         f: the function, ``f(**primals, **options)``; a `functools.partial` of one binds options too.
         options: its other arguments by name, those of ``nondiff_argnums`` included; others have their defaults.
+        device: where the arrays lie, "cuda" or "cpu" for example. By default where `check` says, else where JAX puts
+            them.
         name: what reports call the rule.
 
     Returns:
@@ -56,13 +61,14 @@ def jax_function(f: Function, *, options: Mapping[str, object] | None = None, na
     eager, jitted = partial(subject.by_jax, False), partial(subject.by_jax, True)
     # With symbolic zeros, fwd and bwd take other arguments than arrays, which JAX alone can make.
     is_custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
-    return Rule(
+    rule = Rule(
         subject.own_backward if is_custom else eager,
         label,
         runtime=Runtime.JAX,
         implementation=f,
         call_patterns={"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if is_custom else {"jax.jit": jitted},
     )
+    return on_device(rule, device)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import numpy as np
 from oracles.adapters.functions import named_cotangents
 from oracles.adapters.locations import Absent, Object, arrays_in, converted, read, write
 from oracles.adapters.suggestions import attributes_of, inputs_of, required_arguments, stateful_line
-from oracles.backends.arrays import ArrayKind, Backend, Device, backend_for
+from oracles.backends.arrays import ArrayKind, Backend, backend_for
+from oracles.backends.devices import Device, default_device, on_device
 from oracles.constants import FAINT_DELTA
 from oracles.notes import note
 from oracles.options import did_you_mean
@@ -134,12 +135,12 @@ def stateful(
         backend=backend_for(arrays, device, dtypes),
         label=name or str(getattr(make, "__qualname__", type(make).__name__)),
     )
-    return _rule(subject, make, _call_patterns(subject) if reusable else {})
+    return _rule(subject, make, _call_patterns(subject) if reusable else {}, device or default_device(arrays))
 
 
-def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate]) -> Rule:
+def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate], device: Device) -> Rule:
     update = subject.update
-    return Rule(
+    rule = Rule(
         partial(fresh, subject),
         subject.label,
         runtime=subject.backend.runtime,
@@ -147,6 +148,7 @@ def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate])
         call_patterns=call_patterns,
         convention=Convention() if update is None else _ReadOffAnUpdate(tuple(subject.params), update.rate),
     )
+    return on_device(rule, device)
 
 
 def _gradient_locations(

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from oracles.backends.arrays import Backend, Device, backend_for, with_autograd
+from oracles.backends.arrays import Backend, backend_for, with_autograd
+from oracles.backends.devices import Device, current_device, on_device
 from oracles.lazy_modules import Tensor, torch
 from oracles.rule import (
     Array,
@@ -54,7 +55,8 @@ def torch_function(
     Args:
         function: the Function, with ``ctx`` as forward's first argument or with ``setup_context``.
         options: the arguments of forward that are no arrays, by name; what is left out has forward's default.
-        device: the device of the tensors, "cuda" for example; the CPU by default.
+        device: where the tensors lie, "cuda" or "cuda:1" for example. By default where `check` says, else on the CPU.
+            The references stay where `check` says.
         dtypes: the only floating dtypes that it accepts; by default all, bfloat16 and float16 too.
         name: what reports call the rule.
 
@@ -70,19 +72,20 @@ def torch_function(
             "Fix: pass the class, not the result of its apply:    oracles.torch_function(MyFunction)"
         )
     label = name or str(getattr(function, "__name__", "torch_function"))
-    subject = _Function(function, dict(options or {}), backend_for("torch", device, dtypes), label)
+    subject = _Function(function, dict(options or {}), backend_for("torch", dtypes=dtypes), label)
     call_patterns = {
         "autograd's engine": with_autograd(subject.through_the_engine),
         "one gradient requested alone": with_autograd(subject.one_gradient_alone),
         "one output's cotangent at a time": with_autograd(subject.one_output_at_a_time),
     }
-    return Rule(
+    rule = Rule(
         with_autograd(subject.own_backward),
         label,
         runtime=Runtime.TORCH,
         implementation=function,
         call_patterns=call_patterns,
     )
+    return on_device(rule, device)
 
 
 @dataclass(frozen=True)
@@ -272,14 +275,15 @@ def torch_module(
         InvalidInput: when evaluated, if a named parameter does not exist or has another shape than its primal.
     """
     label = name or str(getattr(make, "__name__", type(make).__name__))
-    subject = _Subject(make, params, device, backend_for("torch", device, dtypes), label)
-    return Rule(
+    subject = _Subject(make, params, backend_for("torch", dtypes=dtypes), label)
+    rule = Rule(
         with_autograd(subject.evaluate),
         label,
         runtime=Runtime.TORCH,
         implementation=make,
         call_patterns={"forward twice, then backward": with_autograd(subject.forward_twice)},
     )
+    return on_device(rule, device)
 
 
 @dataclass(frozen=True)
@@ -288,7 +292,6 @@ class _Subject:
 
     make: Module
     params: Mapping[str, str] | None
-    device: Device
     backend: Backend
     label: str
 
@@ -317,7 +320,7 @@ class _Subject:
         # A copy, since functional_call does not undo what forward writes into the module, such as running statistics.
         module = copy.deepcopy(self.make) if isinstance(self.make, torch.nn.Module) else self.make()
         dtype = next((self.backend.from_numpy(a).dtype for a in primals.values() if is_differentiable(a)), None)
-        module = module.to(device=self.device, dtype=dtype)
+        module = module.to(device=current_device(), dtype=dtype)
         if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in module.parameters()):
             # A lazy module gets the shapes of its parameters from its first forward.
             names = {*(self.params or {})} | {n for n, _ in module.named_parameters()}

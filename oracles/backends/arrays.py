@@ -15,8 +15,20 @@ from typing import Any, Literal, TypeAlias
 import ml_dtypes
 import numpy as np
 
+from oracles.backends.devices import (
+    CPU,
+    Device,
+    Elsewhere,
+    current_device,
+    current_placement,
+    device_of_array,
+    is_cupy_array,
+    jax_default_device,
+    jax_device,
+    wait,
+)
 from oracles.constants import ALIGNED_BYTES, FILLED_GAPS
-from oracles.lazy_modules import Tensor, jax, jnp, torch
+from oracles.lazy_modules import Tensor, cupy, jax, jnp, torch
 from oracles.rule import (
     EXTENSION_FLOATS,
     Array,
@@ -30,9 +42,8 @@ from oracles.rule import (
     is_floating,
 )
 
-ArrayKind: TypeAlias = Literal["numpy", "torch", "jax"]
+ArrayKind: TypeAlias = Literal["numpy", "torch", "jax", "cupy"]
 ForeignArray: TypeAlias = Any  # an array of the subject's own framework, for which no types are known
-Device: TypeAlias = Any  # as torch names it: "cuda", "cuda:1", a torch.device; None is the CPU
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class Backend:
 
     Attributes:
         from_numpy: converts a NumPy array to an array of the framework.
-        to_numpy: converts back; returns anything that is not an array of the framework as it is.
+        to_numpy: converts back; returns anything that is not an array of the framework as it is, and `Elsewhere` for
+            an array on another device than the arguments.
         context: the context in which code on the framework's arrays runs.
         runtime: what executes that code.
     """
@@ -74,23 +86,28 @@ def backend_for(arrays: ArrayKind, device: Device = None, dtypes: Sequence[str] 
     """Return the backend of a kind of arrays.
 
     Args:
-        arrays: "numpy", "torch" or "jax".
-        device: the device of torch tensors, as torch names it ("cuda", "cuda:1"); the CPU by default.
+        arrays: "numpy", "torch", "jax" or "cupy".
+        device: the device of the arrays ("cuda", "cuda:1"), which `on_device` selects; here only its name is checked.
         dtypes: the only floating dtypes that the subject accepts, as compiled code does; all by default.
 
     Raises:
-        InvalidInput: for another kind, or a device without torch.
+        InvalidInput: for another kind, or a device of NumPy's arrays.
     """
-    if device is not None and arrays != "torch":
-        raise InvalidInput(f"device: expected arrays='torch' with device={device!r}, got arrays={arrays!r}")
+    if device is not None and arrays == "numpy":
+        raise InvalidInput(
+            f"device: expected arrays='torch', 'jax' or 'cupy' with device={device!r}, got arrays={arrays!r}.\n"
+            f"Fix:    arrays='torch', device={device!r}"
+        )
     if arrays == "numpy":
         backend = Backend(_unchanged, _unchanged)
     elif arrays == "torch":
-        backend = Backend(partial(tensor, device=device), array_of, autograd_enabled, Runtime.TORCH)
+        backend = Backend(tensor, _torch_to_numpy, autograd_enabled, Runtime.TORCH)
     elif arrays == "jax":
         backend = Backend(_jax_from_numpy, _jax_to_numpy, _x64, Runtime.JAX)
+    elif arrays == "cupy":
+        backend = Backend(_cupy_from_numpy, _cupy_to_numpy, runtime=Runtime.CUPY)
     else:
-        raise InvalidInput(f"arrays: expected 'numpy', 'torch' or 'jax', got {arrays!r}")
+        raise InvalidInput(f"arrays: expected 'numpy', 'torch', 'jax' or 'cupy', got {arrays!r}")
     return backend if dtypes is None else _restricted_to(tuple(dtypes), backend)
 
 
@@ -111,11 +128,12 @@ def _from_numpy_of(dtypes: tuple[str, ...], backend: Backend, array: Array) -> F
     return backend.from_numpy(np.require(array, requirements="A"))
 
 
-def tensor(array: Array, device: Device = None) -> Tensor:
+def tensor(array: Array) -> Tensor:
     """Return a torch tensor of an array's memory and strides, or of a copy where torch cannot share the memory.
 
     Torch accepts neither negative strides nor read-only memory, so such arrays are copied; an axis of stride 0 keeps
-    its stride, and an array of `shifted` becomes a tensor with a storage offset.
+    its stride, and an array of `shifted` becomes a tensor with a storage offset. On a device the tensor is a copy with
+    the same strides and offset, which is watched for what the subject writes into it.
     """
     array = np.asarray(array)
     if array.dtype.kind == "O":
@@ -130,11 +148,28 @@ def tensor(array: Array, device: Device = None) -> Tensor:
         result = of_memory(memory)[first : first + source.size].view(source.shape)
     else:
         result = of_memory(source)
-    if device is None or torch.device(device).type == "cpu":
+    placement = current_placement()
+    if placement is None or placement.is_cpu:
         return result
-    if 0 in result.stride():
-        return result.to(device)
-    return torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=device).copy_(result)
+    result = copied_to(placement.device, result)
+    placement.watch(array, partial(array_of, result))
+    return result
+
+
+def copied_to(device: str, tensor: Tensor) -> Tensor:
+    """Copy a tensor with the memory between its entries, and as much behind them as a contiguous tensor would have.
+
+    So code that reads it as contiguous stays inside its memory, as on the CPU, and its answer shows it.
+    """
+    entries = tensor.untyped_storage().nbytes() // tensor.itemsize
+    memory = tensor.as_strided((entries,), (1,), 0).to(device)
+    beyond = tensor.storage_offset() + tensor.numel() - entries
+    if beyond > 0:
+        filling = torch.zeros(beyond, dtype=memory.dtype, device=device)
+        memory = torch.cat(
+            [memory, filling + torch.nan if tensor.is_floating_point() and tensor.itemsize > 1 else filling]
+        )
+    return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _is_whole(memory: Array, dtype: np.dtype[Any]) -> bool:
@@ -212,6 +247,8 @@ def array_of(value: ForeignArray) -> ForeignArray:
 
     A tensor of a dtype that NumPy lacks stays a tensor, which the judge reports as the subject's.
     """
+    if is_cupy_array(value):
+        return cupy.asnumpy(value)
     if not hasattr(value, "requires_grad"):
         return value
     value = value.detach().cpu().resolve_conj().resolve_neg()
@@ -226,6 +263,54 @@ def array_of(value: ForeignArray) -> ForeignArray:
         return value
 
 
+def _torch_to_numpy(value: ForeignArray) -> ForeignArray:
+    wait()
+    device = str(value.device) if hasattr(value, "requires_grad") else _of_numpy(value)
+    return _required_there(array_of(value), device, "torch.as_tensor({}, device=" + repr(current_device()) + ")")
+
+
+def _of_numpy(value: ForeignArray) -> str | None:
+    """Return where a NumPy array lies that a subject on a device returned; ``None`` for anything else."""
+    return CPU if isinstance(value, np.ndarray) else None
+
+
+def _required_there(values: ForeignArray, device: str | None, moving: str) -> ForeignArray:
+    """Return the values of an array that lies on a device; `Elsewhere` if the arguments lie on another one."""
+    expected = current_device()
+    if None in (device, expected) or device == expected:
+        return values
+    return Elsewhere(values, str(device), str(expected), moving)
+
+
+def _cupy_from_numpy(array: Array) -> ForeignArray:
+    """Copy an array to the current device with its strides, and with the memory that these reach."""
+    array = np.asarray(array)
+    if array.dtype.kind == "O":
+        raise InvalidInput("CuPy's arrays hold no objects")
+    source = copied(array)  # in memory of its own, which is copied as a whole
+    try:
+        if source.flags.c_contiguous and not is_shifted(source):
+            result = cupy.asarray(source)
+        else:
+            memory = np.asarray(source.base)
+            first = (_address(source) - _address(memory)) // source.itemsize
+            memory = cupy.asarray(memory)
+            result = cupy.lib.stride_tricks.as_strided(memory[first:], source.shape, source.strides)
+    except TypeError:
+        raise _no_such_dtype("CuPy", array) from None
+    placement = current_placement()
+    if placement is not None:
+        placement.watch(array, partial(cupy.asnumpy, result))
+    return result
+
+
+def _cupy_to_numpy(value: ForeignArray) -> ForeignArray:
+    wait()
+    if not is_cupy_array(value):
+        return _required_there(value, _of_numpy(value), "cupy.asarray({})")
+    return _required_there(cupy.asnumpy(value), device_of_array(value), "cupy.asarray({})")
+
+
 def _jax_from_numpy(array: Array) -> ForeignArray:
     with _x64():
         try:
@@ -238,7 +323,12 @@ def _jax_from_numpy(array: Array) -> ForeignArray:
 
 
 def _jax_to_numpy(value: ForeignArray) -> ForeignArray:
-    return np.asarray(value) if hasattr(value, "addressable_shards") else value
+    if not hasattr(value, "addressable_shards"):
+        return _required_there(value, _of_numpy(value), "jnp.asarray({})")
+    expected = current_device()
+    is_there = expected is None or value.devices() == {jax_device(expected)}
+    device = expected if is_there else ", ".join(sorted(map(str, value.devices())))
+    return _required_there(np.asarray(value), device, "jax.device_put({}, delta.device)")
 
 
 @contextmanager
@@ -267,7 +357,7 @@ def with_autograd(evaluate: Evaluate) -> Evaluate:
 @contextmanager
 def _x64() -> Iterator[None]:
     # Without it JAX turns float64 into float32 in silence.
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax_default_device():
         yield
 
 
@@ -277,6 +367,8 @@ def numpy_array(name: str, value: object) -> Array:
     Raises:
         InvalidInput: if it has another dtype, or none.
     """
+    if str(getattr(value, "device", "")) == "meta":
+        raise InvalidInput(f"{name}: expected an array, got a tensor on 'meta', which has no values")
     try:
         array = np.asarray(array_of(value))
     except ValueError as error:  # nested lists of different lengths

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.backends.arrays import array_of, autograd_enabled, of_memory, with_autograd
+from oracles.backends.devices import there
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.torch_operations import perturbed_operands, replay
 from oracles.perturbation.torch_recording import Recordings
@@ -213,7 +214,7 @@ def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name:
 
 def _tensor(array: Array) -> Tensor:
     """Copy an array of any layout into a tensor: torch accepts neither negative strides nor read-only memory."""
-    return of_memory(np.array(array, order="C", copy=True))
+    return there(of_memory(np.array(array, order="C", copy=True)))
 
 
 def _array(tensor: Tensor) -> Array:

@@ -52,6 +52,7 @@ def search_cases(
     changes: dict[str, Any] = {each.framework: each.f for each in against}
     changes |= {"kinks": args.kinks} if args.kinks else {}
     changes |= {"numerics": Numerics.parse(args.numerics)} if args.numerics else {}
+    changes |= {"device": args.device} if args.device else {}
     if changes:
         cases = cases.map(lambda case: replace(case, **changes))
     frameworks = tuple(each.framework for each in against) or FRAMEWORK_NAMES

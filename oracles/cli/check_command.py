@@ -133,7 +133,7 @@ def _check_points(
                 result = check_point(
                     rule, primals, [each.rule for each in against], delta,
                     precision=args.precision, numerics=numerics, kinks=args.kinks or "any",
-                    properties=args.properties, batched=args.batched, isolate=args.isolate,
+                    properties=args.properties, batched=args.batched, device=args.device, isolate=args.isolate,
                     seconds=args.seconds or CHECK_SECONDS, seed=seed,
                 )  # fmt: skip
                 results.append(result)

@@ -343,6 +343,11 @@ def _add_conditions(check: argparse.ArgumentParser) -> None:
         help="at points without a derivative, accept any subgradient, or the references' own (default: any)",
     )
     check.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where the arrays of a torch, JAX or CuPy subject lie, and torch computes the reference: cuda, cuda:1",
+    )
+    check.add_argument(
         "--isolate", action="store_true", help="run the subject in a process of its own: a crash is then a finding"
     )
     check.add_argument(

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.backends.devices import calls_on, there
 from oracles.constants import ASKED_ENTRIES, GROSS_DIFFERENCE
 from oracles.decision.comparison import Comparison, half_of_the_digits, value_and_radius
 from oracles.finite_differences import directional_derivative
@@ -97,7 +98,8 @@ def may_declare_gradient(reference: Rule, primals: Primals) -> bool:
     f = reference.reference
     if f is None or declares is None:
         return True
-    result = attempt(lambda: declares(f, primals))
+    with calls_on(reference.device, reference.runtime):
+        result = attempt(lambda: declares(f, primals))
     return isinstance(result, Raised) or result
 
 
@@ -112,7 +114,7 @@ def _torch_declares(f: Function, primals: Primals) -> bool:
                 names.append(name)
             return result
 
-    tensors = {n: torch.from_numpy(np.array(a)) for n, a in primals.items()}
+    tensors = {n: there(torch.from_numpy(np.array(a))) for n, a in primals.items()}
     leaves = {n: t.requires_grad_() if t.is_floating_point() else t for n, t in tensors.items()}
     with torch.enable_grad(), Watch():
         y = call_by_name(f, leaves)

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from oracles.backends.devices import DeviceLost, Elsewhere
 from oracles.missing import SOURCES, MissingPackage, describe_missing
 from oracles.numerics import is_coarser
 from oracles.process_state import ProcessEnded, ReplacedFunction
@@ -38,7 +39,10 @@ def refuse_exception(call: str, error: BaseException) -> Finding:
         raise Unimplemented(f"{problem} ({call} raised NotImplementedError, so nothing is judged)") from error
     if isinstance(error, ProcessEnded | ReplacedFunction):
         return refuse(CALL, f"{call} {error}")
-    return refuse(CALL, f"{call} raised {type(error).__name__}: {error}")
+    # In a process of its own it takes no device away from what is judged later.
+    is_lost = isinstance(error, DeviceLost) and not error.isolated
+    fix = "oracles.check(..., isolate=True)      # a process that is replaced" if is_lost else ""
+    return refuse(CALL, f"{call} raised {type(error).__name__}: {error}", fix)
 
 
 def require_installed(error: BaseException) -> None:
@@ -91,6 +95,9 @@ def type_error(name: str, actual: object, expected: Array, working: str) -> tupl
     """
     dtype = np.asarray(expected).dtype
     variable = "y" if name.split("[")[0] == "output" else f"d{name}"
+    if isinstance(actual, Elsewhere):
+        reason = f"on the device {actual.device}, expected {actual.expected}, where the arguments are"
+        return reason, f"{variable} = {actual.moving.format(variable)}"
     if not is_array(actual):
         reason = f"{describe(actual)}, expected a NumPy array of shape {np.shape(expected)}"
         return reason, _fix_of_type(variable, name, actual, expected)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from oracles.backends.devices import on_device
 from oracles.lazy_modules import LazyModule, jax, lax, torch
 from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple
 from oracles.signatures import call_by_name
@@ -187,7 +188,7 @@ def _rule(oracle: Rule, make: Callable[[Mapping[str, Value]], Recorder], with_op
         return (*as_tuple(y), *recorder.operands, *recorder.results) if with_operands else y
 
     if oracle.runtime is Runtime.TORCH:
-        return torch_reference.torch_autograd(evaluate)
+        return on_device(torch_reference.torch_autograd(evaluate), oracle.device)
     return jax_reference.jax_vjp(evaluate)
 
 

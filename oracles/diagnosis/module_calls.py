@@ -28,16 +28,18 @@ class ModuleCall:
         module: a copy of it, from before the evaluation.
         primals: its inputs and parameters.
         delta: the cotangent of its output.
+        device: where the whole module is evaluated, if it is said.
     """
 
     location: str
     module: Module
     primals: dict[str, Array]
     delta: Array
+    device: str | None = None
 
     def rule(self) -> Rule:
         """Return a Rule of the module alone."""
-        return torch_module(self.module)
+        return torch_module(self.module, device=self.device)
 
 
 @dataclass
@@ -78,7 +80,8 @@ def module_calls(rule: Rule, primals: Primals, delta: Delta) -> list[ModuleCall]
         if not name or len(found) != 1 or type(found[0][0]).__module__.startswith(TORCHS_OWN):
             continue
         module, inputs = found[0]
-        calls.append(ModuleCall(name, copy.deepcopy(whole.get_submodule(name)), _arrays(module, inputs), _numpy(g)))
+        alone = copy.deepcopy(whole.get_submodule(name))
+        calls.append(ModuleCall(name, alone, _arrays(module, inputs), _numpy(g), rule.device))
     return calls
 
 

@@ -245,7 +245,7 @@ class PerturbedOperations:
         if value.is_complex():
             # The rounding of a product is relative to the modulus, not to the real and imaginary part.
             real = value.real.dtype
-            signs = torch.complex(self._signs(plan, real), self._signs(plan, real))
+            signs = torch.complex(self._signs(plan, real, value.device), self._signs(plan, real, value.device))
             value = value.addcmul(value.abs().to(value.dtype), signs, value=size.own)
             value = value.add(signs, alpha=absolute) if absolute else value
         else:
@@ -253,7 +253,7 @@ class PerturbedOperations:
         if plan.recomputed is not None:
             number, *geometry = plan.recomputed
             difference = self._recomputed[number].as_strided(*geometry)
-            value = value.addcmul(difference, self._signs(plan, value.dtype))
+            value = value.addcmul(difference, self._signs(plan, value.dtype, value.device))
         return value
 
     def _with_errors(self, x: Tensor, plan: Operand, size: RoundingErrors) -> Tensor:
@@ -262,13 +262,13 @@ class PerturbedOperations:
         To that an underflow error is added, if there is one.
         """
         count, absolute = plan.entries, self._perturbation.absolute
-        factors, start = _factor_pool(x.dtype, size.own), self._next_start()
-        floors = _floor_pool(x.dtype, absolute) if absolute else None
+        factors, start = _factor_pool(x.dtype, x.device, size.own), self._next_start()
+        floors = _floor_pool(x.dtype, x.device, absolute) if absolute else None
         own, floor_start = min(count, SIGN_POOL), self._next_start() if absolute else 0
         shape, strides = (plan.size, plan.stride) if count <= SIGN_POOL else ((own,), (1,))
         window = factors.as_strided(shape, strides, start)
         if size.common:
-            window = window * _factor_pool(x.dtype, size.common).as_strided((), (), start)
+            window = window * _factor_pool(x.dtype, x.device, size.common).as_strided((), (), start)
         floor = floors.as_strided(shape, strides, floor_start) if floors is not None else None
         if count <= SIGN_POOL:
             # In the geometry of x, with and without an underflow error: a recording serves both.
@@ -285,9 +285,9 @@ class PerturbedOperations:
                 torch.addcmul(floor[:n], part, window[:n], out=out)
         return result.view(x.shape)
 
-    def _signs(self, plan: Operand, dtype: Value) -> Tensor:
+    def _signs(self, plan: Operand, dtype: Value, device: Value) -> Tensor:
         """Return random signs for each entry of a tensor: a window into a pool, which is cheaper than drawing."""
-        pool, start = _sign_pool(dtype), self._next_start()
+        pool, start = _sign_pool(dtype, device), self._next_start()
         if plan.entries > SIGN_POOL:
             return pool[start : start + SIGN_POOL].repeat(-(-plan.entries // SIGN_POOL))[: plan.entries].view(plan.size)
         return pool.as_strided(plan.size, plan.stride, start)
@@ -327,7 +327,9 @@ def perturbed_operands(
     recorder = recorded(recording, given) if recording else nullcontext()
     # Attention in one kernel hides its operations; the mathematical one consists of those that can be perturbed.
     attention = import_module("torch.nn.attention")
-    with attention.sdpa_kernel(attention.SDPBackend.MATH), _dispatch_mode(operations), recorder:
+    # So does cuDNN, which normalises a batch in one operation.
+    without_cudnn = torch.backends.cudnn.flags(enabled=False) if any(x.is_cuda for x in given) else nullcontext()
+    with attention.sdpa_kernel(attention.SDPBackend.MATH), without_cudnn, _dispatch_mode(operations), recorder:
         yield operations
 
 
@@ -411,18 +413,18 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8)
-def _sign_pool(dtype: Value) -> Tensor:
-    return torch.from_numpy(sign_pool()).to(dtype)
+def _sign_pool(dtype: Value, device: Value) -> Tensor:
+    return torch.from_numpy(sign_pool()).to(device, dtype)
 
 
 @lru_cache(maxsize=32)
-def _factor_pool(dtype: Value, size: float) -> Tensor:
-    return _sign_pool(dtype) * size + 1
+def _factor_pool(dtype: Value, device: Value, size: float) -> Tensor:
+    return _sign_pool(dtype, device) * size + 1
 
 
 @lru_cache(maxsize=8)
-def _floor_pool(dtype: Value, size: float) -> Tensor:
-    return _sign_pool(dtype) * size
+def _floor_pool(dtype: Value, device: Value, size: float) -> Tensor:
+    return _sign_pool(dtype, device) * size
 
 
 def _dispatch_mode(operations: PerturbedOperations) -> Mode:

@@ -249,7 +249,7 @@ def _is_mask(index: Value) -> bool:
 
 def _are_equal(a: Tensor, b: Tensor) -> bool:
     """Return whether two constants are one, or have the same entries."""
-    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout or a.device != b.device:
         return False
     return a.data_ptr() == b.data_ptr() or bool(torch.equal(a, b))
 

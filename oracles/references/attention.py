@@ -50,12 +50,12 @@ def multi_head_attention_torch(
         return x.unflatten(2, (n_heads, -1)).transpose(1, 2)
 
     q, keys, values = map(heads, projected(z, **own))
-    visible = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool)
+    visible = torch.ones(*q.shape[:3], keys.shape[2], dtype=torch.bool, device=z.device)
     visible = visible & mask if mask is not None else visible
     visible = visible & (score_bias > -torch.inf) if score_bias is not None else visible
     visible = visible.tril() if causal else visible
     some = visible.any(-1, keepdim=True)
-    added = torch.zeros(visible.shape, dtype=z.dtype) + (0 if score_bias is None else score_bias)
+    added = torch.zeros(visible.shape, dtype=z.dtype, device=z.device) + (0 if score_bias is None else score_bias)
     added = added.masked_fill(~visible, 0).masked_fill(~visible & some, -torch.inf)
     out = F.scaled_dot_product_attention(q, keys, values, attn_mask=added).masked_fill(~some, 0)
     return out.transpose(1, 2).flatten(2) @ own["W_o"] + own.get("b_o", 0)

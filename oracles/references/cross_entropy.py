@@ -36,7 +36,7 @@ def binary_cross_entropy_with_logits_torch(
     y: Tensor, target: Tensor, reduction: str = "mean", pos_weight: float | tuple[float, ...] | None = None
 ) -> Tensor:
     """By logsigmoid: torch's own function cancels where the loss is small, and its mean is over the entries."""
-    weight = 1.0 if pos_weight is None else torch.tensor(pos_weight, dtype=y.dtype)
+    weight = 1.0 if pos_weight is None else torch.tensor(pos_weight, dtype=y.dtype, device=y.device)
     rows = -(weight * target * F.logsigmoid(y) + (1 - target) * F.logsigmoid(-y)).sum(1)
     return rows if reduction == "none" else rows.sum() / (max(len(y), 1) if reduction == "mean" else 1)
 
@@ -161,7 +161,7 @@ def cross_entropy_torch(
     temperature: float,
 ) -> Tensor:
     """torch knows no temperature, and its mean over nothing is NaN, manual_bp's is 0."""
-    weight = torch.ones(y.shape[1], dtype=y.dtype) if weights is None else torch.tensor(weights, dtype=y.dtype)
+    weight = y.new_ones(y.shape[1]) if weights is None else y.new_tensor(weights)
     if target.dtype.is_floating_point:
         total = target.numel() / target.shape[1]
     else:

@@ -75,7 +75,7 @@ def torch_network(
     flat = [w for layer in layers for own in layer for w in torch_weights(own)]
     tail = (bool("b" in layers[0][0]), len(layers), 0.0, False, len(layers[0]) == 2)
     columns = len(layers[0]) * layers[-1][0]["U"].shape[0]
-    live = torch.arange(len(z)) if lengths is None else torch.nonzero(lengths)[:, 0]
+    live = torch.arange(len(z), device=z.device) if lengths is None else torch.nonzero(lengths)[:, 0]
     if not len(live):
         return (z.new_zeros(*z.shape[:2], columns) + 0 * z.sum(), *(s.clone() for s in states))
     first = [s[live].transpose(0, 1).contiguous() for s in states]
