@@ -106,6 +106,7 @@ def install():
             device_count=lambda: 1,
             current_device=lambda: 0,
             _is_in_bad_fork=lambda: False,
+            manual_seed_all=lambda seed: None,
         )
         backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=module)
         _KEPT.append(torch.library.Library("_", "IMPL"))
