@@ -31,6 +31,7 @@ from oracles.numerics import Numerics
 from oracles.options import did_you_mean
 from oracles.rule import Primals, Rule
 from oracles.strategies import Drawn, real
+from oracles.structure import flattened, rule_of_leaves
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -70,7 +71,7 @@ class Case:
 
     Attributes:
         subject: the Rule under test.
-        primals: how to fill each of its primals.
+        primals: how to fill each of its primals; of trees of arrays, each leaf.
         torch, jax: the reference in each framework's own idiom, ``f(**primals, **options) -> y``; the primal only.
         options: configuration that the references need beyond the primals (a slope, a reduction); hashable, since a
             reference is traced once for each value.
@@ -84,7 +85,7 @@ class Case:
     """
 
     subject: Rule
-    primals: Mapping[str, Drawn]
+    primals: Mapping[str, Any]  # Drawn, or trees of them
     torch: Callable[..., Any] | None = None
     jax: Callable[..., Any] | None = None
     options: Mapping[str, Hashable] = field(default_factory=dict)
@@ -95,6 +96,24 @@ class Case:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
+        if isinstance(self.primals, Mapping) and not all(isinstance(d, Drawn) for d in self.primals.values()):
+            self._flatten()
+
+    def _flatten(self) -> None:
+        """Replace trees by their leaves, in the primals and in what is called with them."""
+        trees, leaves = flattened(self.primals, lambda value: isinstance(value, Drawn))
+        if not trees.roots or not isinstance(self.subject, Rule):
+            return
+        names = {root.name: tuple(leaf.name for leaf in root.leaves()) for root in trees.roots}
+        changes = {
+            "subject": rule_of_leaves(self.subject, trees),
+            "primals": leaves,
+            "torch": self.torch and trees.calling(self.torch),
+            "jax": self.jax and trees.calling(self.jax),
+            "batched": tuple(leaf for n in self.batched for leaf in names.get(n, (n,))),
+        }
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
 
     def numerics_at(self, primals: Primals) -> Numerics:
         """Return what is declared, or what the dtypes at a point say."""

@@ -177,6 +177,18 @@ class Convention:
         return subject, oracles
 
 
+class Structured(NamedTuple):
+    """How to make a rule of the leaves of trees, see `oracles.structure`.
+
+    Attributes:
+        evaluate: the evaluation that it belongs to: whoever replaces that has another rule.
+        make: makes the Rule, of an `oracles.structure.Trees`.
+    """
+
+    evaluate: Evaluate
+    make: Callable[[Any], Rule]
+
+
 EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 
 
@@ -198,6 +210,7 @@ class Rule:
         call_patterns: further ways to call the same subject, by name; each must give what ``evaluate`` gives.
         convention: how the subject's cotangents may differ from a reference's, see `oracles.declared`.
         numerics: what it stores, accumulates and multiplies in, if it is declared, see `oracles.Numerics`.
+        structured: makes a Rule of the same subject that takes the leaves of trees; ``None`` if it takes arrays alone.
     """
 
     evaluate: Evaluate
@@ -210,6 +223,7 @@ class Rule:
     call_patterns: Mapping[str, Evaluate] = field(default_factory=dict)
     convention: Convention = field(default_factory=Convention)
     numerics: Any = None  # an oracles.numerics.Numerics; that module imports this one
+    structured: Structured | None = None
 
     @property
     def runs_on_object_arrays(self) -> bool:

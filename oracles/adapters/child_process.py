@@ -24,7 +24,20 @@ import numpy.typing as npt
 from oracles.adapters.jax_functions import rebuild_from
 from oracles.constants import POLL_SECONDS, START_SECONDS
 from oracles.forked import PICKLING_ERRORS, Crashed, describe_ending, fork, sendable
-from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    Evaluate,
+    InvalidInput,
+    Output,
+    Pullback,
+    Rule,
+    Runtime,
+    Structured,
+    as_tuple,
+)
+from oracles.structure import Trees, rule_of_leaves
 
 Start = Literal["fork", "spawn"]
 
@@ -57,9 +70,15 @@ def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -
     if method not in ("fork", "spawn"):
         raise InvalidInput(f"isolated: start: expected 'fork' or 'spawn', got {start!r}")
     begin = _forked if method == "fork" else _spawned
+    evaluate = partial(_evaluate, begin, rule.evaluate, seconds)
+
+    def of_leaves(trees: Trees) -> Rule:
+        return isolated(rule_of_leaves(rule, trees), seconds=seconds, start=start)
+
     return replace(
         rule,
-        evaluate=partial(_evaluate, begin, rule.evaluate, seconds),
+        evaluate=evaluate,
+        structured=Structured(evaluate, of_leaves) if rule.structured else None,
         evaluate_perturbed=None,
         # Arrays of objects cannot be sent to another process.
         runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,

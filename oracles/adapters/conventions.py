@@ -6,6 +6,7 @@ A declared convention is checked: the subject must follow it, and the report nam
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 from oracles.adapters.gauges import GAUGES, Signs
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.numerics import Numerics, unit_roundoff
+from oracles.outputs import like, names_of
 from oracles.rule import (
     Answer,
     Array,
@@ -31,9 +33,11 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    Structured,
     as_tuple,
     is_differentiable,
 )
+from oracles.structure import Trees, rule_of_leaves
 
 Scale: TypeAlias = float | Callable[..., float]
 # "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
@@ -98,12 +102,20 @@ def declared(
     def in_convention(evaluate: Evaluate) -> Evaluate:
         return partial(_evaluate, evaluate, convention, conversions)
 
+    def of_leaves(trees: Trees) -> Rule:
+        return declared(
+            rule_of_leaves(rule, trees), scale=scale, layout=layout, fused=fused, kinks=kinks, symmetric=symmetric,
+            gauge=gauge, accuracy=accuracy, numerics=numerics,
+        )  # fmt: skip
+
+    evaluate = in_convention(rule.evaluate)
     return replace(
         rule,
-        evaluate=in_convention(rule.evaluate),
+        evaluate=evaluate,
         evaluate_perturbed=None,
         call_patterns={name: in_convention(evaluate) for name, evaluate in rule.call_patterns.items()},
         convention=convention,
+        structured=Structured(evaluate, of_leaves) if rule.structured else None,
     )
 
 
@@ -196,7 +208,8 @@ class Declaration(Convention):
         _require_symmetric(self.symmetric, primals)
         if not self.gauge:
             return subject, oracles
-        anchor = dict(_named_parts(subject(**primals)[0]))
+        y = subject(**primals)[0]
+        anchor = dict(zip(names_of(y), as_tuple(y), strict=True))
         unknown = [n for n in self.gauge if n not in anchor]
         if unknown:
             raise InvalidInput(
@@ -257,7 +270,7 @@ class Declaration(Convention):
         for keyword in ("scale", "layout", "fused", "kinks", "symmetric"):
             outputs = keyword == "layout"
             names: Collection[str] = getattr(self, keyword)
-            unknown = [n for n in names if n not in primals and not (outputs and n.split("[")[0] == "output")]
+            unknown = [n for n in names if n not in primals and not (outputs and re.split(r"[.[]", n)[0] == "output")]
             if unknown:
                 raise InvalidInput(
                     f"declared: {keyword}: expected names of the primals {', '.join(primals)}, got {', '.join(unknown)}"
@@ -369,10 +382,10 @@ def _evaluate(
     y, pull = evaluate(**point)
 
     def pullback(delta: Delta) -> Cotangents:
-        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}))
+        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}, names_of(y)))
         return {n: _converted_cotangent(n, g, convention, conversions, primals) for n, g in cotangents.items()}
 
-    return _converted_output(y, {n: c.back for n, c in conversions.items()}), pullback
+    return _converted_output(y, {n: c.back for n, c in conversions.items()}, names_of(y)), pullback
 
 
 def _converted_cotangent(
@@ -394,16 +407,11 @@ def _converted_cotangent(
     return cotangent
 
 
-def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]]) -> Output:
-    """Convert an output or its cotangent: "output", or "output[0]" and so on if there are several."""
-    converted = tuple(functions[n](part) if n in functions else part for n, part in _named_parts(y))
-    return converted if isinstance(y, tuple | list) else converted[0]
-
-
-def _named_parts(y: Output) -> Iterator[tuple[str, Array]]:
-    """Yield the outputs of a subject with their names."""
-    for i, part in enumerate(as_tuple(y)):
-        yield (f"output[{i}]" if isinstance(y, tuple | list) else "output"), part
+def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]], names: Sequence[str]) -> Output:
+    """Convert an output or its cotangent, by the names of the outputs: "output", or "output[0]" of several."""
+    parts = zip(names, as_tuple(y), strict=True)
+    converted: Output = like(y, [functions[n](part) if n in functions else part for n, part in parts])
+    return converted
 
 
 def _replaced(answer: Answer, at: Array, own: Array) -> Answer:

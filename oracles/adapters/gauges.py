@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.outputs import like
 from oracles.rule import (
     Array,
     Cotangents,
@@ -119,7 +120,7 @@ def _times(y: Output, signs: Mapping[str, Array]) -> Output:
         else part
         for n, part in _named(y)
     )
-    return parts if isinstance(y, tuple | list) else parts[0]
+    return like(y, parts)
 
 
 def _named(y: Output) -> list[tuple[str, Any]]:

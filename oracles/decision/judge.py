@@ -74,9 +74,14 @@ def drawn_cotangents(
 def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTANGENTS) -> list[Any]:
     """Draw signed cotangents in the shape and dtype of an output; a number for an output that is not an array."""
     parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in as_tuple(y)]
-    # An output of integers has no cotangent, but a pullback takes one array for each output.
-    likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
-    draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
+    # An output of integers has no cotangent, but a pullback takes one array for each output: zeros.
+    draws = [
+        tuple(
+            np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) if is_differentiable(p) else np.zeros(p.shape)
+            for p in parts
+        )
+        for _ in range(count)
+    ]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from oracles.constants import SCRIPT_ENTRIES
 from oracles.diagnosis.experiments import result_or_none
+from oracles.outputs import Selected, in_core
 from oracles.report.compared import Compared, compared_at
 from oracles.rule import Array, Rule, Runtime, as_tuple
 from oracles.verdict import Result
@@ -83,8 +84,8 @@ leaves = {{n: t.requires_grad_(t.is_floating_point()) for n, t in leaves.items()
 y = {call}({arguments})
 ys = tuple(y) if isinstance(y, (tuple, list)) else (y,)
 if name in leaves:
-    seeds = [torch.tensor(d.astype(np.float64)) for d in delta]
-    oracle = torch.autograd.grad(ys, leaves[name], seeds)[0].numpy()
+    pairs = [(part, torch.tensor(d.astype(np.float64))) for part, d in zip(ys, delta) if part.requires_grad]
+    oracle = torch.autograd.grad([part for part, _ in pairs], leaves[name], [seed for _, seed in pairs])[0].numpy()
 else:
     oracle = ys[{position}].detach().numpy()
 """
@@ -107,7 +108,11 @@ def primal(real):
 real = {{n: jnp.asarray(a, jnp.float64) for n, a in primals.items() if is_real(a)}}
 y, pull = jax.vjp(primal, real)
 if name in real:
-    seeds = tuple(jnp.asarray(d, jnp.float64) for d in delta)
+    ys = y if isinstance(y, tuple) else (y,)
+    floating = [jnp.issubdtype(part.dtype, jnp.inexact) for part in ys]
+    none = jax.dtypes.float0  # the cotangent of integers
+    seeds = [d.astype(np.float64) if is_one else np.zeros(d.shape, none) for d, is_one in zip(delta, floating)]
+    seeds = tuple(seeds)
     oracle = np.asarray(pull(seeds if isinstance(y, tuple) else seeds[0])[0][name])
 else:
     oracle = np.asarray(y[{position}] if isinstance(y, tuple) else y)
@@ -162,8 +167,11 @@ def script(result: Result, report: str, compared: Compared | None = None) -> str
     delta = ", ".join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))
     # If the subject raises here, or returns no array, then that is the finding, and the report says it.
     names = tuple(setting.primals)
-    known = compared or result_or_none(lambda: compared_at(worst, setting))
-    comparison = (known and result_or_none(lambda: _comparison(known, names))) or _REPORT_ONLY
+    gravest = in_core(result).worst or worst
+    known = compared or result_or_none(lambda: compared_at(gravest, setting))
+    # What a reference returns in a structure is recorded, and so is what is one of its outputs alone.
+    records = bool(result.shown) or any(isinstance(o.evaluate, Selected) for o in setting.oracles)
+    comparison = (known and result_or_none(lambda: _comparison(known, () if records else names))) or _REPORT_ONLY
     code = "\n".join([*primals, delta, comparison])
     helpers = "import ml_dtypes  # bfloat16 and the like\n" if "ml_dtypes." in code else ""
     helpers += _LARGE if "unpacked(" in code else ""
@@ -190,8 +198,11 @@ def _comparison(compared: Compared, primals: Sequence[str]) -> str:
 
 
 def _oracle_code(oracle: Rule, name: str, expected: Array, primals: Sequence[str]) -> str:
-    """Return the code that computes the oracle's array from its reference, or that holds its values."""
-    source = _source(oracle.reference, primals) if oracle.reference is not None else None
+    """Return the code that computes the oracle's array from its reference, or that holds its values.
+
+    ``primals`` are the names that the reference is called with; none if its values are to be recorded.
+    """
+    source = _source(oracle.reference, primals) if oracle.reference is not None and primals else None
     template = {Runtime.TORCH: _TORCH, Runtime.JAX: _JAX}.get(oracle.runtime)
     if source is None or template is None:
         return _RECORDED.format(values=_literal(expected))

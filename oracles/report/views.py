@@ -158,7 +158,9 @@ def refusal_of(report: Json, name: str, text: str, where: str = "", is_first: bo
     ranks = [str(verdict) for verdict in Verdict]
 
     def gravity(finding: Json) -> tuple[bool, int, bool, float]:
-        is_output = finding["quantity"].split("[")[0] == "output"
+        is_output = finding["quantity"].split("[")[0] == "output" or finding["quantity"] not in report.get(
+            "primals", {}
+        )
         return finding["refuses"], ranks.index(finding["verdict"]), is_output, as_float(finding["ratio"])
 
     worst = max(report["findings"], key=gravity)
