@@ -50,9 +50,9 @@ def manual(
     Args:
         forward: ``forward(**primals) -> (y, cache)``.
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the order of the primals (an
-            array if there is one primal). ``None``, or a missing name, claims no gradient for that primal. The cotangent
-            of a primal that is a tree has its structure. ``delta`` has the structure of y, with zeros for outputs that
-            carry no gradient, and ``None`` where y has ``None``.
+            array if there is one primal). ``None``, or a missing name, claims no gradient for that primal. The
+            cotangent of a primal that is a tree has its structure. ``delta`` has the structure of y, with zeros for
+            outputs that carry no gradient, and ``None`` where y has ``None``.
         arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad) or "jax".
         device: the device of torch tensors, "cuda" for example; the CPU by default.
         dtypes: the only floating dtypes that both accept, ``("float64",)`` for compiled code that takes a pointer. By

@@ -1,0 +1,342 @@
+"""Trees of arrays: in every kind of tree and every adapter, right subjects agree, wrong ones are refused by leaf."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from trees import ADAPTERS, BUGS, FORMS, Affine, Fields, as_pair, fits, jax_reference, point, torch_reference
+
+import oracles
+from oracles.search import run_search
+from oracles.strategies import real, rows
+from oracles.structure import flattened, nested
+
+COMBINATIONS = [(adapter, kind) for adapter in ADAPTERS for kind in FORMS if fits(adapter, kind)]
+REFERENCES = {"torch": torch_reference, "jax": jax_reference}
+
+
+def refused(subject, primals, against, **options):
+    """Return the refusal of a wrong subject."""
+    with pytest.raises(oracles.Disagreement) as caught:
+        oracles.check(subject, primals, against, **options)
+    return caught.value
+
+
+def names_refused(refusal):
+    return {f.quantity for f in refusal.result.findings if f.refuses}
+
+
+@pytest.mark.parametrize(("adapter", "kind"), COMBINATIONS)
+def test_right_subjects_agree_in_every_leaf(adapter, kind):
+    form = FORMS[kind]
+    result = oracles.check(ADAPTERS[adapter](form), point(form), [torch_reference(form)])
+    assert result.verdict is oracles.Verdict.AGREES
+    assert {*form.names, "z", "output"} == {*result.judged}
+    assert not result.not_claimed
+
+
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_wrong_leaves_are_named(adapter, bug):
+    form = FORMS["dict"]
+    change, wrong = BUGS[bug]
+    refusal = refused(ADAPTERS[adapter](form, change), point(form), [torch_reference(form)])
+    assert names_refused(refusal) == {form.names[i] for i in wrong}
+    assert refusal.result.worst.quantity in str(refusal)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_wrong_leaves_are_named_in_every_kind_of_tree(kind):
+    form = FORMS[kind]
+    change, wrong = BUGS["swapped leaves of equal shape"]
+    for oracle in [REFERENCES[n](form) for n in REFERENCES if n == "torch" or kind != "dataclass"]:
+        refusal = refused(as_pair(form, change), point(form), [oracle])
+        assert names_refused(refusal) == {form.names[i] for i in wrong}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_jax_and_no_reference_judge_trees(kind):
+    form = FORMS[kind]
+    for against in ([jax_reference(form)], [jax_reference(form), torch_reference(form)], []):
+        assert oracles.check(as_pair(form), point(form), against).verdict is oracles.Verdict.AGREES
+    change, wrong = BUGS["a doubled leaf"]
+    assert names_refused(refused(as_pair(form, change), point(form), [])) == {form.names[i] for i in wrong}
+
+
+def test_the_tree_keeps_its_types():
+    seen = []
+
+    def forward(p, z):
+        seen.append((type(p), type(p.b[0]), type(p.W)))
+        return z * p.W, (p, z)
+
+    def backward(cache, delta):
+        p, z = cache
+        return {"p": Fields(delta * z, None, [None, {}]), "z": delta * p.W}
+
+    ragged = [[1, 2], [3.0], {"unused": np.ones(2)}]
+    primals = {"p": Fields(np.ones(2), None, ragged), "z": np.arange(2.0)}
+    subject = oracles.manual(forward, lambda c, d: backward(c, d) | {"p": Fields(d * c[1], None, None)})
+    result = oracles.check(subject, primals, [oracles.torch_autograd(lambda p, z: z * p.W)])
+    assert seen[0] == (Fields, np.ndarray, np.ndarray)
+    assert {"p.W", "p.b[0]", "p.b[1]", 'p.b[2]["unused"]'} <= {*result.setting.primals}
+    assert result.not_claimed == ("p.b[1]", 'p.b[2]["unused"]')  # p.b[0] holds integers
+
+
+@pytest.mark.parametrize("adapter", ["manual", "manual in torch", "manual with a tuple", "jax_function"])
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda g: {"W": g["W"], "g": g["g"]}, 'params["b"]'),
+        (lambda g: {**g, "c": g["b"]}, 'params["c"]'),
+        (lambda g: g["b"], "params"),
+        (lambda g: [g["W"], g["b"]], 'params["W"]'),
+    ],
+)
+def test_a_missing_or_further_leaf_is_invalid(adapter, change, path):
+    form = FORMS["dict"]
+    broken = form._replace(make=lambda *parts: change(form.make(*parts)))
+    with pytest.raises(oracles.InvalidInput) as caught:
+        oracles.check(ADAPTERS[adapter](broken), point(form), [torch_reference(form)])
+    assert path in str(caught.value)
+    assert "Fix:" in str(caught.value)
+
+
+def test_none_in_a_tree_claims_no_gradient():
+    form = FORMS["dict"]
+    silent = form._replace(make=lambda W, g, b: {"W": W, "g": None, "b": b})
+    result = oracles.check(as_pair(silent), point(form), [torch_reference(form)])
+    assert result.not_claimed == ('params["g"]',)
+
+
+def test_the_one_primal_may_be_the_gradient_itself():
+    def forward(p):
+        return p["a"] * p["b"], p
+
+    primals = {"p": {"a": np.arange(3.0), "b": np.arange(3.0) + 1}}
+    reference = [oracles.torch_autograd(lambda p: p["a"] * p["b"])]
+    whole = oracles.manual(forward, lambda p, d: {"a": d * p["b"], "b": d * p["a"]})
+    named = oracles.manual(forward, lambda p, d: {"p": {"a": d * p["b"], "b": d * p["a"]}})
+    by_leaf = oracles.manual(forward, lambda p, d: {'p["a"]': d * p["b"], 'p["b"]': d * p["a"]})
+    for subject in (whole, named, by_leaf):
+        assert oracles.check(subject, primals, reference).verdict is oracles.Verdict.AGREES
+    swapped = oracles.manual(forward, lambda p, d: {"a": d * p["a"], "b": d * p["b"]})
+    assert names_refused(refused(swapped, primals, reference)) == {'p["a"]', 'p["b"]'}
+
+
+def test_value_and_grad_in_the_structure_of_its_argument():
+    def loss(params, z):
+        r = z @ params["W"] + params["b"]
+        return 0.5 * (r * r).sum(), {"W": z.T @ r, "b": r.sum(0)}
+
+    def swapped(params, z):
+        value, g = loss(params, z)
+        return value, {"W": g["W"], "b": g["W"][0]}
+
+    rng = np.random.default_rng(0)
+    primals = {"params": {"W": rng.standard_normal((2, 2)), "b": rng.standard_normal(2)}}
+    primals["z"] = rng.standard_normal((3, 2))
+    against = [oracles.torch_autograd(lambda params, z: 0.5 * ((z @ params["W"] + params["b"]) ** 2).sum())]
+    for wrt in (None, "params"):
+        result = oracles.check(oracles.value_and_grad(loss, wrt), primals, against)
+        assert result.verdict is oracles.Verdict.AGREES
+        assert result.not_claimed == ("z",)
+        refusal = refused(oracles.value_and_grad(swapped, wrt), primals, against)
+        assert names_refused(refusal) == {'params["b"]'}
+
+
+class Concatenation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scale, *xs):
+        ctx.sizes, ctx.scale = [len(x) for x in xs], scale
+        return torch.cat(xs) * scale
+
+    @staticmethod
+    def backward(ctx, delta):
+        return (None, *(delta * ctx.scale).split(ctx.sizes))
+
+
+class ConcatenationReversed(Concatenation):
+    @staticmethod
+    def backward(ctx, delta):
+        return (None, *reversed((delta * ctx.scale).split(ctx.sizes)))
+
+
+def test_variadic_functions_of_torch():
+    primals = {"xs": [np.arange(2.0), np.arange(2.0) + 5]}
+    against = [oracles.torch_autograd(lambda xs: 2 * torch.cat(xs))]
+    variadic = [oracles.torch_autograd(lambda *xs: 2 * torch.cat(xs))]
+    options = {"scale": 2.0}
+    for oracle in (against, variadic):
+        subject = oracles.torch_function(Concatenation, options=options)
+        assert oracles.check(subject, primals, oracle).verdict is oracles.Verdict.AGREES
+        refusal = refused(oracles.torch_function(ConcatenationReversed, options=options), primals, oracle)
+        assert names_refused(refusal) == {"xs[0]", "xs[1]"}
+
+
+def test_a_function_of_torch_takes_no_other_tree():
+    with pytest.raises(oracles.InvalidInput, match="params"):
+        oracles.check(oracles.torch_function(Affine), point(FORMS["dict"]))
+
+
+def test_variadic_and_keyword_arguments():
+    def forward(z, *xs, **named):
+        return z * sum(xs) + named["a"] * named["b"], (z, xs, named)
+
+    def backward(cache, d):
+        z, xs, named = cache
+        return {"z": d * sum(xs), "xs": [d * z for _ in xs], "named": {"a": d * named["b"], "b": d * named["a"]}}
+
+    def swapped(cache, d):
+        result = backward(cache, d)
+        result["named"] = {"a": result["named"]["b"], "b": result["named"]["a"]}
+        return result
+
+    primals = {"z": np.arange(3.0), "xs": [np.ones(3), np.arange(3.0)], "named": {"a": np.ones(3), "b": np.arange(3.0)}}
+    against = [oracles.torch_autograd(lambda z, *xs, **named: z * sum(xs) + named["a"] * named["b"])]
+    assert oracles.check(oracles.manual(forward, backward), primals, against).verdict is oracles.Verdict.AGREES
+    assert names_refused(refused(oracles.manual(forward, swapped), primals, against)) == {'named["a"]', 'named["b"]'}
+
+
+def test_variadic_custom_vjp():
+    @jax.custom_vjp
+    def total(z, *xs):
+        return z * sum(xs)
+
+    total.defvjp(lambda z, *xs: (z * sum(xs), (z, xs)), lambda r, d: (d * sum(r[1]), *(d * r[0] for _ in r[1])))
+    primals = {"z": np.arange(3.0), "xs": [np.ones(3), np.arange(3.0)]}
+    against = [oracles.jax_vjp(lambda z, xs: z * sum(xs))]
+    assert oracles.check(oracles.jax_function(total), primals, against).verdict is oracles.Verdict.AGREES
+    total.defvjp(lambda z, *xs: (z * sum(xs), (z, xs)), lambda r, d: (d * sum(r[1]), d * r[0], d))
+    assert names_refused(refused(oracles.jax_function(total), primals, against)) >= {"xs[1]"}
+
+
+def test_static_arguments_stay_out():
+    @partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def clip(params, slope):
+        return params["a"] * slope
+
+    clip.defvjp(lambda p, s: (p["a"] * s, None), lambda s, r, d: ({"a": d * s},))
+    primals, against = {"params": {"a": np.ones(3)}}, [oracles.jax_vjp(lambda params: 0.5 * params["a"])]
+    bound = oracles.jax_function(partial(clip, slope=0.5))
+    assert oracles.check(bound, primals, against).verdict is oracles.Verdict.AGREES
+    with pytest.raises(oracles.InvalidInput, match="slope"):
+        oracles.check(oracles.jax_function(clip), {**primals, "slope": np.float64(0.5)}, against)
+
+
+def test_a_module_takes_a_tree_and_parameters():
+    class Sum(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 1)
+
+        def forward(self, xs):
+            return self.linear(xs["x"])
+
+    at = {"xs": {"x": np.ones((2, 3))}, "linear.weight": np.ones((1, 3)), "linear.bias": np.zeros(1)}
+    against = [oracles.torch_autograd(lambda xs, **p: xs["x"] @ p["linear.weight"].T + p["linear.bias"])]
+    assert oracles.check(oracles.torch_module(Sum), at, against).verdict is oracles.Verdict.AGREES
+
+
+def test_adapters_that_take_arrays_alone_say_so():
+    subject = oracles.elementwise(np.tanh, lambda z: 1 - np.tanh(z) ** 2)
+    with pytest.raises(oracles.InvalidInput, match="params"):
+        oracles.check(subject, {"params": {"z": np.ones(2)}})
+
+
+def test_what_replaces_an_evaluation_is_not_lost():
+    """A rule that a user has changed is judged as changed, or not at all."""
+    form = FORMS["dict"]
+    rule = as_pair(form)
+    with pytest.raises(oracles.InvalidInput, match="params"):
+        oracles.check(replace(rule, evaluate=lambda **p: rule.evaluate(**p)), point(form))
+
+
+def test_conventions_and_isolation_take_leaves():
+    form = FORMS["dict"]
+    change, wrong = BUGS["a doubled leaf"]
+    doubled = oracles.declared(as_pair(form, change), scale={form.names[2]: 2.0})
+    assert oracles.check(doubled, point(form), [torch_reference(form)]).verdict is oracles.Verdict.AGREES
+    isolated = oracles.check(as_pair(form), point(form), [torch_reference(form)], isolate=True)
+    assert isolated.verdict is oracles.Verdict.AGREES
+    refusal = refused(oracles.isolated(as_pair(form, change)), point(form), [torch_reference(form)])
+    assert names_refused(refusal) == {form.names[i] for i in wrong}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_reports_have_the_leaves(reference, tmp_path):
+    form = FORMS["nested"]
+    change, _ = BUGS["a doubled leaf"]
+    refusal = refused(as_pair(form, change), point(form), [REFERENCES[reference](form)])
+    document = json.loads(refusal.to_json())
+    assert {*document["primals"]} == {*form.names, "z"}
+    assert document["entries"]["quantity"] == form.names[2]
+    assert form.names[2] in refusal._repr_html_().replace("&#34;", '"').replace("&quot;", '"')
+    file = tmp_path / "script.py"
+    file.write_text(refusal.script())
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert form.names[2] in done.stdout
+
+
+class TestSearch:
+    def cases(self, change):
+        @st.composite
+        def drawn(draw):
+            n = draw(rows())
+            form = FORMS["dict"]
+            params = form.make(real(2, 2), real(2), real(2))
+            torch_value = torch_reference(form).reference
+            primals = {"params": params, "z": real(n, 2)}
+            return oracles.Case(as_pair(form, change), primals, torch=torch_value, batched=("z",))
+
+        return drawn()
+
+    def searched(self, change, name):
+        return run_search(self.cases(change), name, "float64", max_examples=8, seed=0)
+
+    @pytest.mark.parametrize("name", ["cotangents_agree", "batch_is_a_sum", "layout_independent"])
+    def test_right_subjects_agree(self, name):
+        self.searched(lambda *g: g, name)
+
+    def test_wrong_leaves_are_found(self):
+        with pytest.raises(oracles.Disagreement) as caught:
+            self.searched(BUGS["a transposed leaf"][0], "cotangents_agree")
+        assert names_refused(caught.value) == {'params["W"]'}
+
+
+def test_names_of_leaves_make_trees():
+    primals = {"layers": [{"b": np.ones(1)}, {"b": np.zeros(2)}], "0.weight": np.ones(3), "z": np.ones(4)}
+    _, leaves = flattened(primals)
+    assert [*leaves] == ['layers[0]["b"]', 'layers[1]["b"]', "0.weight", "z"]
+    again = nested(leaves)
+    assert again["layers"][1]["b"] is primals["layers"][1]["b"]
+    assert again["0.weight"] is primals["0.weight"]
+
+
+def test_lists_of_numbers_are_one_array():
+    trees, leaves = flattened({"z": [[1.0, 2.0], [3.0, 4.0]], "r": [[1.0], [2.0, 3.0]]})
+    assert [*leaves] == ["z", "r[0]", "r[1]"]
+    assert [root.is_leaf for root in trees.roots] == [True, False]
+
+
+def test_registered_classes_need_no_import():
+    code = "import sys, oracles.structure; print({'jax', 'torch', 'optree'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_jnp_arrays_and_tensors_are_leaves():
+    with jax.enable_x64(True):
+        primals = {"p": {"a": jnp.ones(2), "b": torch.ones(2, dtype=torch.float64)}}
+    subject = oracles.manual(lambda p: (p["a"] * p["b"], p), lambda p, d: {"a": d * p["b"], "b": d * p["a"]})
+    result = oracles.check(subject, primals, [oracles.torch_autograd(lambda p: p["a"] * p["b"])])
+    assert {*result.setting.primals} == {'p["a"]', 'p["b"]'}
