@@ -31,7 +31,7 @@ from oracles.numerics import Numerics
 from oracles.options import did_you_mean
 from oracles.rule import Primals, Rule
 from oracles.strategies import Drawn, real
-from oracles.structure import flattened, rule_of_leaves
+from oracles.structure import NO_TREES, CallWithTrees, Trees, flattened, rule_of_leaves
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -82,6 +82,7 @@ class Case:
         batched: primals whose first axis holds independent rows, as the output's does; the cotangents of all other
             primals are then sums over the rows.
         numerics: what the subject stores, accumulates and multiplies in; by default what the searched dtype says.
+        trees: the structures of primals that are trees; they are found in ``primals``, which then hold the leaves.
     """
 
     subject: Rule
@@ -93,24 +94,29 @@ class Case:
     kinks: Literal["any", "declared"] = "any"
     numerics: Numerics | None = None
     blocks: tuple[int, ...] = ()
+    trees: Trees = NO_TREES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
         if isinstance(self.primals, Mapping) and not all(isinstance(d, Drawn) for d in self.primals.values()):
             self._flatten()
+        for name in ("torch", "jax"):
+            f = getattr(self, name)
+            if self.trees.roots and f is not None and not isinstance(f, CallWithTrees):
+                object.__setattr__(self, name, self.trees.calling(f))
 
     def _flatten(self) -> None:
         """Replace trees by their leaves, in the primals and in what is called with them."""
         trees, leaves = flattened(self.primals, lambda value: isinstance(value, Drawn))
         if not trees.roots or not isinstance(self.subject, Rule):
             return
-        names = {root.name: tuple(leaf.name for leaf in root.leaves()) for root in trees.roots}
+        names = trees.leaf_names(leaves)
+        batched = tuple(leaf for n in self.batched for leaf in names.get(n, (n,)))
         changes = {
             "subject": rule_of_leaves(self.subject, trees),
             "primals": leaves,
-            "torch": self.torch and trees.calling(self.torch),
-            "jax": self.jax and trees.calling(self.jax),
-            "batched": tuple(leaf for n in self.batched for leaf in names.get(n, (n,))),
+            "batched": batched,
+            "trees": trees,
         }
         for name, value in changes.items():
             object.__setattr__(self, name, value)

@@ -38,7 +38,12 @@ def search_cases(
     cases: st.SearchStrategy[Case], name: str, against: Sequence[NamedReference], args: argparse.Namespace
 ) -> Outcome:
     """Search drawn cases for a point at which the output or a cotangent is refused."""
-    of_a_point = {"--delta": args.delta, "--precision": args.precision, "--isolate": args.isolate}
+    of_a_point = {
+        "--delta": args.delta,
+        "--precision": args.precision,
+        "--isolate": args.isolate,
+        "--outputs": args.outputs,
+    }
     option = next((name for name, value in of_a_point.items() if value), None)
     if option:
         raise Unusable(

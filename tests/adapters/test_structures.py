@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trees import ADAPTERS, BUGS, FORMS, Affine, Fields, as_pair, fits, jax_reference, point, torch_reference
 
 import oracles
+from oracles.__main__ import main
 from oracles.search import run_search
 from oracles.strategies import real, rows
 from oracles.structure import flattened, nested
@@ -285,6 +286,78 @@ def test_reports_have_the_leaves(reference, tmp_path):
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert form.names[2] in done.stdout
+
+
+SUBJECTS = """
+import numpy as np
+
+rng = np.random.default_rng(0)
+params = {"W": rng.standard_normal((2, 2)), "b": [rng.standard_normal(2)]}
+primals = {"params": params, "z": rng.standard_normal((3, 2))}
+
+
+def forward(params, z):
+    return {"y": z @ params["W"] + params["b"][0], "top": z.argmax(-1)}, (params, z)
+
+
+def backward(cache, delta):
+    params, z = cache
+    d = delta["y"]
+    return {"params": {"W": z.T @ d, "b": [d.sum(0)]}, "z": d @ params["W"].T}
+
+
+def wrong(cache, delta):
+    return {**backward(cache, delta), "params": {"W": cache[1].T @ delta["y"], "b": [delta["y"].mean(0)]}}
+
+
+def reference(params, z):
+    return {"y": z @ params["W"] + params["b"][0], "top": z.argmax(-1)}
+"""
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tree_subjects.py").write_text(SUBJECTS)
+        rng = np.random.default_rng(1)
+        shapes = {'params["W"]': (2, 2), 'params["b"][0]': (2,), "z": (3, 2)}
+        np.savez(tmp_path / "point.npz", **{n: rng.standard_normal(shape) for n, shape in shapes.items()})
+
+        def run(*options):
+            status = main(["check", *options, "--against", "torch:reference"])
+            return status, capsys.readouterr().out
+
+        yield run
+        sys.modules.pop("tree_subjects", None)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            (),
+            ("--primals", "point.npz"),
+            ("--shapes", 'params["W"]=2,2 params["b"][0]=2 z=3,2'),
+            ("--dtype", "float32"),
+            ("--outputs", "y"),
+        ],
+    )
+    def test_trees_from_every_source(self, run, options):
+        status, text = run("tree_subjects.py:forward,backward", *options)
+        assert status == 0
+        assert 'params["b"][0]' in text
+        assert 'output["y"]' in text
+        assert ('output["top"]' in text) == ("--outputs" not in options)
+        status, text = run("tree_subjects.py:forward,wrong", *options)
+        assert status == 1
+        assert 'params["b"][0]' in text.partition("\n")[0]
+
+    def test_a_written_script_runs(self, run, tmp_path):
+        status, _ = run(
+            "tree_subjects.py:forward,wrong", "--script", "out.py", "--json", "out.json", "--html", "out.html"
+        )
+        assert status == 1
+        assert subprocess.run([sys.executable, "out.py"], cwd=tmp_path, check=False).returncode == 1
+        assert 'params["b"][0]' in json.loads((tmp_path / "out.json").read_text())["results"][0]["primals"]
 
 
 class TestSearch:
