@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -187,8 +188,11 @@ def flat_delta(delta: Value, y: Value) -> Value:
 
 
 def masked(delta: Delta, without: Sequence[int]) -> Delta:
-    """Return a cotangent with zeros for the outputs that carry no gradient."""
-    if not without:
+    """Return a cotangent with zeros for the outputs that carry no gradient; as it is if none carries one.
+
+    Under zeros alone nothing of the primals' cotangents would be judged.
+    """
+    if not without or len(without) == len(as_tuple(delta)):
         return delta
     parts = [np.zeros_like(np.asarray(d)) if i in without else d for i, d in enumerate(as_tuple(delta))]
     return tuple(parts) if isinstance(delta, tuple | list) else parts[0]
@@ -337,7 +341,7 @@ def plan_of(subject: Rule, y: Value, oracles: Sequence[Rule], primals: Primals, 
     """
     own = range(len(as_tuple(y))) if outputs is None else positions_of(outputs, y)
     if not isinstance(y, Outputs) and len(as_tuple(y)) == 1:
-        return Plan(subject, tuple(oracles), without=tuple(without_gradient(y)), names=names_of(y))
+        return Plan(subject, tuple(oracles), names=names_of(y))
     answers = _answers(oracles, primals)
     # What carries no gradient is compared where a reference has it.
     matches = [_matched(own, y, theirs) for theirs in answers.values()]
@@ -366,8 +370,12 @@ def plan_of(subject: Rule, y: Value, oracles: Sequence[Rule], primals: Primals, 
 def _answers(oracles: Sequence[Rule], primals: Primals) -> dict[str, Value]:
     """Return what each reference returns at the point; one that raises is left to the judge."""
     wide = with_dtype(dict(primals), np.float64)
-    called = {o.name: attempt(lambda o=o: o(**wide)[0]) for o in oracles if o.reference is not None}
+    called = {o.name: attempt(partial(_output_of, o, wide)) for o in oracles if o.reference is not None}
     return {name: y for name, y in called.items() if not isinstance(y, Raised)}
+
+
+def _output_of(rule: Rule, primals: Primals) -> Value:
+    return rule(**primals)[0]
 
 
 def _of_subject(oracle: Rule, subject: Rule) -> Rule:

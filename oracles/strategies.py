@@ -246,7 +246,7 @@ def point_at(
     # The forward runs once more, only for the shapes of its outputs: a subject need not declare them.
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
-    silent = without_gradient(y)
+    silent = without_gradient(y) if len(without_gradient(y)) < len(deltas) else {}
     ordinary = [np.zeros(d.shape) if i in silent else d.copy() for i, d in enumerate(deltas)]
     if chance is not None:
         _specialize_deltas(chance, deltas, dtype)

@@ -413,6 +413,10 @@ def _is_spread(parameter: inspect.Parameter, value: Value) -> bool:
     return parameter.kind in kinds and isinstance(value, kinds[parameter.kind])
 
 
+def _always(value: Value) -> bool:
+    return True
+
+
 def flattened(
     primals: Mapping[str, Value], is_leaf: Callable[[Value], bool] = lambda value: False
 ) -> tuple[Trees, dict[str, Value]]:
@@ -428,7 +432,7 @@ def flattened(
     roots, leaves = [], dict[str, Value]()
     for name, value in primals.items():
         # A primal of None itself is an error of the caller's; inside a tree it is an absent array.
-        root, values = flatten(value, str(name), lambda v, top=value: is_leaf(v) or (v is top and v is None))
+        root, values = flatten(value, str(name), is_leaf if value is not None else _always)
         if not values:
             raise InvalidInput(
                 f"primals[{str(name)!r}]: expected an array or a tree of arrays, got none in {value!r:.60}"

@@ -27,7 +27,7 @@ from oracles.rule import (
     require_primals,
 )
 from oracles.signatures import call_by_name
-from oracles.structure import NO_TREES, Trees, with_auxiliary_of
+from oracles.structure import NO_TREES, Trees, node_of, with_auxiliary_of
 
 if TYPE_CHECKING:
     from manual_bp.protocol import Layer, Loss
@@ -383,7 +383,7 @@ def named_cotangents(gradients: object, primals: Primals, label: str, trees: Tre
     floating, roots = trees.floating(primals), trees.leaf_names(primals)
     if not isinstance(gradients, Mapping) or _is_tree_of_one(gradients, roots, primals):
         parts = gradients if isinstance(gradients, tuple) else (gradients,)
-        if trees.roots and len(roots) == 1 and len(parts) != 1:
+        if trees.roots and len(roots) == 1 and (len(parts) != 1 or node_of(parts[0]) is None):
             parts = (gradients,)  # the tree is a tuple
         # A backward may return None for an integer primal, or leave it out: both counts of cotangents are common.
         names = next((n for n in (list(roots), floating) if len(n) == len(parts)), None)
@@ -397,5 +397,6 @@ def named_cotangents(gradients: object, primals: Primals, label: str, trees: Tre
     else:
         given = [n for n in floating if n in gradients or all(leaf in gradients for leaf in roots[n])]
         _note_missing(dict.fromkeys(given), floating, label)
-    require_primals(gradients, dict.fromkeys((*roots, *primals)) if trees.roots else primals, label)
+    # A tree may also be given leaf by leaf.
+    require_primals(gradients, {**dict.fromkeys(roots, np.zeros(())), **primals} if trees.roots else primals, label)
     return {n: g for n, g in trees.cotangents(gradients, label).items() if g is not None}

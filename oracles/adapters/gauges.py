@@ -120,7 +120,8 @@ def _times(y: Output, signs: Mapping[str, Array]) -> Output:
         else part
         for n, part in _named(y)
     )
-    return like(y, parts)
+    signed: Output = like(y, parts)
+    return signed
 
 
 def _named(y: Output) -> list[tuple[str, Any]]:

@@ -180,7 +180,10 @@ class _Function:
 
     def _argument_order(self, primals: Primals) -> list[str]:
         """Return the order in which the function takes primals and options: by name, else as the primals stand."""
-        signature, primals = signature_of(self.plain), dict.fromkeys(self._roots(primals))
+        return self._order_of(list(self._roots(primals)))
+
+    def _order_of(self, primals: list[str]) -> list[str]:
+        signature = signature_of(self.plain)
         parameters = signature.parameters if signature else {}
         names = [p for p in parameters if p in primals or p in self.options]
         if signature is None or any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
@@ -197,7 +200,7 @@ class _Function:
         self._require_static(order, primals)
         return order
 
-    def _require_static(self, names: Sequence[str], primals: Primals) -> None:
+    def _require_static(self, names: Sequence[str], primals: Sequence[str]) -> None:
         """Check that no argument of ``nondiff_argnums`` is a primal: JAX takes plain Python values there."""
         static = [names[i] for i in self.nondiff_argnums if i < len(names) and names[i] in primals]
         if static:
