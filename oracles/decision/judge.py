@@ -79,8 +79,8 @@ def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTA
     likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
     silent = [i for i, p in enumerate(parts) if not is_differentiable(p)]
     draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
-    draws = [masked(parts, silent) for parts in draws]
-    return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
+    masks = [as_tuple(masked(parts, silent)) for parts in draws]
+    return [parts if isinstance(y, tuple | list) else parts[0] for parts in masks]
 
 
 @with_notes
