@@ -71,13 +71,12 @@ def check(
 
     Args:
         subject: the Rule under test, see `oracles.manual`.
-        primals: its inputs by name: NumPy arrays, torch tensors or JAX arrays. Cotangents of floating ones are judged;
-            integers and booleans have none. A primal may be a tree of arrays: a dict, list, tuple, namedtuple or
-            dataclass, whose leaves are called ``params["W"]``, ``layers[0].b``.
+        primals: its inputs by name: arrays of NumPy, torch or JAX, or trees of them (dicts, lists, namedtuples,
+            dataclasses), called ``params["W"]``, ``layers[0].b``. Cotangents of floating ones are judged.
         against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball arithmetic
             too if python-flint is installed and the primal is written in NumPy.
-        delta: the cotangent of the output, in its structure and shape; by default three signed ones are drawn from
-            ``seed``, or one if there are more than a million inputs.
+        delta: the cotangent of the output, in its structure; by default three signed ones are drawn from ``seed``, or
+            one if there are more than a million inputs.
         precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
         numerics: what the subject stores, sums and multiplies in, ``oracles.Numerics("bfloat16")``. By default 16 bits
             are summed in float32, and either each result is rounded once or every intermediate is.
@@ -87,25 +86,20 @@ def check(
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
         seed: the seed of the drawn cotangents.
-        outputs: the outputs that are judged, by name (``"loss"``) or position; by default all. Integers, booleans,
-            auxiliary outputs, and what the reference detaches are compared as values, under a cotangent of zeros.
+        outputs: the outputs that are judged, by name (``"loss"``) or position; by default all.
 
     Returns:
         The `Result`, with a finding for every array and oracle.
 
     Raises:
         Disagreement: (an AssertionError) if the subject is refused; it carries the verdict and its evidence.
-        Inconclusive: (an AssertionError) if nothing bounds a whole cotangent: no oracle has a finite value there, or
-            every tolerance is infinite. An `InconclusiveWarning` tells of a cotangent that rounding can move by its
-            own size, and of a delta that is zero: nothing of it was judged.
-        InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected and
-            what was given.
+        Inconclusive: (an AssertionError) if nothing bounds a whole cotangent: no oracle has a finite value, or every
+            tolerance is infinite. Where rounding can move one by its size, an `InconclusiveWarning` is given.
+        InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     require_rules(subject, primals, against)
-    trees, leaves = flattened(primals)
-    subject, against = rule_of_leaves(subject, trees), [rule_of_leaves(oracle, trees) for oracle in against]
-    arrays = {name: copied(numpy_array(place_of(name, primals), value)) for name, value in leaves.items()}
+    subject, arrays, against = _of_leaves(subject, primals, against)
     if not seconds > 0:
         raise InvalidInput(f"check: seconds: expected a positive number, got {seconds!r}")
     if isolate:
@@ -116,6 +110,15 @@ def check(
     with time_budget(seconds):
         result = _judged(subject, arrays, against, delta, working, kinks, seed, outputs)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
+
+
+def _of_leaves(
+    subject: Rule, primals: Mapping[str, Any], against: Sequence[Rule]
+) -> tuple[Rule, dict[str, Array], list[Rule]]:
+    """Return copies of the arrays in all primals by name, and the rules that take these."""
+    trees, leaves = flattened(primals)
+    arrays = {name: copied(numpy_array(place_of(name, primals), value)) for name, value in leaves.items()}
+    return rule_of_leaves(subject, trees), arrays, [rule_of_leaves(oracle, trees) for oracle in against]
 
 
 def _numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:

@@ -99,23 +99,23 @@ def declared(
     # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
-    def in_convention(evaluate: Evaluate) -> Evaluate:
+    return _in_convention(rule, convention, conversions)
+
+
+def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str, Conversion]) -> Rule:
+    """Return a rule whose points and cotangents are converted to the subject's convention and back."""
+
+    def converted(evaluate: Evaluate) -> Evaluate:
         return partial(_evaluate, evaluate, convention, conversions)
 
-    def of_leaves(trees: Trees) -> Rule:
-        return declared(
-            rule_of_leaves(rule, trees), scale=scale, layout=layout, fused=fused, kinks=kinks, symmetric=symmetric,
-            gauge=gauge, accuracy=accuracy, numerics=numerics,
-        )  # fmt: skip
-
-    evaluate = in_convention(rule.evaluate)
+    evaluate = converted(rule.evaluate)
     return replace(
         rule,
         evaluate=evaluate,
         evaluate_perturbed=None,
-        call_patterns={name: in_convention(evaluate) for name, evaluate in rule.call_patterns.items()},
+        call_patterns={name: converted(each) for name, each in rule.call_patterns.items()},
         convention=convention,
-        structured=Structured(evaluate, of_leaves) if rule.structured else None,
+        structured=Structured(evaluate, convention.of_leaves) if rule.structured else None,
     )
 
 
@@ -278,6 +278,10 @@ class Declaration(Convention):
         integer = [n for n in (*self.scale, *self.kinks, *self.symmetric) if not is_differentiable(primals[n])]
         if integer:
             raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
+
+    def of_leaves(self, trees: Trees) -> Rule:
+        """Return the declared rule over the leaves of trees, whose names the declaration has."""
+        return replace(self, rule=rule_of_leaves(self.rule, trees))._but()
 
     def _but(self, **changes: Any) -> Rule:
         other = replace(self, **changes)
