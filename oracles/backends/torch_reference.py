@@ -153,7 +153,9 @@ class _TorchOracle:
 
     def _forward(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
         y = taken_apart(call_by_name(self.f, tensors))
-        parts = [torch.as_tensor(p) if isinstance(p, float | np.ndarray) else p for p in as_tuple(y)]
+        parts = list(as_tuple(y))
+        if isinstance(y, Outputs):  # numbers in a structure: a count, a rate
+            parts = [torch.as_tensor(p) if isinstance(p, float | np.ndarray) else p for p in parts]
         for part in parts:
             if not isinstance(part, torch.Tensor):
                 raise InvalidInput(

@@ -16,9 +16,9 @@ import numpy as np
 
 from oracles.constants import SCRIPT_ENTRIES
 from oracles.diagnosis.experiments import result_or_none
-from oracles.outputs import Selected, in_core
+from oracles.outputs import Outputs, Selected, in_core
 from oracles.report.compared import Compared, compared_at
-from oracles.rule import Array, Rule, Runtime, as_tuple
+from oracles.rule import Array, Rule, Runtime, as_tuple, with_dtype
 from oracles.verdict import Result
 
 LITERAL_WIDTH = 110
@@ -84,8 +84,8 @@ leaves = {{n: t.requires_grad_(t.is_floating_point()) for n, t in leaves.items()
 y = {call}({arguments})
 ys = tuple(y) if isinstance(y, (tuple, list)) else (y,)
 if name in leaves:
-    pairs = [(part, torch.tensor(d.astype(np.float64))) for part, d in zip(ys, delta) if part.requires_grad]
-    oracle = torch.autograd.grad([part for part, _ in pairs], leaves[name], [seed for _, seed in pairs])[0].numpy()
+    seeds = [torch.tensor(d.astype(np.float64)) for d in delta]
+    oracle = torch.autograd.grad(ys, leaves[name], seeds)[0].numpy()
 else:
     oracle = ys[{position}].detach().numpy()
 """
@@ -108,11 +108,7 @@ def primal(real):
 real = {{n: jnp.asarray(a, jnp.float64) for n, a in primals.items() if is_real(a)}}
 y, pull = jax.vjp(primal, real)
 if name in real:
-    ys = y if isinstance(y, tuple) else (y,)
-    floating = [jnp.issubdtype(part.dtype, jnp.inexact) for part in ys]
-    none = jax.dtypes.float0  # the cotangent of integers
-    seeds = [d.astype(np.float64) if is_one else np.zeros(d.shape, none) for d, is_one in zip(delta, floating)]
-    seeds = tuple(seeds)
+    seeds = tuple(jnp.asarray(d, jnp.float64) for d in delta)
     oracle = np.asarray(pull(seeds if isinstance(y, tuple) else seeds[0])[0][name])
 else:
     oracle = np.asarray(y[{position}] if isinstance(y, tuple) else y)
@@ -169,8 +165,11 @@ def script(result: Result, report: str, compared: Compared | None = None) -> str
     names = tuple(setting.primals)
     gravest = in_core(result).worst or worst
     known = compared or result_or_none(lambda: compared_at(gravest, setting))
-    # What a reference returns in a structure is recorded, and so is what is one of its outputs alone.
+    # What a reference returns in a structure, or without a gradient, is recorded, and so is a part of its outputs.
     records = bool(result.shown) or any(isinstance(o.evaluate, Selected) for o in setting.oracles)
+    records |= len(deltas := as_tuple(setting.delta)) > 1 and not all(map(np.any, deltas))
+    wide = with_dtype(dict(setting.primals), np.float64)
+    records |= known is not None and isinstance(result_or_none(lambda: known.oracle(**wide)[0]), Outputs)
     comparison = (known and result_or_none(lambda: _comparison(known, () if records else names))) or _REPORT_ONLY
     code = "\n".join([*primals, delta, comparison])
     helpers = "import ml_dtypes  # bfloat16 and the like\n" if "ml_dtypes." in code else ""

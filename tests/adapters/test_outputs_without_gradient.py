@@ -541,27 +541,37 @@ def test_reports_have_the_names(framework, tmp_path):
     assert subprocess.run([sys.executable, file], capture_output=True, check=False).returncode == 1
 
 
-@pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_scripts_of_plain_tuples_run(framework, tmp_path):
-    wrong = oracles.manual(lambda x: ((softmax(x), x.argmax(-1)), softmax(x)), lambda o, d: {"x": o * d[0]})
-    reference = {
-        "torch": oracles.torch_autograd(torch_tuple),
-        "jax": oracles.jax_vjp(jax_tuple),
-    }[framework]
-    found = refusal(wrong, [reference])
-    file = tmp_path / "script.py"
-    file.write_text(found.script())
-    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "entries differ" in done.stdout
-
-
 def torch_tuple(x):
     return x.softmax(-1), x.argmax(-1)
 
 
 def jax_tuple(x):
     return jax.nn.softmax(x), x.argmax(-1)
+
+
+def only_softmax(x):
+    return {"p": x.softmax(-1)}
+
+
+SCRIPTS = {
+    "torch": oracles.torch_autograd(torch_tuple),
+    "jax": oracles.jax_vjp(jax_tuple),
+    "a dict of one": oracles.torch_autograd(only_softmax),
+}
+
+
+@pytest.mark.parametrize("reference", SCRIPTS)
+def test_scripts_of_plain_tuples_run(reference, tmp_path):
+    if reference == "a dict of one":
+        wrong = oracles.manual(lambda x: (softmax(x), softmax(x)), lambda o, d: {"x": o * d})
+    else:
+        wrong = oracles.manual(lambda x: ((softmax(x), x.argmax(-1)), softmax(x)), lambda o, d: {"x": o * d[0]})
+    found = refusal(wrong, [SCRIPTS[reference]])
+    file = tmp_path / "script.py"
+    file.write_text(found.script())
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "entries differ" in done.stdout
 
 
 class TestSearch:
