@@ -155,7 +155,7 @@ def delta_in_structure(y: Value, delta: Delta, *, whole: bool = False) -> Value:
     if not isinstance(y, Outputs) or y.tree is None:
         return delta
     values = dict(zip(y.names, as_tuple(delta), strict=True))
-    if whole and y.tree.kind is AUXILIARY:
+    if whole and y.tree.kind == AUXILIARY:
         return tuple(child.rebuild(values) for child in y.tree.children)
     return y.tree.rebuild(values)
 
@@ -183,7 +183,7 @@ def flat_delta(delta: Value, y: Value) -> Value:
             raise InvalidInput(f"delta: expected one array for each of {', '.join(carrying)}, got {describe(delta)}")
         parts = dict(zip(names, plain, strict=True))
     else:
-        parts = (tree.children[0] if tree.kind is AUXILIARY else tree).cotangents(delta, "delta")
+        parts = (tree.children[0] if tree.kind == AUXILIARY else tree).cotangents(delta, "delta")
     return tuple(_zeros_like(part) if parts.get(n) is None else parts[n] for n, part in zip(y.names, y, strict=True))
 
 

@@ -62,7 +62,7 @@ def node_of(value: Value) -> Node | None:
         # JSON's quotes: `params["W"]`, whatever the key contains.
         children = tuple((f"[{_quoted(k)}]", k, value[k]) for k in keys)
         order = tuple(value)
-        return Node((type(value), tuple(keys)), children, partial(_mapping, type(value), tuple(keys), order))
+        return Node((type(value), order), children, partial(_mapping, type(value), tuple(keys), order))
     if isinstance(value, tuple | list):
         return _node_of_sequence(value)
     if isinstance(value, type) or _is_array(value):
@@ -136,28 +136,29 @@ def _is_array(value: Value) -> bool:
 
 def _registered_node(value: Value) -> Node | None:
     """Return the level of an object whose class is registered with JAX or optree; neither is imported for it."""
-    for name in ("jax.tree_util", "optree"):
-        library = sys.modules.get(name)
-        if library is None or not hasattr(library, "tree_flatten_with_path"):
+    for library in ("jax.tree_util", "optree"):
+        if not hasattr(sys.modules.get(library), "tree_flatten_with_path"):
             continue
-        flatten = library.tree_flatten_with_path if name != "optree" else _optree_flatten(library)
-        leaves, form = flatten(value, is_leaf=lambda v: v is not value)
-        if len(leaves) == 1 and leaves[0][1] is value:
+        paths, leaves, form = _flatten_once(library, value)
+        if len(leaves) == 1 and leaves[0] is value:
             continue  # it is not registered there
-        steps = [_step(path[-1]) for path, _ in leaves]
-        children = tuple((step, key, v) for (step, key), (_, v) in zip(steps, leaves, strict=True))
-        return Node((type(value), str(form)), children, form.unflatten)
+        children = tuple((*_step(path[-1]), child) for path, child in zip(paths, leaves, strict=True))
+        return Node((type(value), str(form)), children, partial(_registered, library, value))
     return None
 
 
-def _optree_flatten(optree: Any) -> Callable[..., tuple[list[tuple[Any, Value]], Any]]:
-    """Return a flattening as JAX's: pairs of path and value, and the form."""
+def _flatten_once(library: str, value: Value) -> tuple[list[Any], list[Value], Any]:
+    """Return the paths and values of what an object holds, and its form, as JAX or optree take it apart."""
+    module: Any = sys.modules[library]
+    flattened = module.tree_flatten_with_path(value, is_leaf=lambda v: v is not value)
+    if library == "optree":
+        return flattened[0], flattened[1], flattened[2]
+    return [path for path, _ in flattened[0]], [child for _, child in flattened[0]], flattened[1]
 
-    def flatten(value: Value, is_leaf: Callable[[Value], bool]) -> tuple[list[tuple[Any, Value]], Any]:
-        paths, leaves, form = optree.tree_flatten_with_path(value, is_leaf=is_leaf)
-        return list(zip(paths, leaves, strict=True)), form
 
-    return flatten
+def _registered(library: str, like: Value, children: Sequence[Value]) -> Value:
+    # The form is made anew: JAX's cannot be sent to another process.
+    return _flatten_once(library, like)[2].unflatten(children)
 
 
 def _step(entry: Any) -> tuple[str, Key]:
@@ -178,7 +179,9 @@ def _node_of_dataclass(value: Any) -> Node | None:
     if not names:
         return None
     children = tuple((f".{n}", n, getattr(value, n)) for n in names)
-    return Node((type(value), tuple(names)), children, partial(_dataclass, value, tuple(names)))
+    # Trees with other numbers of configuration are others, though `make` alone knows the numbers.
+    rest = tuple(repr(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in names)
+    return Node((type(value), tuple(names), rest), children, partial(_dataclass, value, tuple(names)))
 
 
 def _is_dynamic(value: Value) -> bool:
@@ -221,7 +224,17 @@ class Tree:
     @property
     def is_leaf(self) -> bool:
         """Whether this is one array."""
-        return self.kind is LEAF
+        return self.kind == LEAF
+
+    @property
+    def is_mutable(self) -> bool:
+        """Whether every array can be replaced in place: in dicts, lists and dataclasses that are not frozen."""
+        if self.is_leaf:
+            return True
+        kind = self.kind[0] if isinstance(self.kind, tuple) else type(None)
+        parameters = getattr(kind, "__dataclass_params__", None)
+        own = issubclass(kind, dict | list) or (parameters is not None and not parameters.frozen)
+        return own and all(child.is_mutable for child in self.children)
 
     def leaves(self) -> Iterator[Tree]:
         """Yield the leaves, in the order of `flatten`."""
@@ -246,18 +259,8 @@ class Tree:
             return {}
         if self.is_leaf:
             return {self.name: value}
-        node = node_of(value)
-        given = {key: child for _, key, child in node.children} if node is not None else {}
         keys = {child.key: child for child in self.children}
-        if node is None or (isinstance(value, tuple | list) and all(isinstance(k, str) for k in keys)):
-            named = _by_position(value, self) if node is not None and len(given) == len(keys) else None
-            if named is None:
-                raise InvalidInput(
-                    f"{label}: backward: {self.name}: expected a tree of {', '.join(self._names())}, "
-                    f"got {describe(value)}.\nFix: return the gradient of {self.name} in its own structure, "
-                    "with None where none is claimed"
-                )
-            given = named
+        given = self._children_of(value, label)
         missing = [child.name for key, child in keys.items() if key not in given]
         extra = [f"{self.name}[{_quoted(key)}]" for key in given if key not in keys]
         if missing or extra:
@@ -272,17 +275,29 @@ class Tree:
             cotangents |= child.cotangents(given[key], label)
         return cotangents
 
+    def _children_of(self, value: Value, label: str) -> dict[Key, Value]:
+        """Return what a cotangent of this tree holds, by the keys of its structure."""
+        keys = [child.key for child in self.children]
+        is_mapping = isinstance(self.kind, tuple) and issubclass(self.kind[0], Mapping)
+        if isinstance(value, tuple | list) and not hasattr(value, "_fields") and not is_mapping:
+            return dict(zip(keys, value, strict=False)) if len(value) <= len(keys) else dict(enumerate(value))
+        node = node_of(value)
+        given = {key: child for _, key, child in node.children} if node is not None else {}
+        if dataclasses.is_dataclass(value):  # there a field of None is configuration
+            return given | {k: getattr(value, k) for k in keys if isinstance(k, str) and hasattr(value, k)}
+        if node is None:
+            raise InvalidInput(
+                f"{label}: backward: {self.name}: expected a tree of {', '.join(self._names())}, "
+                f"got {describe(value)}.\nFix: return the gradient of {self.name} in its own structure, "
+                "with None where none is claimed"
+            )
+        return given
+
     def _names(self) -> list[str]:
         return [leaf.name for leaf in self.leaves()]
 
 
 LEAF = "leaf"
-
-
-def _by_position(value: Value, tree: Tree) -> dict[Key, Value] | None:
-    """Return the children of a tuple that stands for a namedtuple or a dataclass."""
-    is_mapping = isinstance(tree.kind, tuple) and isinstance(tree.kind[0], type) and issubclass(tree.kind[0], Mapping)
-    return None if is_mapping else dict(zip((child.key for child in tree.children), value, strict=True))
 
 
 def flatten(

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from oracles.adapters.gauges import GAUGES, Signs
+from oracles.adapters.gauges import GAUGES, Signs, named_by_position
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.numerics import Numerics, unit_roundoff
 from oracles.outputs import like, names_of
@@ -34,7 +34,6 @@ from oracles.rule import (
     Pullback,
     Rule,
     Structured,
-    as_tuple,
     is_differentiable,
 )
 from oracles.structure import Trees, rule_of_leaves
@@ -209,14 +208,16 @@ class Declaration(Convention):
         if not self.gauge:
             return subject, oracles
         y = subject(**primals)[0]
-        anchor = dict(zip(names_of(y), as_tuple(y), strict=True))
-        unknown = [n for n in self.gauge if n not in anchor]
+        anchor = dict(named_by_position(y))
+        by_name = dict(zip(names_of(y), anchor, strict=True))  # output.eigenvectors is output[1]
+        gauge = {by_name.get(n, n): kind for n, kind in self.gauge.items()}
+        unknown = [n for n in gauge if n not in anchor]
         if unknown:
             raise InvalidInput(
-                f"declared: gauge: expected names of the outputs {', '.join(anchor)}, got {', '.join(unknown)}.\n"
-                f"Fix:    gauge={{{list(anchor)[-1]!r}: 'sign'}}"
+                f"declared: gauge: expected names of the outputs {', '.join(by_name)}, got {', '.join(unknown)}.\n"
+                f"Fix:    gauge={{{list(by_name)[-1]!r}: 'sign'}}"
             )
-        signs = Signs({n: np.array(anchor[n]) for n in self.gauge}, self.gauge)
+        signs = Signs({n: np.array(anchor[n]) for n in gauge}, gauge)
         own = signs.aligned(subject)
         # Finite differences are those of the subject's own primal, whose signs must not change between two steps.
         return own, tuple(
@@ -412,9 +413,12 @@ def _converted_cotangent(
 
 
 def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]], names: Sequence[str]) -> Output:
-    """Convert an output or its cotangent, by the names of the outputs: "output", or "output[0]" of several."""
-    parts = zip(names, as_tuple(y), strict=True)
-    converted: Output = like(y, [functions[n](part) if n in functions else part for n, part in parts])
+    """Convert an output or its cotangent, by the names of the outputs or by position: "output[0]" of several."""
+    parts = []
+    for name, (position, part) in zip(names, named_by_position(y), strict=True):
+        function = functions.get(name) or functions.get(position)
+        parts.append(function(part) if function else part)
+    converted: Output = like(y, parts)
     return converted
 
 

@@ -40,7 +40,7 @@ from oracles.rule import (
 )
 from oracles.self_consistency import move_point
 from oracles.signatures import call_by_name_or_in_order
-from oracles.structure import NO_TREES, Trees, mapped
+from oracles.structure import NO_TREES, Trees, flatten, mapped
 from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
@@ -160,20 +160,32 @@ def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate])
 
 def _of_leaves(subject: Subject, trees: Trees) -> Subject:
     """Return the subject whose parameters are leaves of trees: each is at its path inside the tree's location."""
-    leaves = {root.name: [leaf.name for leaf in root.leaves()] for root in trees.roots if not root.is_leaf}
+    roots = {root.name: root for root in trees.roots if not root.is_leaf}
 
-    def inside(locations: Mapping[str, Location]) -> dict[str, Location]:
+    def inside(locations: Mapping[str, Location], writes: bool) -> dict[str, Location]:
         result: dict[str, Location] = {}
         for n, location in locations.items():
-            if n not in leaves:
+            if n not in roots:
                 result[n] = location
                 continue
             if callable(location):
                 raise InvalidInput(f"{subject.label}: {n} is a tree: expected a location of it, got a function")
-            result |= {leaf: location + leaf.removeprefix(n) for leaf in leaves[n]}
+            for leaf in roots[n].leaves():
+                path = leaf.name.removeprefix(n)
+                is_place = not writes or roots[n].is_mutable
+                result[leaf.name] = location + path if is_place else partial(_write_leaf, location, path)
         return result
 
-    return replace(subject, params=inside(subject.params), grads=inside(subject.grads), trees=trees)
+    return replace(subject, params=inside(subject.params, True), grads=inside(subject.grads, False), trees=trees)
+
+
+def _write_leaf(location: str, path: str, obj: Object, value: object) -> None:
+    """Replace an array in a tree that cannot be changed, by another tree at its location."""
+    tree, leaves = flatten(read(obj, location), "")
+    if path not in leaves or np.shape(leaves[path]) != np.shape(value):
+        found = f"an array of shape {np.shape(leaves[path])}" if path in leaves else ", ".join(leaves)
+        raise InvalidInput(f"params: {location}{path}: expected an array of shape {np.shape(value)}, got {found}")
+    write(obj, location, tree.rebuild({**leaves, path: value}))
 
 
 def _gradient_locations(

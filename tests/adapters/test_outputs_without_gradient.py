@@ -610,6 +610,31 @@ class TestSearch:
         assert caught.value.result.worst.quantity == "output.lse"
 
 
+@pytest.mark.parametrize("name", ["output[1]", "output.eigenvectors"])
+def test_conventions_have_names_and_positions(name):
+    def eigh(A):
+        result = np.linalg.eigh(A)
+        return type(result)(result.eigenvalues, -result.eigenvectors), result
+
+    def of_eigh(result, delta):
+        w, V = result.eigenvalues, -result.eigenvectors
+        gaps = w - w[:, None] + np.eye(len(w))
+        inner = (1 - np.eye(len(w))) / gaps * (V.T @ delta.eigenvectors)
+        return {"A": V @ (np.diag(delta.eigenvalues) + inner) @ V.T}
+
+    A = np.random.default_rng(0).standard_normal((3, 3))
+    subject = oracles.declared(oracles.manual(eigh, of_eigh), symmetric="A", gauge={name: "sign"})
+    result = oracles.check(subject, {"A": A + A.T}, [oracles.torch_autograd(torch.linalg.eigh)])
+    assert result.verdict is AGREES
+    assert {*result.judged} == {"output.eigenvalues", "output.eigenvectors", "A"}
+    turned = oracles.declared(
+        oracles.manual(lambda x: (Attention(x.T, x[0]), x), lambda x, d: {"x": d.out.T + 0 * x}),
+        layout={"output.out" if "." in name else "output[0]": "ij->ji"},
+    )
+    reference = oracles.torch_autograd(lambda x: Attention(x, x[0].detach()))
+    assert oracles.check(turned, point(), [reference]).verdict is AGREES
+
+
 def test_isolated_subjects_keep_the_names():
     subject = oracles.isolated(oracles.manual(forward, backward))
     result = oracles.check(subject, point(), PAIR_REFERENCE)

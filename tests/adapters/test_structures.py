@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
-from trees import ADAPTERS, BUGS, FORMS, Affine, Fields, as_pair, fits, jax_reference, point, torch_reference
+from trees import ADAPTERS, BUGS, FORMS, Affine, Fields, Plain, as_pair, fits, jax_reference, point, torch_reference
 
 import oracles
 from oracles.__main__ import main
@@ -20,6 +21,7 @@ from oracles.search import run_search
 from oracles.strategies import real, rows
 from oracles.structure import flattened, nested
 
+AGREES = oracles.Verdict.AGREES
 COMBINATIONS = [(adapter, kind) for adapter in ADAPTERS for kind in FORMS if fits(adapter, kind)]
 REFERENCES = {"torch": torch_reference, "jax": jax_reference}
 
@@ -39,7 +41,7 @@ def names_refused(refusal):
 def test_right_subjects_agree_in_every_leaf(adapter, kind):
     form = FORMS[kind]
     result = oracles.check(ADAPTERS[adapter](form), point(form), [torch_reference(form)])
-    assert result.verdict is oracles.Verdict.AGREES
+    assert result.verdict is AGREES
     assert {*form.names, "z", "output"} == {*result.judged}
     assert not result.not_claimed
 
@@ -67,7 +69,7 @@ def test_wrong_leaves_are_named_in_every_kind_of_tree(kind):
 def test_jax_and_no_reference_judge_trees(kind):
     form = FORMS[kind]
     for against in ([jax_reference(form)], [jax_reference(form), torch_reference(form)], []):
-        assert oracles.check(as_pair(form), point(form), against).verdict is oracles.Verdict.AGREES
+        assert oracles.check(as_pair(form), point(form), against).verdict is AGREES
     change, wrong = BUGS["a doubled leaf"]
     assert names_refused(refused(as_pair(form, change), point(form), [])) == {form.names[i] for i in wrong}
 
@@ -99,7 +101,7 @@ def test_the_tree_keeps_its_types():
         (lambda g: {"W": g["W"], "g": g["g"]}, 'params["b"]'),
         (lambda g: {**g, "c": g["b"]}, 'params["c"]'),
         (lambda g: g["b"], "params"),
-        (lambda g: [g["W"], g["b"]], 'params["W"]'),
+        (lambda g: [g["W"], g["b"]], "params"),
     ],
 )
 def test_a_missing_or_further_leaf_is_invalid(adapter, change, path):
@@ -109,6 +111,20 @@ def test_a_missing_or_further_leaf_is_invalid(adapter, change, path):
         oracles.check(ADAPTERS[adapter](broken), point(form), [torch_reference(form)])
     assert path in str(caught.value)
     assert "Fix:" in str(caught.value)
+
+
+def test_gradients_in_another_kind_of_tree():
+    """A namedtuple is read by its fields, a tuple by position, numbers are arrays without an axis."""
+    Other = namedtuple("Other", "b W g")
+    form = FORMS["namedtuple"]
+    for make in (lambda W, g, b: Other(b, W, g), lambda W, g, b: (W, g, b), lambda W, g, b: {"b": b, "g": g, "W": W}):
+        assert oracles.check(as_pair(form._replace(make=make)), point(form), [torch_reference(form)]).verdict is AGREES
+    numbers = {"xs": [np.array(2.0), np.array(3.0)]}
+    product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), lambda xs, d: {"xs": [float(d * xs[1]), float(d * xs[0])]})
+    with pytest.raises(oracles.Disagreement):  # Python's numbers have no dtype
+        oracles.check(product, numbers, [oracles.torch_autograd(lambda xs: xs[0] * xs[1])])
+    product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), lambda xs, d: [d * xs[1], d * xs[0]])
+    assert oracles.check(product, numbers, [oracles.torch_autograd(lambda xs: xs[0] * xs[1])]).verdict is AGREES
 
 
 def test_none_in_a_tree_claims_no_gradient():
@@ -128,7 +144,7 @@ def test_the_one_primal_may_be_the_gradient_itself():
     named = oracles.manual(forward, lambda p, d: {"p": {"a": d * p["b"], "b": d * p["a"]}})
     by_leaf = oracles.manual(forward, lambda p, d: {'p["a"]': d * p["b"], 'p["b"]': d * p["a"]})
     for subject in (whole, named, by_leaf):
-        assert oracles.check(subject, primals, reference).verdict is oracles.Verdict.AGREES
+        assert oracles.check(subject, primals, reference).verdict is AGREES
     swapped = oracles.manual(forward, lambda p, d: {"a": d * p["a"], "b": d * p["b"]})
     assert names_refused(refused(swapped, primals, reference)) == {'p["a"]', 'p["b"]'}
 
@@ -148,7 +164,7 @@ def test_value_and_grad_in_the_structure_of_its_argument():
     against = [oracles.torch_autograd(lambda params, z: 0.5 * ((z @ params["W"] + params["b"]) ** 2).sum())]
     for wrt in (None, "params"):
         result = oracles.check(oracles.value_and_grad(loss, wrt), primals, against)
-        assert result.verdict is oracles.Verdict.AGREES
+        assert result.verdict is AGREES
         assert result.not_claimed == ("z",)
         refusal = refused(oracles.value_and_grad(swapped, wrt), primals, against)
         assert names_refused(refusal) == {'params["b"]'}
@@ -178,7 +194,7 @@ def test_variadic_functions_of_torch():
     options = {"scale": 2.0}
     for oracle in (against, variadic):
         subject = oracles.torch_function(Concatenation, options=options)
-        assert oracles.check(subject, primals, oracle).verdict is oracles.Verdict.AGREES
+        assert oracles.check(subject, primals, oracle).verdict is AGREES
         refusal = refused(oracles.torch_function(ConcatenationReversed, options=options), primals, oracle)
         assert names_refused(refusal) == {"xs[0]", "xs[1]"}
 
@@ -203,7 +219,7 @@ def test_variadic_and_keyword_arguments():
 
     primals = {"z": np.arange(3.0), "xs": [np.ones(3), np.arange(3.0)], "named": {"a": np.ones(3), "b": np.arange(3.0)}}
     against = [oracles.torch_autograd(lambda z, *xs, **named: z * sum(xs) + named["a"] * named["b"])]
-    assert oracles.check(oracles.manual(forward, backward), primals, against).verdict is oracles.Verdict.AGREES
+    assert oracles.check(oracles.manual(forward, backward), primals, against).verdict is AGREES
     assert names_refused(refused(oracles.manual(forward, swapped), primals, against)) == {'named["a"]', 'named["b"]'}
 
 
@@ -215,7 +231,7 @@ def test_variadic_custom_vjp():
     total.defvjp(lambda z, *xs: (z * sum(xs), (z, xs)), lambda r, d: (d * sum(r[1]), *(d * r[0] for _ in r[1])))
     primals = {"z": np.arange(3.0), "xs": [np.ones(3), np.arange(3.0)]}
     against = [oracles.jax_vjp(lambda z, xs: z * sum(xs))]
-    assert oracles.check(oracles.jax_function(total), primals, against).verdict is oracles.Verdict.AGREES
+    assert oracles.check(oracles.jax_function(total), primals, against).verdict is AGREES
     total.defvjp(lambda z, *xs: (z * sum(xs), (z, xs)), lambda r, d: (d * sum(r[1]), d * r[0], d))
     assert names_refused(refused(oracles.jax_function(total), primals, against)) >= {"xs[1]"}
 
@@ -228,7 +244,7 @@ def test_static_arguments_stay_out():
     clip.defvjp(lambda p, s: (p["a"] * s, None), lambda s, r, d: ({"a": d * s},))
     primals, against = {"params": {"a": np.ones(3)}}, [oracles.jax_vjp(lambda params: 0.5 * params["a"])]
     bound = oracles.jax_function(partial(clip, slope=0.5))
-    assert oracles.check(bound, primals, against).verdict is oracles.Verdict.AGREES
+    assert oracles.check(bound, primals, against).verdict is AGREES
     with pytest.raises(oracles.InvalidInput, match="slope"):
         oracles.check(oracles.jax_function(clip), {**primals, "slope": np.float64(0.5)}, against)
 
@@ -244,7 +260,7 @@ def test_a_module_takes_a_tree_and_parameters():
 
     at = {"xs": {"x": np.ones((2, 3))}, "linear.weight": np.ones((1, 3)), "linear.bias": np.zeros(1)}
     against = [oracles.torch_autograd(lambda xs, **p: xs["x"] @ p["linear.weight"].T + p["linear.bias"])]
-    assert oracles.check(oracles.torch_module(Sum), at, against).verdict is oracles.Verdict.AGREES
+    assert oracles.check(oracles.torch_module(Sum), at, against).verdict is AGREES
 
 
 def test_adapters_that_take_arrays_alone_say_so():
@@ -265,9 +281,9 @@ def test_conventions_and_isolation_take_leaves():
     form = FORMS["dict"]
     change, wrong = BUGS["a doubled leaf"]
     doubled = oracles.declared(as_pair(form, change), scale={form.names[2]: 2.0})
-    assert oracles.check(doubled, point(form), [torch_reference(form)]).verdict is oracles.Verdict.AGREES
+    assert oracles.check(doubled, point(form), [torch_reference(form)]).verdict is AGREES
     isolated = oracles.check(as_pair(form), point(form), [torch_reference(form)], isolate=True)
-    assert isolated.verdict is oracles.Verdict.AGREES
+    assert isolated.verdict is AGREES
     refusal = refused(oracles.isolated(as_pair(form, change)), point(form), [torch_reference(form)])
     assert names_refused(refusal) == {form.names[i] for i in wrong}
 
@@ -384,6 +400,48 @@ class TestSearch:
         with pytest.raises(oracles.Disagreement) as caught:
             self.searched(BUGS["a transposed leaf"][0], "cotangents_agree")
         assert names_refused(caught.value) == {'params["W"]'}
+
+
+def test_configuration_of_a_dataclass_is_part_of_its_structure():
+    """Rules are kept by their trees: another slope is another function."""
+    trees = [flattened({"p": Plain(np.ones(2), np.ones(2), np.ones(2), slope)})[0] for slope in (1.0, 1.0, 2.0)]
+    assert trees[0] == trees[1] != trees[2]
+    assert hash(trees[0]) == hash(trees[1])
+    reference = oracles.torch_autograd(lambda p: p.slope * p.W)
+    for slope in (1.0, 2.0):
+        subject = oracles.manual(
+            lambda p: (p.slope * p.W, p), lambda p, d: {"p": replace(p, W=d * p.slope, g=None, b=None)}
+        )
+        assert (
+            oracles.check(subject, {"p": Plain(np.ones(2), np.ones(2), np.ones(2), slope)}, [reference]).verdict
+            is AGREES
+        )
+
+
+@pytest.mark.parametrize("kind", ["dict", "registered"])
+def test_isolated_functions_of_jax(kind):
+    form = FORMS[kind]
+    subject = oracles.isolated(ADAPTERS["jax_function"](form))
+    assert oracles.check(subject, point(form), [torch_reference(form)]).verdict is AGREES
+
+
+def test_ball_arithmetic_judges_trees():
+    """Few numbers in a tree, and no reference: the exact derivative of the subject's own forward."""
+
+    def forward(p):
+        return {"product": p["a"] * p["b"], "sum": p["a"] + p["b"]}, p
+
+    def backward(p, d):
+        return {"a": d["product"] * p["b"] + d["sum"], "b": d["product"] * p["a"] + d["sum"]}
+
+    primals = {"p": {"a": np.arange(1.0, 3.0), "b": np.arange(2.0, 4.0)}}
+    result = oracles.check(oracles.manual(forward, backward), primals)
+    assert {f.quantity for f in result.findings if f.oracle == "exact"} == {
+        'output["product"]', 'output["sum"]', 'p["a"]', 'p["b"]'
+    }  # fmt: skip
+    assert result.verdict is AGREES
+    wrong = oracles.manual(forward, lambda p, d: {"a": d["product"] * p["b"], "b": d["product"] * p["a"]})
+    assert names_refused(refused(wrong, primals, [])) == {'p["a"]', 'p["b"]'}
 
 
 def test_names_of_leaves_make_trees():

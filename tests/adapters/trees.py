@@ -206,5 +206,4 @@ ADAPTERS = {
 
 def fits(adapter, kind):
     """Return whether a framework takes a kind of tree: JAX takes no dataclass that it does not know."""
-    is_frozen = kind in ("namedtuple", "tuple", "registered", "nested")
-    return not (kind == "dataclass" and adapter == "jax_function") and not (is_frozen and adapter == "stateful")
+    return not (kind == "dataclass" and adapter == "jax_function")
