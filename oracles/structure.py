@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -162,11 +163,17 @@ def _registered(library: str, like: Value, children: Sequence[Value]) -> Value:
 
 
 def _step(entry: Any) -> tuple[str, Key]:
-    """Return the step of a path that JAX or optree describes, and its key."""
-    if isinstance(getattr(entry, "name", None), str):  # an attribute
+    """Return the step of a path that JAX or optree describes, and its key: an attribute, a key, a position."""
+    if isinstance(entry, str):
+        return (f".{entry}" if entry.isidentifier() else f"[{_quoted(entry)}]"), entry
+    if isinstance(getattr(entry, "name", None), str):
         return f".{entry.name}", entry.name
-    key = next((getattr(entry, n) for n in ("key", "idx", "index") if hasattr(entry, n)), entry)
-    return (f".{key}", key) if isinstance(key, str) and key.isidentifier() else (f"[{_quoted(key)}]", key)
+    key = (
+        entry
+        if isinstance(entry, int)
+        else next((getattr(entry, n) for n in ("key", "idx") if hasattr(entry, n)), entry)
+    )
+    return f"[{_quoted(key)}]", key
 
 
 def _node_of_dataclass(value: Any) -> Node | None:
@@ -506,16 +513,20 @@ def nested(arrays: Mapping[str, Array]) -> dict[str, Value]:
     return {n: _with_lists(value) for n, value in groups.items()}
 
 
+_STEP = re.compile(r"""\[(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|(\d+))\]""")
+
+
 def _parsed(name: str) -> tuple[str, list[Key]]:
+    """Return the primal and the keys in a name; no keys if it is none of a dict or list."""
     root, bracket, rest = name.partition("[")
-    keys: list[Key] = []
-    while bracket:
-        text, end, rest = rest.partition("]")
-        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-        if not end or not root or not (quoted or text.isdigit()) or (rest and rest[0] != "["):
+    text, keys = bracket + rest, list[Key]()
+    while text:
+        match = _STEP.match(text)
+        if match is None or not root:
             return name, []
-        keys.append(text[1:-1] if quoted else int(text))
-        bracket, rest = rest[:1], rest[1:]
+        quoted, plain, position = match.groups()
+        keys.append(int(position) if position else re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain)
+        text = text[match.end() :]
     return root, keys
 
 

@@ -179,7 +179,7 @@ def _of_leaves(subject: Subject, trees: Trees) -> Subject:
     return replace(subject, params=inside(subject.params, True), grads=inside(subject.grads, False), trees=trees)
 
 
-def _write_leaf(location: str, path: str, obj: Object, value: object) -> None:
+def _write_leaf(location: str, path: str, obj: Object, value: Object) -> None:
     """Replace an array in a tree that cannot be changed, by another tree at its location."""
     tree, leaves = flatten(read(obj, location), "")
     if path not in leaves or np.shape(leaves[path]) != np.shape(value):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from hypothesis import strategies as st
 from trees import ADAPTERS, BUGS, FORMS, Affine, Fields, Plain, as_pair, fits, jax_reference, point, torch_reference
 
@@ -19,7 +20,7 @@ import oracles
 from oracles.__main__ import main
 from oracles.search import run_search
 from oracles.strategies import real, rows
-from oracles.structure import flattened, nested
+from oracles.structure import flatten, flattened, mapped, nested
 
 AGREES = oracles.Verdict.AGREES
 COMBINATIONS = [(adapter, kind) for adapter in ADAPTERS for kind in FORMS if fits(adapter, kind)]
@@ -451,6 +452,81 @@ def test_names_of_leaves_make_trees():
     again = nested(leaves)
     assert again["layers"][1]["b"] is primals["layers"][1]["b"]
     assert again["0.weight"] is primals["0.weight"]
+
+
+class Pair:
+    """A class that its user registers as a tree."""
+
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+
+
+def judged_as_pair(make):
+    primals = {"p": make(np.arange(3.0), np.ones(3) + 1)}
+    against = [oracles.torch_autograd(lambda p: p.a * p.b)]
+    right = oracles.manual(lambda p: (p.a * p.b, p), lambda p, d: {"p": make(d * p.b, d * p.a)})
+    assert oracles.check(right, primals, against).verdict is AGREES
+    wrong = oracles.manual(lambda p: (p.a * p.b, p), lambda p, d: {"p": make(d * p.a, d * p.b)})
+    return names_refused(refused(wrong, primals, against))
+
+
+def test_classes_that_are_registered_with_jax():
+    own = type("Own", (Pair,), {})
+    jax.tree_util.register_pytree_node(own, lambda p: ((p.a, p.b), None), lambda _, parts: own(*parts))
+    assert judged_as_pair(own) == {"p[0]", "p[1]"}
+    keyed = type("Keyed", (Pair,), {})
+    keys = jax.tree_util.GetAttrKey("a"), jax.tree_util.DictKey("b")
+    jax.tree_util.register_pytree_with_keys(
+        keyed, lambda p: (tuple(zip(keys, (p.a, p.b), strict=True)), None), lambda _, parts: keyed(*parts)
+    )
+    assert judged_as_pair(keyed) == {"p.a", 'p["b"]'}
+
+
+def test_classes_that_are_registered_with_optree():
+    optree = pytest.importorskip("optree")
+
+    @optree.dataclasses.dataclass(namespace="of a user")
+    class Data:
+        a: np.ndarray
+        b: np.ndarray
+        label: int = optree.dataclasses.field(default=3, pytree_node=False)
+
+    assert judged_as_pair(Data) == {"p.a", "p.b"}
+
+
+KEYS = st.sampled_from(["W", "b", "0.weight", 'a "quoted" key', "x]", ""])
+LEAVES = st.integers(0, 3).map(np.ones)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(KEYS, inner | st.none(), max_size=3),
+        st.tuples(inner, inner),
+        st.builds(Fields, inner, st.none(), inner),
+    ),
+    max_leaves=6,
+)
+
+
+@given(TREES)
+def test_a_tree_is_what_its_leaves_make(tree):
+    structure, leaves = flatten(tree, "tree")
+    assert len(leaves) == len({id(a) for a in leaves.values()})
+    again, other = flatten(structure.rebuild(leaves), "tree")
+    assert again == structure
+    assert all(other[n] is leaves[n] for n in leaves)
+    cotangents = structure.cotangents(structure.rebuild({n: 2 * a for n, a in leaves.items()}), "subject")
+    assert {*cotangents} == {*leaves}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["p", "0.weight"]), TREES.filter(lambda t: not isinstance(t, tuple)), max_size=2)
+)
+def test_names_are_read_back_as_trees(primals):
+    plain = {n: mapped(lambda a: a, tree) for n, tree in primals.items()}
+    names = {n: a for root, tree in plain.items() for n, a in flatten(tree, root)[1].items()}
+    again = {n: a for root, tree in nested(names).items() for n, a in flatten(tree, root)[1].items()}
+    assert {*again} >= {n for n in names if "." not in n}
 
 
 def test_lists_of_numbers_are_one_array():
