@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from oracles.rule import Array, Cotangents, Function, InvalidInput, Primals, Rule, describe, is_differentiable
-from oracles.signatures import call_by_name, signature_of
+from oracles.signatures import call_by_name, call_by_name_or_in_order, signature_of
 
 Value: TypeAlias = Any  # a tree of the user's: whatever he passes or returns
 Key: TypeAlias = str | int
@@ -412,13 +412,20 @@ class CallWithTrees:
         return call_with_trees(partial(self.f, **options) if options else self.f, primals)
 
 
-def call_with_trees(f: Function, primals: Mapping[str, Value]) -> Value:
-    """Call a function by the names of its primals; a list named like ``*xs`` is spread, a dict like ``**named`` too."""
-    signature = signature_of(f)
+def call_with_trees(f: Function, primals: Mapping[str, Value], *, like: Function | None = None) -> Value:
+    """Call a function by the names of its primals; a list named like ``*xs`` is spread, a dict like ``**named`` too.
+
+    Args:
+        f: the function.
+        primals: its arguments.
+        like: the method whose parameters count, if ``f`` passes its arguments on to it: then it is called in the order
+            of the primals if it has no such names.
+    """
+    signature = signature_of(like or f)
     parameters = signature.parameters if signature else {}
     spread = [p for p in parameters.values() if p.name in primals and _is_spread(p, primals[p.name])]
     if not spread:
-        return call_by_name(f, primals)
+        return call_by_name(f, primals) if like is None else call_by_name_or_in_order(f, primals, like=like)
     positional: list[Value] = []
     named: dict[str, Value] = {n: v for n, v in primals.items() if n not in {p.name for p in spread}}
     for p in spread:

@@ -39,8 +39,7 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
-from oracles.signatures import call_by_name_or_in_order
-from oracles.structure import NO_TREES, Trees, flatten, mapped
+from oracles.structure import NO_TREES, Trees, call_with_trees, flatten, mapped
 from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
@@ -267,7 +266,7 @@ class Subject:
         method = self._method(obj, self.forward)
         try:
             with self.backend.context():
-                returned = call_by_name_or_in_order(method, inputs)
+                returned = call_with_trees(method, inputs, like=method)
                 y: Output | None = self.backend.tree_to_numpy(taken_apart(returned))
         except InvalidInput as error:
             # A parameter that is misspelt, or not named, leaves one more input than forward takes.

@@ -38,8 +38,8 @@ from oracles.rule import (
     is_differentiable,
 )
 from oracles.self_consistency import move_point
-from oracles.signatures import call_by_name_or_in_order, hidden_signatures, hides_parameters
-from oracles.structure import NO_TREES, Trees
+from oracles.signatures import hidden_signatures, hides_parameters
+from oracles.structure import NO_TREES, Trees, call_with_trees
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
@@ -389,7 +389,7 @@ class _Subject:
         names = self._parameters(module, tensors)
         own = {names[n]: t for n, t in tensors.items() if n in names}
         inputs = self.trees.rebuilt({n: t for n, t in tensors.items() if n not in names})
-        return call_by_name_or_in_order(
+        return call_with_trees(
             lambda *args, **kwargs: torch.func.functional_call(module, own, args, kwargs), inputs, like=module.forward
         )
 

@@ -224,6 +224,32 @@ def test_variadic_and_keyword_arguments():
     assert names_refused(refused(oracles.manual(forward, swapped), primals, against)) == {'named["a"]', 'named["b"]'}
 
 
+def test_variadic_methods():
+    class Net:
+        def forward(self, z, *xs):
+            self.cache = z, xs
+            return z * sum(xs)
+
+        def backward(self, delta):
+            z, xs = self.cache
+            return delta * sum(xs), [delta * z for _ in xs]
+
+    class Wrong(Net):
+        def backward(self, delta):
+            dz, dxs = super().backward(delta)
+            return dz, [dxs[0], 2 * dxs[1]]
+
+    class Module(torch.nn.Module):
+        def forward(self, z, *xs):
+            return z * sum(xs)
+
+    primals = {"z": np.arange(3.0), "xs": [np.ones(3), np.arange(3.0)]}
+    against = [oracles.torch_autograd(lambda z, xs: z * sum(xs))]
+    for subject in (oracles.stateful(Net), oracles.torch_module(Module)):
+        assert oracles.check(subject, primals, against).verdict is AGREES
+    assert names_refused(refused(oracles.stateful(Wrong), primals, against)) == {"xs[1]"}
+
+
 def test_variadic_custom_vjp():
     @jax.custom_vjp
     def total(z, *xs):
