@@ -13,7 +13,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any, NamedTuple, TypeAlias
@@ -256,8 +256,13 @@ class Tree:
             return values[self.name]
         return self.make([child.rebuild(values) for child in self.children])
 
-    def cotangents(self, value: Value, label: str) -> Cotangents:
+    def cotangents(self, value: Value, label: str, silent: Collection[str] = ()) -> Cotangents:
         """Return the cotangents in a tree of this structure, by leaf; ``None`` in place of a tree claims none.
+
+        Args:
+            value: the tree.
+            label: the subject's name, for the messages.
+            silent: the leaves that have no cotangent, and may be left out: integers.
 
         Raises:
             InvalidInput: if a leaf is missing, or there is one more; names its path.
@@ -268,7 +273,8 @@ class Tree:
             return {self.name: value}
         keys = {child.key: child for child in self.children}
         given = self._children_of(value, label)
-        missing = [child.name for key, child in keys.items() if key not in given]
+        absent = [child for key, child in keys.items() if key not in given]
+        missing = [child.name for child in absent if not all(leaf.name in silent for leaf in child.leaves())]
         extra = [f"{self.name}[{_quoted(key)}]" for key in given if key not in keys]
         if missing or extra:
             expected = ", ".join(self._names())
@@ -279,7 +285,7 @@ class Tree:
             )
         cotangents: Cotangents = {}
         for key, child in keys.items():
-            cotangents |= child.cotangents(given[key], label)
+            cotangents |= child.cotangents(given.get(key), label, silent)
         return cotangents
 
     def _children_of(self, value: Value, label: str) -> dict[Key, Value]:
@@ -372,16 +378,22 @@ class Trees:
         known = {n for names in result.values() for n in names}
         return {**result, **{n: [n] for n in primals if n not in known}}
 
-    def cotangents(self, named: Mapping[str, Value], label: str) -> Cotangents:
+    def cotangents(self, named: Mapping[str, Value], primals: Primals, label: str) -> Cotangents:
         """Return cotangents of primals as cotangents of leaves.
+
+        Args:
+            named: the cotangents, by the names of primals that may be trees.
+            primals: the leaves.
+            label: the subject's name, for the messages.
 
         Raises:
             InvalidInput: if a leaf is missing or does not belong there.
         """
         roots = {root.name: root for root in self.roots}
+        silent = {n for n, a in primals.items() if not is_differentiable(a)} if roots else ()
         cotangents: Cotangents = {}
         for n, value in named.items():
-            cotangents |= roots[n].cotangents(value, label) if n in roots else {n: value}
+            cotangents |= roots[n].cotangents(value, label, silent) if n in roots else {n: value}
         return cotangents
 
     def calling(self, f: Function) -> CallWithTrees:

@@ -226,7 +226,7 @@ def _named_gradients(
             f"Fix: name their primals:    oracles.value_and_grad(f, wrt={tuple(floating[: len(parts)])})"
         )
     named = {n: g for n, g in zip(names, parts, strict=True) if g is not None}
-    return {n: g for n, g in trees.cotangents(named, label).items() if g is not None}
+    return {n: g for n, g in trees.cotangents(named, primals, label).items() if g is not None}
 
 
 def _times(delta: Array, gradient: object) -> object:
@@ -399,4 +399,4 @@ def named_cotangents(gradients: object, primals: Primals, label: str, trees: Tre
         _note_missing(dict.fromkeys(given), floating, label)
     # A tree may also be given leaf by leaf.
     require_primals(gradients, {**dict.fromkeys(roots, np.zeros(())), **primals} if trees.roots else primals, label)
-    return {n: g for n, g in trees.cotangents(gradients, label).items() if g is not None}
+    return {n: g for n, g in trees.cotangents(gradients, primals, label).items() if g is not None}

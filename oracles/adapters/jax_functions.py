@@ -117,7 +117,7 @@ class _Function:
                     f"bwd returned {len(parts)} cotangents for the {len(arrays)} arguments {', '.join(arrays)}"
                 )
             named = {n: g for n, g in zip(arrays, parts, strict=True) if g is not None and n in self._roots(primals)}
-            return _cotangents(primals, self.trees.cotangents(named, self.label).items())
+            return _cotangents(primals, self.trees.cotangents(named, primals, self.label).items())
 
         return _BACKEND.tree_to_numpy(y), pullback
 

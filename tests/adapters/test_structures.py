@@ -128,6 +128,42 @@ def test_gradients_in_another_kind_of_tree():
     assert oracles.check(product, numbers, [oracles.torch_autograd(lambda xs: xs[0] * xs[1])]).verdict is AGREES
 
 
+@pytest.mark.parametrize("adapter", ["manual", "jax_function"])
+def test_integers_in_a_tree_have_no_gradient(adapter):
+    """They may be left out, be None, or what JAX passes for them."""
+
+    def value(p):
+        return p["a"][p["ids"]] * 2.0
+
+    def gradient(p, d, scale=2.0):
+        if adapter == "jax_function":
+            return {"a": jnp.zeros(3, d.dtype).at[p["ids"]].add(scale * d), "ids": None}
+        da = np.zeros(3)
+        np.add.at(da, p["ids"], scale * d)
+        return {"a": da}
+
+    def adapted(scale):
+        if adapter == "manual":
+            return oracles.manual(lambda p: (value(p), p), lambda p, d: {"p": gradient(p, d, scale)})
+        f = jax.custom_vjp(value)
+        f.defvjp(lambda p: (value(p), p), lambda p, d: (gradient(p, d, scale),))
+        return oracles.jax_function(f)
+
+    primals = {"p": {"a": np.arange(3.0), "ids": np.array([0, 2, 2])}}
+    against = [oracles.torch_autograd(value), oracles.jax_vjp(value)]
+    assert oracles.check(adapted(2.0), primals, against).verdict is AGREES
+    assert names_refused(refused(adapted(1.0), primals, against)) == {'p["a"]'}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_trees_in_coarser_dtypes(dtype):
+    form = FORMS["nested"]
+    at = {n: mapped(lambda a: a.astype(dtype), tree) for n, tree in point(form).items()}
+    assert not oracles.check(as_pair(form), at, [torch_reference(form)]).refuses
+    change, wrong = BUGS["a doubled leaf"]
+    assert {form.names[i] for i in wrong} == names_refused(refused(as_pair(form, change), at, [torch_reference(form)]))
+
+
 def test_none_in_a_tree_claims_no_gradient():
     form = FORMS["dict"]
     silent = form._replace(make=lambda W, g, b: {"W": W, "g": None, "b": b})
