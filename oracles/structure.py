@@ -20,7 +20,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from oracles.rule import Array, Cotangents, Function, InvalidInput, Primals, Rule, describe, is_differentiable
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Evaluate,
+    Function,
+    InvalidInput,
+    Primals,
+    Rule,
+    Structured,
+    describe,
+    is_differentiable,
+)
 from oracles.signatures import call_by_name, call_by_name_or_in_order, signature_of
 
 Value: TypeAlias = Any  # a tree of the user's: whatever he passes or returns
@@ -511,6 +522,19 @@ def rule_of_leaves(rule: Rule, trees: Trees) -> Rule:
         )
     made = structured.make(trees)
     return replace(made, name=rule.name, numerics=rule.numerics or made.numerics, adapt=None)
+
+
+def wrapped(rule: Rule, evaluate: Evaluate, wrap: Callable[[Rule], Rule]) -> Structured | None:
+    """Return how a rule that wraps another one takes trees: the inner one takes their leaves, and is wrapped again.
+
+    Args:
+        rule: the inner rule.
+        evaluate: the evaluation of the outer one.
+        wrap: makes the outer rule of an inner one.
+    """
+    if rule.structured is None:
+        return None
+    return Structured(evaluate, lambda trees: wrap(rule_of_leaves(rule, trees)))
 
 
 def nested(arrays: Mapping[str, Array]) -> dict[str, Value]:

@@ -34,10 +34,9 @@ from oracles.rule import (
     Pullback,
     Rule,
     Runtime,
-    Structured,
     as_tuple,
 )
-from oracles.structure import Trees, rule_of_leaves
+from oracles.structure import wrapped
 
 Start = Literal["fork", "spawn"]
 
@@ -72,13 +71,10 @@ def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -
     begin = _forked if method == "fork" else _spawned
     evaluate = partial(_evaluate, begin, rule.evaluate, seconds)
 
-    def of_leaves(trees: Trees) -> Rule:
-        return isolated(rule_of_leaves(rule, trees), seconds=seconds, start=start)
-
     return replace(
         rule,
         evaluate=evaluate,
-        structured=Structured(evaluate, of_leaves) if rule.structured else None,
+        structured=wrapped(rule, evaluate, lambda inner: isolated(inner, seconds=seconds, start=start)),
         evaluate_perturbed=None,
         # Arrays of objects cannot be sent to another process.
         runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,

@@ -33,10 +33,9 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
-    Structured,
     is_differentiable,
 )
-from oracles.structure import Trees, rule_of_leaves
+from oracles.structure import wrapped
 
 Scale: TypeAlias = float | Callable[..., float]
 # "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
@@ -114,7 +113,7 @@ def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str
         evaluate_perturbed=None,
         call_patterns={name: converted(each) for name, each in rule.call_patterns.items()},
         convention=convention,
-        structured=Structured(evaluate, convention.of_leaves) if rule.structured else None,
+        structured=wrapped(rule, evaluate, convention.of_rule),
     )
 
 
@@ -280,9 +279,9 @@ class Declaration(Convention):
         if integer:
             raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
 
-    def of_leaves(self, trees: Trees) -> Rule:
-        """Return the declared rule over the leaves of trees, whose names the declaration has."""
-        return replace(self, rule=rule_of_leaves(self.rule, trees))._but()
+    def of_rule(self, rule: Rule) -> Rule:
+        """Return another rule with the same declaration: of leaves, whose names the declaration has."""
+        return replace(self, rule=rule)._but()
 
     def _but(self, **changes: Any) -> Rule:
         other = replace(self, **changes)
