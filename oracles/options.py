@@ -96,6 +96,11 @@ def names_of(what: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def names_or_positions(text: str) -> tuple[str | int, ...]:
+    """Parse names and whole numbers, separated by commas."""
+    return tuple(int(n) if n.isdigit() else n for n in names_of("names or positions")(text))
+
+
 def one_of(known: Collection[str]) -> Callable[[str], str]:
     """Return a parser of one name."""
 

@@ -29,6 +29,7 @@ from oracles.invariance import invariance_result, require_invariances
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, is_coarser, precision_name, precision_of
+from oracles.outputs import flat_delta, masked, plan_of, shown
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -40,6 +41,7 @@ from oracles.self_consistency import (
     self_tolerance_at,
 )
 from oracles.stages import announce
+from oracles.structure import flattened, place_of, rule_of_leaves
 from oracles.time_budget import OutOfTime, is_out_of_time, require_time, time_budget
 from oracles.usage import require_rules
 from oracles.user_code import Raised, attempt, own_faults, part_of_judge
@@ -65,6 +67,7 @@ def check(
     isolate: bool = False,
     seconds: float = CHECK_SECONDS,
     seed: int = 0,
+    outputs: str | int | Sequence[str | int] | None = None,
 ) -> Result:
     """Judge the subject's output and pullback at one point; return the result if nothing refuses the subject.
 
@@ -73,12 +76,12 @@ def check(
 
     Args:
         subject: the Rule under test, see `oracles.manual`.
-        primals: its inputs by name: NumPy arrays, torch tensors or JAX arrays. Cotangents of floating ones are judged;
-            integers and booleans have none.
+        primals: its inputs by name: arrays of NumPy, torch or JAX, or trees of them (dicts, lists, namedtuples,
+            dataclasses), called ``params["W"]``, ``layers[0].b``. Cotangents of floating ones are judged.
         against: the oracles. Without any, finite differences of the subject's own primal judge it, and ball arithmetic
             too if python-flint is installed and the primal is written in NumPy.
-        delta: the cotangent of the output, of the output's shape; by default three signed ones are drawn from ``seed``,
-            or one if there are more than a million inputs.
+        delta: the cotangent of the output, in its structure; by default three signed ones are drawn from ``seed``, or
+            one if there are more than a million inputs.
         precision: the precision that the subject computes in, if it is lower than that of its inputs: ``"float32"``.
         numerics: what the subject stores, sums and multiplies in, ``oracles.Numerics("bfloat16")``. By default 16 bits
             are summed in float32, and either each result is rounded once or every intermediate is.
@@ -92,29 +95,38 @@ def check(
         seconds: the time budget. When it is over, the result says what was not done; an array that was found to be off
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
         seed: the seed of the drawn cotangents.
+        outputs: the outputs that are judged, by name (``"loss"``) or position; by default all.
 
     Returns:
         The `Result`, with a finding for every array and oracle.
 
     Raises:
         Disagreement: (an AssertionError) if the subject is refused; it carries the verdict and its evidence.
-        Inconclusive: (an AssertionError) if nothing bounds a whole cotangent: no oracle has a finite value there, or
-            every tolerance is infinite. An `InconclusiveWarning` tells of a cotangent that rounding can move by its
-            own size, and of a delta that is zero: nothing of it was judged.
-        InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected and
-            what was given.
+        Inconclusive: (an AssertionError) if nothing bounds a whole cotangent: no oracle has a finite value, or every
+            tolerance is infinite. Where rounding can move one by its size, an `InconclusiveWarning` is given.
+        InvalidInput: (a TypeError and a ValueError) if the arguments do not fit together; states what was expected.
         ReferenceFailed: if a reference raises, so that nothing is known about the subject.
     """
     require_rules(subject, primals, against)
-    subject, against = placed(subject, against, device, primals)
-    arrays = {name: copied(numpy_array(f"primals[{name!r}]", value)) for name, value in primals.items()}
+    subject, arrays, against = _of_leaves(subject, primals, against, device)
     subject = _limited(subject, seconds, isolate)
     requested = require_invariances("check", properties, batched, arrays)
     working = _numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
-        result = _judged(subject, arrays, against, delta, working, kinks, seed)
+        result = _judged(subject, arrays, against, delta, working, kinks, seed, outputs)
         result = _with_invariances(result, subject, requested, batched)
         return require_conclusive(_without_agreement_of_nothing(result, arrays))
+
+
+def _of_leaves(
+    subject: Rule, primals: Mapping[str, Any], against: Sequence[Rule], device: Device
+) -> tuple[Rule, dict[str, Array], list[Rule]]:
+    """Return copies of the arrays in all primals by name, and the rules that take these, on a device."""
+    trees, leaves = flattened(primals)
+    arrays = {name: copied(numpy_array(place_of(name, primals), value)) for name, value in leaves.items()}
+    rules = [rule_of_leaves(rule, trees) for rule in (subject, *against)]
+    subject, oracles = placed(rules[0], rules[1:], device, leaves)
+    return subject, arrays, list(oracles)
 
 
 def _limited(subject: Rule, seconds: float, isolate: bool) -> Rule:
@@ -155,18 +167,23 @@ def _judged(
     numerics: Numerics | None,
     kinks: Kinks,
     seed: int,
+    outputs: str | int | Sequence[str | int] | None = None,
 ) -> Result:
     """Return the result of `check`, whatever it says."""
     working = Numerics.declared(numerics or subject.numerics, arrays)
     # Finite differences call the subject at points of their own, where no answer need be remembered.
     oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
-    subject = remembered(subject, memory := Memory())
+    given, subject = subject, remembered(subject, memory := Memory())
     guarded = on_copies(subject)
     setting = Setting(guarded, oracles, arrays, (), working)
     call = _try_subject(lambda: FirstCall(subject, arrays), "the forward", setting, (InvalidInput,))
     if isinstance(call, Result):
         return call
-    deltas = _deltas(call.y, arrays, delta, seed)
+    plan = plan_of(given, call.y, oracles, arrays, outputs)
+    if plan.changed:
+        return _judged(plan.subject, arrays, plan.oracles, plan.delta_of(delta, call.y), numerics, kinks, seed)
+    oracles = plan.oracles
+    deltas = [masked(d, plan.without) for d in _deltas(call.y, arrays, flat_delta(delta, call.y), seed)]
 
     def judge_at(d: Output, called: Called | None) -> Result:
         return judge(guarded, arrays, d, oracles, numerics=numerics, kinks=kinks, property_name="check", called=called)
@@ -192,8 +209,9 @@ def _judged(
     if second and len(results) == 1:
         agree = answers_again(setting, call, second)
     if agree and call.is_unchanged and not memory.contradictions:
-        return _merge([replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]])
-    return _merge(results + _further_calls(results, setting, memory))
+        results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
+        return shown(_merge(results), plan.names, plan.unclaimed)
+    return shown(_merge(results + _further_calls(results, setting, memory)), plan.names, plan.unclaimed)
 
 
 def _with_invariances(result: Result, subject: Rule, names: Sequence[str], batched: Sequence[str]) -> Result:

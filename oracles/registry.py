@@ -32,6 +32,7 @@ from oracles.numerics import Numerics
 from oracles.options import did_you_mean
 from oracles.rule import Primals, Rule
 from oracles.strategies import Drawn, real
+from oracles.structure import NO_TREES, CallWithTrees, Trees, flattened, rule_of_leaves
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -71,7 +72,7 @@ class Case:
 
     Attributes:
         subject: the Rule under test.
-        primals: how to fill each of its primals.
+        primals: how to fill each of its primals; of trees of arrays, each leaf.
         torch, jax: the reference in each framework's own idiom, ``f(**primals, **options) -> y``; the primal only.
         options: configuration that the references need beyond the primals (a slope, a reduction); hashable, since a
             reference is traced once for each value.
@@ -83,10 +84,11 @@ class Case:
             primals are then sums over the rows.
         numerics: what the subject stores, accumulates and multiplies in; by default what the searched dtype says.
         device: where the subject's arrays lie and torch computes the reference, as in `oracles.check`.
+        trees: the structures of primals that are trees; they are found in ``primals``, which then hold the leaves.
     """
 
     subject: Rule
-    primals: Mapping[str, Drawn]
+    primals: Mapping[str, Any]  # Drawn, or trees of them
     torch: Callable[..., Any] | None = None
     jax: Callable[..., Any] | None = None
     options: Mapping[str, Hashable] = field(default_factory=dict)
@@ -95,11 +97,34 @@ class Case:
     numerics: Numerics | None = None
     blocks: tuple[int, ...] = ()
     device: Device = None
+    trees: Trees = NO_TREES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", require_blocks("Case", self.blocks))
+        if isinstance(self.primals, Mapping) and not all(isinstance(d, Drawn) for d in self.primals.values()):
+            self._flatten()
         if self.device is not None and isinstance(self.subject, Rule):
             object.__setattr__(self, "subject", placed(self.subject, (), self.device, {})[0])
+        for name in ("torch", "jax"):
+            f = getattr(self, name)
+            if self.trees.roots and f is not None and not isinstance(f, CallWithTrees):
+                object.__setattr__(self, name, self.trees.calling(f))
+
+    def _flatten(self) -> None:
+        """Replace trees by their leaves, in the primals and in what is called with them."""
+        trees, leaves = flattened(self.primals, lambda value: isinstance(value, Drawn))
+        if not trees.roots or not isinstance(self.subject, Rule):
+            return
+        names = trees.leaf_names(leaves)
+        batched = tuple(leaf for n in self.batched for leaf in names.get(n, (n,)))
+        changes = {
+            "subject": rule_of_leaves(self.subject, trees),
+            "primals": leaves,
+            "batched": batched,
+            "trees": trees,
+        }
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
 
     def numerics_at(self, primals: Primals) -> Numerics:
         """Return what is declared, or what the dtypes at a point say."""

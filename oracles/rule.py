@@ -178,6 +178,18 @@ class Convention:
         return subject, oracles
 
 
+class Structured(NamedTuple):
+    """How to make a rule of the leaves of trees, see `oracles.structure`.
+
+    Attributes:
+        evaluate: the evaluation that it belongs to: whoever replaces that has another rule.
+        make: makes the Rule, of an `oracles.structure.Trees`.
+    """
+
+    evaluate: Evaluate
+    make: Callable[[Any], Rule]
+
+
 EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 
 
@@ -200,6 +212,7 @@ class Rule:
         convention: how the subject's cotangents may differ from a reference's, see `oracles.declared`.
         numerics: what it stores, accumulates and multiplies in, if it is declared, see `oracles.Numerics`.
         device: where its arrays lie while it is evaluated, "cuda"; ``None`` if nothing is said.
+        structured: makes a Rule of the same subject that takes the leaves of trees; ``None`` if it takes arrays alone.
     """
 
     evaluate: Evaluate
@@ -213,6 +226,7 @@ class Rule:
     convention: Convention = field(default_factory=Convention)
     numerics: Any = None  # an oracles.numerics.Numerics; that module imports this one
     device: str | None = None
+    structured: Structured | None = None
 
     @property
     def runs_on_object_arrays(self) -> bool:

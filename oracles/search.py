@@ -38,11 +38,12 @@ from oracles.extents import SHORT, LongAxes, Schedule, Slot, drawing, shorter
 from oracles.finite_differences import finite_difference
 from oracles.missing import Missing, MissingPackage, missing_module
 from oracles.options import DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
+from oracles.outputs import Outputs, masked, shown, without_gradient
 from oracles.process_state import judging
 from oracles.properties import EVERY_PROPERTY, ORACLE_PROPERTIES, REQUESTED, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
+from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule, with_dtype
 from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
@@ -250,7 +251,7 @@ class _Judge:
             if result is not None:
                 self.counted.add(result)
                 refused = result.refuses and not result.setting
-                require(replace(result, setting=setting) if refused else result)
+                require(_shown(replace(result, setting=setting) if refused else result, setting))
         except Exception as failure:  # a refusal, or whatever the subject raises
             require_repetition(failure, memory, setting, self.property_name)
             self.last_failure = failure
@@ -343,6 +344,14 @@ def _settings(count: int, keep: bool, sparse: bool) -> settings:
     )
 
 
+def _shown(result: Result, setting: Setting) -> Result:
+    """Return a refusal with the outputs called as their user does."""
+    if not result.refuses:
+        return result
+    called = attempt(lambda: setting.subject(**setting.primals)[0])
+    return shown(result, called.names) if isinstance(called, Outputs) else result
+
+
 def _setting(case: Case, point: Point, oracles: Sequence[Rule]) -> Setting:
     return Setting(on_copies(case.subject), tuple(oracles), point.primals, point.delta, case.numerics_at(point.primals))
 
@@ -374,7 +383,16 @@ class Example:
         point = point_at(
             subject, self.case.primals, dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
         )
-        return replace(point, primals=subject.convention.nearest_point(point.primals))
+        point = replace(point, primals=subject.convention.nearest_point(point.primals))
+        return replace(point, delta=masked(point.delta, self._detached(point)))
+
+    def _detached(self, point: Point) -> list[int]:
+        """Return the outputs that the torch reference detaches, if there are several: they get no cotangent."""
+        if self.case.torch is None or not isinstance(point.delta, tuple) or missing_module("torch") is not None:
+            return []
+        (reference,) = self.case.oracles(["torch"])
+        called = attempt(lambda: reference(**with_dtype(dict(point.primals), np.float64))[0])
+        return [] if isinstance(called, Raised) else list(without_gradient(called))
 
     def __repr__(self) -> str:
         """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""

@@ -40,6 +40,7 @@ from oracles.environment import describe_error
 from oracles.extents import rows as rows
 from oracles.extents import widths as widths
 from oracles.lazy_modules import LazyModule
+from oracles.outputs import without_gradient
 from oracles.rule import Array, InvalidInput, Output, Rule, as_tuple, is_differentiable
 from oracles.user_code import Raised, attempt
 
@@ -245,13 +246,14 @@ def point_at(
     # The forward runs once more, only for the shapes of its outputs: a subject need not declare them.
     y, _ = subject(**arrays)
     deltas = [np.asarray(rng.standard_normal(np.shape(part))).astype(np.asarray(part).dtype) for part in as_tuple(y)]
-    ordinary = [d.copy() for d in deltas]
+    silent = without_gradient(y) if len(without_gradient(y)) < len(deltas) else {}
+    ordinary = [np.zeros(d.shape) if i in silent else d.copy() for i, d in enumerate(deltas)]
     if chance is not None:
         _specialize_deltas(chance, deltas, dtype)
     for override in overrides[:1]:
         _override(deltas, override, dtype)
     # The cotangent gets the layout too: kernels that read a strided delta as contiguous are a common bug.
-    deltas = [laid_out(d, layout) for d in deltas]
+    deltas = [laid_out(ordinary[i] if i in silent else d, layout) for i, d in enumerate(deltas)]
     if not any(map(np.any, deltas)):  # nothing would be judged; `additive_in_delta` gives a subject a delta of zeros
         deltas = [laid_out(d, layout) for d in ordinary]
     return Point(arrays, tuple(deltas) if isinstance(y, tuple | list) else deltas[0], dtype, layout)

@@ -95,6 +95,7 @@ class Finding:
             value and no limit ±∞, or where rounding alone can move the entry by its own size.
         unknown: the indices of the first entries that are not judged.
         unbounded: whether no entry has a value of the oracle and a finite tolerance, so that any number would pass.
+        is_output: whether an output was judged under a name of its user's: ``output.loss``, ``aux["accuracy"]``.
     """
 
     quantity: str
@@ -107,11 +108,12 @@ class Finding:
     judged: tuple[int, int] = (0, 0)
     unknown: tuple[Index, ...] = ()
     unbounded: bool = False
+    is_output: bool = False
 
     @property
     def is_cotangent(self) -> bool:
         """Whether a cotangent was judged, and not an output."""
-        return self.quantity.split("[")[0] != "output"
+        return not self.is_output and self.quantity.split("[")[0] != "output"
 
     @property
     def relative_tolerance(self) -> float:
@@ -161,11 +163,13 @@ class Result:
         subject: the subject's name.
         property_name: the judged property of `oracles.properties`, or "check" for a result of `oracles.check`.
         findings: one for every array and oracle.
-        not_claimed: primals for which the subject returns no gradient; nothing was judged there.
+        not_claimed: primals for which the subject returns no gradient, and outputs through which it has none though a
+            reference has one; nothing was judged there.
         setting: the point, the subject and the oracles.
         notes: observations that are no reason to refuse.
         cause: the exception that the subject raised, if any.
         reduced: by the refused array of a large point, the result at a smaller point that shows the same.
+        shown: what the outputs are called, by the name that the judge has for them; none where it is the same.
     """
 
     subject: str
@@ -176,6 +180,7 @@ class Result:
     notes: tuple[str, ...] = ()
     cause: BaseException | None = field(default=None, repr=False, compare=False)
     reduced: Mapping[str, Result] = field(default_factory=dict, repr=False, compare=False)
+    shown: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Summarize: which oracle accepted which arrays, what would have been refused, and what was not judged."""

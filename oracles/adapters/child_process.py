@@ -25,7 +25,19 @@ from oracles.adapters.jax_functions import rebuild_from
 from oracles.backends.devices import CPU, DeviceLost, kind_of
 from oracles.constants import IDLE_PROCESSES, POLL_SECONDS, START_SECONDS
 from oracles.forked import PICKLING_ERRORS, Crashed, describe_ending, fork, sendable
-from oracles.rule import Array, Cotangents, Delta, Evaluate, InvalidInput, Output, Pullback, Rule, Runtime, as_tuple
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    Evaluate,
+    InvalidInput,
+    Output,
+    Pullback,
+    Rule,
+    Runtime,
+    as_tuple,
+)
+from oracles.structure import wrapped
 
 Start = Literal["fork", "spawn"]
 
@@ -69,9 +81,11 @@ def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -
     def isolate(evaluate: Evaluate) -> Evaluate:
         return partial(_evaluate, _Processes(partial(begin, evaluate, seconds), reused=method == "spawn"))
 
+    evaluate = isolate(rule.evaluate)
     return replace(
         rule,
-        evaluate=isolate(rule.evaluate),
+        evaluate=evaluate,
+        structured=wrapped(rule, evaluate, lambda inner: isolated(inner, seconds=seconds, start=start)),
         evaluate_perturbed=None,
         # Arrays of objects cannot be sent to another process.
         runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,

@@ -6,6 +6,7 @@ A declared convention is checked: the subject must follow it, and the report nam
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,9 +15,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from oracles.adapters.gauges import GAUGES, Signs
+from oracles.adapters.gauges import GAUGES, Signs, named_by_position
 from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.numerics import Numerics, unit_roundoff
+from oracles.outputs import like, names_of
 from oracles.rule import (
     Answer,
     Array,
@@ -31,9 +33,9 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
-    as_tuple,
     is_differentiable,
 )
+from oracles.structure import wrapped
 
 Scale: TypeAlias = float | Callable[..., float]
 # "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
@@ -95,15 +97,23 @@ def declared(
     # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
-    def in_convention(evaluate: Evaluate) -> Evaluate:
+    return _in_convention(rule, convention, conversions)
+
+
+def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str, Conversion]) -> Rule:
+    """Return a rule whose points and cotangents are converted to the subject's convention and back."""
+
+    def converted(evaluate: Evaluate) -> Evaluate:
         return partial(_evaluate, evaluate, convention, conversions)
 
+    evaluate = converted(rule.evaluate)
     return replace(
         rule,
-        evaluate=in_convention(rule.evaluate),
+        evaluate=evaluate,
         evaluate_perturbed=None,
-        call_patterns={name: in_convention(evaluate) for name, evaluate in rule.call_patterns.items()},
+        call_patterns={name: converted(each) for name, each in rule.call_patterns.items()},
         convention=convention,
+        structured=wrapped(rule, evaluate, convention.of_rule),
     )
 
 
@@ -196,14 +206,17 @@ class Declaration(Convention):
         _require_symmetric(self.symmetric, primals)
         if not self.gauge:
             return subject, oracles
-        anchor = dict(_named_parts(subject(**primals)[0]))
-        unknown = [n for n in self.gauge if n not in anchor]
+        y = subject(**primals)[0]
+        anchor = dict(named_by_position(y))
+        by_name = dict(zip(names_of(y), anchor, strict=True))  # output.eigenvectors is output[1]
+        gauge = {by_name.get(n, n): kind for n, kind in self.gauge.items()}
+        unknown = [n for n in gauge if n not in anchor]
         if unknown:
             raise InvalidInput(
-                f"declared: gauge: expected names of the outputs {', '.join(anchor)}, got {', '.join(unknown)}.\n"
-                f"Fix:    gauge={{{list(anchor)[-1]!r}: 'sign'}}"
+                f"declared: gauge: expected names of the outputs {', '.join(by_name)}, got {', '.join(unknown)}.\n"
+                f"Fix:    gauge={{{list(by_name)[-1]!r}: 'sign'}}"
             )
-        signs = Signs({n: np.array(anchor[n]) for n in self.gauge}, self.gauge)
+        signs = Signs({n: np.array(anchor[n]) for n in gauge}, gauge)
         own = signs.aligned(subject)
         # Finite differences are those of the subject's own primal, whose signs must not change between two steps.
         return own, tuple(
@@ -257,7 +270,7 @@ class Declaration(Convention):
         for keyword in ("scale", "layout", "fused", "kinks", "symmetric"):
             outputs = keyword == "layout"
             names: Collection[str] = getattr(self, keyword)
-            unknown = [n for n in names if n not in primals and not (outputs and n.split("[")[0] == "output")]
+            unknown = [n for n in names if n not in primals and not (outputs and re.split(r"[.[]", n)[0] == "output")]
             if unknown:
                 raise InvalidInput(
                     f"declared: {keyword}: expected names of the primals {', '.join(primals)}, got {', '.join(unknown)}"
@@ -265,6 +278,10 @@ class Declaration(Convention):
         integer = [n for n in (*self.scale, *self.kinks, *self.symmetric) if not is_differentiable(primals[n])]
         if integer:
             raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
+
+    def of_rule(self, rule: Rule) -> Rule:
+        """Return another rule with the same declaration: of leaves, whose names the declaration has."""
+        return replace(self, rule=rule)._but()
 
     def _but(self, **changes: Any) -> Rule:
         other = replace(self, **changes)
@@ -369,10 +386,10 @@ def _evaluate(
     y, pull = evaluate(**point)
 
     def pullback(delta: Delta) -> Cotangents:
-        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}))
+        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}, names_of(y)))
         return {n: _converted_cotangent(n, g, convention, conversions, primals) for n, g in cotangents.items()}
 
-    return _converted_output(y, {n: c.back for n, c in conversions.items()}), pullback
+    return _converted_output(y, {n: c.back for n, c in conversions.items()}, names_of(y)), pullback
 
 
 def _converted_cotangent(
@@ -394,16 +411,14 @@ def _converted_cotangent(
     return cotangent
 
 
-def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]]) -> Output:
-    """Convert an output or its cotangent: "output", or "output[0]" and so on if there are several."""
-    converted = tuple(functions[n](part) if n in functions else part for n, part in _named_parts(y))
-    return converted if isinstance(y, tuple | list) else converted[0]
-
-
-def _named_parts(y: Output) -> Iterator[tuple[str, Array]]:
-    """Yield the outputs of a subject with their names."""
-    for i, part in enumerate(as_tuple(y)):
-        yield (f"output[{i}]" if isinstance(y, tuple | list) else "output"), part
+def _converted_output(y: Output, functions: Mapping[str, Callable[[Array], Array]], names: Sequence[str]) -> Output:
+    """Convert an output or its cotangent, by the names of the outputs or by position: "output[0]" of several."""
+    parts = []
+    for name, (position, part) in zip(names, named_by_position(y), strict=True):
+        function = functions.get(name) or functions.get(position)
+        parts.append(function(part) if function else part)
+    converted: Output = like(y, parts)
+    return converted
 
 
 def _replaced(answer: Answer, at: Array, own: Array) -> Answer:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oracles.backends.arrays import ArrayKind, ForeignArray, backend_for
+from oracles.backends.arrays import ArrayKind, Backend, ForeignArray, backend_for
 from oracles.backends.devices import Device, default_device, on_device
 from oracles.notes import note
+from oracles.outputs import delta_in_structure, taken_apart
 from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Function,
     InvalidInput,
     Output,
     Primals,
     Pullback,
     Rule,
+    Structured,
+    as_tuple,
     describe,
-    is_differentiable,
     require_primals,
 )
 from oracles.signatures import call_by_name
+from oracles.structure import NO_TREES, Trees, node_of, with_auxiliary_of
 
 if TYPE_CHECKING:
     from manual_bp.protocol import Layer, Loss
@@ -36,6 +41,7 @@ def manual(
     arrays: ArrayKind = "numpy",
     device: Device = None,
     dtypes: Sequence[str] | None = None,
+    has_aux: bool = False,
     name: str | None = None,
 ) -> Rule:
     """Make a Rule of a hand-written forward and its backward.
@@ -45,13 +51,17 @@ def manual(
     Args:
         forward: ``forward(**primals) -> (y, cache)``.
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the order of the primals (an
-            array if there is one primal). ``None``, or a missing name, claims no gradient for that primal.
+            array if there is one primal). ``None``, or a missing name, claims no gradient for that primal. The
+            cotangent of a primal that is a tree has its structure. ``delta`` has the structure of y, with zeros for
+            outputs that carry no gradient, and ``None`` where y has ``None``.
         arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad), "jax" or "cupy".
         device: where the arrays of torch, JAX or CuPy lie, "cuda" or "cuda:1" for example. By default where `check`
             says; else torch's lie on the CPU, CuPy's on "cuda", and JAX's where JAX puts them. The references stay
             where `check` says.
         dtypes: the only floating dtypes that both accept, ``("float64",)`` for compiled code that takes a pointer. By
             default they accept all, and arrays of python-flint's balls too.
+        has_aux: whether forward returns ``((y, aux), cache)``: aux is compared with that of the references, if they
+            have one, and has no cotangent; ``delta`` is that of y.
         name: what reports call the rule; the forward's name by default.
 
     Returns:
@@ -62,28 +72,36 @@ def manual(
             backward returns a cotangent that belongs to no primal.
     """
     label = name or str(getattr(forward, "__qualname__", "manual"))
-    backend = backend_for(arrays, device, dtypes)
+    rule = _manual(forward, backward, backend_for(arrays, device, dtypes), has_aux, label, Trees())
+    return on_device(rule, device or default_device(arrays))
+
+
+def _manual(forward: Function, backward: Function, backend: Backend, has_aux: bool, label: str, trees: Trees) -> Rule:
+    """Make the Rule of `manual`, over the leaves of trees."""
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         # JAX needs its 64-bit mode; NumPy and torch need no context.
         with backend.context():
-            result = call_by_name(forward, backend.primals_from_numpy(primals))
+            result = call_by_name(call, backend.primals_from_numpy(primals))
         if not (isinstance(result, tuple) and len(result) == 2):
             raise InvalidInput(
                 f"{label}: forward must return a pair (y, cache), got {describe(result)}.\n"
                 "Fix:    y = ...\n        return y, (z, W)      # whatever backward needs"
             )
-        y, cache = result
+        returned, cache = result
+        y = taken_apart(with_auxiliary_of(returned, label) if has_aux else returned)
 
         def pullback(delta: Delta) -> Cotangents:
             with backend.context():
-                gradients = backward(cache, backend.delta_from_numpy(delta))
-            return {n: backend.to_numpy(g) for n, g in named_cotangents(gradients, primals, label).items()}
+                gradients = backward(cache, delta_in_structure(y, backend.delta_from_numpy(delta)))
+            return {n: backend.to_numpy(g) for n, g in named_cotangents(gradients, primals, label, trees).items()}
 
         return backend.tree_to_numpy(y), pullback
 
-    rule = Rule(evaluate, label, runtime=backend.runtime, implementation=(forward, backward))
-    return on_device(rule, device or default_device(arrays))
+    call = trees.calling(forward) if trees.roots else forward
+    make = partial(_manual, forward, backward, backend, has_aux, label)
+    structured = Structured(evaluate, make)
+    return Rule(evaluate, label, runtime=backend.runtime, implementation=(call, backward), structured=structured)
 
 
 def elementwise(
@@ -139,6 +157,7 @@ def value_and_grad(
     wrt: str | Sequence[str] | None = None,
     *,
     arrays: ArrayKind = "numpy",
+    has_aux: bool = False,
     name: str | None = None,
 ) -> Rule:
     """Make a Rule of a loss that returns its value and its gradient: ``f(**primals) -> (value, gradient)``.
@@ -149,8 +168,10 @@ def value_and_grad(
     Args:
         f: returns the value, and the gradient of one primal, or of several as a tuple or as ``{name: gradient}``.
         wrt: the primals that the gradients belong to. By default every floating primal, or the first one if ``f``
-            returns a single gradient.
+            returns a single gradient. The gradient of a tree has its structure.
         arrays: as in `manual`.
+        has_aux: whether ``f`` returns ``((value, aux), gradient)``, as `jax.value_and_grad` does: aux is compared with
+            that of the references, if they have one.
         name: as in `manual`.
 
     Returns:
@@ -160,40 +181,57 @@ def value_and_grad(
         InvalidInput: when evaluated, if ``f`` does not return a pair, or not one gradient for each primal of ``wrt``.
     """
     label = name or str(getattr(f, "__qualname__", "value_and_grad"))
-    backend = backend_for(arrays)
+    names = (wrt,) if isinstance(wrt, str) else None if wrt is None else tuple(wrt)
+    return on_device(_value_and_grad(f, names, backend_for(arrays), has_aux, label, Trees()), default_device(arrays))
+
+
+def _value_and_grad(
+    f: Function, wrt: tuple[str, ...] | None, backend: Backend, has_aux: bool, label: str, trees: Trees
+) -> Rule:
+    """Make the Rule of `value_and_grad`, over the leaves of trees."""
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         with backend.context():
-            result = call_by_name(f, backend.primals_from_numpy(primals))
+            result = call_by_name(trees.calling(f) if trees.roots else f, backend.primals_from_numpy(primals))
         if not (isinstance(result, tuple) and len(result) == 2):
             raise InvalidInput(
                 f"{label}: expected a pair (value, gradient), got {describe(result)}.\nFix:    return loss, dy"
             )
-        value, gradients = map(backend.tree_to_numpy, result)
-        named = _named_gradients(gradients, primals, (wrt,) if isinstance(wrt, str) else wrt, label)
+        value, gradients = result
+        y = backend.tree_to_numpy(taken_apart(with_auxiliary_of(value, label) if has_aux else value))
+        named = _named_gradients(gradients, primals, wrt, label, trees)
+        named = {n: backend.to_numpy(g) for n, g in named.items()}
 
         def pullback(delta: Delta) -> Cotangents:
-            return {n: _times(np.asarray(delta), g) for n, g in named.items()}
+            # The value itself stands first; what follows is auxiliary.
+            first = as_tuple(delta)[0] if has_aux else delta
+            return {n: _times(np.asarray(first), g) for n, g in named.items()}
 
-        return value, pullback
+        return y, pullback
 
-    return on_device(Rule(evaluate, label, runtime=backend.runtime, implementation=f), default_device(arrays))
+    structured = Structured(evaluate, partial(_value_and_grad, f, wrt, backend, has_aux, label))
+    return Rule(evaluate, label, runtime=backend.runtime, implementation=f, structured=structured)
 
 
-def _named_gradients(gradients: object, primals: Primals, wrt: Sequence[str] | None, label: str) -> Cotangents:
-    if isinstance(gradients, Mapping):
+def _named_gradients(
+    gradients: object, primals: Primals, wrt: Sequence[str] | None, label: str, trees: Trees
+) -> Cotangents:
+    floating = trees.floating(primals)
+    if isinstance(gradients, Mapping) and {*gradients} <= {*trees.leaf_names(primals), *primals}:
+        return named_cotangents(gradients, primals, label, trees)
+    if isinstance(gradients, Mapping) and not trees.roots:
         return named_cotangents(gradients, primals, label)
-    floating = [n for n, a in primals.items() if is_differentiable(a)]
     names = tuple(wrt) if wrt is not None else tuple(floating if isinstance(gradients, tuple) else floating[:1])
     # A list is not taken for several gradients: it may be the gradient itself, in nested lists.
     parts = gradients if isinstance(gradients, tuple) else (gradients,)
-    if len(parts) != len(names) or any(n not in primals for n in names):
+    if len(parts) != len(names) or any(n not in trees.leaf_names(primals) for n in names):
         raise InvalidInput(
             f"{label}: expected {len(names)} gradient(s) for wrt={names} of the primals {', '.join(primals)}, "
             f"got {len(parts)}.\n"
             f"Fix: name their primals:    oracles.value_and_grad(f, wrt={tuple(floating[: len(parts)])})"
         )
-    return {n: g for n, g in zip(names, parts, strict=True) if g is not None}
+    named = {n: g for n, g in zip(names, parts, strict=True) if g is not None}
+    return {n: g for n, g in trees.cotangents(named, primals, label).items() if g is not None}
 
 
 def _times(delta: Array, gradient: object) -> object:
@@ -225,10 +263,13 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
             np.random.default_rng(int(primals[n])) if n.split(".")[-1] == "rng" else primals[n] for n in names
         )
         params = {n: a for n, a in primals.items() if n not in names}
-        y, cache = _pair(layer.forward(params, inputs if len(names) > 1 else inputs[0]), layer, "forward", "(y, cache)")
+        result = layer.forward(params, inputs if len(names) > 1 else inputs[0])
+        returned, cache = _pair(result, layer, "forward", "(y, cache)")
+        y = taken_apart(returned)
 
         def pullback(delta: Delta) -> Cotangents:
-            dz, dparams = _pair(layer.backward(cache, delta), layer, "backward", "(dz, dparams)")
+            of_layer = layer.backward(cache, delta_in_structure(y, delta))
+            dz, dparams = _pair(of_layer, layer, "backward", "(dz, dparams)")
             of_inputs = as_tuple(dz)
             if len(of_inputs) != len(names):
                 raise InvalidInput(
@@ -318,6 +359,11 @@ def _pair(result: Any, owner: object, method: str, expected: str) -> tuple[Any, 
     return result
 
 
+def _is_tree_of_one(gradients: Mapping[str, object], roots: Mapping[str, object], primals: Primals) -> bool:
+    """Return whether a mapping is the gradient of the one primal, which is a dict, and not a gradient by its name."""
+    return len(roots) == 1 and not {*gradients} & {*roots, *primals} and not {*primals} <= {*roots}
+
+
 def _note_missing(gradients: Mapping[str, object], floating: Sequence[str], label: str) -> None:
     """Note the primals that a backward does not name; ``None`` says that there is no gradient."""
     missing = [n for n in floating if n not in gradients]
@@ -326,30 +372,36 @@ def _note_missing(gradients: Mapping[str, object], floating: Sequence[str], labe
         note(f"{label} returns nothing for {', '.join(missing)}; to have all judged: return {{{whole}}}")
 
 
-def named_cotangents(gradients: object, primals: Primals, label: str) -> Cotangents:
+def named_cotangents(gradients: object, primals: Primals, label: str, trees: Trees = NO_TREES) -> Cotangents:
     """Return what a hand-written backward returned as ``{name: cotangent}``, without ``None``.
 
     Args:
-        gradients: a mapping, or one cotangent for each primal, or for each floating primal, in their order.
+        gradients: a mapping, or one cotangent for each primal, or for each floating primal, in their order. Of one
+            primal that is a tree, its cotangent alone may be returned.
         primals: the point.
         label: the subject's name, for the messages.
+        trees: the structures of primals that are trees; ``primals`` has their leaves.
 
     Raises:
         InvalidInput: if there are more or fewer cotangents, or one of them belongs to no primal.
     """
-    floating = [n for n, a in primals.items() if is_differentiable(a)]
-    if not isinstance(gradients, Mapping):
+    floating, roots = trees.floating(primals), trees.leaf_names(primals)
+    if not isinstance(gradients, Mapping) or _is_tree_of_one(gradients, roots, primals):
         parts = gradients if isinstance(gradients, tuple) else (gradients,)
+        if trees.roots and len(roots) == 1 and (len(parts) != 1 or node_of(parts[0]) is None):
+            parts = (gradients,)  # the tree is a tuple
         # A backward may return None for an integer primal, or leave it out: both counts of cotangents are common.
-        names = next((n for n in (list(primals), floating) if len(n) == len(parts)), None)
+        names = next((n for n in (list(roots), floating) if len(n) == len(parts)), None)
         if names is None or gradients is None:
             raise InvalidInput(
-                f"{label}: backward: expected a dict, or a tuple of {len(primals)} cotangents in the order of the "
-                f"primals ({', '.join(primals)}), got {describe(gradients)}.\n"
+                f"{label}: backward: expected a dict, or a tuple of {len(roots)} cotangents in the order of the "
+                f"primals ({', '.join(roots)}), got {describe(gradients)}.\n"
                 f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in floating[:3])}}}"
             )
         gradients = dict(zip(names, parts, strict=True))
     else:
-        _note_missing(gradients, floating, label)
-    require_primals(gradients, primals, label)
-    return {n: g for n, g in gradients.items() if g is not None}
+        given = [n for n in floating if n in gradients or all(leaf in gradients for leaf in roots[n])]
+        _note_missing(dict.fromkeys(given), floating, label)
+    # A tree may also be given leaf by leaf.
+    require_primals(gradients, {**dict.fromkeys(roots, np.zeros(())), **primals} if trees.roots else primals, label)
+    return {n: g for n, g in trees.cotangents(gradients, primals, label).items() if g is not None}

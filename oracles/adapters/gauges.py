@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.outputs import like
 from oracles.rule import (
     Array,
     Cotangents,
@@ -76,7 +77,7 @@ class Signs:
 
         Vectors of one index have one sign in all outputs: that of the sum of their inner products with the anchor.
         """
-        parts = dict(_named(y))
+        parts = dict(named_by_position(y))
         products = {
             n: np.sum(_plain(parts[n]) * anchor, axis=self._axis(n, anchor))
             for n, anchor in self.anchor.items()
@@ -117,12 +118,14 @@ def _times(y: Output, signs: Mapping[str, Array]) -> Output:
         np.where(np.broadcast_to(signs[n] < 0, np.shape(part)), -part, part).astype(part.dtype)
         if n in signs and np.any(signs[n] < 0)
         else part
-        for n, part in _named(y)
+        for n, part in named_by_position(y)
     )
-    return parts if isinstance(y, tuple | list) else parts[0]
+    signed: Output = like(y, parts)
+    return signed
 
 
-def _named(y: Output) -> list[tuple[str, Any]]:
+def named_by_position(y: Output) -> list[tuple[str, Any]]:
+    """Return the outputs of a subject, named by their positions: "output", or "output[0]" and so on of a tuple."""
     several = isinstance(y, tuple | list)
     return [(f"output[{i}]" if several else "output", part) for i, part in enumerate(as_tuple(y))]
 

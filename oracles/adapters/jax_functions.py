@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from oracles.backends.arrays import ForeignArray, backend_for
 from oracles.backends.devices import Device, on_device
-from oracles.lazy_modules import jax
+from oracles.lazy_modules import jax, jnp
+from oracles.outputs import Outputs, delta_in_structure, form_of, like, taken_apart
 from oracles.rule import (
     Array,
     Cotangents,
@@ -22,9 +25,12 @@ from oracles.rule import (
     Pullback,
     Rule,
     Runtime,
+    Structured,
+    as_tuple,
     is_differentiable,
 )
 from oracles.signatures import signature_of
+from oracles.structure import NO_TREES, Trees, with_auxiliary_of
 
 CustomVjp: TypeAlias = Any  # a jax.custom_vjp, or another function of JAX arrays
 
@@ -32,7 +38,12 @@ _BACKEND = backend_for("jax")
 
 
 def jax_function(
-    f: Function, *, options: Mapping[str, object] | None = None, device: Device = None, name: str | None = None
+    f: Function,
+    *,
+    options: Mapping[str, object] | None = None,
+    has_aux: bool = False,
+    device: Device = None,
+    name: str | None = None,
 ) -> Rule:
     """Make a Rule of a `jax.custom_vjp`; what bwd returns is judged before JAX replaces ``None`` by zeros.
 
@@ -42,6 +53,7 @@ def jax_function(
     Args:
         f: the function, ``f(**primals, **options)``; a `functools.partial` of one binds options too.
         options: its other arguments by name, those of ``nondiff_argnums`` included; others have their defaults.
+        has_aux: whether it returns ``(y, aux)``, of which aux carries no gradient and is compared as values.
         device: where the arrays lie, "cuda" or "cpu" for example. By default where `check` says, else where JAX puts
             them.
         name: what reports call the rule.
@@ -57,18 +69,26 @@ def jax_function(
     f, bound = _without_partial(f)
     plain = getattr(f, "fun", f)
     label = name or str(getattr(plain, "__name__", "jax_function"))
-    subject = _Function(f, plain, {**bound, **(options or {})}, tuple(getattr(f, "nondiff_argnums", ())), label)
+    nondiff = tuple(getattr(f, "nondiff_argnums", ()))
+    subject = _Function(f, plain, {**bound, **(options or {})}, nondiff, label, has_aux)
+    return on_device(_jax_rule(subject, NO_TREES), device)
+
+
+def _jax_rule(subject: _Function, trees: Trees) -> Rule:
+    """Make the Rule of `jax_function`, over the leaves of trees."""
+    f, subject = subject.f, replace(subject, trees=trees)
     eager, jitted = partial(subject.by_jax, False), partial(subject.by_jax, True)
     # With symbolic zeros, fwd and bwd take other arguments than arrays, which JAX alone can make.
     is_custom = hasattr(f, "fwd") and hasattr(f, "bwd") and not getattr(f, "symbolic_zeros", False)
-    rule = Rule(
-        subject.own_backward if is_custom else eager,
-        label,
+    evaluate = subject.own_backward if is_custom else eager
+    return Rule(
+        evaluate,
+        subject.label,
         runtime=Runtime.JAX,
         implementation=f,
+        structured=Structured(evaluate, partial(_jax_rule, subject)),
         call_patterns={"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if is_custom else {"jax.jit": jitted},
     )
-    return on_device(rule, device)
 
 
 @dataclass(frozen=True)
@@ -80,55 +100,98 @@ class _Function:
     options: Mapping[str, object]
     nondiff_argnums: tuple[int, ...]
     label: str
+    has_aux: bool = False
+    trees: Trees = NO_TREES
 
     def own_backward(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate the function's own fwd and bwd."""
         names = self._argument_order(primals)
         arguments = self._arguments(_BACKEND.primals_from_numpy(primals), names)
         with _BACKEND.context():
-            y, residuals = self.f.fwd(*(arguments[n] for n in names))
+            returned, residuals = self._call(self.f.fwd, arguments, names)
+        y = self._taken_apart(returned)
 
         def pullback(delta: Delta) -> Cotangents:
             nondiff = [arguments[names[i]] for i in self.nondiff_argnums]
             with _BACKEND.context():
-                result = self.f.bwd(*nondiff, residuals, _BACKEND.delta_from_numpy(delta))
+                cotangent = delta_in_structure(y, _delta_of(y, _BACKEND.delta_from_numpy(delta)), whole=True)
+                result = self.f.bwd(*nondiff, residuals, cotangent)
             arrays = [n for i, n in enumerate(names) if i not in self.nondiff_argnums]
             parts = tuple(result) if isinstance(result, tuple | list) else (result,)
+            if len(parts) != len(arrays) and self._spreads(arguments, arrays):
+                first = len(arrays) - 1
+                parts = (*parts[:first], tuple(parts[first:]))
             if len(parts) != len(arrays):
                 raise TypeError(
                     f"bwd returned {len(parts)} cotangents for the {len(arrays)} arguments {', '.join(arrays)}"
                 )
-            return _cotangents(primals, zip(arrays, parts, strict=True))
+            named = {n: g for n, g in zip(arrays, parts, strict=True) if g is not None and n in self._roots(primals)}
+            return _cotangents(primals, self.trees.cotangents(named, primals, self.label).items())
 
         return _BACKEND.tree_to_numpy(y), pullback
 
     def by_jax(self, compiled: bool, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate the function and its `jax.vjp`, compiled by `jax.jit` or not."""
         names = self._argument_order(primals)
-        floating = [n for n in names if n in primals and is_differentiable(primals[n])]
+        floating = [n for n in primals if is_differentiable(primals[n])]
         rest = _BACKEND.primals_from_numpy({n: a for n, a in primals.items() if n not in floating})
+        form: list[ForeignArray] = []
 
-        def of_floating(*arrays: ForeignArray) -> ForeignArray:
-            arguments = self._arguments({**rest, **dict(zip(floating, arrays, strict=True))}, names)
-            return self.f(*(arguments[n] for n in names))
+        def of_floating(*arrays: ForeignArray) -> tuple[list[ForeignArray], list[ForeignArray]]:
+            """Return the outputs that carry a gradient, and the others."""
+            given = dict(zip(floating, arrays, strict=True))
+            arguments = self._arguments({n: given.get(n, rest.get(n)) for n in primals}, names)
+            y = self._taken_apart(self._call(self.f, arguments, names))
+            parts = list(as_tuple(y))
+            silent = _silent(y)
+            form[:] = [form_of(y), silent]
+            return [p for i, p in enumerate(parts) if i not in silent], [parts[i] for i in silent]
 
-        def pulled_back(arrays: Sequence[ForeignArray], delta: ForeignArray) -> ForeignArray:
-            return jax.vjp(of_floating, *arrays)[1](delta)
+        def pulled_back(arrays: Sequence[ForeignArray], deltas: Sequence[ForeignArray]) -> ForeignArray:
+            return jax.vjp(of_floating, *arrays, has_aux=True)[1](deltas)
 
         arrays = [_BACKEND.from_numpy(primals[n]) for n in floating]
         with _BACKEND.context():
-            y = (jax.jit(of_floating) if compiled else of_floating)(*arrays)
+            carrying, others = (jax.jit(of_floating) if compiled else of_floating)(*arrays)
+        skeleton, silent = form
+        parts, first, second = [], iter(carrying), iter(others)
+        for i in range(len(as_tuple(skeleton))):
+            parts.append(next(second) if i in silent else next(first))
 
         def pullback(delta: Delta) -> Cotangents:
             with _BACKEND.context():
                 function = jax.jit(pulled_back) if compiled else pulled_back
-                gradients = function(arrays, _BACKEND.delta_from_numpy(delta))
+                deltas = [d for i, d in enumerate(as_tuple(_BACKEND.delta_from_numpy(delta))) if i not in silent]
+                gradients = function(arrays, deltas)
             return _cotangents(primals, zip(floating, gradients, strict=True))
 
-        return _BACKEND.tree_to_numpy(y), pullback
+        return _BACKEND.tree_to_numpy(like(skeleton, parts)), pullback
+
+    def _taken_apart(self, returned: ForeignArray) -> ForeignArray:
+        return taken_apart(with_auxiliary_of(returned, self.label) if self.has_aux else returned)
+
+    def _call(self, f: Function, arguments: Mapping[str, ForeignArray], names: Sequence[str]) -> ForeignArray:
+        """Call a function with its arguments in their order; those of ``*xs`` are spread."""
+        last = [arguments[n] for n in names]
+        if names and self._spreads(arguments, names):
+            last = [*last[:-1], *last[-1]]
+        return f(*last)
+
+    def _spreads(self, arguments: Mapping[str, ForeignArray], names: Sequence[str]) -> bool:
+        """Return whether the last argument is a list for ``*xs``."""
+        signature = signature_of(self.plain)
+        parameter = signature.parameters.get(names[-1]) if signature and names else None
+        is_variadic = parameter is not None and parameter.kind is parameter.VAR_POSITIONAL
+        return is_variadic and isinstance(arguments[names[-1]], tuple | list)
+
+    def _roots(self, primals: Primals) -> dict[str, list[str]]:
+        return self.trees.leaf_names(primals)
 
     def _argument_order(self, primals: Primals) -> list[str]:
         """Return the order in which the function takes primals and options: by name, else as the primals stand."""
+        return self._order_of(list(self._roots(primals)))
+
+    def _order_of(self, primals: list[str]) -> list[str]:
         signature = signature_of(self.plain)
         parameters = signature.parameters if signature else {}
         names = [p for p in parameters if p in primals or p in self.options]
@@ -146,7 +209,7 @@ class _Function:
         self._require_static(order, primals)
         return order
 
-    def _require_static(self, names: Sequence[str], primals: Primals) -> None:
+    def _require_static(self, names: Sequence[str], primals: Sequence[str]) -> None:
         """Check that no argument of ``nondiff_argnums`` is a primal: JAX takes plain Python values there."""
         static = [names[i] for i in self.nondiff_argnums if i < len(names) and names[i] in primals]
         if static:
@@ -168,7 +231,7 @@ class _Function:
         """Return the arguments by name: primals, options and defaults."""
         signature = signature_of(self.plain)
         defaults = {n: p.default for n, p in signature.parameters.items() if n in names} if signature else {}
-        arguments = {**defaults, **self.options, **primals}
+        arguments = {**defaults, **self.options, **self.trees.rebuilt(primals)}
         missing = [n for n in names if arguments[n] is inspect.Parameter.empty]
         if missing:
             raise InvalidInput(
@@ -194,6 +257,22 @@ def _without_partial(f: Function) -> tuple[Function, dict[str, object]]:
 def rebuild_from(f: CustomVjp) -> tuple[Any, ...]:
     """Return how to rebuild a `jax.custom_vjp` in another process, as ``__reduce__`` does: pickle alone cannot."""
     return type(f), (f.fun, f.nondiff_argnums), dict(vars(f))
+
+
+def _silent(y: ForeignArray) -> list[int]:
+    """Return the positions of the outputs that carry no gradient: integers, and what is auxiliary."""
+    aux = y.without if isinstance(y, Outputs) else {}
+    return [i for i, p in enumerate(as_tuple(y)) if i in aux or not jnp.issubdtype(jnp.result_type(p), jnp.inexact)]
+
+
+def _delta_of(y: ForeignArray, delta: ForeignArray) -> ForeignArray:
+    """Return a cotangent as JAX passes it: of integers it is an array of JAX's empty type."""
+    empty = jax.dtypes.float0
+    parts = [
+        d if jnp.issubdtype(jnp.result_type(p), jnp.inexact) else np.zeros(jnp.shape(p), empty)
+        for p, d in zip(as_tuple(y), as_tuple(delta), strict=True)
+    ]
+    return tuple(parts) if isinstance(delta, tuple) else parts[0]
 
 
 def _cotangents(primals: Primals, gradients: Iterable[tuple[str, ForeignArray]]) -> Cotangents:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from oracles.backends.devices import Device, default_device, on_device
 from oracles.constants import FAINT_DELTA
 from oracles.notes import note
 from oracles.options import did_you_mean
+from oracles.outputs import delta_in_structure, taken_apart
 from oracles.rule import (
     Array,
     Convention,
@@ -34,11 +35,12 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    Structured,
     as_tuple,
     is_differentiable,
 )
 from oracles.self_consistency import move_point
-from oracles.signatures import call_by_name_or_in_order
+from oracles.structure import NO_TREES, Trees, call_with_trees, flatten, mapped
 from oracles.user_code import Raised, attempt
 
 Method: TypeAlias = str | Function  # a method's name, or a function of the object
@@ -135,20 +137,56 @@ def stateful(
         backend=backend_for(arrays, device, dtypes),
         label=name or str(getattr(make, "__qualname__", type(make).__name__)),
     )
-    return _rule(subject, make, _call_patterns(subject) if reusable else {}, device or default_device(arrays))
+    rule = _rule(subject, make, _call_patterns(subject) if reusable else {})
+    return on_device(rule, device or default_device(arrays))
 
 
-def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate], device: Device) -> Rule:
-    update = subject.update
-    rule = Rule(
-        partial(fresh, subject),
+def _rule(subject: Subject, make: Object, call_patterns: Mapping[str, Evaluate]) -> Rule:
+    update, evaluate = subject.update, partial(fresh, subject)
+
+    def of_leaves(trees: Trees) -> Rule:
+        other = _of_leaves(subject, trees)
+        return _rule(other, make, _call_patterns(other) if call_patterns else {})
+
+    return Rule(
+        evaluate,
         subject.label,
         runtime=subject.backend.runtime,
         implementation=make,
         call_patterns=call_patterns,
         convention=Convention() if update is None else _ReadOffAnUpdate(tuple(subject.params), update.rate),
+        structured=Structured(evaluate, of_leaves),
     )
-    return on_device(rule, device)
+
+
+def _of_leaves(subject: Subject, trees: Trees) -> Subject:
+    """Return the subject whose parameters are leaves of trees: each is at its path inside the tree's location."""
+    roots = {root.name: root for root in trees.roots if not root.is_leaf}
+
+    def inside(locations: Mapping[str, Location], writes: bool) -> dict[str, Location]:
+        result: dict[str, Location] = {}
+        for n, location in locations.items():
+            if n not in roots:
+                result[n] = location
+                continue
+            if callable(location):
+                raise InvalidInput(f"{subject.label}: {n} is a tree: expected a location of it, got a function")
+            for leaf in roots[n].leaves():
+                path = leaf.name.removeprefix(n)
+                is_place = not writes or roots[n].is_mutable
+                result[leaf.name] = location + path if is_place else partial(_write_leaf, location, path)
+        return result
+
+    return replace(subject, params=inside(subject.params, True), grads=inside(subject.grads, False), trees=trees)
+
+
+def _write_leaf(location: str, path: str, obj: Object, value: Object) -> None:
+    """Replace an array in a tree that cannot be changed, by another tree at its location."""
+    tree, leaves = flatten(read(obj, location), "")
+    if path not in leaves or np.shape(leaves[path]) != np.shape(value):
+        found = f"an array of shape {np.shape(leaves[path])}" if path in leaves else ", ".join(leaves)
+        raise InvalidInput(f"params: {location}{path}: expected an array of shape {np.shape(value)}, got {found}")
+    write(obj, location, tree.rebuild({**leaves, path: value}))
 
 
 def _gradient_locations(
@@ -199,6 +237,7 @@ class Subject:
     accumulates: bool | None
     backend: Backend
     label: str
+    trees: Trees = NO_TREES
 
     def run(self, primals: Primals) -> tuple[Object, Output]:
         """Return a fresh object with these parameters, and its output."""
@@ -224,11 +263,13 @@ class Subject:
 
     def call_forward(self, obj: Object, primals: Primals) -> Output:
         """Return the output at the inputs among the primals, as NumPy arrays."""
-        inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
+        leaves = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in self.params}
+        inputs = self.trees.whole(tuple(leaves)).rebuilt(leaves)
         method = self._method(obj, self.forward)
         try:
             with self.backend.context():
-                y: Output | None = self.backend.tree_to_numpy(call_by_name_or_in_order(method, inputs))
+                returned = call_with_trees(method, inputs, like=method)
+                y: Output | None = self.backend.tree_to_numpy(taken_apart(returned))
         except InvalidInput as error:
             # A parameter that is misspelt, or not named, leaves one more input than forward takes.
             self._require_none([n for n in self.params if n not in primals], primals, obj)
@@ -240,14 +281,15 @@ class Subject:
             raise InvalidInput(f"{self.label}: forward: expected an output, got nothing (None).\nFix:    return y")
         return y
 
-    def pull(self, obj: Object, delta: Delta, primals: Primals) -> Cotangents:
+    def pull(self, obj: Object, y: Output, delta: Delta, primals: Primals) -> Cotangents:
         """Run backward and return all cotangents: those returned, those left in the object, those that a step shows."""
         # Of a step only the change of the parameters is visible: the gradient is (old − new) / rate, in float64.
         updated = [n for n in self.params if n in primals] if self.update else []
         before = {n: np.array(primals[n], np.float64) for n in updated}
         with self.backend.context():
-            result = self._method(obj, self.backward)(self.backend.delta_from_numpy(delta))
-            returned = self.backend.tree_to_numpy(result)
+            given = delta_in_structure(y, self.backend.delta_from_numpy(delta))
+            result = self._method(obj, self.backward)(given)
+            returned = mapped(self.backend.to_numpy, result) if self.trees.roots else self.backend.tree_to_numpy(result)
             if self.update and self.update.step:
                 self._method(obj, self.update.step)()
         cotangents = self._returned_cotangents(returned, primals)
@@ -308,13 +350,17 @@ class Subject:
     def _returned_cotangents(self, returned: Object, primals: Primals) -> Cotangents:
         """Return what backward returned as cotangents of the inputs, or of all primals; ``None`` claims none."""
         inputs = {n: a for n, a in primals.items() if n not in self.params}
+        trees = self.trees.whole(tuple(inputs))
         located = all(n in self.grads for n, a in inputs.items() if is_differentiable(a))
         if returned is None or (located and not self.grads_are_guessed):
             return {}
         # As many results as primals are one for each, parameters included; else they belong to the inputs.
-        returned = tuple(returned) if isinstance(returned, list) else returned
+        is_tree = len(trees.leaf_names(inputs)) == 1 and bool(trees.roots)  # a list for the one input
+        returned = tuple(returned) if isinstance(returned, list) and not is_tree else returned
         one_each = isinstance(returned, tuple) and len(returned) == len(primals) != len(inputs)
-        return named_cotangents(returned, primals if one_each or isinstance(returned, Mapping) else inputs, self.label)
+        if one_each or (isinstance(returned, Mapping) and not trees.roots):
+            return named_cotangents(returned, primals, self.label, self.trees)
+        return named_cotangents(returned, inputs, self.label, trees)
 
     def _gradient(self, name: str, location: Location, obj: Object, returned: Object, primals: Primals) -> Object:
         """Return a copy of the gradient at a location; ``None`` there claims no gradient."""
@@ -397,8 +443,8 @@ def fresh(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
     y = unused[0][1]
 
     def pullback(delta: Delta) -> Cotangents:
-        obj, _ = unused.pop() if unused else subject.run(primals)
-        return subject.pull(obj, delta, primals)
+        obj, own = unused.pop() if unused else subject.run(primals)
+        return subject.pull(obj, own, delta, primals)
 
     return y, pullback
 
@@ -410,7 +456,7 @@ def forward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback]
     subject.call_forward(obj, _other_inputs(subject, primals))
     subject.clear(obj)
     y = subject.call_forward(obj, primals)
-    return y, lambda delta: subject.pull(obj, delta, primals)
+    return y, lambda delta: subject.pull(obj, y, delta, primals)
 
 
 def backward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
@@ -418,8 +464,8 @@ def backward_twice(subject: Subject, **primals: Array) -> tuple[Output, Pullback
     obj, y = subject.run(primals)
 
     def pullback(delta: Delta) -> Cotangents:
-        first = _copies(subject.pull(obj, delta, primals))
-        second = attempt(lambda: subject.pull(obj, delta, primals))
+        first = _copies(subject.pull(obj, y, delta, primals))
+        second = attempt(lambda: subject.pull(obj, y, delta, primals))
         if isinstance(second, Raised):
             return first
         return _without_accumulation(subject, first, second, first)
@@ -433,12 +479,12 @@ def second_step(subject: Subject, **primals: Array) -> tuple[Output, Pullback]:
     other = _other_inputs(subject, primals)
     y = subject.call_forward(obj, other)
     parts = tuple(np.asarray(FAINT_DELTA * np.asarray(part)).astype(np.asarray(part).dtype) for part in as_tuple(y))
-    first = _copies(subject.pull(obj, parts if isinstance(y, tuple | list) else parts[0], other))
+    first = _copies(subject.pull(obj, y, parts if isinstance(y, tuple | list) else parts[0], other))
     subject.clear(obj)
     y = subject.call_forward(obj, primals)
 
     def pullback(delta: Delta) -> Cotangents:
-        second = subject.pull(obj, delta, primals)
+        second = subject.pull(obj, y, delta, primals)
         if subject.flush is not None:
             return second
         return _without_accumulation(subject, first, second, fresh(subject, **primals)[1](delta))

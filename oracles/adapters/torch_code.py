@@ -14,12 +14,15 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from oracles.backends.arrays import Backend, backend_for, with_autograd
 from oracles.backends.devices import Device, current_device, on_device
+from oracles.backends.torch_reference import with_detached
 from oracles.lazy_modules import Tensor, torch
+from oracles.outputs import MARKED, taken_apart
 from oracles.rule import (
     Array,
     Cotangents,
@@ -31,11 +34,13 @@ from oracles.rule import (
     Pullback,
     Rule,
     Runtime,
+    Structured,
     as_tuple,
     is_differentiable,
 )
 from oracles.self_consistency import move_point
-from oracles.signatures import call_by_name_or_in_order, hidden_signatures, hides_parameters
+from oracles.signatures import hidden_signatures, hides_parameters
+from oracles.structure import NO_TREES, Trees, call_with_trees
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
@@ -73,19 +78,26 @@ def torch_function(
         )
     label = name or str(getattr(function, "__name__", "torch_function"))
     subject = _Function(function, dict(options or {}), backend_for("torch", dtypes=dtypes), label)
+    return on_device(_function_rule(subject, NO_TREES), device)
+
+
+def _function_rule(subject: _Function, trees: Trees) -> Rule:
+    """Make the Rule of `torch_function`, over the leaves of lists: ``apply`` takes each array of them by itself."""
+    subject.require_lists(trees)
     call_patterns = {
         "autograd's engine": with_autograd(subject.through_the_engine),
         "one gradient requested alone": with_autograd(subject.one_gradient_alone),
         "one output's cotangent at a time": with_autograd(subject.one_output_at_a_time),
     }
-    rule = Rule(
-        with_autograd(subject.own_backward),
-        label,
+    evaluate = with_autograd(subject.own_backward)
+    return Rule(
+        evaluate,
+        subject.label,
         runtime=Runtime.TORCH,
-        implementation=function,
+        implementation=subject.function,
         call_patterns=call_patterns,
+        structured=Structured(evaluate, partial(_function_rule, subject)),
     )
-    return on_device(rule, device)
 
 
 @dataclass(frozen=True)
@@ -99,13 +111,17 @@ class _Function:
 
     def own_backward(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate forward, and the Function's own backward without the engine."""
-        order, _, y = self._apply(primals, floating(primals))
-        node = next((part.grad_fn for part in as_tuple(y) if getattr(part, "grad_fn", None) is not None), None)
+        order, tensors, y = self._apply(primals, floating(primals))
+        parts = as_tuple(y)
+        node = next((part.grad_fn for part in parts if getattr(part, "grad_fn", None) is not None), None)
 
         def pullback(delta: Delta) -> Cotangents:
             if node is None:
                 return {}
-            gradients = as_gradients(node.apply(*as_tuple(self.backend.delta_from_numpy(delta))))
+            given = iter(as_tuple(self.backend.delta_from_numpy(delta)))
+            # As the engine does: zeros for what carries no gradient, nothing for what is no tensor.
+            seeds = [_seed(part, next(given)) if part is not None else None for part in parts]
+            gradients = as_gradients(node.apply(*seeds))
             if len(gradients) < len(order) or any(g is not None for g in gradients[len(order) :]):
                 raise TypeError(
                     f"backward returned {len(gradients)} gradients for the {len(order)} arguments of forward"
@@ -113,18 +129,18 @@ class _Function:
             named = dict(zip(order, gradients, strict=False))
             return {n: self.backend.to_numpy(named[n]) for n in floating(primals) if named.get(n) is not None}
 
-        return self.backend.tree_to_numpy(y), pullback
+        return self._outputs(y, tensors), pullback
 
     def through_the_engine(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate forward, and backward by autograd's engine."""
         _, tensors, y = self._apply(primals, floating(primals))
-        return self.backend.tree_to_numpy(y), lambda delta: self._by_engine(tensors, y, delta)
+        return self._outputs(y, tensors), lambda delta: self._by_engine(tensors, y, delta)
 
     def one_gradient_alone(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate once for each floating primal, which alone requires grad: ``ctx.needs_input_grad`` differs."""
         # Each run has a graph of its own: whether an input needs a gradient is fixed when forward runs.
         runs = [self._apply(primals, [n])[1:] for n in floating(primals)] or [self._apply(primals, [])[1:]]
-        y = runs[0][1]
+        first, y = runs[0]
 
         def pullback(delta: Delta) -> Cotangents:
             cotangents: Cotangents = {}
@@ -132,7 +148,7 @@ class _Function:
                 cotangents |= self._by_engine(tensors, own_y, delta)
             return cotangents
 
-        return self.backend.tree_to_numpy(y), pullback
+        return self._outputs(y, first), pullback
 
     def one_output_at_a_time(self, **primals: Array) -> tuple[Output, Pullback]:
         """Pull back each output's cotangent alone, and add: the engine passes zeros or ``None`` for the others."""
@@ -140,12 +156,34 @@ class _Function:
 
         def pullback(delta: Delta) -> Cotangents:
             total: Cotangents = {}
-            for part, d in zip(as_tuple(y), as_tuple(delta), strict=True):
+            for part, d in zip(_tensors_of(y), as_tuple(delta), strict=True):
                 for n, g in self._by_engine(tensors, part, d).items():
                     total[n] = total[n] + g if n in total else g
             return total
 
-        return self.backend.tree_to_numpy(y), pullback
+        return self._outputs(y, tensors), pullback
+
+    def _outputs(self, y: Tensor, tensors: Mapping[str, Tensor]) -> Output:
+        """Return the outputs as arrays, with those that are marked as not differentiable."""
+        apart = taken_apart(y)
+        return with_detached(self.backend.tree_to_numpy(apart), apart, tensors, MARKED)
+
+    def require_lists(self, trees: Trees) -> None:
+        """Require that every tree is a list of arrays for ``*arguments``: in anything else, autograd sees none.
+
+        Raises:
+            InvalidInput: if one is not.
+        """
+        parameters = [] if not trees.roots else self._parameters(set(trees.leaf_names({})))
+        variadic = {p.name for p in parameters if p.kind is p.VAR_POSITIONAL}
+        for root in trees.roots:
+            flat = all(child.is_leaf for child in root.children) and all(isinstance(c.key, int) for c in root.children)
+            if not root.is_leaf and not (flat and root.name in variadic):
+                raise InvalidInput(
+                    f"{self.label}: primals: expected arrays, got a tree in {root.name}: torch's apply differentiates "
+                    "its arguments, and not what they hold.\n"
+                    f"Fix: take them one by one:    def forward(ctx, *{root.name}):"
+                )
 
     def _apply(
         self, primals: Primals, requiring_grad: Sequence[str]
@@ -157,7 +195,7 @@ class _Function:
         return tuple(arguments), tensors, y
 
     def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
-        return engine(tensors, y, as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
+        return engine(tensors, _tensors_of(y), as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
 
     def _arguments(self, names: tuple[str, ...]) -> dict[str, object]:
         """Return forward's arguments in their order, as ``apply`` takes them: options and defaults, None for a primal.
@@ -216,6 +254,18 @@ class _Function:
         return {p.name: None if p.name in names else self.options.get(p.name, p.default) for p in parameters}
 
 
+def _tensors_of(y: Tensor) -> tuple[Tensor, ...]:
+    """Return the outputs of a Function that are any: ``None`` is none."""
+    return tuple(part for part in as_tuple(y) if part is not None)
+
+
+def _seed(part: Tensor, delta: Tensor) -> Tensor:
+    """Return the cotangent of an output as the engine passes it: zeros for one that carries no gradient."""
+    if getattr(part, "requires_grad", True):
+        return delta
+    return torch.zeros_like(part)
+
+
 def floating(primals: Primals) -> list[str]:
     """Return the names of the primals that have a cotangent."""
     return [n for n, a in primals.items() if is_differentiable(a)]
@@ -233,7 +283,7 @@ def leaves(primals: Primals, requiring_grad: Sequence[str], backend: Backend) ->
 
 def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], backend: Backend) -> Cotangents:
     """Return the gradients by autograd's engine of the leaves that the output depends on."""
-    pairs = [(part, seed) for part, seed in zip(as_tuple(y), seeds, strict=True) if part.requires_grad]
+    pairs = [(p, seed) for p, seed in zip(as_tuple(y), seeds, strict=True) if getattr(p, "requires_grad", False)]
     inputs = {n: t for n, t in tensors.items() if t.requires_grad}
     if not pairs or not inputs:
         return {}
@@ -276,14 +326,21 @@ def torch_module(
     """
     label = name or str(getattr(make, "__name__", type(make).__name__))
     subject = _Subject(make, params, backend_for("torch", dtypes=dtypes), label)
-    rule = Rule(
-        with_autograd(subject.evaluate),
-        label,
+    return on_device(_module_rule(subject, NO_TREES), device)
+
+
+def _module_rule(subject: _Subject, trees: Trees) -> Rule:
+    """Make the Rule of `torch_module`, over the leaves of trees."""
+    subject = replace(subject, trees=trees)
+    evaluate = with_autograd(subject.evaluate)
+    return Rule(
+        evaluate,
+        subject.label,
         runtime=Runtime.TORCH,
-        implementation=make,
+        implementation=subject.make,
+        structured=Structured(evaluate, partial(_module_rule, subject)),
         call_patterns={"forward twice, then backward": with_autograd(subject.forward_twice)},
     )
-    return on_device(rule, device)
 
 
 @dataclass(frozen=True)
@@ -294,6 +351,7 @@ class _Subject:
     params: Mapping[str, str] | None
     backend: Backend
     label: str
+    trees: Trees = NO_TREES
 
     def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
         """Run forward and backward on a fresh module."""
@@ -307,14 +365,14 @@ class _Subject:
 
     def _run(self, primals: Primals, module: Module) -> tuple[Output, Pullback]:
         tensors = leaves(primals, floating(primals), self.backend)
-        y = self._call(module, tensors)
+        y = taken_apart(self._call(module, tensors))
 
         def pullback(delta: Delta) -> Cotangents:
             for part in as_tuple(y):
-                _watch(part.grad_fn)
+                _watch(getattr(part, "grad_fn", None))
             return engine(tensors, y, as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
 
-        return self.backend.tree_to_numpy(y), pullback
+        return with_detached(self.backend.tree_to_numpy(y), y, tensors), pullback
 
     def _fresh(self, primals: Primals) -> Module:
         # A copy, since functional_call does not undo what forward writes into the module, such as running statistics.
@@ -324,14 +382,15 @@ class _Subject:
         if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in module.parameters()):
             # A lazy module gets the shapes of its parameters from its first forward.
             names = {*(self.params or {})} | {n for n, _ in module.named_parameters()}
-            module(*(self.backend.from_numpy(a) for n, a in primals.items() if n not in names))
+            inputs = {n: self.backend.from_numpy(a) for n, a in primals.items() if n not in names}
+            module(*self.trees.rebuilt(inputs).values())
         return module
 
     def _call(self, module: Module, tensors: Mapping[str, Tensor]) -> Tensor:
         names = self._parameters(module, tensors)
         own = {names[n]: t for n, t in tensors.items() if n in names}
-        inputs = {n: t for n, t in tensors.items() if n not in names}
-        return call_by_name_or_in_order(
+        inputs = self.trees.rebuilt({n: t for n, t in tensors.items() if n not in names})
+        return call_with_trees(
             lambda *args, **kwargs: torch.func.functional_call(module, own, args, kwargs), inputs, like=module.forward
         )
 

@@ -29,6 +29,7 @@ from oracles.backends.devices import (
 )
 from oracles.constants import ALIGNED_BYTES, FILLED_GAPS
 from oracles.lazy_modules import Tensor, cupy, jax, jnp, torch
+from oracles.outputs import Outputs
 from oracles.rule import (
     EXTENSION_FLOATS,
     Array,
@@ -77,6 +78,8 @@ class Backend:
 
     def tree_to_numpy(self, tree: ForeignArray) -> ForeignArray:
         """Convert an output, or cotangents, in a tuple, a list or a mapping; leave anything but an array as it is."""
+        if isinstance(tree, Outputs):
+            return tree.like([self.to_numpy(part) for part in tree])
         if isinstance(tree, Mapping):
             return {name: self.to_numpy(array) for name, array in tree.items()}
         return type(tree)(map(self.to_numpy, tree)) if type(tree) in (tuple, list) else self.to_numpy(tree)

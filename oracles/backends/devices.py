@@ -32,6 +32,7 @@ from oracles.rule import (
     Rule,
     Runtime,
 )
+from oracles.structure import wrapped
 
 Device: TypeAlias = Any  # "cuda", "cuda:1", a torch.device; None where nothing is said
 T = TypeVar("T")
@@ -213,9 +214,11 @@ def on_device(rule: Rule, device: Device) -> Rule:
     if device is None or rule.device is not None:
         return rule
     name, runtime, perturbed = str(device), rule.runtime, rule.evaluate_perturbed
+    evaluate = _evaluated_there(rule.evaluate, name, runtime)
     return replace(
         rule,
-        evaluate=_evaluated_there(rule.evaluate, name, runtime),
+        evaluate=evaluate,
+        structured=wrapped(rule, evaluate, lambda inner: on_device(inner, device)),
         evaluate_perturbed=None if perturbed is None else _perturbed_there(perturbed, name, runtime),
         adapt=None if rule.adapt is None else _adapting_there(rule.adapt, name),
         call_patterns={n: _evaluated_there(f, name, runtime) for n, f in rule.call_patterns.items()},

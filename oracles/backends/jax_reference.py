@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
 from oracles.lazy_modules import JaxArray
+from oracles.outputs import AUXILIARY, Outputs, form_of, like, taken_apart
 from oracles.perturbation.jaxpr import Program
 from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
 from oracles.perturbation.random_signs import perturber
@@ -31,11 +33,13 @@ from oracles.rule import (
     ReferenceFailed,
     Rule,
     Runtime,
+    Structured,
     as_tuple,
     is_differentiable,
     is_floating,
 )
 from oracles.signatures import call_by_name
+from oracles.structure import Trees, auxiliary
 from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
@@ -50,15 +54,23 @@ T = TypeVar("T")
 KEPT = 512  # shapes of one reference; of more, those used least recently are forgotten
 
 
-def jax_vjp(f: Reference, *, name: str = "jax", through: str = "numpy", options: Options | None = None) -> Rule:
+def jax_vjp(
+    f: Reference,
+    *,
+    name: str = "jax",
+    through: str = "numpy",
+    options: Options | None = None,
+    has_aux: bool = False,
+) -> Rule:
     """Make a Rule of a primal written in JAX. Its derivative is JAX's own.
 
     Args:
-        f: ``f(**primals, **options)`` returns an array or a tuple of arrays. It must be traceable: what depends on
+        f: ``f(**primals, **options)`` returns an array or a tree of arrays. It must be traceable: what depends on
             the values of its primals is written with ``jnp.where`` or ``jax.lax.cond``.
         name: what reports call the oracle.
         through: "numpy" traces each shape and evaluates the trace with NumPy, "xla" compiles each shape.
         options: configuration; a trace for other values of its floats serves here too.
+        has_aux: whether ``f`` returns ``(y, aux)``, of which aux carries no gradient and is compared as values.
 
     The arithmetic is that of the primals' dtypes (JAX's 64-bit mode is entered locally), and results are
     fresh arrays. ``rule.evaluate`` counts its ``traces`` and ``compilations``.
@@ -68,7 +80,14 @@ def jax_vjp(f: Reference, *, name: str = "jax", through: str = "numpy", options:
     """
     if through not in ("numpy", "xla"):
         raise ValueError(f'through: expected "numpy" or "xla", got {through!r}')
-    return _rule(_Traces(f), options or {}, name, through == "xla")
+    return _jax_rule(auxiliary(f, name) if has_aux else f, options or {}, name, through == "xla", Trees())
+
+
+def _jax_rule(f: Reference, options: Options, name: str, through_xla: bool, trees: Trees) -> Rule:
+    """Make the Rule of `jax_vjp`, over the leaves of trees."""
+    rule = _rule(_Traces(trees.calling(f) if trees.roots else f), options, name, through_xla)
+    structured = Structured(rule.evaluate, partial(_jax_rule, f, options, name, through_xla))
+    return replace(rule, structured=structured)
 
 
 def jax_family(f: Reference) -> Callable[[Options], Rule]:
@@ -120,7 +139,7 @@ class _Oracle:
                 return self._evaluate_in_xla(primals)[1](delta)
             return _named(primals, cotangents)
 
-        return (tuple(ys) if trace.is_tuple else ys[0]), pullback
+        return like(trace.form, ys), pullback
 
     def evaluate_perturbed(
         self, primals: Primals, delta: Output, perturbation: Perturbation
@@ -166,7 +185,7 @@ class _Oracle:
         def pullback(delta: Output) -> Cotangents:
             return _named(primals, executables.pull(arrays, _checked(delta, shapes, dtypes, self.name)))
 
-        return (tuple(ys) if executables.is_tuple else ys[0]), pullback
+        return like(executables.form, ys), pullback
 
     def _count_compilation(self) -> None:
         self.compilations += 1
@@ -212,12 +231,12 @@ class Trace(NamedTuple):
 
     Attributes:
         program: in NumPy.
-        is_tuple: whether the reference returns a tuple.
+        form: the structure of what the reference returns, see `oracles.outputs.like`.
         takes_floats: whether the program takes the floating options, or knows their values.
     """
 
     program: Program
-    is_tuple: bool
+    form: Any
     takes_floats: bool
 
     def floats(self, options: _Options) -> Sequence[Array]:
@@ -306,13 +325,13 @@ class _Traces:
         """Trace the primal and its cotangents in one jaxpr; a primitive of ours stands for the outputs' cotangents."""
         import jax
 
-        is_tuple: list[bool] = []
+        form: list[Any] = []
         n_outputs: list[int] = []
         names = list(options.floats) if takes_floats else []
 
         def evaluate(arrays: Sequence[JaxArray], floats: Sequence[JaxArray]) -> list[JaxArray]:
             f = _configured(self.f, {**options.given, **dict(zip(names, floats, strict=True))})
-            ys, pull = _functions(f, primals, is_tuple)[1](arrays)
+            ys, pull = _functions(f, primals, form)[1](arrays)
             n_outputs[:] = [len(ys)]
             return [*ys, *pull([_cotangent_primitive().bind(y) for y in _differentiable(ys)])[0]]
 
@@ -320,7 +339,7 @@ class _Traces:
             floats = [jax.ShapeDtypeStruct(options.floats[n].shape, np.float64, weak_type=True) for n in names]
             closed = jax.make_jaxpr(evaluate)(_shapes(primals), floats)
         try:
-            return Trace(Program(closed, n_outputs[0], len(names)), is_tuple[0], takes_floats)
+            return Trace(Program(closed, n_outputs[0], len(names)), form[0], takes_floats)
         except UnsupportedPrimitive as error:
             return Unsupported(f"{str(error)!r} runs")
         except Exception as error:  # a fault of the translation, which JAX does without
@@ -347,18 +366,21 @@ def _shapes(primals: Primals) -> list[JaxArray]:
 
 
 def _functions(
-    f: Reference, primals: Primals, is_tuple: list[bool]
+    f: Reference, primals: Primals, form: list[Any]
 ) -> tuple[Callable[..., list[JaxArray]], Callable[..., tuple[list[JaxArray], Callable[..., Any]]]]:
-    """Return the primal and its VJP on lists of arrays; ``is_tuple`` is set to whether f returns a tuple."""
+    """Return the primal and its VJP on lists of arrays; ``form`` is set to the structure that f returns."""
     import jax
     import jax.numpy as jnp
 
     moving = [is_differentiable(a) for a in primals.values()]
 
     def primal(arrays: Sequence[JaxArray]) -> list[JaxArray]:
-        y = call_by_name(f, dict(zip(primals, arrays, strict=True)))
-        is_tuple[:] = [isinstance(y, tuple | list)]
-        return [jnp.asarray(part) for part in as_tuple(y)]
+        y = taken_apart(call_by_name(f, dict(zip(primals, arrays, strict=True))))
+        parts = [jnp.asarray(part) for part in as_tuple(y)]
+        form[:] = [form_of(y)]
+        if isinstance(y, Outputs):
+            parts = [jax.lax.stop_gradient(p) if y.without.get(i) == AUXILIARY else p for i, p in enumerate(parts)]
+        return parts
 
     def vjp(arrays: Sequence[JaxArray]) -> tuple[list[JaxArray], Callable[..., Any]]:
         def of_moving(some: Sequence[JaxArray]) -> tuple[list[JaxArray], list[JaxArray]]:
@@ -388,7 +410,7 @@ class Executables(NamedTuple):
 
     forward: Callable[[Sequence[Array]], list[Array]]
     pull: Callable[[Sequence[Array], Sequence[Array]], list[Array]]
-    is_tuple: bool
+    form: Any
 
 
 def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Executables:
@@ -405,8 +427,8 @@ def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Ex
         with jax.enable_x64(True):
             return [np.array(part) for part in executable(*map(list, args))]
 
-    is_tuple: list[bool] = []
-    primal, vjp = _functions(f, primals, is_tuple)
+    form: list[Any] = []
+    primal, vjp = _functions(f, primals, form)
 
     def cotangents(arrays: Sequence[JaxArray], deltas: Sequence[JaxArray]) -> list[JaxArray]:
         return list(vjp(arrays)[1](list(deltas))[0])
@@ -416,9 +438,7 @@ def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Ex
         ys = jax.eval_shape(primal, shapes)
         forward = compiled(primal, shapes)
     compiled_pullback = cache(lambda: compiled(cotangents, shapes, _differentiable(ys)))
-    return Executables(
-        partial(run, forward), lambda arrays, deltas: run(compiled_pullback(), arrays, deltas), is_tuple[0]
-    )
+    return Executables(partial(run, forward), lambda arrays, deltas: run(compiled_pullback(), arrays, deltas), form[0])
 
 
 @contextmanager

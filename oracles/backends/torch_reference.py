@@ -12,6 +12,7 @@ import numpy as np
 from oracles.backends.arrays import array_of, autograd_enabled, of_memory, with_autograd
 from oracles.backends.devices import there
 from oracles.lazy_modules import Tensor, torch
+from oracles.outputs import AUXILIARY, DETACHED, Outputs, like, taken_apart
 from oracles.perturbation.torch_operations import perturbed_operands, replay
 from oracles.perturbation.torch_recording import Recordings
 from oracles.rule import (
@@ -28,34 +29,47 @@ from oracles.rule import (
     ReferenceFailed,
     Rule,
     Runtime,
+    Structured,
     as_tuple,
     is_differentiable,
 )
 from oracles.signatures import call_by_name
+from oracles.structure import Trees, auxiliary
 from oracles.user_code import Raised, attempt
 
 Context: TypeAlias = Any  # what a torch function keeps for its backward
 
 
-def torch_autograd(f: Function, *, name: str = "torch") -> Rule:
+def torch_autograd(f: Function, *, name: str = "torch", has_aux: bool = False) -> Rule:
     """Return the Rule of a torch function, differentiated by ``torch.autograd.grad``.
 
     The Rule takes and returns NumPy arrays and computes in the dtype of the primals. A primal that a
-    differentiable output does not depend on has a zero cotangent; integer and boolean primals have none.
+    differentiable output does not depend on has a zero cotangent; integer and boolean primals have none. Of several
+    outputs, one that does not require grad is compared as a value.
 
     Args:
-        f: ``f(**tensors) -> tensor or tuple of tensors``, written in torch's own idiom.
+        f: ``f(**tensors)`` returns a tensor, or a tuple, list, dict or namedtuple of tensors, written in torch's own
+            idiom.
         name: what reports call it.
+        has_aux: whether ``f`` returns ``(y, aux)``, of which aux carries no gradient and is compared as values.
 
     Returns:
         The Rule, which can be perturbed.
 
     Raises:
-        InvalidInput: when evaluated, if ``f`` does not return a tensor or a tuple of tensors.
+        InvalidInput: when evaluated, if ``f`` does not return tensors.
         ReferenceFailed: when pulled back, if an output does not require grad, so that torch has no derivative of it.
     """
-    oracle = _TorchOracle(f, name)
-    return Rule(with_autograd(oracle.evaluate), name, oracle.evaluate_perturbed, f, Runtime.TORCH)
+    return _torch_rule(auxiliary(f, name) if has_aux else f, name, Trees())
+
+
+def _torch_rule(f: Function, name: str, trees: Trees) -> Rule:
+    """Make the Rule of `torch_autograd`, over the leaves of trees."""
+    primal = trees.calling(f) if trees.roots else f
+    oracle = _TorchOracle(primal, name)
+    evaluate = with_autograd(oracle.evaluate)
+    structured = Structured(evaluate, partial(_torch_rule, f, name))
+    return Rule(evaluate, name, oracle.evaluate_perturbed, primal, Runtime.TORCH, structured=structured)
 
 
 def torch_family(f: Function) -> Callable[[Mapping[str, object]], Rule]:
@@ -80,8 +94,8 @@ class _TorchOracle:
             gradients = _gradients(tensors, y, list(map(_tensor, as_tuple(delta))), retain=True)
             return {n: _array(g) for n, g in gradients.items()}
 
-        arrays = tuple(map(_array, as_tuple(y)))
-        return (arrays if isinstance(y, tuple | list) else arrays[0]), pullback
+        arrays = like(y, [_array(part) for part in as_tuple(y)])
+        return with_detached(arrays, y, tensors), pullback
 
     def evaluate_perturbed(
         self, primals: Primals, delta: Delta, perturbation: Perturbation
@@ -139,14 +153,20 @@ class _TorchOracle:
         return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
 
     def _forward(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
-        y: Tensor | tuple[Tensor, ...] = call_by_name(self.f, tensors)
-        for part in as_tuple(y):
+        y = taken_apart(call_by_name(self.f, tensors))
+        parts = list(as_tuple(y))
+        if isinstance(y, Outputs):  # numbers in a structure: a count, a rate
+            parts = [torch.as_tensor(p) if isinstance(p, float | np.ndarray) else p for p in parts]
+        for part in parts:
             if not isinstance(part, torch.Tensor):
                 raise InvalidInput(
                     f"{self.name}: the reference must return a torch tensor (or a tuple of them), "
                     f"got {type(part).__name__}"
                 )
-        return y
+        if isinstance(y, Outputs):
+            return y.like([p.detach() if y.without.get(i) == AUXILIARY else p for i, p in enumerate(parts)])
+        result: Tensor | tuple[Tensor, ...] = y
+        return result
 
 
 def _seeded(perturbation: Perturbation, seed: int) -> Perturbation:
@@ -194,12 +214,16 @@ def _root_function() -> Tensor:
 
 
 def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name: str) -> None:
-    """Refuse an output without a graph: torch has no derivative of some functions, and says so nowhere.
+    """Refuse outputs without a graph: torch has no derivative of some functions, and says so nowhere.
+
+    Of several outputs, one without a graph is taken as detached: it carries no gradient.
 
     Raises:
-        ReferenceFailed: if a floating output does not require grad, and a primal does.
+        ReferenceFailed: if no floating output requires grad, and a primal does.
     """
     leaves = [n for n, t in tensors.items() if t.requires_grad]
+    if any(part.requires_grad for part in y):
+        return
     for i, part in enumerate(y):
         if leaves and not part.requires_grad and (part.is_floating_point() or part.is_complex()):
             output = "the output" if len(y) == 1 else f"output[{i}]"
@@ -210,6 +234,26 @@ def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name:
                 f"Fix: write it in differentiable operations; or, where a gradient of zero is meant,\n"
                 f"    return y + 0 * {leaves[0]}.sum()"
             )
+
+
+def with_detached(arrays: Output, y: Tensor, tensors: Mapping[str, Tensor], reason: str = DETACHED) -> Output:
+    """Return the outputs as arrays, with the floating ones that require no grad, unless none of several does.
+
+    Args:
+        arrays: the outputs as arrays.
+        y: the outputs as tensors.
+        tensors: the primals.
+        reason: why they carry no gradient.
+    """
+    parts = as_tuple(y)
+    requiring = [isinstance(p, torch.Tensor) and p.requires_grad for p in parts]
+    if len(parts) == 1 or not any(requiring) or not any(t.requires_grad for t in tensors.values()):
+        return arrays
+    floats = {i for i, p in enumerate(parts) if isinstance(p, torch.Tensor) and p.is_floating_point()}
+    without = {i: reason for i in floats if not requiring[i]}
+    if not without:
+        return arrays
+    return arrays.but_without(without) if isinstance(arrays, Outputs) else Outputs(as_tuple(arrays), (), without)
 
 
 def _tensor(array: Array) -> Tensor:

@@ -43,6 +43,7 @@ def search_cases(
         "--batched": args.batched,
         "--precision": args.precision,
         "--isolate": args.isolate,
+        "--outputs": args.outputs,
     }
     option = next((name for name, value in of_a_point.items() if value), None)
     if option:

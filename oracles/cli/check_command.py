@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,19 +33,20 @@ from oracles.report.disagreement import REPRODUCE, SCHEMA, Disagreement, Inconcl
 from oracles.rule import (
     Array,
     InternalError,
-    Primals,
     ReferenceFailed,
     Rule,
     is_differentiable,
     with_dtype,
 )
 from oracles.strategies import Drawn, indices, probabilities, real
+from oracles.structure import flattened, mapped, nested
 from oracles.verdict import Finding, Result, Verdict
 
 html = LazyModule("oracles.report.html")  # it loads what a small check does not need
 
 # (seed, dtype, or None to keep the dtypes) -> primals
-PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Array]]
+Tree: TypeAlias = Any  # an array, or a tree of arrays
+PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Tree]]
 
 _SHAPE = re.compile(r"(?P<name>[^\s=:]+)=(?P<dims>\d*(?:,\d+)*),?(?::(?P<kind>\w+)(?:<(?P<below>\d+))?)?")
 _SHAPES_HELP = (
@@ -123,15 +124,17 @@ def _check_points(
     for dtype in args.dtype or (None,):
         for seed in range(args.seed, args.seed + (args.examples or 1)):
             primals = primals_at(seed, dtype)
+            leaves = {n: np.asarray(a) for n, a in flattened(primals)[1].items()}
             if not args.batched and set(args.properties) - {DETERMINISTIC}:
                 raise Unusable(
                     "--batched: expected the primals whose first axis holds independent rows.\n"
-                    f"Fix:    --batched {','.join(likely_batched(primals))}"
+                    f"Fix:    --batched {','.join(likely_batched(leaves))}"
                 )
-            delta = None if parts is None else with_dtype(parts if len(parts) > 1 else parts[0], precision_of(primals))
+            fed = precision_of(leaves)
+            delta = None if parts is None else with_dtype(parts if len(parts) > 1 else parts[0], fed)
             try:
                 result = check_point(
-                    rule, primals, [each.rule for each in against], delta,
+                    rule, nested(primals), [each.rule for each in against], delta, outputs=args.outputs,
                     precision=args.precision, numerics=numerics, kinks=args.kinks or "any",
                     properties=args.properties, batched=args.batched, device=args.device, isolate=args.isolate,
                     seconds=args.seconds or CHECK_SECONDS, seed=seed,
@@ -279,7 +282,7 @@ def _parameters(subject: Rule, rng: np.random.Generator, dtype: str) -> dict[str
     return {name: rng.standard_normal(a.shape).astype(a.dtype) if name in constant else a for name, a in params.items()}
 
 
-def _from_module(primals: object, what: str, seed: int, dtype: str | None) -> dict[str, Array]:
+def _from_module(primals: object, what: str, seed: int, dtype: str | None) -> dict[str, Tree]:
     """Return the primals that a file defines: a mapping, or a function of a random generator or of nothing."""
     if callable(primals):
         takes = len(inspect.signature(primals).parameters)
@@ -289,8 +292,12 @@ def _from_module(primals: object, what: str, seed: int, dtype: str | None) -> di
             f"{what}: expected a dict of arrays by name, or a function rng -> dict, got {primals!r:.60} "
             f'({type(primals).__name__}).\nFix:    primals = {{"z": np.ones((4, 3))}}'
         )
-    return _cast({str(name): np.asarray(a) for name, a in primals.items()}, dtype)
+    return _cast({str(name): a for name, a in primals.items()}, dtype)
 
 
-def _cast(primals: Primals, dtype: str | None) -> dict[str, Array]:
-    return {n: a.astype(dtype) if dtype and is_differentiable(a) else a for n, a in primals.items()}
+def _cast(primals: Mapping[str, Tree], dtype: str | None) -> dict[str, Tree]:
+    def cast(value: Tree) -> Array:
+        a = np.asarray(value)
+        return a.astype(dtype) if dtype and is_differentiable(a) else a
+
+    return {n: mapped(cast, tree) for n, tree in primals.items()}

@@ -20,6 +20,7 @@ from oracles.options import (
     did_you_mean,
     dtypes_of,
     names_of,
+    names_or_positions,
     one_of,
     some_of,
 )
@@ -330,6 +331,12 @@ def _add_conditions(check: argparse.ArgumentParser) -> None:
         "--precision",
         metavar="NAME",
         help="the precision that the subject computes in, if lower than its inputs: float32",
+    )
+    check.add_argument(
+        "--outputs",
+        type=names_or_positions,
+        metavar="NAMES",
+        help="the outputs that are judged, by name or position, with commas: loss,0; all by default",
     )
     check.add_argument(
         "--numerics",

@@ -33,6 +33,7 @@ from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_ex
 from oracles.finite_differences import DIFFERENCES, differences_at
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, precision_of
+from oracles.outputs import masked
 from oracles.process_state import steers_a_run
 from oracles.rule import (
     Answer,
@@ -74,10 +75,12 @@ def drawn_cotangents(
 def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTANGENTS) -> list[Any]:
     """Draw signed cotangents in the shape and dtype of an output; a number for an output that is not an array."""
     parts = [np.asarray(p if is_array(p) or isinstance(p, float) else 0.0) for p in as_tuple(y)]
-    # An output of integers has no cotangent, but a pullback takes one array for each output.
+    # An output of integers has no cotangent, but a pullback takes one array for each output: zeros, next to others.
     likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
+    silent = [i for i, p in enumerate(parts) if not is_differentiable(p)]
     draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
-    return [parts if isinstance(y, tuple | list) else parts[0] for parts in draws]
+    masks = [as_tuple(masked(parts, silent)) for parts in draws]
+    return [parts if isinstance(y, tuple | list) else parts[0] for parts in masks]
 
 
 @with_notes

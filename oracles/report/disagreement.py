@@ -18,6 +18,7 @@ from oracles.constants import DIAGNOSIS_SECONDS, DOCUMENT_SCRIPT
 from oracles.decision.type_errors import CALL
 from oracles.diagnosis.experiments import result_or_none
 from oracles.lazy_modules import LazyModule
+from oracles.outputs import in_core, in_words
 from oracles.process_state import judging
 from oracles.report.compared import Compared, compared_at, entries_document
 from oracles.report.compared import Json as Json
@@ -88,7 +89,7 @@ class Disagreement(_ResultError):
             warnings.simplefilter("ignore")
             announce("diagnosing")
             try:
-                return str(diagnose.diagnosis_of(self.result))
+                return in_words(str(diagnose.diagnosis_of(in_core(self.result))), self.result.shown)
             except OutOfTime:
                 return f"none was found within {DIAGNOSIS_SECONDS:g} s"
 
@@ -107,9 +108,13 @@ class Disagreement(_ResultError):
             text = ""
         return document(self.result, self.diagnosis) | {
             "text": str(self),
-            "entries": entries_document(self._compared),
+            "entries": self._entries(),
             "script": text if len(text) <= DOCUMENT_SCRIPT else "",
         }
+
+    def _entries(self) -> Json | None:
+        entries, shown = entries_document(self._compared), self.result.shown
+        return entries and {**entries, "quantity": shown.get(entries["quantity"], entries["quantity"])}
 
     def script(self) -> str:
         """Return a stand-alone Python file that shows the disagreement without Hypothesis and without this package."""
@@ -119,7 +124,7 @@ class Disagreement(_ResultError):
     @cached_property
     def _compared(self) -> Compared | None:
         """The refused array and the oracle's; ``None`` if the subject does not return one."""
-        worst, setting = self.result.worst, self.result.setting
+        worst, setting = in_core(self.result).worst, self.result.setting
         if worst is None or setting is None:
             return None
         with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
@@ -209,7 +214,7 @@ def report_text(result: Result, diagnosis: str) -> str:
     worst = result.worst
     if worst is None:
         return f"{result.subject}: nothing was judged"
-    title = f"{_shorten(result.subject)}: {worst.verdict.upper()} in {_quantity_text(worst.quantity)}"
+    title = f"{_shorten(result.subject)}: {worst.verdict.upper()} in {_quantity_text(worst.quantity, worst.is_output)}"
     lines = [f"{title}  [{result.property_name}]"]
     lines += _evidence_lines(worst)
     lines += [f"  fix:    {line}" for line in worst.evidence.fix.splitlines()]
@@ -224,7 +229,7 @@ def report_text(result: Result, diagnosis: str) -> str:
         lines += _paragraph("note: ", note)
     if result.setting is not None:
         lines += _paragraph("at: ", _point_text(result.setting))
-        smaller = result.reduced.get(worst.quantity)
+        smaller = result.reduced.get((in_core(result).worst or worst).quantity)
         if smaller is not None and smaller.setting is not None:
             lines += _paragraph("decided and diagnosed at a part of it: ", _point_text(smaller.setting))
         lines.append(REPRODUCE)
@@ -277,10 +282,10 @@ def _findings_text(findings: list[Finding]) -> str:
     return ", ".join(items[:MOST_FINDINGS]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _quantity_text(quantity: str) -> str:
+def _quantity_text(quantity: str, is_output: bool = False) -> str:
     """Return what a finding is about; a bare name of a primal means its cotangent."""
     is_complete = re.fullmatch(rf"(output|delta)(\[\d+\])?|cotangents|⟨.*|the primal .*|{CALL}", quantity)
-    return quantity if is_complete else f"the cotangent of {quantity}"
+    return quantity if is_complete or is_output else f"the cotangent of {quantity}"
 
 
 def _shorten(name: str) -> str:

@@ -39,7 +39,7 @@ def own_fix(fix: str, quantity: str, setting: Setting) -> str:
     runtime, primals = setting.subject.runtime, setting.primals
     floating = [n for n, a in primals.items() if is_differentiable(a)]
     like = quantity if quantity in floating else next(iter(floating), "")
-    if not like.isidentifier():  # "0.weight" of a module is no variable
+    if not like.partition("[")[0].isidentifier():  # "0.weight" of a module is no variable
         like = "z"
     is_numpy = runtime not in _CASTS
     cast, zeros = _CASTS.get(runtime, ".astype({}.dtype)"), _FILLED.get(runtime, "np.zeros(shape, {}.dtype)")

@@ -16,8 +16,9 @@ import numpy as np
 
 from oracles.constants import SCRIPT_ENTRIES
 from oracles.diagnosis.experiments import result_or_none
+from oracles.outputs import Outputs, Selected, in_core
 from oracles.report.compared import Compared, compared_at
-from oracles.rule import Array, Rule, Runtime, as_tuple
+from oracles.rule import Array, Rule, Runtime, as_tuple, with_dtype
 from oracles.verdict import Result
 
 LITERAL_WIDTH = 110
@@ -162,8 +163,14 @@ def script(result: Result, report: str, compared: Compared | None = None) -> str
     delta = ", ".join(_literal(np.asarray(d)) for d in as_tuple(setting.delta))
     # If the subject raises here, or returns no array, then that is the finding, and the report says it.
     names = tuple(setting.primals)
-    known = compared or result_or_none(lambda: compared_at(worst, setting))
-    comparison = (known and result_or_none(lambda: _comparison(known, names))) or _REPORT_ONLY
+    gravest = in_core(result).worst or worst
+    known = compared or result_or_none(lambda: compared_at(gravest, setting))
+    # What a reference returns in a structure, or without a gradient, is recorded, and so is a part of its outputs.
+    records = bool(result.shown) or any(isinstance(o.evaluate, Selected) for o in setting.oracles)
+    records |= len(deltas := as_tuple(setting.delta)) > 1 and not all(map(np.any, deltas))
+    wide = with_dtype(dict(setting.primals), np.float64)
+    records |= known is not None and isinstance(result_or_none(lambda: known.oracle(**wide)[0]), Outputs)
+    comparison = (known and result_or_none(lambda: _comparison(known, () if records else names))) or _REPORT_ONLY
     code = "\n".join([*primals, delta, comparison])
     helpers = "import ml_dtypes  # bfloat16 and the like\n" if "ml_dtypes." in code else ""
     helpers += _LARGE if "unpacked(" in code else ""
@@ -190,8 +197,11 @@ def _comparison(compared: Compared, primals: Sequence[str]) -> str:
 
 
 def _oracle_code(oracle: Rule, name: str, expected: Array, primals: Sequence[str]) -> str:
-    """Return the code that computes the oracle's array from its reference, or that holds its values."""
-    source = _source(oracle.reference, primals) if oracle.reference is not None else None
+    """Return the code that computes the oracle's array from its reference, or that holds its values.
+
+    ``primals`` are the names that the reference is called with; none if its values are to be recorded.
+    """
+    source = _source(oracle.reference, primals) if oracle.reference is not None and primals else None
     template = {Runtime.TORCH: _TORCH, Runtime.JAX: _JAX}.get(oracle.runtime)
     if source is None or template is None:
         return _RECORDED.format(values=_literal(expected))

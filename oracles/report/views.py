@@ -10,6 +10,7 @@ from math import inf
 import numpy as np
 
 from oracles.coverage import KINDS
+from oracles.outputs import AUX, OUTPUT
 from oracles.report.compared import Json
 from oracles.report.disagreement import REPRODUCE
 from oracles.report.drawings import (
@@ -155,10 +156,10 @@ def _refusals_of_check(document: Json) -> tuple[list[Refusal], dict[Search, str]
 
 def refusal_of(report: Json, name: str, text: str, where: str = "", is_first: bool = True) -> Refusal:
     """Return a refusal from its document, see `Disagreement.document`."""
-    ranks = [str(verdict) for verdict in Verdict]
+    ranks, primals = [str(verdict) for verdict in Verdict], report.get("primals", {})
 
     def gravity(finding: Json) -> tuple[bool, int, bool, float]:
-        is_output = finding["quantity"].split("[")[0] == "output"
+        is_output = re.split(r"[.[]", finding["quantity"])[0] in (OUTPUT, AUX) and finding["quantity"] not in primals
         return finding["refuses"], ranks.index(finding["verdict"]), is_output, as_float(finding["ratio"])
 
     worst = max(report["findings"], key=gravity)

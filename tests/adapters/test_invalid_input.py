@@ -157,7 +157,7 @@ def test_a_view_of_the_input_is_noted():
     assert "return dz.copy()" in str(result)
 
 
-@pytest.mark.parametrize("value", [["a"], [1j], [None], {"a": 1}])
+@pytest.mark.parametrize("value", [["a"], [1j], [None], {"a": "b"}])
 def test_primals_that_are_no_numbers(value):
     with pytest.raises((InvalidInput, TypeError), match=r"primals\['z'\]"):
         oracles.check(tanh_but(), {"z": value})

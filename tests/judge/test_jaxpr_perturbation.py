@@ -328,7 +328,7 @@ def raising(z):
 @pytest.mark.parametrize(
     "f",
     [
-        raising, lambda z: z @ jnp.ones((7, 7)), lambda z: None, lambda z: {"y": z}, lambda z: "y",
+        raising, lambda z: z @ jnp.ones((7, 7)), lambda z: None, lambda z: {"y": "y"}, lambda z: "y",
         lambda z: lax.while_loop(lambda x: x.sum() < 9, lambda x: x * 2, z), lambda z: z if z.sum() > 0 else -z,
     ],
 )  # fmt: skip
