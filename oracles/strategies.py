@@ -42,6 +42,7 @@ from oracles.extents import widths as widths
 from oracles.lazy_modules import LazyModule
 from oracles.outputs import without_gradient
 from oracles.rule import Array, InvalidInput, Output, Rule, as_tuple, is_differentiable
+from oracles.structure import ComplexParts
 from oracles.user_code import Raised, attempt
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def real(*shape: int, scale: float = 1.0, infinite: Infinite | None = None) -> D
     return Drawn(
         shape, lambda rng, shape, magnitude: rng.standard_normal(shape) * (magnitude * scale), infinite=infinite
     )
+
+
+def complex_numbers(*shape: int, scale: float = 1.0) -> ComplexParts:
+    """Complex numbers whose parts are `real`: complex128 in a search in float64, complex64 in any other dtype."""
+    return ComplexParts(real(*shape, scale=scale), real(*shape, scale=scale))
 
 
 def pixels(*shape: int) -> Drawn:

@@ -1,9 +1,12 @@
-"""Trees of arrays (dicts, lists, tuples, namedtuples, dataclasses) as named leaves, and back.
+"""Trees of arrays (dicts, lists, tuples, namedtuples, dataclasses, complex arrays) as named leaves, and back.
 
 The judge works on arrays by name. A primal ``params = {"W": …, "layers": [{"b": …}]}`` becomes the leaves
 ``params["W"]`` and ``params["layers"][0]["b"]``; the user's functions are called with the tree again, and what they
 return is taken apart at the same paths. ``None`` has no leaf. A class that is registered with JAX or optree is taken
 apart as they do it, if they are imported; other dataclasses are taken apart field by field.
+
+A complex array z is a tree of two real ones, ``z.real`` and ``z.imag``: a function of complex numbers is one of pairs
+of real numbers, holomorphic or not. The cotangent of z is the gradient ∂L/∂Re z + i ∂L/∂Im z, as torch has it.
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from oracles.lazy_modules import jax, torch
 from oracles.rule import (
     Array,
     Cotangents,
+    Delta,
     Evaluate,
     Function,
     InvalidInput,
+    Output,
     Primals,
+    Pullback,
     Rule,
     Structured,
     describe,
@@ -51,6 +58,17 @@ class WithAuxiliary:
     aux: Value
 
 
+class ComplexParts(NamedTuple):
+    """A complex array whose parts are known by themselves: how to draw them, say.
+
+    Attributes:
+        real, imag: the parts.
+    """
+
+    real: Value
+    imag: Value
+
+
 class Node(NamedTuple):
     """One level of a tree.
 
@@ -69,6 +87,8 @@ def node_of(value: Value) -> Node | None:
     """Return the level at the top of a tree; ``None`` for a leaf: an array, a number, nested lists of numbers."""
     if value is None:
         return Node(None, (), _none)
+    if isinstance(value, ComplexParts):
+        return _node_of_parts(value)
     if isinstance(value, Mapping):
         keys = _sorted_keys(value)
         # JSON's quotes: `params["W"]`, whatever the key contains.
@@ -77,8 +97,10 @@ def node_of(value: Value) -> Node | None:
         return Node((type(value), order), children, partial(_mapping, type(value), tuple(keys), order))
     if isinstance(value, tuple | list):
         return _node_of_sequence(value)
-    if isinstance(value, type) or _is_array(value):
+    if isinstance(value, type):
         return None
+    if _is_array(value):
+        return _node_of_complex(value) if _is_complex(value) else None
     registered = _registered_node(value)
     if registered is not None:
         return registered
@@ -112,7 +134,7 @@ def _node_of_sequence(value: tuple[Value, ...] | list[Value]) -> Node | None:
         steps = [(f".{n}", n) for n in fields]
         make: Callable[[Sequence[Value]], Value] = partial(_namedtuple, type(value))
     elif isinstance(value, list) and value and _is_of_numbers(value):
-        return None
+        return _node_of_complex(np.asarray(value)) if _is_complex(np.asarray(value)) else None
     else:
         steps = [(f"[{i}]", i) for i in range(len(value))]
         make = type(value)
@@ -144,6 +166,51 @@ def _is_array(value: Value) -> bool:
     return isinstance(value, np.ndarray | np.generic | bool | int | float | complex | str) or (
         hasattr(value, "shape") and hasattr(value, "dtype")
     )
+
+
+def _is_complex(value: Value) -> bool:
+    """Return whether an array of any framework, or a number, is complex."""
+    if isinstance(value, complex):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return getattr(dtype, "kind", "") == "c" or bool(getattr(dtype, "is_complex", False))
+
+
+def _node_of_complex(value: Value) -> Node:
+    """Return the level of a complex array: its real and its imaginary part, contiguous where NumPy has them."""
+    value = np.asarray(value) if isinstance(value, complex | np.generic) else value
+    parts = [value.real, value.imag]
+    if isinstance(value, np.ndarray):
+        parts = [np.array(part, copy=True, subok=True) for part in parts]
+    return _node_of_parts(ComplexParts(*parts))
+
+
+def _node_of_parts(parts: ComplexParts) -> Node:
+    return Node((complex,), ((".real", "real", parts.real), (".imag", "imag", parts.imag)), complex_of)
+
+
+def complex_of(parts: Sequence[Value]) -> Value:
+    """Return the complex array of a real and an imaginary part, in their framework; ``None`` of two of ``None``.
+
+    Raises:
+        TypeError: for parts of which there are no complex numbers: arrays of objects.
+    """
+    real, imag = parts
+    if real is None and imag is None:
+        return None
+    module = type(real).__module__.partition(".")[0]
+    if module == "torch":
+        return torch.complex(real, imag)
+    if module in ("jax", "jaxlib"):
+        return jax.lax.complex(real, imag)
+    if type(real) is not np.ndarray:
+        return real + 1j * imag  # arrays that perturb what is computed with them
+    if real.dtype.kind != "f" or real.dtype.itemsize == 2:
+        raise TypeError(f"there are no complex numbers of {real.dtype.name}")
+    # Entry by entry: 1j times an infinity is NaN.
+    result = np.empty(real.shape, np.result_type(real.dtype, np.complex64))
+    result.real, result.imag = real, imag
+    return result
 
 
 def _registered_node(value: Value) -> Node | None:
@@ -245,6 +312,11 @@ class Tree:
         return self.kind == LEAF
 
     @property
+    def is_complex(self) -> bool:
+        """Whether this is a complex array."""
+        return self.kind == (complex,)
+
+    @property
     def is_mutable(self) -> bool:
         """Whether every array can be replaced in place: in dicts, lists and dataclasses that are not frozen."""
         if self.is_leaf:
@@ -302,6 +374,8 @@ class Tree:
     def _children_of(self, value: Value, label: str) -> dict[Key, Value]:
         """Return what a cotangent of this tree holds, by the keys of its structure."""
         keys = [child.key for child in self.children]
+        if self.is_complex and _is_array(value) and not _is_complex(value):
+            return {"real": value, "imag": 0 * value}  # a real gradient of a complex array
         is_mapping = isinstance(self.kind, tuple) and issubclass(self.kind[0], Mapping)
         if isinstance(value, tuple | list) and not hasattr(value, "_fields") and not is_mapping:
             return dict(zip(keys, value, strict=False)) if len(value) <= len(keys) else dict(enumerate(value))
@@ -322,6 +396,10 @@ class Tree:
 
 
 LEAF = "leaf"
+
+
+def _holds_complex(tree: Tree) -> bool:
+    return tree.is_complex or any(map(_holds_complex, tree.children))
 
 
 def flatten(
@@ -360,6 +438,11 @@ class Trees:
     def root_of(self) -> dict[str, str]:
         """Return the primal that each leaf belongs to."""
         return {leaf.name: root.name for root in self.roots for leaf in root.leaves()}
+
+    @property
+    def hold_complex(self) -> bool:
+        """Whether some array is complex."""
+        return any(map(_holds_complex, self.roots))
 
     def rebuilt(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
         """Return the primals whose leaves are given; what is no leaf of a tree stays as it is."""
@@ -496,6 +579,27 @@ def flattened(
         leaves |= values
     trees = Trees(tuple(roots)) if any(not root.is_leaf for root in roots) else Trees()
     return trees, leaves
+
+
+def with_complex_arrays(evaluate: Evaluate, trees: Trees, /, **leaves: Array) -> tuple[Output, Pullback]:
+    """Evaluate a rule that takes complex arrays of NumPy, at the leaves of trees; other trees stay taken apart."""
+    whole = [tree for root in trees.roots for tree in (root, *root.children) if tree.is_complex]
+    parts = {leaf.name for tree in whole for leaf in tree.leaves()}
+    # In the order of the primals: each complex array stands where its first part does.
+    primals: dict[str, Array] = {}
+    for name, array in leaves.items():
+        tree = next((t for t in whole if name in {leaf.name for leaf in t.leaves()}), None)
+        primals[tree.name if tree else name] = tree.rebuild(leaves) if tree else array
+    y, pullback = evaluate(**primals)
+
+    def pullback_of_leaves(delta: Delta) -> Cotangents:
+        named = dict(pullback(delta))
+        cotangents: Cotangents = {}
+        for tree in whole:
+            cotangents |= tree.cotangents(named.pop(tree.name, None), tree.name)
+        return {n: g for n, g in {**named, **cotangents}.items() if n in leaves or n not in parts}
+
+    return y, pullback_of_leaves
 
 
 def place_of(name: str, primals: Mapping[str, Value]) -> str:

@@ -44,6 +44,8 @@ Layout: TypeAlias = str | tuple[Callable[[Array], Array], Callable[[Array], Arra
 Fused: TypeAlias = Callable[[Array], Array]
 Accuracy: TypeAlias = Literal["entrywise", "normwise"]
 
+# What the name of an imaginary part ends with, see `oracles.structure`.
+IMAGINARY = ".imag"
 REST = "..."  # any further axes of a layout
 
 
@@ -57,6 +59,7 @@ def declared(
     symmetric: str | Sequence[str] = (),
     gauge: str | Mapping[str, str] | None = None,
     accuracy: Accuracy = "entrywise",
+    conjugate: bool = False,
     numerics: Numerics | None = None,
 ) -> Rule:
     """Declare the conventions in which a subject differs from its references.
@@ -81,6 +84,8 @@ def declared(
             index have one sign in all these outputs. They, and the cotangents, are compared in the subject's signs.
         accuracy: "normwise" where the errors of one array have one size, whatever the size of an entry, as in
             convolutions by FFT and by Winograd: every entry has `NORMWISE_FACTOR` times the array's largest tolerance.
+        conjugate: whether its complex cotangents, those that it takes and those that it returns, are the conjugates of
+            torch's ∂L/∂Re z + i ∂L/∂Im z, as JAX's are.
         numerics: what the subject stores, accumulates and multiplies in, see `oracles.Numerics`.
 
     Returns:
@@ -94,6 +99,7 @@ def declared(
     names = (symmetric,) if isinstance(symmetric, str) else tuple(symmetric)
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
     convention = _with_freedoms(convention, names, _gauges(gauge), _valid_accuracy(accuracy))
+    convention = replace(convention, conjugate=conjugate)
     # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
@@ -119,16 +125,18 @@ def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str
 
 @dataclass(frozen=True)
 class Freedom:
-    """What a problem may leave open, in the arguments of `declared`: symmetric primals, and signs of vectors."""
+    """What a problem may leave open, in the arguments of `declared`: symmetry, signs of vectors, conjugates."""
 
     symmetric: tuple[str, ...] = ()
     gauge: Mapping[str, str] = field(default_factory=dict)
+    conjugate: bool = False
 
     def __str__(self) -> str:
         """Return the arguments as code."""
         names = self.symmetric[0] if len(self.symmetric) == 1 else list(self.symmetric)
         arguments = {"symmetric": names if self.symmetric else None, "gauge": self.gauge or None}
-        return ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items() if value is not None)
+        words = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if value is not None]
+        return ", ".join([*words, *(["conjugate=True"] if self.conjugate else [])])
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ class Declaration(Convention):
     symmetric: tuple[str, ...] = ()
     gauge: Mapping[str, str] = field(default_factory=dict)
     accuracy: Accuracy = "entrywise"
+    conjugate: bool = False
 
     def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
         """Return the bound that the rule itself gives."""
@@ -254,7 +263,9 @@ class Declaration(Convention):
             yield f"kinks={{{name!r}: {kinks}}}", self._but(kinks={**self.kinks, name: kinks})
         for freedom in freedoms:
             symmetric, gauge = (*self.symmetric, *freedom.symmetric), {**self.gauge, **freedom.gauge}
-            yield str(freedom), self._but(symmetric=tuple(dict.fromkeys(symmetric)), gauge=gauge)
+            conjugate = self.conjugate != freedom.conjugate
+            changes = {"symmetric": tuple(dict.fromkeys(symmetric)), "gauge": gauge, "conjugate": conjugate}
+            yield str(replace(freedom, conjugate=conjugate)), self._but(**changes)
 
     def unfused(self, name: str, primals: Primals) -> tuple[Rule, dict[str, Array]]:
         """Return the rule without one fused function, and the point at which to evaluate it then."""
@@ -294,6 +305,7 @@ class Declaration(Convention):
             symmetric=other.symmetric,
             gauge=other.gauge,
             accuracy=other.accuracy,
+            conjugate=other.conjugate,
         )
 
 
@@ -386,7 +398,13 @@ def _evaluate(
     y, pull = evaluate(**point)
 
     def pullback(delta: Delta) -> Cotangents:
-        cotangents = pull(_converted_output(delta, {n: c.to for n, c in conversions.items()}, names_of(y)))
+        given = _converted_output(delta, {n: c.to for n, c in conversions.items()}, names_of(y))
+        if not convention.conjugate:
+            cotangents = pull(given)
+        else:
+            negated = {n: np.negative for n in names_of(y) if n.endswith(IMAGINARY)}
+            cotangents = pull(_converted_output(given, negated, names_of(y)))
+            cotangents = {n: -g if n.endswith(IMAGINARY) else g for n, g in cotangents.items()}
         return {n: _converted_cotangent(n, g, convention, conversions, primals) for n, g in cotangents.items()}
 
     return _converted_output(y, {n: c.back for n, c in conversions.items()}, names_of(y)), pullback

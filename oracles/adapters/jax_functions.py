@@ -115,7 +115,7 @@ class _Function:
             nondiff = [arguments[names[i]] for i in self.nondiff_argnums]
             with _BACKEND.context():
                 cotangent = delta_in_structure(y, _delta_of(y, _BACKEND.delta_from_numpy(delta)), whole=True)
-                result = self.f.bwd(*nondiff, residuals, cotangent)
+                result = _conjugated(self.f.bwd(*nondiff, residuals, _conjugated(cotangent)))
             arrays = [n for i, n in enumerate(names) if i not in self.nondiff_argnums]
             parts = tuple(result) if isinstance(result, tuple | list) else (result,)
             if len(parts) != len(arrays) and self._spreads(arguments, arrays):
@@ -240,6 +240,15 @@ class _Function:
                 f"oracles.jax_function(..., options={{{missing[0]!r}: ...}})"
             )
         return arguments
+
+
+def _conjugated(tree: ForeignArray) -> ForeignArray:
+    """Return cotangents in JAX's convention for those in torch's, and back: complex arrays are conjugated."""
+
+    def conjugate(leaf: ForeignArray) -> ForeignArray:
+        return jnp.conj(leaf) if getattr(getattr(leaf, "dtype", None), "kind", "") == "c" else leaf
+
+    return jax.tree.map(conjugate, tree)
 
 
 def _without_partial(f: Function) -> tuple[Function, dict[str, object]]:

@@ -27,6 +27,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Evaluate,
     Function,
     InvalidInput,
     Output,
@@ -40,7 +41,7 @@ from oracles.rule import (
 )
 from oracles.self_consistency import move_point
 from oracles.signatures import hidden_signatures, hides_parameters
-from oracles.structure import NO_TREES, Trees, call_with_trees
+from oracles.structure import NO_TREES, Trees, call_with_trees, complex_of, with_complex_arrays
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
 
@@ -84,12 +85,16 @@ def torch_function(
 def _function_rule(subject: _Function, trees: Trees) -> Rule:
     """Make the Rule of `torch_function`, over the leaves of lists: ``apply`` takes each array of them by itself."""
     subject.require_lists(trees)
+
+    def of_leaves(evaluate: Evaluate) -> Evaluate:
+        return with_autograd(partial(with_complex_arrays, evaluate, trees))
+
     call_patterns = {
-        "autograd's engine": with_autograd(subject.through_the_engine),
-        "one gradient requested alone": with_autograd(subject.one_gradient_alone),
-        "one output's cotangent at a time": with_autograd(subject.one_output_at_a_time),
+        "autograd's engine": of_leaves(subject.through_the_engine),
+        "one gradient requested alone": of_leaves(subject.one_gradient_alone),
+        "one output's cotangent at a time": of_leaves(subject.one_output_at_a_time),
     }
-    evaluate = with_autograd(subject.own_backward)
+    evaluate = of_leaves(subject.own_backward)
     return Rule(
         evaluate,
         subject.label,
@@ -118,7 +123,7 @@ class _Function:
         def pullback(delta: Delta) -> Cotangents:
             if node is None:
                 return {}
-            given = iter(as_tuple(self.backend.delta_from_numpy(delta)))
+            given = iter(self._seeds(y, delta))
             # As the engine does: zeros for what carries no gradient, nothing for what is no tensor.
             seeds = [_seed(part, next(given)) if part is not None else None for part in parts]
             gradients = as_gradients(node.apply(*seeds))
@@ -156,8 +161,8 @@ class _Function:
 
         def pullback(delta: Delta) -> Cotangents:
             total: Cotangents = {}
-            for part, d in zip(_tensors_of(y), as_tuple(delta), strict=True):
-                for n, g in self._by_engine(tensors, part, d).items():
+            for part, seed in zip(_tensors_of(y), self._seeds(y, delta), strict=True):
+                for n, g in engine(tensors, part, [seed], self.backend).items():
                     total[n] = total[n] + g if n in total else g
             return total
 
@@ -178,7 +183,7 @@ class _Function:
         variadic = {p.name for p in parameters if p.kind is p.VAR_POSITIONAL}
         for root in trees.roots:
             flat = all(child.is_leaf for child in root.children) and all(isinstance(c.key, int) for c in root.children)
-            if not root.is_leaf and not (flat and root.name in variadic):
+            if not root.is_leaf and not root.is_complex and not (flat and root.name in variadic):
                 raise InvalidInput(
                     f"{self.label}: primals: expected arrays, got a tree in {root.name}: torch's apply differentiates "
                     "its arguments, and not what they hold.\n"
@@ -195,7 +200,14 @@ class _Function:
         return tuple(arguments), tensors, y
 
     def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
-        return engine(tensors, _tensors_of(y), as_tuple(self.backend.delta_from_numpy(delta)), self.backend)
+        return engine(tensors, _tensors_of(y), self._seeds(y, delta), self.backend)
+
+    def _seeds(self, y: Tensor, delta: Delta) -> list[Tensor]:
+        """Return the cotangents of the outputs as tensors: that of a complex output of its two parts."""
+        given = iter(as_tuple(delta))
+        parts = [part for part in _tensors_of(y) if part is not None]
+        joined = [complex_of([next(given), next(given)]) if _is_complex(part) else next(given) for part in parts]
+        return [self.backend.from_numpy(d) for d in joined]
 
     def _arguments(self, names: tuple[str, ...]) -> dict[str, object]:
         """Return forward's arguments in their order, as ``apply`` takes them: options and defaults, None for a primal.
@@ -259,6 +271,10 @@ def _tensors_of(y: Tensor) -> tuple[Tensor, ...]:
     return tuple(part for part in as_tuple(y) if part is not None)
 
 
+def _is_complex(part: Tensor) -> bool:
+    return isinstance(part, torch.Tensor) and part.is_complex()
+
+
 def _seed(part: Tensor, delta: Tensor) -> Tensor:
     """Return the cotangent of an output as the engine passes it: zeros for one that carries no gradient."""
     if getattr(part, "requires_grad", True):
@@ -268,7 +284,7 @@ def _seed(part: Tensor, delta: Tensor) -> Tensor:
 
 def floating(primals: Primals) -> list[str]:
     """Return the names of the primals that have a cotangent."""
-    return [n for n, a in primals.items() if is_differentiable(a)]
+    return [n for n, a in primals.items() if is_differentiable(a) or a.dtype.kind == "c"]
 
 
 def as_gradients(returned: Tensor | tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.adapters.conventions import Declaration, Freedom, symmetrized
+from oracles.adapters.conventions import IMAGINARY, Declaration, Freedom, symmetrized
 from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD
 from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
@@ -60,11 +60,12 @@ def missing_declaration(result: Result) -> tuple[str, str]:
     undeclared = Declaration(setting.subject)
     for freedom, (words, rule) in zip(freedoms, undeclared.alternatives({}, {}, freedoms), strict=True):
         # Another array may be wrong in another way. Signs are those of the outputs, on which everything depends.
-        only = None if freedom.gauge else freedom.symmetric
+        only = None if freedom.gauge or freedom.conjugate else freedom.symmetric
         if _is_accepted(rule, setting.primals, _oracles_for(rule, setting), setting, only):
             names = " and ".join(freedom.symmetric)
             condition = f"if {names} is always symmetric, " if names else ""
-            return "gauge" if freedom.gauge else "symmetrized", f"{condition}oracles.declared(subject, {words}) agrees"
+            pattern = "conjugate" if freedom.conjugate else "gauge" if freedom.gauge else "symmetrized"
+            return pattern, f"{condition}oracles.declared(subject, {words}) agrees"
     return "", ""
 
 
@@ -151,6 +152,8 @@ def _freedoms(result: Result, setting: Setting, values: Values) -> Iterator[Free
     if contradicts_itself or not outputs <= known:
         return
     symmetric = [n for n in sorted(known - outputs) if _is_symmetric(setting.primals[n])]
+    if not outputs and any(n.endswith(IMAGINARY) for n in (*setting.primals, *actual)):
+        yield Freedom(conjugate=True)
     if not outputs:
         near = [n for n in symmetric if is_near(*(symmetrized(a[n]) for a in (actual, expected)))]
         if near:
