@@ -161,8 +161,8 @@ class Convention:
         """Return the oracles' answers, by oracle, with those entries replaced that the convention decides."""
         return answers
 
-    def tolerances(self, tolerances: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the tolerances of outputs and cotangents, by name, as the convention has them."""
+    def tolerances(self, tolerances: Mapping[str, Array], values: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances of outputs and cotangents, whose ``values`` are those, as the convention has them."""
         return tolerances
 
     def nearest_point(self, primals: Primals) -> Primals:

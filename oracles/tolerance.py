@@ -116,7 +116,7 @@ class ToleranceEstimator:
         for n in self.read_error.keys() & tolerances.keys():
             scale = unit_roundoff(self.finer[n]) / unit_roundoff(self.precision) if n in self.finer else 1.0
             tolerances[n] = tolerances[n] + scale * self.read_error[n]
-        return dict(self.convention.tolerances(tolerances))
+        return dict(self.convention.tolerances(tolerances, self._named(self._unperturbed)))
 
     def in_precision(self, precision: str) -> ToleranceEstimator:
         """Return the estimator of a subject that computes everything in another precision; its samples are kept.

@@ -14,10 +14,12 @@ from itertools import permutations
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from oracles.adapters.gauges import GAUGES, Signs, named_by_position
-from oracles.constants import KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
-from oracles.numerics import Numerics, unit_roundoff
+from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
+from oracles.notes import note
+from oracles.numerics import Numerics, is_coarser, unit_roundoff
 from oracles.outputs import like, names_of
 from oracles.rule import (
     Answer,
@@ -33,6 +35,7 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    as_tuple,
     is_differentiable,
 )
 from oracles.structure import wrapped
@@ -60,6 +63,9 @@ def declared(
     gauge: str | Mapping[str, str] | None = None,
     accuracy: Accuracy = "entrywise",
     conjugate: bool = False,
+    writes: str | Sequence[str] = (),
+    output_dtype: str | None = None,
+    solved_to: float = 0.0,
     numerics: Numerics | None = None,
 ) -> Rule:
     """Declare the conventions in which a subject differs from its references.
@@ -86,6 +92,13 @@ def declared(
             convolutions by FFT and by Winograd: every entry has `NORMWISE_FACTOR` times the array's largest tolerance.
         conjugate: whether its complex cotangents, those that it takes and those that it returns, are the conjugates of
             torch's ∂L/∂Re z + i ∂L/∂Im z, as JAX's are.
+        writes: the arguments that the subject writes into on purpose: primals, and "delta", or "delta[0]" of several.
+            It is called on copies of them, and its forward again before a second pullback, which would see what the
+            first one wrote; a note says so. A write into any other argument is refused.
+        output_dtype: the dtype of floating outputs where it is another one than that of the primals: "float32" for a
+            loss of bfloat16 logits. ``delta`` has it too. Outputs of another dtype are refused.
+        solved_to: the relative tolerance to which an iterative solver inside stops. Every entry may be off by so much
+            of the array's largest entry, times `CONFIDENCE`, since the error of a gradient is a multiple of it.
         numerics: what the subject stores, accumulates and multiplies in, see `oracles.Numerics`.
 
     Returns:
@@ -96,10 +109,10 @@ def declared(
             judged, for a point that is not symmetric.
     """
     rule = replace(rule, numerics=numerics or rule.numerics)
-    names = (symmetric,) if isinstance(symmetric, str) else tuple(symmetric)
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
-    convention = _with_freedoms(convention, names, _gauges(gauge), _valid_accuracy(accuracy))
-    convention = replace(convention, conjugate=conjugate)
+    convention = _with_freedoms(convention, _names(symmetric), _gauges(gauge), _valid_accuracy(accuracy))
+    convention = replace(convention, conjugate=conjugate, writes=_names(writes), output_dtype=output_dtype or "")
+    convention = replace(convention, solved_to=_valid_solved_to(solved_to))
     # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
@@ -110,6 +123,10 @@ def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str
     """Return a rule whose points and cotangents are converted to the subject's convention and back."""
 
     def converted(evaluate: Evaluate) -> Evaluate:
+        if convention.writes:
+            evaluate = Writing(evaluate, convention.writes)
+        if convention.output_dtype:
+            evaluate = partial(_with_output_dtype, evaluate, convention.output_dtype)
         return partial(_evaluate, evaluate, convention, conversions)
 
     evaluate = converted(rule.evaluate)
@@ -152,6 +169,9 @@ class Declaration(Convention):
     gauge: Mapping[str, str] = field(default_factory=dict)
     accuracy: Accuracy = "entrywise"
     conjugate: bool = False
+    writes: tuple[str, ...] = ()
+    output_dtype: str = ""
+    solved_to: float = 0.0
 
     def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
         """Return the bound that the rule itself gives."""
@@ -195,9 +215,13 @@ class Declaration(Convention):
             answer.update({n: _symmetrized_answer(answer[n]) for n in self.symmetric if n in answer})
         return result
 
-    def tolerances(self, tolerances: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the tolerances of symmetrized cotangents, and those by norm."""
-        result = dict(self.rule.convention.tolerances(tolerances))
+    def tolerances(self, tolerances: Mapping[str, Array], values: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances of symmetrized cotangents, those by norm, and those of a solver."""
+        result = dict(self.rule.convention.tolerances(tolerances, values))
+        if self.solved_to:
+            share = CONFIDENCE * self.solved_to
+            largest = {n: np.max(np.abs(v), initial=0.0, where=np.isfinite(v)) for n, v in values.items()}
+            result = {n: t + share * largest[n] for n, t in result.items()}
         # |(e + eᵀ)/2| is at most (|e| + |eᵀ|)/2.
         result |= {n: symmetrized(result[n]) for n in self.symmetric if n in result}
         return {n: _by_norm(t) for n, t in result.items()} if self.accuracy == "normwise" else result
@@ -286,6 +310,12 @@ class Declaration(Convention):
                 raise InvalidInput(
                     f"declared: {keyword}: expected names of the primals {', '.join(primals)}, got {', '.join(unknown)}"
                 )
+        unknown = [n for n in self.writes if n not in primals and not re.fullmatch(r"delta(\[\d+\])?", n)]
+        if unknown:
+            raise InvalidInput(
+                f"declared: writes: expected some of {', '.join((*primals, 'delta'))}, got {', '.join(unknown)}.\n"
+                "Fix:    writes=('delta',)"
+            )
         integer = [n for n in (*self.scale, *self.kinks, *self.symmetric) if not is_differentiable(primals[n])]
         if integer:
             raise InvalidInput(f"declared: expected floating primals, got {', '.join(integer)}, which has no cotangent")
@@ -306,6 +336,9 @@ class Declaration(Convention):
             gauge=other.gauge,
             accuracy=other.accuracy,
             conjugate=other.conjugate,
+            writes=other.writes,
+            output_dtype=other.output_dtype,
+            solved_to=other.solved_to,
         )
 
 
@@ -510,6 +543,88 @@ def _with_freedoms(
         gauge={**inner.gauge, **gauge},
         accuracy="normwise" if "normwise" in accuracies else "entrywise",
     )
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _valid_solved_to(tolerance: float) -> float:
+    if not 0 <= tolerance < 1:
+        raise InvalidInput(
+            f"declared: solved_to: expected the solver's relative tolerance, a number below 1, got {tolerance!r}.\n"
+            "Fix:    solved_to=1e-6"
+        )
+    return float(tolerance)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """An evaluation that writes into some of its arguments: it gets copies of these.
+
+    Attributes:
+        evaluate: the evaluation.
+        names: the primals that it writes into, and "delta", or "delta[0]" of several.
+    """
+
+    evaluate: Evaluate
+    names: tuple[str, ...]
+
+    def __call__(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate; a second pullback follows a forward of its own, since the first one may have written into it."""
+        calls = [self._forward(primals)]
+        y = calls[0][0]
+
+        def pullback(delta: Delta) -> Cotangents:
+            _, pull, given = calls.pop() if calls else self._forward(primals)
+            parts = [np.array(d, copy=True) if self._has_delta(i) else d for i, d in enumerate(as_tuple(delta))]
+            before = [np.array(d, copy=True) for d in parts]
+            cotangents = pull(tuple(parts) if isinstance(delta, tuple) else parts[0])
+            self._report([f"delta[{i}]" for i in range(len(parts))], before, parts)
+            self._report(list(given), list(primals.values()), list(given.values()))
+            return {n: np.array(g, copy=True) if isinstance(g, np.ndarray) else g for n, g in cotangents.items()}
+
+        return y, pullback
+
+    def _forward(self, primals: Primals) -> tuple[Output, Pullback, Primals]:
+        given = {n: np.array(a, copy=True) if n in self.names else a for n, a in primals.items()}
+        y, pullback = self.evaluate(**given)
+        self._report(list(given), list(primals.values()), list(given.values()))
+        return y, pullback, given
+
+    def _has_delta(self, position: int) -> bool:
+        return "delta" in self.names or f"delta[{position}]" in self.names
+
+    def _report(self, names: Sequence[str], before: Sequence[Array], after: Sequence[Array]) -> None:
+        for name, old, new in zip(names, before, after, strict=True):
+            if (name in self.names or name.startswith("delta")) and np.asarray(old).tobytes() != new.tobytes():
+                note(f"writes into {name}, as declared: a second backward of the same forward may be wrong")
+
+
+def _with_output_dtype(evaluate: Evaluate, dtype: str, /, **primals: Array) -> tuple[Output, Pullback]:
+    """Evaluate a rule whose floating outputs have a dtype of their own, and return them in that of the primals.
+
+    Raises:
+        TypeError: if an output has another dtype; this is a finding about the subject.
+    """
+    y, pull = evaluate(**primals)
+    floating = [a.dtype for a in primals.values() if is_differentiable(a)]
+    usual = np.result_type(*floating) if floating else np.dtype(np.float64)
+    parts = [part for part in as_tuple(y) if isinstance(part, np.ndarray) and is_differentiable(part)]
+    others = [part.dtype.name for part in parts if part.dtype.name != dtype]
+    # In a finer precision, as the judge evaluates it too, code may follow its inputs.
+    if others and is_coarser(usual, dtype):
+        raise TypeError(f"outputs of {dtype} are declared, and it returned {others[0]}: leave output_dtype out")
+
+    def cast(array: Array, to: npt.DTypeLike) -> Array:
+        return array.astype(to) if isinstance(array, np.ndarray) and is_differentiable(array) else array
+
+    given = usual if others else np.dtype(dtype)
+
+    def pullback(delta: Delta) -> Cotangents:
+        return pull(like(y, [cast(np.asarray(d), given) for d in as_tuple(delta)]))
+
+    return like(y, [cast(part, usual) for part in as_tuple(y)]), pullback
 
 
 def _gauges(gauge: str | Mapping[str, str] | None) -> dict[str, str]:

@@ -378,8 +378,7 @@ def numpy_array(name: str, value: object) -> Array:
         raise InvalidInput(f"{name}: expected an array, got {value!r:.60}: {error}") from None
     if array.dtype.kind == "c":
         raise InvalidInput(
-            f"{name}: complex arrays are not supported yet, got dtype {array.dtype}.\n"
-            "Fix: pass real and imaginary part as two primals, and return both as two outputs"
+            f"{name}: expected real numbers, got dtype {array.dtype}.\nFix:    {name.partition('[')[0]}.real"
         )
     if array.dtype.kind not in "iub" and not is_floating(array.dtype):
         raise InvalidInput(f"{name}: expected a floating, integer or boolean array, got dtype {array.dtype}")

@@ -24,7 +24,6 @@ from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
     Array,
     Cotangents,
-    InvalidInput,
     NotPerturbable,
     Output,
     Perturbation,
@@ -130,7 +129,7 @@ class _Oracle:
         if isinstance(forward, Raised):
             return self._evaluate_in_xla(primals)
         ys, memory = forward
-        shapes, dtypes = [y.shape for y in ys], _real_dtypes(ys, self.name)
+        shapes, dtypes = [y.shape for y in ys], [y.dtype for y in ys]
 
         def pullback(delta: Output) -> Cotangents:
             deltas = _checked(delta, shapes, dtypes, self.name)
@@ -180,7 +179,7 @@ class _Oracle:
                 self._executables.popitem(last=False)
         executables, arrays = self._executables[key], tuple(primals.values())
         ys = executables.forward(arrays)
-        shapes, dtypes = [y.shape for y in ys], _real_dtypes(ys, self.name)
+        shapes, dtypes = [y.shape for y in ys], [y.dtype for y in ys]
 
         def pullback(delta: Output) -> Cotangents:
             return _named(primals, executables.pull(arrays, _checked(delta, shapes, dtypes, self.name)))
@@ -476,16 +475,3 @@ def _checked(
     if (actual := [np.shape(d) for d in deltas]) != shapes:
         raise ValueError(f"{name}: delta: expected shapes {shapes} like the output, got {actual}")
     return [np.asarray(d, dtype) for d, dtype in zip(deltas, dtypes, strict=True) if is_floating(dtype)]
-
-
-def _real_dtypes(ys: Sequence[Array], name: str) -> list[np.dtype[Any]]:
-    """Return the dtypes of outputs.
-
-    Raises:
-        InvalidInput: if one is complex.
-    """
-    if any(y.dtype.kind == "c" for y in ys):
-        raise InvalidInput(
-            f"{name}: the reference returns complex numbers, which have no cotangent here.\nFix: return y.real, y.imag"
-        )
-    return [y.dtype for y in ys]

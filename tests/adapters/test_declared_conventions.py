@@ -1,6 +1,7 @@
 """Declared conventions: the correct one agrees, a wrong one is refused, and the report names the one that fits."""
 
 import dense_classes as classes
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from oracles.constants import NORMWISE_FACTOR
 from oracles.diagnosis.diagnose import diagnosis_of
 
 RNG = np.random.default_rng(13)
+BFLOAT16 = ml_dtypes.bfloat16
 DENSE = PAIRS["dense"]
 POINT = DENSE.at(1)
 
@@ -300,9 +302,9 @@ def test_signs_of_a_full_decomposition():
 
 def test_an_accuracy_by_norm_has_one_tolerance_for_an_array():
     tolerances = {"z": np.array([1.0, 3.0, np.inf])}
-    by_norm = cholesky(accuracy="normwise").convention.tolerances(tolerances)["z"]
+    by_norm = cholesky(accuracy="normwise").convention.tolerances(tolerances, {})["z"]
     assert np.array_equal(by_norm, [3 * NORMWISE_FACTOR, 3 * NORMWISE_FACTOR, np.inf])
-    assert cholesky(accuracy="entrywise").convention.tolerances(tolerances) == tolerances
+    assert cholesky(accuracy="entrywise").convention.tolerances(tolerances, {}) == tolerances
 
 
 def eigh(turned=True, error=1.0):
@@ -386,3 +388,124 @@ def test_a_constant_sign_is_no_gauge():
     )
     assert diagnosis.pattern == "constant_factor"
     assert "declared(" not in str(diagnosis)
+
+
+def gate(written, *, forgets=False):
+    """SwiGLU whose backward writes the gradients into its inputs, or into delta."""
+
+    def forward(a, b):
+        return a / (1 + np.exp(-a)) * b, (a, b)
+
+    def backward(cache, delta):
+        a, b = cache
+        s = 1 / (1 + np.exp(-a))
+        da, db = delta * b * (s + (0 if forgets else 1) * a * s * (1 - s)), delta * a * s
+        if "a" in written:
+            a[...] = da
+        if "delta" in written:
+            delta[...] = db
+        return {"a": a if "a" in written else da, "b": delta if "delta" in written else db}
+
+    return oracles.manual(forward, backward)
+
+
+GATE = [oracles.torch_autograd(lambda a, b: torch.nn.functional.silu(a) * b)]
+GATED = {"a": RNG.standard_normal((4, 3)), "b": RNG.standard_normal((4, 3))}
+
+
+@pytest.mark.parametrize("written", [("a",), ("delta",), ("a", "delta")])
+def test_a_declared_write_is_noted_and_an_undeclared_one_refused(written):
+    with pytest.raises(Disagreement):
+        oracles.check(gate(written), GATED, GATE)
+    result = oracles.check(oracles.declared(gate(written), writes=written), GATED, GATE)
+    assert result.verdict is Verdict.AGREES
+    assert all(any(f"writes into {n}" in note for note in result.notes) for n in written)
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(gate(written, forgets=True), writes=written), GATED, GATE)
+    assert (excinfo.value.verdict, excinfo.value.result.worst.quantity) == (Verdict.WRONG, "a")
+
+
+def test_a_write_into_another_argument_than_the_declared_one_is_refused():
+    with pytest.raises(Disagreement):
+        oracles.check(oracles.declared(gate(("a", "delta")), writes="delta"), GATED, GATE)
+    with pytest.raises(oracles.InvalidInput, match="writes"):
+        oracles.check(oracles.declared(gate(("a",)), writes="c"), GATED, GATE)
+    quiet = oracles.check(oracles.declared(gate(()), writes=("a", "delta")), GATED, GATE)
+    assert not any("writes into" in note for note in quiet.notes)
+
+
+def test_a_forward_that_works_in_place_is_judged_on_copies():
+    def double(x):
+        return 2 * x
+
+    in_place = oracles.manual(lambda x: (np.multiply(x, 2, out=x), None), lambda cache, d: 2 * d)
+    subject = oracles.declared(in_place, writes="x")
+    x = {"x": RNG.standard_normal(5)}
+    assert oracles.check(subject, x, [oracles.torch_autograd(double)]).verdict is Verdict.AGREES
+
+
+def loss(dtype, factor=1.0):
+    """Half the squared norm of each row, summed and returned in a dtype of its own."""
+
+    def forward(z):
+        wide = z.astype(np.float32)
+        return (wide * wide).sum(-1).astype(dtype) / 2, wide
+
+    def backward(wide, delta):
+        assert delta.dtype == dtype or delta.dtype == np.float64
+        return {"z": (factor * wide * delta[:, None]).astype(BFLOAT16)}
+
+    return oracles.manual(forward, backward)
+
+
+def half_squares(z):
+    return (z * z).sum(-1) / 2
+
+
+def test_a_loss_in_float32_of_bfloat16_is_declared():
+    z, against = {"z": RNG.standard_normal((4, 8)).astype(BFLOAT16)}, [oracles.torch_autograd(half_squares)]
+    with pytest.raises(Disagreement):
+        oracles.check(loss(np.float32), z, against)
+    assert oracles.check(oracles.declared(loss(np.float32), output_dtype="float32"), z, against).verdict == "agrees"
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(loss(np.float32, 1.2), output_dtype="float32"), z, against)
+    assert excinfo.value.result.worst.quantity == "z"
+    with pytest.raises(Disagreement, match="float32 are declared"):
+        oracles.check(oracles.declared(loss(BFLOAT16), output_dtype="float32"), z, against)
+
+
+def cosine_fixed_point(steps, factor=1.0):
+    """y = cos(z y), by a fixed number of steps of Newton's method from 1; its implicit derivative."""
+
+    def forward(z):
+        y = np.ones_like(z)
+        for _ in range(steps):
+            y = y - (y - np.cos(z * y)) / (1 + z * np.sin(z * y))
+        return y, (z, y)
+
+    def backward(cache, delta):
+        z, y = cache
+        s = np.sin(z * y)
+        return {"z": -factor * delta * y * s / (1 + z * s)}
+
+    return oracles.manual(forward, backward)
+
+
+def test_the_tolerance_of_a_solver_is_declared():
+    def exact(z):
+        y = torch.ones_like(z)
+        for _ in range(60):
+            y = y - (y - torch.cos(z * y)) / (1 + z * torch.sin(z * y))
+        return y
+
+    z, against = {"z": np.linspace(0.2, 0.9, 7)}, [oracles.torch_autograd(exact)]
+    with pytest.raises(Disagreement):
+        oracles.check(cosine_fixed_point(2), z, against)
+    assert oracles.check(cosine_fixed_point(8), z, against).verdict is Verdict.AGREES
+    declared = oracles.declared(cosine_fixed_point(2), solved_to=1e-3)
+    assert not oracles.check(declared, z, against).refuses
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(cosine_fixed_point(2, 1.1), solved_to=1e-3), z, against)
+    assert excinfo.value.verdict is Verdict.WRONG
+    with pytest.raises(oracles.InvalidInput, match="solved_to"):
+        oracles.declared(cosine_fixed_point(2), solved_to=2)

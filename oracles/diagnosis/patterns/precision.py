@@ -105,7 +105,7 @@ def not_converged(symptoms: Symptoms) -> str | None:
             return (
                 f"the error is small ({size:.1g} of the value) and smooth nearby, and jumps by about its size where "
                 f"{name} moves: like that of an iteration that stops at a tolerance; solve further, or declare "
-                "solved_to"
+                f"oracles.declared(subject, solved_to={size:.0e})"
             )
     return None
 
