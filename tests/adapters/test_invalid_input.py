@@ -131,7 +131,9 @@ def test_values_of_another_type_shape_or_dtype(replaced, reason, fix, what):
     message = message_of(Disagreement, tanh_but(**{what: replaced}), Z, [TANH.torch])
     where = "output" if what == "y" else "the cotangent of z"
     assert f"WRONG in {where}" in message
-    if not (what == "y" and reason.startswith("0.5")):  # a float may be a scalar output: then its shape is what is off
+    if what == "y" and reason == "complex":  # it is judged as two real outputs
+        assert "output.real" in message
+    elif not (what == "y" and reason.startswith("0.5")):  # a float may be a scalar output: then its shape is what is off
         assert reason in message
         assert fix.format(what) in message
 
@@ -157,7 +159,7 @@ def test_a_view_of_the_input_is_noted():
     assert "return dz.copy()" in str(result)
 
 
-@pytest.mark.parametrize("value", [["a"], [1j], [None], {"a": "b"}])
+@pytest.mark.parametrize("value", [["a"], [None], {"a": "b"}])
 def test_primals_that_are_no_numbers(value):
     with pytest.raises((InvalidInput, TypeError), match=r"primals\['z'\]"):
         oracles.check(tanh_but(), {"z": value})
