@@ -133,7 +133,7 @@ def test_values_of_another_type_shape_or_dtype(replaced, reason, fix, what):
     assert f"WRONG in {where}" in message
     if what == "y" and reason == "complex":  # it is judged as two real outputs
         assert "output.real" in message
-    elif not (what == "y" and reason.startswith("0.5")):  # a float may be a scalar output: then its shape is what is off
+    elif not (what == "y" and reason.startswith("0.5")):  # a float may be a scalar output: its shape is off then
         assert reason in message
         assert fix.format(what) in message
 
