@@ -255,8 +255,7 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     comparison = comparison.with_samples(LAST_SAMPLES)
     # Up to the entry's own size, which is the gradient 0; a slope beyond the two sides of a kink is larger.
     saturated = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
-    # The largest of these samples is known up to a binary digit, and what is judged there is no digit at all.
-    own_size = np.maximum(LEAST_LOSS * comparison.tolerance, np.abs(expected))
+    own_size = np.maximum(comparison.tolerance, np.abs(expected))
     comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
     return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
 
