@@ -1,6 +1,6 @@
 """What needs a GPU: subjects and references there, lost devices, the kernels of the examples, the benchmark of cost.
 
-Everything that these tests rely on is tested on the CPU in tests/adapters/test_devices.py.
+Everything that these tests rely on is tested on the CPU in tests/adapters/cases_of_devices.py.
 """
 
 import json
