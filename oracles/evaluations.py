@@ -37,7 +37,9 @@ def same_values(actual: object, expected: object) -> bool:
 
 
 def different(a: Array, b: Array) -> Array:
-    """Return where two floating arrays of one shape differ in value or in the sign of a zero; NaN equals NaN."""
+    """Return where two arrays of one shape differ in value or in the sign of a zero; NaN equals NaN."""
+    if a.dtype.kind in "iub":
+        return np.asarray(a != b)
     with np.errstate(invalid="ignore"):
         equal = np.equal(a, b) & (np.signbit(a) == np.signbit(b))
     return np.asarray(~(equal | (np.isnan(a) & np.isnan(b))))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from oracles.constants import MOST_CHUNKS, REPEATS
+from oracles.decision.type_errors import refuse
 from oracles.evaluations import different, on_copies
 from oracles.nondeterminism import cause_of_change
 from oracles.notes import note, with_notes
@@ -219,13 +220,13 @@ def _compared_rows(name: str, actual: Any, whole: Array, call: Rows, tolerance: 
     expected = whole[numbers]
     if not _has_rows(actual, len(known)):
         got = "nothing" if actual is None else f"shape {np.shape(actual)}"
-        reason = f"{call.where}: expected {len(known)} rows, got {got}"
-        return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=Evidence(reason=reason))
+        return refuse(name, f"{call.where}: expected {len(known)} rows, got {got}")
     finding = _same_bits(name, np.asarray(actual)[known], expected, lambda n, s: tolerance(n, s)[numbers])
     if not finding.refuses:
         return finding
-    row, *rest = finding.evidence.index
-    index = (int(numbers[row]), *rest)
+    index = finding.evidence.index
+    if index:  # a dtype that changes is shown by no entry
+        index = (int(numbers[index[0]]), *index[1:])
     batch = f"the batch of {len(whole)} rows"
     says = (
         f"{call.where}: other bits than in {batch}"
@@ -261,9 +262,8 @@ def _same_bits(name: str, actual: Any, expected: Any, tolerance: Tolerance) -> F
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         of = [f"{a.dtype.name}{list(a.shape)}" for a in (actual, expected)]
-        evidence = Evidence(reason=f"{of[0]} against {of[1]}")
-        return Finding(name, SELF_CONSISTENCY, Verdict.WRONG, True, np.inf, evidence=evidence)
-    differs = np.asarray(actual != expected) if actual.dtype.kind in "iub" else different(actual, expected)
+        return refuse(name, f"{of[0]} against {of[1]}")
+    differs = different(actual, expected)
     if not np.any(differs):
         return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     finding = compare_values(name, actual, expected, tolerance, "")

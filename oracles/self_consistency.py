@@ -274,7 +274,7 @@ def same_finding(name: str, actual: object, expected: object, reason: str, fix: 
         return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind == "O":
         return refuse(name, reason, fix)
-    differs = np.asarray(a != b) if a.dtype.kind in "iub" else different(a, b)
+    differs = different(a, b)
     index = tuple(int(i) for i in np.argwhere(differs)[0])
     count = int(np.count_nonzero(differs)), differs.size
     values = {"an earlier call": float(b[index])}

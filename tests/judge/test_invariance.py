@@ -251,3 +251,20 @@ def test_a_search_needs_cases_with_batched_primals():
     assert searches["deterministic-float32"]().points == POINTS
     with pytest.raises(oracles.InvalidInput):
         conformance(products(always, ()), properties=("same_bits",))
+
+
+def test_a_dtype_that_depends_on_the_batch_is_wrong():
+    def forward(z):
+        return (z.astype(np.float32) if len(z) == 1 else z) * 1, None
+
+    doubled = oracles.manual(forward, lambda cache, d: {"z": d.astype(np.float64)})
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(
+            doubled,
+            {"z": Z},
+            [oracles.torch_autograd(lambda z: z * 1)],
+            properties=("batch_invariant",),
+            batched=("z",),
+        )
+    assert (excinfo.value.verdict, excinfo.value.result.worst.quantity) == (Verdict.WRONG, "output")
+    assert "float32" in excinfo.value.evidence.reason
