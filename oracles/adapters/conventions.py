@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles.adapters.gauges import GAUGES, Signs, named_by_position
+from oracles.backends.arrays import copied
 from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
+from oracles.evaluations import same_values
 from oracles.notes import note
-from oracles.numerics import Numerics, is_coarser, unit_roundoff
+from oracles.numerics import Numerics, is_coarser, stores_of, unit_roundoff
 from oracles.outputs import like, names_of
 from oracles.rule import (
     Answer,
@@ -431,13 +433,10 @@ def _evaluate(
     y, pull = evaluate(**point)
 
     def pullback(delta: Delta) -> Cotangents:
-        given = _converted_output(delta, {n: c.to for n, c in conversions.items()}, names_of(y))
-        if not convention.conjugate:
-            cotangents = pull(given)
-        else:
-            negated = {n: np.negative for n in names_of(y) if n.endswith(IMAGINARY)}
-            cotangents = pull(_converted_output(given, negated, names_of(y)))
-            cotangents = {n: -g if n.endswith(IMAGINARY) else g for n, g in cotangents.items()}
+        names = names_of(y)
+        negated = {n: np.negative for n in names if convention.conjugate and n.endswith(IMAGINARY)}
+        given = _converted_output(delta, {n: c.to for n, c in conversions.items()}, names)
+        cotangents = pull(_converted_output(given, negated, names))
         return {n: _converted_cotangent(n, g, convention, conversions, primals) for n, g in cotangents.items()}
 
     return _converted_output(y, {n: c.back for n, c in conversions.items()}, names_of(y)), pullback
@@ -449,6 +448,8 @@ def _converted_cotangent(
     """Return a cotangent of the subject as the reference would give it; leave anything but an array to the judge."""
     if not isinstance(cotangent, np.ndarray):
         return cotangent
+    if convention.conjugate and name.endswith(IMAGINARY):
+        cotangent = -cotangent
     if name in conversions:
         cotangent = conversions[name].back(cotangent)
     if name in convention.scale:
@@ -577,28 +578,37 @@ class Writing:
 
         def pullback(delta: Delta) -> Cotangents:
             _, pull, given = calls.pop() if calls else self._forward(primals)
-            parts = [np.array(d, copy=True) if self._has_delta(i) else d for i, d in enumerate(as_tuple(delta))]
-            before = [np.array(d, copy=True) for d in parts]
-            cotangents = pull(tuple(parts) if isinstance(delta, tuple) else parts[0])
-            self._report([f"delta[{i}]" for i in range(len(parts))], before, parts)
-            self._report(list(given), list(primals.values()), list(given.values()))
-            return {n: np.array(g, copy=True) if isinstance(g, np.ndarray) else g for n, g in cotangents.items()}
+            deltas = {f"delta[{i}]": np.asarray(d) for i, d in enumerate(as_tuple(delta))}
+            passed = self._copies(deltas)
+            cotangents = pull(like(delta, list(passed.values())))
+            _note_writes({**primals, **deltas}, {**given, **passed})
+            return cotangents
 
         return y, pullback
 
     def _forward(self, primals: Primals) -> tuple[Output, Pullback, Primals]:
-        given = {n: np.array(a, copy=True) if n in self.names else a for n, a in primals.items()}
+        given = self._copies(primals)
         y, pullback = self.evaluate(**given)
-        self._report(list(given), list(primals.values()), list(given.values()))
+        _note_writes(primals, given)
         return y, pullback, given
 
-    def _has_delta(self, position: int) -> bool:
-        return "delta" in self.names or f"delta[{position}]" in self.names
+    def _copies(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the arrays, those of the declared names as copies."""
+        return {n: _separate(a) if {n, n.partition("[")[0]} & {*self.names} else a for n, a in arrays.items()}
 
-    def _report(self, names: Sequence[str], before: Sequence[Array], after: Sequence[Array]) -> None:
-        for name, old, new in zip(names, before, after, strict=True):
-            if (name in self.names or name.startswith("delta")) and np.asarray(old).tobytes() != new.tobytes():
-                note(f"writes into {name}, as declared: a second backward of the same forward may be wrong")
+
+def _separate(array: Array) -> Array:
+    """Copy an array with its strides; contiguous where entries share memory: nobody can write into one of those."""
+    shares = any(stride == 0 and extent > 1 for stride, extent in zip(array.strides, array.shape, strict=True))
+    return array.copy(order="C") if shares else copied(array)
+
+
+def _note_writes(before: Mapping[str, Array], after: Mapping[str, Array]) -> None:
+    """Make a note of every copy that differs from its original."""
+    for name, array in after.items():
+        # Numbers that are objects, as balls are, say nothing of memory.
+        if array is not before[name] and array.dtype.kind != "O" and not same_values(array, before[name]):
+            note(f"writes into {name}, as declared: a second backward of the same forward may be wrong")
 
 
 def _with_output_dtype(evaluate: Evaluate, dtype: str, /, **primals: Array) -> tuple[Output, Pullback]:
@@ -608,8 +618,7 @@ def _with_output_dtype(evaluate: Evaluate, dtype: str, /, **primals: Array) -> t
         TypeError: if an output has another dtype; this is a finding about the subject.
     """
     y, pull = evaluate(**primals)
-    floating = [a.dtype for a in primals.values() if is_differentiable(a)]
-    usual = np.result_type(*floating) if floating else np.dtype(np.float64)
+    usual = stores_of(primals)[""]
     parts = [part for part in as_tuple(y) if isinstance(part, np.ndarray) and is_differentiable(part)]
     others = [part.dtype.name for part in parts if part.dtype.name != dtype]
     # In a finer precision, as the judge evaluates it too, code may follow its inputs.
@@ -619,7 +628,7 @@ def _with_output_dtype(evaluate: Evaluate, dtype: str, /, **primals: Array) -> t
     def cast(array: Array, to: npt.DTypeLike) -> Array:
         return array.astype(to) if isinstance(array, np.ndarray) and is_differentiable(array) else array
 
-    given = usual if others else np.dtype(dtype)
+    given = usual if others else dtype
 
     def pullback(delta: Delta) -> Cotangents:
         return pull(like(y, [cast(np.asarray(d), given) for d in as_tuple(delta)]))

@@ -509,3 +509,24 @@ def test_the_tolerance_of_a_solver_is_declared():
     assert excinfo.value.verdict is Verdict.WRONG
     with pytest.raises(oracles.InvalidInput, match="solved_to"):
         oracles.declared(cosine_fixed_point(2), solved_to=2)
+
+
+def test_copies_of_what_is_written_keep_their_layout():
+    """A backward that reads delta as contiguous memory is refused under a declared write, too."""
+
+    def backward(cache, delta):
+        plain = np.lib.stride_tricks.as_strided(delta, delta.shape, (delta.shape[1] * 8, 8))
+        gradient = 2 * plain
+        delta[...] = 0
+        return {"z": gradient}
+
+    subject = oracles.declared(oracles.manual(lambda z: (2 * z, None), backward), writes="delta")
+    with pytest.raises(Disagreement):
+        oracles.check(subject, {"z": RNG.standard_normal((4, 3))}, [oracles.torch_autograd(lambda z: 2 * z)])
+
+
+def test_no_note_is_made_of_an_undeclared_write():
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(gate(("a", "delta")), writes="a"), GATED, GATE)
+    assert any("writes into a" in note for note in excinfo.value.result.notes)
+    assert not any("writes into delta" in note for note in excinfo.value.result.notes)
