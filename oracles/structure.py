@@ -584,20 +584,19 @@ def flattened(
 def with_complex_arrays(evaluate: Evaluate, trees: Trees, /, **leaves: Array) -> tuple[Output, Pullback]:
     """Evaluate a rule that takes complex arrays of NumPy, at the leaves of trees; other trees stay taken apart."""
     whole = [tree for root in trees.roots for tree in (root, *root.children) if tree.is_complex]
-    parts = {leaf.name for tree in whole for leaf in tree.leaves()}
+    tree_of = {leaf.name: tree for tree in whole for leaf in tree.leaves()}
     # In the order of the primals: each complex array stands where its first part does.
     primals: dict[str, Array] = {}
     for name, array in leaves.items():
-        tree = next((t for t in whole if name in {leaf.name for leaf in t.leaves()}), None)
+        tree = tree_of.get(name)
         primals[tree.name if tree else name] = tree.rebuild(leaves) if tree else array
     y, pullback = evaluate(**primals)
 
     def pullback_of_leaves(delta: Delta) -> Cotangents:
-        named = dict(pullback(delta))
-        cotangents: Cotangents = {}
+        cotangents = dict(pullback(delta))
         for tree in whole:
-            cotangents |= tree.cotangents(named.pop(tree.name, None), tree.name)
-        return {n: g for n, g in {**named, **cotangents}.items() if n in leaves or n not in parts}
+            cotangents |= tree.cotangents(cotangents.pop(tree.name, None), tree.name)
+        return cotangents
 
     return y, pullback_of_leaves
 

@@ -205,7 +205,7 @@ class _Function:
     def _seeds(self, y: Tensor, delta: Delta) -> list[Tensor]:
         """Return the cotangents of the outputs as tensors: that of a complex output of its two parts."""
         given = iter(as_tuple(delta))
-        parts = [part for part in _tensors_of(y) if part is not None]
+        parts = _tensors_of(y)
         joined = [complex_of([next(given), next(given)]) if _is_complex(part) else next(given) for part in parts]
         return [self.backend.from_numpy(d) for d in joined]
 

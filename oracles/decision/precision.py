@@ -227,17 +227,14 @@ def is_rounding(comparison: Comparison, precision: str) -> bool:
     The error of a formula is a smooth function of the input, so it is straight along so short a line; three rounding
     errors on it are independent.
     """
-    setting, name = comparison.setting, comparison.name
+    setting = comparison.setting
     reference = next(iter(comparison.references), None)
     if reference is None:
         return False
 
     def error_at(k: int) -> Array:
         # The delta too: the gradient of a table of vectors, say, depends on nothing else.
-        primals, delta = point_on_a_line(setting.primals, setting.delta, k, precision)
-        actual = values_of(setting.subject, primals, delta)[name]
-        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
-        return np.asarray(np.asarray(actual, np.float64) - expected)
+        return _error_at(comparison, reference, *point_on_a_line(setting.primals, setting.delta, k, precision))
 
     errors = [attempt(partial(error_at, k)) for k in range(3)]
     values = [e for e in errors if not isinstance(e, Raised)]
@@ -253,7 +250,7 @@ def leaves_range(comparison: Comparison) -> bool:
     bfloat16 has fewer digits and the exponents of float32. So an overflow or an underflow goes when the subject is fed
     with it, and what rounding causes grows. Code that casts to float16 inside overflows all the same; NumPy says so.
     """
-    setting, name = comparison.setting, comparison.name
+    setting = comparison.setting
     reference = next(iter(comparison.references), None)
     if reference is None or precision_of(setting.primals) != "float16":
         return False
@@ -265,14 +262,19 @@ def leaves_range(comparison: Comparison) -> bool:
 
     def share_of_error() -> float:
         primals, delta = with_dtype(dict(setting.primals), "bfloat16"), with_dtype(setting.delta, "bfloat16")
-        actual = np.asarray(values_of(setting.subject, primals, delta)[name], np.float64)
-        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
         error = np.nan_to_num(np.abs(comparison.value - comparison.expected), nan=np.inf)
-        return float(np.max((np.abs(actual - expected) / error)[comparison.refused]))
+        return float(np.max((np.abs(_error_at(comparison, reference, primals, delta)) / error)[comparison.refused]))
 
     with np.errstate(all="ignore"):
         share = attempt(share_of_error)
     return not isinstance(share, Raised) and share < AS_MANY_DIGITS
+
+
+def _error_at(comparison: Comparison, reference: Rule, primals: Primals, delta: Output) -> Array:
+    """Return the error of the subject at another point, against a reference there in float64."""
+    name, wide, wide_delta = comparison.name, with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
+    actual = values_of(comparison.setting.subject, primals, delta)[name]
+    return np.asarray(np.asarray(actual, np.float64) - values_of(reference, wide, wide_delta)[name])
 
 
 def point_on_a_line(primals: Primals, delta: Output, k: float, precision: str) -> tuple[Primals, Output]:
@@ -324,7 +326,7 @@ def _errs_at_normal_numbers(comparison: Comparison, subnormal: Array) -> bool:
 
     Then no flushed number causes them.
     """
-    setting, name = comparison.setting, comparison.name
+    setting = comparison.setting
     reference = next(iter(comparison.references), None)
     if reference is None:
         return False
@@ -337,10 +339,8 @@ def _errs_at_normal_numbers(comparison: Comparison, subnormal: Array) -> bool:
         return np.where((a != 0) & (np.abs(a) < least), np.copysign(least, a), a).astype(a.dtype)
 
     def stay() -> bool:
-        primals, delta = {n: normal(a) for n, a in setting.primals.items()}, map_delta(normal, setting.delta)
-        actual = values_of(setting.subject, primals, delta)[name]
-        expected = values_of(reference, with_dtype(primals, np.float64), with_dtype(delta, np.float64))[name]
-        error = np.abs(np.asarray(actual, np.float64) - expected)
+        primals = {n: normal(a) for n, a in setting.primals.items()}
+        error = np.abs(_error_at(comparison, reference, primals, map_delta(normal, setting.delta)))
         return bool(np.all((error > comparison.tolerance)[subnormal]))
 
     with np.errstate(all="ignore"):
