@@ -30,12 +30,14 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+import benchmarks.complex_numbers  # noqa: E402, F401  # registers its cases
 import benchmarks.fft_convolution  # noqa: E402, F401  # registers its cases
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.backends.jax_reference import jax_vjp  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
+from oracles.registry import entries  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
 from oracles.tolerance import named_outputs, values_of  # noqa: E402
@@ -47,7 +49,8 @@ in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows
-or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not.
+or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not; and
+where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
 An example is a layer, a configuration, a dtype, values, a cotangent and a memory layout, all determined by --seed
 and its number. Values are drawn in eight ways: normal; a mean of 10^k times the spread; pairs that cancel; rows equal
 but for a few units in the last place; zeros and ties; saturated; tiny; every entry of another magnitude. Magnitudes
@@ -55,7 +58,8 @@ are log-uniform in 1e-6 ... 1e6, of cotangents in 1e-3 ... 1e3 (float16: smaller
 the examples have entries overridden by what breaks things: 0, -0, 1e4, subnormal, a tie. Half of them have what a
 search draws besides: ties within and between primals, half-integers, −∞ among scores, loss scales from 2^-24 to 2^16,
 zeros in the cotangent; one configuration in twenty has an axis of a boundary size. Besides the layers there is a
-convolution by FFT, with complex intermediates, which declares an accuracy by norm.
+convolution by FFT, with complex intermediates, which declares an accuracy by norm; and functions of complex numbers, in
+complex128 and complex64: products, abs, angle, polar, exp, and Fourier transforms, which declare it, too.
   wrong    a false alarm: exit status 1     error    the judge raised: exit status 1
   refused  of all verdicts; unstable, kink and conflict may refuse too, and are listed in the JSON
 
@@ -63,6 +67,7 @@ examples:
   python benchmarks/false_alarms.py --json alarms.json         200,000 verdicts in two processes
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
   python benchmarks/false_alarms.py --first 50000              the examples from number 50000 on
+  python benchmarks/false_alarms.py --only complex             functions of complex numbers alone
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
 CHUNK = 120  # examples handed to a process at a time, at most
@@ -99,7 +104,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
         yield "manual", example.case.subject
     for oracle in example.case.oracles():
         own = _own(oracle, example)
-        if _overflows(own, example):
+        if _overflows(own, example) or _is_nan(oracle, example):
             continue  # a framework computes in that dtype throughout, and is not right there
         yield oracle.name, own
         if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
@@ -134,6 +139,15 @@ def _overflows(rule: Rule, example: Example) -> bool:
     return any(bool(np.any(~np.isfinite(native[n]) & (np.abs(wide[n]) <= most))) for n in native)
 
 
+def _is_nan(framework: Rule, example: Example) -> bool:
+    """Return whether a framework is NaN in float64 of finite numbers, as JAX's angle of 0 is: it has no gradient there."""
+    primals = with_dtype(example.point.primals, np.float64)
+    delta = with_dtype(example.point.delta, np.float64)
+    if not all(np.isfinite(a).all() for a in (*primals.values(), *as_tuple(delta))):
+        return False
+    return any(bool(np.isnan(a).any()) for a in values_of(framework, primals, delta).values())
+
+
 def judged(example: Example, subject: Rule) -> Result:
     """Judge one subject at an example; only its output if it has no pullback."""
     only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
@@ -141,7 +155,7 @@ def judged(example: Example, subject: Rule) -> Result:
     return judge(subject, point.primals, point.delta, case.oracles(), kinks=case.kinks, only=only)
 
 
-def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, ...]], list[Alarm]]:
+def judge_chunk(seed: int, numbers: Sequence[int], only: str = "") -> tuple[Counter[tuple[str, ...]], list[Alarm]]:
     """Judge some examples by every subject; return the counts and the alarms with their reports."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -149,7 +163,7 @@ def judge_chunk(seed: int, numbers: Sequence[int]) -> tuple[Counter[tuple[str, .
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in numbers:
-            example = drawn_example(seed, number)
+            example = drawn_example(seed, number, only)
             for name, subject in subjects(example):
                 key = name, example.entry.name, example.point.dtype
                 result: Result | None = None
@@ -176,7 +190,7 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
-def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0) -> Row:
+def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0, only: str = "") -> Row:
     """Judge, from example number ``first`` on, until so many verdicts are counted, or until interrupted."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -191,7 +205,7 @@ def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0)
             task = progress.add_task("verdicts", total=examples)
             while done < examples:
                 while len(running) < 2 * jobs:
-                    running.add(executor.submit(judge_chunk, seed, next(chunks)))
+                    running.add(executor.submit(judge_chunk, seed, next(chunks), only))
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     more, results = future.result()
@@ -207,6 +221,7 @@ def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0)
     return {
         "seed": seed,
         "first": first,
+        "only": only,
         "jobs": jobs,
         "interrupted": interrupted,
         "verdicts": done,
@@ -257,12 +272,12 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def reproduce(seed: int, numbers: Sequence[int], console: Console) -> int:
+def reproduce(seed: int, numbers: Sequence[int], console: Console, only: str = "") -> int:
     """Judge some examples again and print the results; return 1 if any is wrong."""
-    pools(seed)
-    _, alarms = judge_chunk(seed, numbers)
+    pools(seed, only)
+    _, alarms = judge_chunk(seed, numbers, only)
     for number in numbers:
-        example = drawn_example(seed, number)
+        example = drawn_example(seed, number, only)
         console.print(f"example {number}: {example.case.subject.name}, {example.point.dtype}, {example.regime}")
         for name, a in {**example.point.primals, "delta": example.point.delta}.items():
             console.print(f"  {name} = {a!r}", markup=False, highlight=False)
@@ -285,15 +300,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--examples", type=positive_count, default=200_000, metavar="N", help="verdicts (200000)")
     parser.add_argument("--seed", type=whole_number, default=0, metavar="S", help="of all draws (0)")
     parser.add_argument("--first", type=whole_number, default=0, metavar="E", help="the first example (0)")
+    parser.add_argument("--only", default="", metavar="NAME", help="layers whose names begin with NAME")
     parser.add_argument("--jobs", type=positive_count, default=2, metavar="J", help="processes (2)")
     parser.add_argument("--reproduce", type=whole_number, nargs="+", metavar="E", help="judge these examples again")
     args = parser.parse_args(argv)
     if args.json and not Path(args.json).absolute().parent.is_dir():
         parser.error(f"--json: the folder of {args.json} does not exist")
     console = Console(width=None if sys.stdout.isatty() else 110)
+    if not any(entry.name.startswith(args.only) for entry in entries()):
+        parser.error(f"--only: no layer has a name that begins with {args.only!r}")
     if args.reproduce:
-        return reproduce(args.seed, args.reproduce, console)
-    results = count(args.examples, args.seed, args.jobs, console, args.first)
+        return reproduce(args.seed, args.reproduce, console, args.only)
+    results = count(args.examples, args.seed, args.jobs, console, args.first, args.only)
     wrong = sum(row["wrong"] + row["error"] for row in results["rows"])
     if args.json:
         write_atomically(args.json, json.dumps(results, indent=2) + "\n")

@@ -20,6 +20,7 @@ from oracles.rule import Array, as_tuple
 from oracles.strategies import LAYOUTS, SPECIALS, Point, laid_out, point_at
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+COMPLEX_DTYPES = DTYPES[:2]  # of the parts of complex128 and complex64
 # Powers of ten between which the magnitudes of primals and of cotangents lie.
 MAGNITUDES = {"float64": (-6.0, 6.0), "float32": (-6.0, 6.0), "float16": (-2.0, 1.0), "bfloat16": (-6.0, 6.0)}
 COTANGENTS = {"float64": (-3.0, 3.0), "float32": (-3.0, 3.0), "float16": (-1.0, 1.0), "bfloat16": (-3.0, 3.0)}
@@ -119,16 +120,22 @@ def drawn_cases(entry: Entry, count: int, seed: int) -> list[Case]:
 
 
 @lru_cache(maxsize=4)
-def pools(seed: int) -> list[tuple[Entry, list[Case]]]:
-    """Return all layers with their configurations, drawn before anything is judged, so that they depend on no order."""
-    return [(entry, drawn_cases(entry, POOL, seed)) for entry in entries()]
+def pools(seed: int, only: str = "") -> list[tuple[Entry, list[Case]]]:
+    """Return all layers with their configurations, drawn before anything is judged, so that they depend on no order.
+
+    Args:
+        seed: of the configurations.
+        only: what the names of the layers begin with.
+    """
+    return [(entry, drawn_cases(entry, POOL, seed)) for entry in entries() if entry.name.startswith(only)]
 
 
-def drawn_example(seed: int, number: int) -> Example:
-    """Return the example that a seed and its number determine."""
-    layers = pools(seed)
+def drawn_example(seed: int, number: int, only: str = "") -> Example:
+    """Return the example that a seed and its number determine, among the layers whose names begin with ``only``."""
+    layers = pools(seed, only)
     entry, pool = layers[number % len(layers)]
-    dtype = DTYPES[number // len(layers) % len(DTYPES)]
+    dtypes = COMPLEX_DTYPES if entry.name.startswith("complex") else DTYPES
+    dtype = dtypes[number // len(layers) % len(dtypes)]
     rng = np.random.default_rng((seed, number))
     # Configurations that XLA compiles come up as often as all others together: each costs one compilation.
     compiled = bool(rng.random() < 0.5)
