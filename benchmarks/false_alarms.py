@@ -30,7 +30,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-import benchmarks.complex_numbers  # noqa: E402, F401  # registers its cases
+import benchmarks.complex_numbers  # noqa: E402  # registers its cases
 import benchmarks.fft_convolution  # noqa: E402, F401  # registers its cases
 from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
@@ -49,8 +49,8 @@ in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows
-or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not; and
-where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
+or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not;
+and where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
 An example is a layer, a configuration, a dtype, values, a cotangent and a memory layout, all determined by --seed
 and its number. Values are drawn in eight ways: normal; a mean of 10^k times the spread; pairs that cancel; rows equal
 but for a few units in the last place; zeros and ties; saturated; tiny; every entry of another magnitude. Magnitudes
@@ -140,7 +140,7 @@ def _overflows(rule: Rule, example: Example) -> bool:
 
 
 def _is_nan(framework: Rule, example: Example) -> bool:
-    """Return whether a framework is NaN in float64 of finite numbers, as JAX's angle of 0 is: it has no gradient there."""
+    """Return whether a framework is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0."""
     primals = with_dtype(example.point.primals, np.float64)
     delta = with_dtype(example.point.delta, np.float64)
     if not all(np.isfinite(a).all() for a in (*primals.values(), *as_tuple(delta))):

@@ -115,6 +115,8 @@ COARSE_ERROR = 2.0**-8
 ONE_FACTOR_SPREAD = 0.25
 # float64 has 29 bits more than float32. A rounding error shrinks by most of them; 6 are left to chance.
 PRECISION_SHRINKAGE = 2.0**-23
+# Long double has 11 bits more than float64, which may not be enough for all digits that cancel: 5 are left to chance.
+FINER_SHRINKAGE = 2.0**-6
 
 # --- Entries that are judged (oracles/decision/comparison.py) ---
 

@@ -13,6 +13,7 @@ import numpy as np
 from oracles.constants import (
     AS_MANY_DIGITS,
     COARSE_ERROR,
+    FINER_SHRINKAGE,
     LEAST_BEND,
     ONE_FACTOR_SPREAD,
     PRECISION_SHRINKAGE,
@@ -310,10 +311,12 @@ def formula_is_right(comparison: Comparison) -> bool | None:
     # A finer dtype keeps −0.0, but holds a subnormal number as a normal one.
     if value is None and np.any(subnormal) and not _errs_at_normal_numbers(comparison, subnormal):
         return None
-    if value is None and np.finfo(finer).eps < unit_roundoff(fed):
-        value = _in_dtype(setting, name, finer)
     if value is not None:
         return _is_right(value, comparison, refused)
+    if np.finfo(finer).eps < unit_roundoff(fed):
+        value = _in_dtype(setting, name, finer)
+    if value is not None:
+        return _is_right(value, comparison, refused) or _shrinks(value, comparison, refused)
     here, coarse = _in_dtype(setting, name, None), _in_dtype(setting, name, "float32")
     if here is None or coarse is None:
         return None
@@ -351,6 +354,13 @@ def _is_right(value: Array, comparison: Comparison, refused: Array) -> bool:
     with np.errstate(invalid="ignore"):
         distance = np.where(value == comparison.expected, 0.0, np.abs(value - comparison.expected))
         return bool(np.all((np.isfinite(distance) & (distance <= comparison.tolerance))[refused]))
+
+
+def _shrinks(value: Array, comparison: Comparison, refused: Array) -> bool:
+    """Return whether the largest error in a refused entry is far smaller in a finer precision: digits were lost."""
+    with np.errstate(invalid="ignore"):
+        own, finer = (np.max(np.abs(v - comparison.expected)[refused], initial=0.0) for v in (comparison.value, value))
+    return bool(np.isfinite(own) and finer <= own * FINER_SHRINKAGE)
 
 
 def _special_entries(setting: Setting, refused: Array) -> tuple[Array, Array]:

@@ -1,1 +1,1 @@
-"""Gradients that the packages autograd and mygrad have written by hand, each with what torch or JAX call the function."""
+"""Gradients that the packages autograd and mygrad have written by hand, with what torch or JAX call each function."""

@@ -72,7 +72,9 @@ def binary():
         Package("mod", anp.mod, PAIR, (ANY, POSITIVE), torch=torch.remainder),
         Package("remainder", anp.remainder, PAIR, (ANY, POSITIVE), torch=torch.remainder),
         Package("multiply, broadcast", anp.multiply, ((3, 4), (4,)), torch=torch.multiply),
-        Package("where", lambda x, y: anp.where(x > y, x * y, y), PAIR, torch=lambda x, y: torch.where(x > y, x * y, y)),
+        Package(
+            "where", lambda x, y: anp.where(x > y, x * y, y), PAIR, torch=lambda x, y: torch.where(x > y, x * y, y)
+        ),
     ]
     return rules
 
@@ -182,8 +184,8 @@ def linear_algebra():
         Package("eigenvalues", lambda x: alinalg.eigh(x)[0], make=positive_definite, declares=symmetric,
                 torch=lambda x: T.linalg.eigvalsh(x)),
         Package("cholesky", alinalg.cholesky, make=positive_definite, declares=symmetric, torch=T.linalg.cholesky),
-        Package("singular values", lambda x: alinalg.svd(x, full_matrices=False)[1], torch=lambda x: T.linalg.svdvals(x)),
-        Package("sqrtm", ascipy_linalg.sqrtm, make=positive_definite, jax=None),
+        Package("singular values", lambda x: alinalg.svd(x, full_matrices=False)[1], torch=T.linalg.svdvals),
+        Package("sqrtm", ascipy_linalg.sqrtm, make=positive_definite),
         Package("solve_triangular", lambda x, y: ascipy_linalg.solve_triangular(x, y, lower=True), make=system,
                 torch=lambda x, y: T.linalg.solve_triangular(x.tril(), y, upper=False)),
     ]  # fmt: skip

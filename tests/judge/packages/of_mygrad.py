@@ -23,6 +23,9 @@ def subject(rule):
         return evaluate(primals)[1].data.copy(), primals
 
     def evaluate(primals):
+        # Of anything but floats mygrad makes constants, which have no gradient.
+        if any(a.dtype.kind != "f" for a in primals.values()):
+            raise TypeError("mygrad takes floats alone")
         tensors = {n: mg.tensor(a) for n, a in primals.items()}
         return tensors, rule.function(*tensors.values())
 
@@ -79,7 +82,8 @@ def arrays():
         Package("einsum", lambda x, y: mg.einsum("ij,jk->ki", x, y), ((3, 4), (4, 2)),
                 torch=lambda x, y: T.einsum("ij,jk->ki", x, y)),
         Package("einsum, a trace", lambda x: mg.einsum("ii->", x), ((3, 3),), jax=lambda x: jnp.einsum("ii->", x)),
-        Package("add_sequence", lambda x, y, z: mg.add_sequence(x, y, z), (*PAIR, (4,)), torch=lambda x, y, z: x + y + z),
+        Package("add_sequence", lambda x, y, z: mg.add_sequence(x, y, z), (*PAIR, (4,)),
+                torch=lambda x, y, z: x + y + z),
         Package("multiply_sequence", lambda x, y, z: mg.multiply_sequence(x, y, z), (*PAIR, (4,)),
                 torch=lambda x, y, z: x * y * z),
         Package("sum", lambda x: mg.sum(x, 1, keepdims=True), torch=lambda x: x.sum(1, keepdim=True)),
@@ -117,11 +121,12 @@ def networks():
     """Return activations, layers and losses."""
     A, L, loss = nnet.activations, nnet.layers, nnet.losses
     activations = {
-        "sigmoid": (A.sigmoid, torch.sigmoid), "relu": (A.relu, torch.relu), "softmax": (A.softmax, lambda x: x.softmax(-1)),
+        "sigmoid": (A.sigmoid, torch.sigmoid), "relu": (A.relu, torch.relu), "nnet tanh": (A.tanh, torch.tanh),
+        "softmax": (A.softmax, lambda x: x.softmax(-1)),
         "logsoftmax": (A.logsoftmax, lambda x: x.log_softmax(-1)), "selu": (A.selu, F.selu),
         "elu": (lambda x: A.elu(x, 0.7), lambda x: F.elu(x, 0.7)), "glu": (A.glu, lambda x: F.glu(x)),
         "leaky_relu": (lambda x: A.leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, 0.1)),
-        "hard_tanh": (A.hard_tanh, F.hardtanh), "soft_sign": (A.soft_sign, F.softsign), "nnet tanh": (A.tanh, torch.tanh),
+        "hard_tanh": (A.hard_tanh, F.hardtanh), "soft_sign": (A.soft_sign, F.softsign),
     }  # fmt: skip
     rules = [Package(n, f, torch=g) for n, (f, g) in activations.items()]
 
