@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf, prod
 
 import numpy as np
@@ -43,7 +43,7 @@ from oracles.process_state import judging
 from oracles.properties import EVERY_PROPERTY, ORACLE_PROPERTIES, REQUESTED, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
-from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule, with_dtype
+from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule
 from oracles.strategies import Point, point_at, regimes, seeds
 from oracles.tally import Tally
 from oracles.time_budget import OutOfTime, is_out_of_time, time_budget
@@ -384,15 +384,18 @@ class Example:
             subject, self.case.primals, dtype, seed=seed, magnitude=magnitude, layout=layout, special=special
         )
         point = replace(point, primals=subject.convention.nearest_point(point.primals))
-        return replace(point, delta=masked(point.delta, self._detached(point)))
+        several = isinstance(point.delta, tuple)
+        return replace(point, delta=masked(point.delta, self._detached)) if several else point
 
-    def _detached(self, point: Point) -> list[int]:
-        """Return the outputs that the torch reference detaches, if there are several: they get no cotangent."""
-        if self.case.torch is None or not isinstance(point.delta, tuple) or missing_module("torch") is not None:
-            return []
-        (reference,) = self.case.oracles(["torch"])
-        called = attempt(lambda: reference(**with_dtype(dict(point.primals), np.float64))[0])
-        return [] if isinstance(called, Raised) else list(without_gradient(called))
+    @cached_property
+    def _detached(self) -> list[int]:
+        """The outputs that the references detach: they get no cotangent. All points have the same."""
+        subject, primals = self.case.subject, self.case.primals
+        point = point_at(subject, primals, "float64", seed=self.seed)
+        point = subject.convention.nearest_point(point.primals)
+        installed = [name for name in FRAMEWORKS if missing_module(name) is None]
+        called = [attempt(lambda reference=r: reference(**point)[0]) for r in self.case.oracles(installed)]
+        return sorted({i for y in called if not isinstance(y, Raised) for i in without_gradient(y)})
 
     def __repr__(self) -> str:
         """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""

@@ -13,7 +13,8 @@ import numpy as np
 from oracles.backends.arrays import ForeignArray, backend_for
 from oracles.backends.devices import Device, on_device
 from oracles.lazy_modules import jax, jnp
-from oracles.outputs import Outputs, delta_in_structure, form_of, like, taken_apart
+from oracles.outputs import DETACHED, Outputs, delta_in_structure, form_of, like, taken_apart
+from oracles.perturbation.jaxpr_reading import carrying
 from oracles.rule import (
     Array,
     Cotangents,
@@ -31,6 +32,7 @@ from oracles.rule import (
 )
 from oracles.signatures import signature_of
 from oracles.structure import NO_TREES, Trees, with_auxiliary_of
+from oracles.user_code import Raised, attempt
 
 CustomVjp: TypeAlias = Any  # a jax.custom_vjp, or another function of JAX arrays
 
@@ -153,7 +155,7 @@ class _Function:
         arrays = [_BACKEND.from_numpy(primals[n]) for n in floating]
         with _BACKEND.context():
             carrying, others = (jax.jit(of_floating) if compiled else of_floating)(*arrays)
-        skeleton, silent = form
+        skeleton, silent = _with_detached(form, lambda *a: of_floating(*a)[0], arrays)
         parts, first, second = [], iter(carrying), iter(others)
         for i in range(len(as_tuple(skeleton))):
             parts.append(next(second) if i in silent else next(first))
@@ -272,6 +274,30 @@ def _silent(y: ForeignArray) -> list[int]:
     """Return the positions of the outputs that carry no gradient: integers, and what is auxiliary."""
     aux = y.without if isinstance(y, Outputs) else {}
     return [i for i, p in enumerate(as_tuple(y)) if i in aux or not jnp.issubdtype(jnp.result_type(p), jnp.inexact)]
+
+
+def _with_detached(form: Sequence[Any], f: Function, arrays: Sequence[ForeignArray]) -> tuple[ForeignArray, list[int]]:
+    """Return the form of the outputs with those that `jax.lax.stop_gradient` detaches, and the positions without f's.
+
+    Args:
+        form: the outputs without their arrays, and the positions of those that ``f`` does not return.
+        f: returns the outputs that carry a gradient, unless they are detached.
+        arrays: its arguments.
+    """
+    skeleton, silent = form
+    positions = [i for i in range(len(as_tuple(skeleton))) if i not in silent]
+    if len(positions) < 2:
+        return skeleton, silent
+    with _BACKEND.context():
+        # Code may branch on the values of its arguments, which a trace does not have.
+        traced = attempt(lambda: jax.make_jaxpr(f)(*arrays).jaxpr)
+    carry = [True] if isinstance(traced, Raised) else carrying(traced)
+    if all(carry) or not any(carry):
+        return skeleton, silent
+    without = {i: DETACHED for i, carries in zip(positions, carry, strict=True) if not carries}
+    if isinstance(skeleton, Outputs):
+        return skeleton.but_without(without), silent
+    return Outputs(skeleton, (), without), silent
 
 
 def _delta_of(y: ForeignArray, delta: ForeignArray) -> ForeignArray:

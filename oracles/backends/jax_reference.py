@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.lazy_modules import JaxArray
-from oracles.outputs import AUXILIARY, Outputs, form_of, like, taken_apart
+from oracles.outputs import AUXILIARY, DETACHED, Outputs, form_of, like, taken_apart
 from oracles.perturbation.jaxpr import Program
-from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, contains
+from oracles.perturbation.jaxpr_reading import COTANGENT, UnsupportedPrimitive, carrying, contains
 from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
     Array,
@@ -72,7 +72,8 @@ def jax_vjp(
         has_aux: whether ``f`` returns ``(y, aux)``, of which aux carries no gradient and is compared as values.
 
     The arithmetic is that of the primals' dtypes (JAX's 64-bit mode is entered locally), and results are
-    fresh arrays. ``rule.evaluate`` counts its ``traces`` and ``compilations``.
+    fresh arrays. Of several outputs, one that ``jax.lax.stop_gradient`` detaches is compared as a value.
+    ``rule.evaluate`` counts its ``traces`` and ``compilations``.
 
     Raises:
         ValueError: for another ``through``.
@@ -337,8 +338,9 @@ class _Traces:
         with jax.enable_x64(True), _explained(primals), mode:
             floats = [jax.ShapeDtypeStruct(options.floats[n].shape, np.float64, weak_type=True) for n in names]
             closed = jax.make_jaxpr(evaluate)(_shapes(primals), floats)
+            detaching = form[0] if n_outputs[0] == 1 else _with_detached(form[0], self._primal(options, primals))
         try:
-            return Trace(Program(closed, n_outputs[0], len(names)), form[0], takes_floats)
+            return Trace(Program(closed, n_outputs[0], len(names)), detaching, takes_floats)
         except UnsupportedPrimitive as error:
             return Unsupported(f"{str(error)!r} runs")
         except Exception as error:  # a fault of the translation, which JAX does without
@@ -404,6 +406,16 @@ def _differentiable(ys: Sequence[JaxArray]) -> list[JaxArray]:
     return [y for y in ys if jnp.issubdtype(y.dtype, jnp.inexact)]
 
 
+def _with_detached(form: Any, primal: Jaxpr) -> Any:
+    """Return the form of several outputs with those that `jax.lax.stop_gradient` detaches, unless all floats are."""
+    carry = carrying(primal)
+    floats = [i for i, v in enumerate(primal.outvars) if is_floating(np.dtype(v.aval.dtype))]
+    without = {i: DETACHED for i in floats if not carry[i]}
+    if not without or len(without) == len(floats):
+        return form
+    return form.but_without(without) if isinstance(form, Outputs) else Outputs(form, (), without)
+
+
 class Executables(NamedTuple):
     """The primal and its cotangents through XLA; the latter are compiled on demand."""
 
@@ -435,9 +447,12 @@ def compile_xla(f: Reference, primals: Primals, count: Callable[[], None]) -> Ex
     with jax.enable_x64(True), _explained(primals):
         shapes = _shapes(primals)
         ys = jax.eval_shape(primal, shapes)
+        detaching = form[0] if len(ys) == 1 else _with_detached(form[0], jax.make_jaxpr(primal)(shapes).jaxpr)
         forward = compiled(primal, shapes)
     compiled_pullback = cache(lambda: compiled(cotangents, shapes, _differentiable(ys)))
-    return Executables(partial(run, forward), lambda arrays, deltas: run(compiled_pullback(), arrays, deltas), form[0])
+    return Executables(
+        partial(run, forward), lambda arrays, deltas: run(compiled_pullback(), arrays, deltas), detaching
+    )
 
 
 @contextmanager

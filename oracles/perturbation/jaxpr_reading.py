@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # The primitive that stands for the cotangent of an output: its operand is the output, its result has its shape.
 COTANGENT = "oracles_cotangent"
 
+# Calls whose derivative their author says: what is inside decides nothing.
+_OWN_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+
 PRIMAL, RESIDUAL, PULLBACK = range(3)  # the stages of a program, in this order
 
 
@@ -36,6 +39,38 @@ def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
         eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
+
+
+def carrying(jaxpr: Jaxpr, inputs: Sequence[bool] | None = None) -> list[bool]:
+    """Return which results of a jaxpr carry a gradient: those that depend on inputs, not by ``stop_gradient`` alone.
+
+    Integers and booleans carry none, nor does what is computed from them. A loop or a branch counts as a whole.
+
+    Args:
+        jaxpr: the jaxpr.
+        inputs: which of its inputs carry a gradient; by default, those of floating dtypes.
+    """
+    from jax.extend.core import Literal
+
+    carry = [_is_inexact(v.aval) for v in jaxpr.invars] if inputs is None else inputs
+    known: dict[object, bool] = dict(zip(jaxpr.invars, carry, strict=True))
+
+    def read(atom: Any) -> bool:
+        return not isinstance(atom, Literal) and known.get(atom, False)
+
+    for eqn in jaxpr.eqns:
+        operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
+        if name in CALLS and name not in _OWN_DERIVATIVES:
+            inner = eqn.params[CALLS[name]]
+            results = carrying(getattr(inner, "jaxpr", inner), operands)
+        else:
+            results = [name != "stop_gradient" and any(operands)] * len(eqn.outvars)
+        known.update((v, carries and _is_inexact(v.aval)) for v, carries in zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _is_inexact(aval: Any) -> bool:
+    return isinstance(aval.dtype, np.dtype) and (is_floating(aval.dtype) or aval.dtype.kind == "c")
 
 
 class Reading:

@@ -645,3 +645,80 @@ def test_isolated_subjects_keep_the_names():
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_coarser_dtypes(dtype):
     assert not oracles.check(oracles.manual(forward, backward), point(dtype), PAIR_REFERENCE).refuses
+
+
+def jax_pair(x):
+    return jax.nn.softmax(x), jax.nn.logsumexp(x, -1)
+
+
+def stopped_pair(x):
+    o, lse = jax_pair(x)
+    return o, jax.lax.stop_gradient(lse)
+
+
+STOPPED = {
+    "numpy": [oracles.jax_vjp(stopped_pair)],
+    "xla": [oracles.jax_vjp(stopped_pair, through="xla")],
+    "jit": [oracles.jax_vjp(jax.jit(stopped_pair))],
+}
+
+
+@pytest.mark.parametrize("against", STOPPED.values(), ids=STOPPED)
+class TestStopGradient:
+    """What `jax.lax.stop_gradient` detaches carries no gradient, as what torch detaches does."""
+
+    def test_right_subjects_agree(self, against):
+        ignores = oracles.manual(lambda x: ((softmax(x), lse_of(x)), softmax(x)), lambda o, d: of_aux(o, d[0]))
+        uses = oracles.manual(
+            lambda x: ((softmax(x), lse_of(x)), softmax(x)),
+            lambda o, d: {"x": of_aux(o, d[0])["x"] + o * d[1][:, None]},
+        )
+        for subject in (ignores, uses, oracles.jax_function(stopped_pair), oracles.jax_function(jax_pair)):
+            result = oracles.check(subject, point(), against)
+            assert result.verdict is AGREES
+            assert {*result.judged} == {"output[0]", "output[1]", "x"}
+            assert any("output[1]" in note for note in result.notes)
+
+    def test_wrong_subjects_are_refused(self, against):
+        def other(x):
+            return (softmax(x), 2 * lse_of(x)), softmax(x)
+
+        def twice(x):
+            o, lse = stopped_pair(x)
+            return o, 2 * lse
+
+        backward = oracles.manual(lambda x: ((softmax(x), lse_of(x)), softmax(x)), lambda o, d: {"x": o * d[0]})
+        assert refused(backward, against) == {"x"}
+        assert refused(oracles.manual(other, lambda o, d: of_aux(o, d[0])), against) == {"output[1]"}
+        assert refused(oracles.jax_function(twice), against) == {"output[1]"}
+        detached = oracles.jax_function(lambda x: (jax.lax.stop_gradient(jax_pair(x)[0]) + 0 * x, jax_pair(x)[1]))
+        assert refused(detached, against) == {"x"}
+
+
+def test_what_a_subject_detaches_counts_alone():
+    """Without a reference nobody else says so; one that differentiates the output refuses, as for torch."""
+    subject = oracles.jax_function(stopped_pair)
+    assert oracles.check(subject, point()).verdict is AGREES
+    assert refused(subject, [oracles.jax_vjp(jax_pair)]) == {"x"}
+
+
+def test_what_jax_detaches_is_found_in_calls_and_not_in_parts():
+    def of(f):
+        rule = oracles.jax_vjp(f)
+        return {**getattr(rule(**point())[0], "without", {})}
+
+    assert of(lambda x: (x, jax.jit(jax.lax.stop_gradient)(x), x - jax.lax.stop_gradient(x))) == {1: "detached"}
+    assert of(lambda x: (x, x.argmax(-1), (x > 0).astype(float))) == {2: "detached"}
+    assert of(lambda x: (jax.lax.stop_gradient(x), 0 * jax.lax.stop_gradient(x))) == {}  # nothing else is left
+    assert of(lambda x: (x, jnp.round(x), jax.lax.scan(lambda c, r: (c, c * r), 2.0, x[0])[1])) == {}
+
+
+class TestSearchForJax(TestSearch):
+    def cases(self, backward):
+        @st.composite
+        def drawn(draw):
+            pair = oracles.manual(lambda x: (Attention(softmax(x), lse_of(x)), softmax(x)), backward)
+            primals = {"x": real(draw(rows()), 3)}
+            return oracles.Case(pair, primals, jax=lambda x: Attention(*stopped_pair(x)))
+
+        return drawn()
