@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from oracles.adapters.gauges import GAUGES, Signs, named_by_position
 from oracles.backends.arrays import copied
+from oracles.backends.straight_through import StraightThrough, straight_through
 from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
 from oracles.evaluations import same_values
 from oracles.notes import note
@@ -39,8 +40,10 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    with_dtype,
 )
 from oracles.structure import wrapped
+from oracles.user_code import attempt
 
 Scale: TypeAlias = float | Callable[..., float]
 # "NCHW->NHWC": the order of the axes in the reference's array, and in the subject's; 1 is an axis of length one. Or two
@@ -48,6 +51,7 @@ Scale: TypeAlias = float | Callable[..., float]
 Layout: TypeAlias = str | tuple[Callable[[Array], Array], Callable[[Array], Array]]
 Fused: TypeAlias = Callable[[Array], Array]
 Accuracy: TypeAlias = Literal["entrywise", "normwise"]
+Gradient: TypeAlias = Literal["true", "straight_through"]
 
 # What the name of an imaginary part ends with, see `oracles.structure`.
 IMAGINARY = ".imag"
@@ -68,6 +72,8 @@ def declared(
     writes: str | Sequence[str] = (),
     output_dtype: str | None = None,
     solved_to: float = 0.0,
+    gradient: Gradient = "true",
+    steps: str | Sequence[str] = (),
     numerics: Numerics | None = None,
 ) -> Rule:
     """Declare the conventions in which a subject differs from its references.
@@ -101,20 +107,26 @@ def declared(
             loss of bfloat16 logits. ``delta`` has it too. Outputs of another dtype are refused.
         solved_to: the relative tolerance to which an iterative solver inside stops. Every entry may be off by so much
             of the array's largest entry, times `CONFIDENCE`, since the error of a gradient is a multiple of it.
+        gradient: "straight_through" where cotangents pass through steps as if each were the identity. A step is an
+            operation of the reference whose derivative is zero: a rounding, a sign, and floats made of integers or
+            truth values, in the shape of the floats that those were made of. The references are differentiated so.
+        steps: with ``gradient``, what torch or JAX call the steps, such as ("round", "clamp"), instead of all of zero
+            derivative. In JAX it may be the name of a function under `jax.jit`.
         numerics: what the subject stores, accumulates and multiplies in, see `oracles.Numerics`.
 
     Returns:
         The Rule in the references' convention.
 
     Raises:
-        InvalidInput: for an invalid layout, gauge or accuracy; when evaluated, for names that are no primals; when
-            judged, for a point that is not symmetric.
+        InvalidInput: for an invalid layout, gauge, accuracy or gradient; when evaluated, for names that are no primals;
+            when judged, for a point that is not symmetric, or without a reference in which a step could be replaced.
     """
     rule = replace(rule, numerics=numerics or rule.numerics)
     convention = Declaration(rule, dict(scale or {}), dict(layout or {}), dict(fused or {}), dict(kinks or {}))
     convention = _with_freedoms(convention, _names(symmetric), _gauges(gauge), _valid_accuracy(accuracy))
     convention = replace(convention, conjugate=conjugate, writes=_names(writes), output_dtype=output_dtype or "")
     convention = replace(convention, solved_to=_valid_solved_to(solved_to))
+    convention = replace(convention, gradient=_valid_gradient(gradient), steps=_names(steps))
     # At once: a layout that cannot be read is an error here.
     conversions = {name: conversion(name, value) for name, value in convention.layout.items()}
 
@@ -149,13 +161,15 @@ class Freedom:
     symmetric: tuple[str, ...] = ()
     gauge: Mapping[str, str] = field(default_factory=dict)
     conjugate: bool = False
+    straight_through: bool = False
 
     def __str__(self) -> str:
         """Return the arguments as code."""
         names = self.symmetric[0] if len(self.symmetric) == 1 else list(self.symmetric)
         arguments = {"symmetric": names if self.symmetric else None, "gauge": self.gauge or None}
         words = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if value is not None]
-        return ", ".join([*words, *(["conjugate=True"] if self.conjugate else [])])
+        words += ["conjugate=True"] if self.conjugate else []
+        return ", ".join([*words, *(['gradient="straight_through"'] if self.straight_through else [])])
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,8 @@ class Declaration(Convention):
     writes: tuple[str, ...] = ()
     output_dtype: str = ""
     solved_to: float = 0.0
+    gradient: Gradient = "true"
+    steps: tuple[str, ...] = ()
 
     def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
         """Return the bound that the rule itself gives."""
@@ -236,9 +252,12 @@ class Declaration(Convention):
         """Return subject and oracles in the signs that the subject has at the point.
 
         Raises:
-            InvalidInput: if a primal is not symmetric there, or a gauge belongs to no output.
+            InvalidInput: if a primal is not symmetric there, a gauge belongs to no output, or no reference is there
+                whose steps could be replaced.
         """
         _require_symmetric(self.symmetric, primals)
+        if self.gradient != "true":
+            oracles = _straight_through(oracles, self.steps, primals)
         if not self.gauge:
             return subject, oracles
         y = subject(**primals)[0]
@@ -291,7 +310,10 @@ class Declaration(Convention):
             symmetric, gauge = (*self.symmetric, *freedom.symmetric), {**self.gauge, **freedom.gauge}
             conjugate = self.conjugate != freedom.conjugate
             changes = {"symmetric": tuple(dict.fromkeys(symmetric)), "gauge": gauge, "conjugate": conjugate}
-            yield str(replace(freedom, conjugate=conjugate)), self._but(**changes)
+            gradient = "straight_through" if freedom.straight_through else self.gradient
+            yield str(replace(freedom, conjugate=conjugate)), self._but(**changes, gradient=gradient)
+        if self.gradient != "true":
+            yield 'gradient="true"', self._but(gradient="true", steps=())
 
     def unfused(self, name: str, primals: Primals) -> tuple[Rule, dict[str, Array]]:
         """Return the rule without one fused function, and the point at which to evaluate it then."""
@@ -341,6 +363,8 @@ class Declaration(Convention):
             writes=other.writes,
             output_dtype=other.output_dtype,
             solved_to=other.solved_to,
+            gradient=other.gradient,
+            steps=other.steps,
         )
 
 
@@ -548,6 +572,35 @@ def _with_freedoms(
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _straight_through(oracles: tuple[Rule, ...], steps: Sequence[str], primals: Primals) -> tuple[Rule, ...]:
+    """Return the references with their steps replaced; finite differences know no straight-through gradient."""
+    rules = [straight_through(o, steps) for o in oracles]
+    references = {o.reference: o for o in rules if isinstance(o.reference, StraightThrough)}
+    if not references:
+        raise InvalidInput(
+            "declared: gradient: expected a reference in torch or JAX, to differentiate its steps as the identity.\n"
+            "Fix:    oracles.check(..., against=[oracles.torch_autograd(lambda z: z.round())])"
+        )
+    for f, o in references.items():
+        if not f.replaced:
+            attempt(partial(o, **with_dtype(dict(primals), np.float64)))  # what it raises, the judge reports
+    if any(f.replaced for f in references):
+        return tuple(references.values())
+    if steps:
+        raise InvalidInput(
+            f"declared: steps: expected operations of the reference that keep the shape, got {', '.join(steps)}.\n"
+            "Fix:    leave steps out: every operation whose derivative is zero is one"
+        )
+    note("the references have no step, and gradient='straight_through' changes nothing")
+    return tuple(references.values())
+
+
+def _valid_gradient(gradient: Gradient) -> Gradient:
+    if gradient not in get_args(Gradient):
+        raise InvalidInput(f"declared: gradient: expected 'true' or 'straight_through', got {gradient!r}")
+    return gradient
 
 
 def _valid_solved_to(tolerance: float) -> float:

@@ -232,7 +232,9 @@ def _require_gradients(tensors: Mapping[str, Tensor], y: Sequence[Tensor], name:
                 f"respect to {', '.join(leaves)}. It is a function that torch cannot differentiate "
                 "(torch.special.bessel_j0 is one), or computed under torch.no_grad, or detached.\n"
                 f"Fix: write it in differentiable operations; or, where a gradient of zero is meant,\n"
-                f"    return y + 0 * {leaves[0]}.sum()"
+                f"    return y + 0 * {leaves[0]}.sum()\n"
+                "or, where the gradient passes through it as through the identity,\n"
+                '    oracles.declared(subject, gradient="straight_through")'
             )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from oracles.adapters.conventions import IMAGINARY, Declaration, Freedom, symmetrized
+from oracles.backends.straight_through import straight_through, without_straight_through
 from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD
 from oracles.decision.judge import cotangents_like, judge
 from oracles.decision.type_errors import is_array
@@ -60,18 +61,25 @@ def missing_declaration(result: Result) -> tuple[str, str]:
     undeclared = Declaration(setting.subject)
     for freedom, (words, rule) in zip(freedoms, undeclared.alternatives({}, {}, freedoms), strict=True):
         # Another array may be wrong in another way. Signs are those of the outputs, on which everything depends.
-        only = None if freedom.gauge or freedom.conjugate else freedom.symmetric
+        only = freedom.symmetric or None
+        only = None if freedom.gauge else only
         if _is_accepted(rule, setting.primals, _oracles_for(rule, setting), setting, only):
             names = " and ".join(freedom.symmetric)
             condition = f"if {names} is always symmetric, " if names else ""
-            pattern = "conjugate" if freedom.conjugate else "gauge" if freedom.gauge else "symmetrized"
-            return pattern, f"{condition}oracles.declared(subject, {words}) agrees"
+            return _pattern_of(freedom), f"{condition}oracles.declared(subject, {words}) agrees"
     return "", ""
+
+
+def _pattern_of(freedom: Freedom) -> str:
+    if freedom.straight_through:
+        return "straight_through"
+    return "conjugate" if freedom.conjugate else "gauge" if freedom.gauge else "symmetrized"
 
 
 def _oracles_for(rule: Rule, setting: Setting) -> tuple[Rule, ...]:
     """Return the oracles of another rule at the same point: finite differences are those of its own primal."""
-    return tuple(o.adapt(rule) if o.adapt and isinstance(o.implementation, Rule) else o for o in setting.oracles)
+    oracles = map(without_straight_through, setting.oracles)
+    return tuple(o.adapt(rule) if o.adapt and isinstance(o.implementation, Rule) else o for o in oracles)
 
 
 def _is_accepted(
@@ -154,6 +162,8 @@ def _freedoms(result: Result, setting: Setting, values: Values) -> Iterator[Free
     symmetric = [n for n in sorted(known - outputs) if _is_symmetric(setting.primals[n])]
     if not outputs and any(n.endswith(IMAGINARY) for n in (*setting.primals, *actual)):
         yield Freedom(conjugate=True)
+    if not outputs and _passes_straight_through(setting, {n: actual[n] for n in known}):
+        yield Freedom(straight_through=True)
     if not outputs:
         near = [n for n in symmetric if is_near(*(symmetrized(a[n]) for a in (actual, expected)))]
         if near:
@@ -164,6 +174,17 @@ def _freedoms(result: Result, setting: Setting, values: Values) -> Iterator[Free
         yield Freedom((), gauge)
         if symmetric:
             yield Freedom(tuple(symmetric), gauge)
+
+
+def _passes_straight_through(setting: Setting, refused: Mapping[str, Array]) -> bool:
+    """Return whether refused cotangents are those of a reference whose steps are differentiated as the identity."""
+    wide, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    for oracle in setting.oracles:
+        replaced = straight_through(oracle)
+        expected = result_or_none(partial(evaluate, replaced, wide, delta)) if replaced is not oracle else None
+        if expected is not None and all(is_near(a, midpoint(expected[n])) for n, a in refused.items()):
+            return True
+    return False
 
 
 def _is_symmetric(primal: Array) -> bool:

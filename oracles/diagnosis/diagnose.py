@@ -161,7 +161,7 @@ NEEDS_ITS_POINT = frozenset(
         "missing", "layout", "uninitialised", "random", "not_repeatable", "zeros", "masked", "ties", "signs",
         "saturated", "repeated_indices", "repeated_in_bag", "tie_between_operands", "nan_behind_where", "clipped",
         "delta_clipped", "block_remainder", "wrong_only_in_locations", "coarse_rounding", "low_precision_accumulation",
-        "not_converged", "gauge", "symmetrized", "conjugate",
+        "not_converged", "gauge", "symmetrized", "conjugate", "straight_through",
     }
 )  # fmt: skip
 

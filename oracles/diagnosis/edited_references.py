@@ -18,6 +18,7 @@ import numpy as np
 
 from oracles.backends.devices import on_device
 from oracles.lazy_modules import LazyModule, jax, lax, torch
+from oracles.perturbation.jaxpr_reading import run_equation
 from oracles.rule import Array, Function, Output, Primals, Rule, Runtime, as_tuple
 from oracles.signatures import call_by_name
 
@@ -323,7 +324,4 @@ def _bind(equation: Value, inputs: Sequence[Value], where: Sequence[int], *opera
     values = list(inputs)
     for i, operand in zip(where, operands, strict=True):
         values[i] = operand
-    bound = equation.primitive.get_bind_params(equation.params)
-    # Older JAX returns functions apart from the other parameters.
-    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
-    return equation.primitive.bind(*functions, *values, **parameters)
+    return run_equation(equation, values)

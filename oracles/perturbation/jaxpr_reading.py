@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COTANGENT = "oracles_cotangent"
 
 # Calls whose derivative their author says: what is inside decides nothing.
-_OWN_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+OWN_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 PRIMAL, RESIDUAL, PULLBACK = range(3)  # the stages of a program, in this order
 
@@ -39,6 +39,14 @@ def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
         eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
+
+
+def run_equation(equation: Any, values: Sequence[Any]) -> Any:
+    """Return what an equation of a jaxpr gives for other values, arrays or tracers."""
+    bound = equation.primitive.get_bind_params(equation.params)
+    # Older JAX returns functions apart from the other parameters.
+    functions, parameters = bound if isinstance(bound, tuple) else ((), bound)
+    return equation.primitive.bind(*functions, *values, **parameters)
 
 
 def carrying(jaxpr: Jaxpr, inputs: Sequence[bool] | None = None) -> list[bool]:
@@ -60,7 +68,7 @@ def carrying(jaxpr: Jaxpr, inputs: Sequence[bool] | None = None) -> list[bool]:
 
     for eqn in jaxpr.eqns:
         operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
-        if name in CALLS and name not in _OWN_DERIVATIVES:
+        if name in CALLS and name not in OWN_DERIVATIVES:
             inner = eqn.params[CALLS[name]]
             results = carrying(getattr(inner, "jaxpr", inner), operands)
         else:
