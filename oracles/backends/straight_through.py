@@ -148,7 +148,8 @@ def _run_torch(reference: StraightThrough, tensors: Mapping[str, Tensor]) -> Val
         if floats:
             return step(floats[0], result.detach()) if reference.is_step(name, floats[0], result) else result
         source = _source(known, result, reference)
-        return result if source is None else step(source, result)
+        # In the dtype of the floats: float() of truth values would round the cotangent.
+        return result if source is None else step(source, result.to(source.dtype))
 
     # The base class exists only once torch is imported, so the class is made here.
     base = import_module("torch.overrides").TorchFunctionMode

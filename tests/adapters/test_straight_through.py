@@ -72,7 +72,7 @@ RULES = {
     ),
     "where": (
         Z, lambda z: np.where(z > 0, 1.0, -1.0), lambda z, d: {"z": d}, lambda z, d: {"z": 0 * d},
-        lambda z: torch.where(z > 0, 1.0, -1.0).to(z.dtype), lambda z: jnp.where(z > 0, 1.0, -1.0),
+        lambda z: torch.where(z > 0, 1.0, -1.0), lambda z: jnp.where(z > 0, 1.0, -1.0),
     ),
 }  # fmt: skip
 
