@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from layer_norms import layer_norm_jax, layer_norm_torch
 
+import oracles
 from oracles import Rule, jax_vjp, manual, torch_autograd
 from oracles.constants import BACKWARD_SAMPLES, MORE_SAMPLES
 from oracles.numerics import confidence, precision_name, precision_of, unit_roundoff
@@ -301,3 +302,23 @@ def test_errors_of_equal_operands_cancel_at_no_entry(oracle, size):
     p = np.random.default_rng(3).uniform(1, 2, size)
     estimator = tolerance_at([oracle] if oracle else [], {"p": p, "q": p.copy()}, p, "float64", fallback=DIFFERENCE)
     assert estimator.estimate(MORE_SAMPLES)["output"].min() > 1.5 * unit_roundoff("float64")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_torch_is_allowed_the_error_of_its_trigamma(dtype):
+    """It is a short asymptotic series, off by up to 4.9e-10: JAX's, which is right, is accepted, and 1e-7 is refused."""
+    torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
+    from jax.scipy.special import digamma
+
+    primals = {"z": np.linspace(0.2, 9, 23).astype(dtype)}
+    against = [oracles.torch_autograd(torch.digamma)]
+    assert oracles.check(oracles.jax_function(digamma), primals, against).verdict == "agrees"
+
+    @jax.custom_vjp
+    def off(z):
+        return digamma(z)
+
+    scale = 1 + (1e-7 if dtype == "float64" else 1e-2)
+    off.defvjp(lambda z: (digamma(z), z), lambda z, d: (jax.vjp(digamma, z)[1](d)[0] * scale,))
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(oracles.jax_function(off), primals, against)

@@ -330,3 +330,24 @@ def test_each_decision_ends_a_judgement(name, monkeypatch):
     y, _ = subject(**primals)
     judge(subject, primals, np.ones(np.shape(y)) * 1.25, against)
     assert name in endings
+
+
+def test_digits_that_cancel_are_told_from_a_formula_by_how_the_error_shrinks():
+    """exp(x) − 1 at 1e-9: long double brings 11 bits back, which are not all that cancel."""
+
+    def only_floats(f):
+        def call(x, *rest):
+            if x.dtype == object:
+                raise TypeError("floats alone")
+            return f(x, *rest)
+
+        return call
+
+    def subject(factor):
+        return oracles.manual(
+            only_floats(lambda x: (np.exp(x) - 1, x)), only_floats(lambda x, d: {"x": d * factor * (np.exp(x) - 1 + 1)})
+        )
+
+    point = {"x": np.array([1e-9, -3e-10, -60.0, 0.5])}
+    assert verdict_of(subject(1.0), point, [oracles.torch_autograd(torch.expm1)]) is Verdict.UNSTABLE
+    assert verdict_of(subject(1 + 1e-7), point, [oracles.torch_autograd(torch.expm1)]) is Verdict.WRONG
