@@ -390,12 +390,13 @@ class Example:
     @cached_property
     def _detached(self) -> list[int]:
         """The outputs that the references detach: they get no cotangent. All points have the same."""
-        subject, primals = self.case.subject, self.case.primals
-        point = point_at(subject, primals, "float64", seed=self.seed)
-        point = subject.convention.nearest_point(point.primals)
-        installed = [name for name in FRAMEWORKS if missing_module(name) is None]
-        called = [attempt(lambda reference=r: reference(**point)[0]) for r in self.case.oracles(installed)]
-        return sorted({i for y in called if not isinstance(y, Raised) for i in without_gradient(y)})
+        subject, drawn = self.case.subject, self.case.primals
+        primals = subject.convention.nearest_point(point_at(subject, drawn, "float64", seed=self.seed).primals)
+        found = set[int]()
+        for reference in self.case.oracles([name for name in FRAMEWORKS if missing_module(name) is None]):
+            called = attempt(partial(reference, **primals))
+            found |= set() if isinstance(called, Raised) else {*without_gradient(called[0])}
+        return sorted(found)
 
     def __repr__(self) -> str:
         """Return what Hypothesis prints where the subject raises: the subject, its shapes and what fills them."""

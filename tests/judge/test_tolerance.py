@@ -306,7 +306,7 @@ def test_errors_of_equal_operands_cancel_at_no_entry(oracle, size):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_torch_is_allowed_the_error_of_its_trigamma(dtype):
-    """It is a short asymptotic series, off by up to 4.9e-10: JAX's, which is right, is accepted, and 1e-7 is refused."""
+    """It is off by up to 4.9e-10: JAX's, which is right, is accepted, and an error of 1e-7 is refused."""
     torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
     from jax.scipy.special import digamma
 
