@@ -32,11 +32,12 @@ from rich.table import Table  # noqa: E402
 
 import benchmarks.complex_numbers  # noqa: E402  # registers its cases
 import benchmarks.fft_convolution  # noqa: E402, F401  # registers its cases
-from benchmarks.hard_inputs import DTYPES, Example, drawn_example, pools  # noqa: E402
+from benchmarks.hard_inputs import DTYPES, XLA_BLOCK, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.backends.jax_reference import jax_vjp  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
+from oracles.lazy_modules import jax  # noqa: E402
 from oracles.registry import entries  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
@@ -95,6 +96,13 @@ class Alarm:
 @lru_cache(maxsize=1024)
 def _compiled(reference: Callable[..., Any]) -> Rule:
     return jax_vjp(reference, name="xla", through="xla")
+
+
+@lru_cache(maxsize=1)
+def _forget_compiled(block: int) -> None:
+    """Free what XLA has compiled for another block of examples."""
+    _compiled.cache_clear()
+    jax.clear_caches()
 
 
 def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
@@ -163,6 +171,7 @@ def judge_chunk(seed: int, numbers: Sequence[int], only: str = "") -> tuple[Coun
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in numbers:
+            _forget_compiled(number // XLA_BLOCK)
             example = drawn_example(seed, number, only)
             for name, subject in subjects(example):
                 key = name, example.entry.name, example.point.dtype
