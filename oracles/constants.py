@@ -219,8 +219,8 @@ MOST_DIFFERENCES = 300
 # Of more inputs they measure so many entries, and of a million inputs fewer, since each takes about 20 evaluations.
 MOST_MEASURED = 96
 DIFFERENCES_OF_MILLION = 16
-# Second derivatives by finite differences of a pullback are remembered: of so many pairs of a point and a cotangent, since
-# each is asked for by several parts of the judge; and the pullback at so many points, for other cotangents.
+# Second derivatives by finite differences of a pullback are remembered, since several parts of the judge ask for each:
+# of so many pairs of a point and a cotangent. The pullback is remembered at so many points, for other cotangents.
 DIFFERENCES_KEPT = 16
 DIFFERENCE_CALLS_KEPT = 2**13
 # All entries are judged along so many random directions for each primal and delta. Under three deltas they miss a gross
