@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oracles.finite_differences import DIFFERENCES, differences_along, finite_difference
+from oracles.outputs import OUTPUT, core_names
 from oracles.rule import (
     Array,
     Cotangents,
@@ -26,6 +27,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_discrete,
 )
 
 
@@ -36,26 +38,23 @@ class ForwardMode(NamedTuple):
         subject: the Rule T of the directional derivative.
         oracles: the Rules of the references' directional derivatives; finite differences if there is no reference.
         primals: the primals, and their tangents.
-        tangents: the names of the tangents, by primal.
         names: what each output of T is called.
     """
 
     subject: Rule
     oracles: tuple[Rule, ...]
     primals: dict[str, Array]
-    tangents: dict[str, str]
     names: tuple[str, ...]
 
 
 def forward_mode(
-    subject: Rule, primals: Primals, y: Output, oracles: Sequence[Rule], rng: np.random.Generator, *, both: bool
+    subject: Rule, primals: Primals, oracles: Sequence[Rule], rng: np.random.Generator, *, both: bool
 ) -> ForwardMode:
     """Return the directional derivative of a subject as a subject, along random tangents.
 
     Args:
         subject: the Rule that has a forward mode.
         primals: the point.
-        y: the subject's output there.
         oracles: the references.
         rng: draws the tangents.
         both: whether the subject's backward is judged against its forward mode too.
@@ -69,14 +68,14 @@ def forward_mode(
     along = {t: drawn[t].astype(primals[n].dtype) for n, t in tangents.items()}
     pushed = pushed_forward(subject, tangents, both=both)
     rules = tuple(replace(t(tangents), name=o.name) for o in oracles if (t := o.derivatives.tangent) is not None)
-    names = [f"output[{i}]" for i, part in enumerate(as_tuple(y)) if is_differentiable(part)]
-    names = names if len(names) > 1 else ["output"] * len(names)
+    point = {**primals, **along}
+    count = len(as_tuple(pushed(**point)[0])) // 2
+    names = core_names(count)
     return ForwardMode(
         pushed,
         rules or (_differences_of(subject, pushed, tangents),),
-        {**primals, **along},
-        tangents,
-        (*names, *(f"J v of {name}" for name in names)),
+        point,
+        (*names, *(name.replace(OUTPUT, "J v") for name in names)),
     )
 
 
@@ -116,7 +115,7 @@ def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:
             own, pull = rule(**primals)
             # The outputs do not depend on the tangents; the second half of delta is that of J v.
             given = iter(as_tuple(delta)[len(parts) // 2 :])
-            seeds = [next(given) if is_differentiable(part) else np.zeros(np.shape(part)) for part in as_tuple(own)]
+            seeds = [next(given) if not is_discrete(part) else np.zeros(np.shape(part)) for part in as_tuple(own)]
             cotangents = pull(tuple(seeds) if isinstance(own, tuple) else seeds[0])
             return {tangents[n]: g for n, g in cotangents.items() if n in tangents}
 
@@ -134,8 +133,8 @@ def _differences_of(rule: Rule, pushed: Rule, tangents: dict[str, str]) -> Rule:
     def evaluate(**arguments: Array) -> tuple[Any, Pullback]:
         primals = {n: a for n, a in arguments.items() if n not in tangents.values()}
         along = {n: arguments[t] for n, t in tangents.items()}
-        y = [part for part in as_tuple(rule(**primals)[0]) if is_differentiable(part)]
+        y = [part for part in as_tuple(rule(**primals)[0]) if not is_discrete(part)]
         _, pullback = finite_difference(pushed)(**arguments)
-        return tuple([*y, *differences_along(rule, primals, along)]), pullback
+        return (*y, *differences_along(rule, primals, along)), pullback
 
     return Rule(evaluate, DIFFERENCES, implementation=rule)

@@ -332,6 +332,11 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
 
 
+def is_discrete(array: object) -> bool:
+    """Return whether an array holds integers or booleans; an array of objects holds numbers, such as balls."""
+    return np.asarray(array).dtype.kind in "iub"
+
+
 def is_differentiable(array: object) -> bool:
     """Return whether an array has a cotangent: floating arrays do, integers and booleans do not."""
     return is_floating(array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype)

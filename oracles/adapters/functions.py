@@ -27,7 +27,7 @@ from oracles.rule import (
     Structured,
     as_tuple,
     describe,
-    is_differentiable,
+    is_discrete,
     require_primals,
 )
 from oracles.signatures import call_by_name
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def manual(
     forward: Callable[..., tuple[ForeignArray, object]],
-    backward: Callable[[Any, Any], object],
+    backward: Callable[[Any, Any], object] | None = None,
     *,
     arrays: ArrayKind = "numpy",
     device: Device = None,
@@ -58,7 +58,7 @@ def manual(
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the order of the primals (an
             array if there is one primal). ``None``, or a missing name, claims no gradient for that primal. The
             cotangent of a primal that is a tree has its structure. ``delta`` has the structure of y, with zeros for
-            outputs that carry no gradient, and ``None`` where y has ``None``.
+            outputs that carry no gradient, and ``None`` where y has ``None``. Without one, there is a ``jvp`` alone.
         arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad), "jax" or "cupy".
         device: where the arrays of torch, JAX or CuPy lie, "cuda" or "cuda:1" for example. By default where `check`
             says; else torch's lie on the CPU, CuPy's on "cuda", and JAX's where JAX puts them. The references stay
@@ -110,7 +110,7 @@ class _Manual:
     """The arguments of `manual`, and what is made of them."""
 
     forward: Function
-    backward: Function
+    backward: Function | None
     second: Function | None
     jvp: Function | None
     backend: Backend
@@ -138,6 +138,8 @@ class _Manual:
         return taken_apart(with_auxiliary_of(returned, self.label) if self.has_aux else returned), cache
 
     def _backward(self, cache: object, y: ForeignArray, delta: ForeignArray) -> object:
+        if self.backward is None:
+            return {}
         with self.backend.context():
             return self.backward(cache, delta_in_structure(y, delta))
 
@@ -190,7 +192,7 @@ class _Manual:
             result = self.jvp(primals, along)
         pair = _pair_of(result, f"{self.label}: jvp", "(y, tangent of y)", "y_dot")
         y, pushed = (as_tuple(self.backend.tree_to_numpy(taken_apart(each))) for each in pair)
-        floating = [i for i, part in enumerate(y) if is_differentiable(part)]
+        floating = [i for i, part in enumerate(y) if not is_discrete(part)]
         # Of an output of integers there may be a tangent, which is none.
         pushed = tuple(pushed[i] for i in floating) if len(pushed) == len(y) else pushed
         return (*(y[i] for i in floating), *pushed), lambda _: {}
