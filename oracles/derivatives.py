@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias, get_args
 
+from oracles.options import MODES
 from oracles.outputs import shown
 from oracles.rule import InvalidInput
 from oracles.verdict import Result
 
-Mode: TypeAlias = Literal["vjp", "jvp", "both"]
 # The names of the further parts of a check, in reports and before the names of arrays.
 SECOND, FORWARD = "order 2", "jvp"
 
@@ -23,7 +22,7 @@ def require_derivatives(where: str, order: object, mode: object) -> None:
     """
     if order not in (1, 2) or isinstance(order, bool):
         raise InvalidInput(f"{where}: order: expected 1 or 2, got {order!r}.\nFix:    order=2")
-    if mode not in get_args(Mode):
+    if mode not in MODES:
         raise InvalidInput(f"{where}: mode: expected 'vjp', 'jvp' or 'both', got {mode!r}.\nFix:    mode='both'")
     if order == 2 and mode == "jvp":
         raise InvalidInput(
@@ -36,7 +35,8 @@ def named_as(result: Result, part: str, names: Sequence[str]) -> Result:
 
     The forward mode claims nothing of the primals.
     """
-    return replace(shown(result, names), property_name=f"{result.property_name}, {part}", not_claimed=())
+    result = shown(result, names) if names else result
+    return replace(result, property_name=f"{result.property_name}, {part}", not_claimed=())
 
 
 def joined(results: Sequence[Result]) -> Result:

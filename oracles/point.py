@@ -22,20 +22,21 @@ from oracles.constants import (
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
-from oracles.derivatives import FORWARD, SECOND, Mode, joined, named_as, require_derivatives
+from oracles.derivatives import FORWARD, SECOND, joined, named_as, require_derivatives
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
-from oracles.finite_differences import finite_difference
+from oracles.finite_differences import finite_difference, remembering
 from oracles.forward_mode import forward_mode
 from oracles.invariance import invariance_result, require_invariances
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, is_coarser, precision_name, precision_of
+from oracles.options import Mode
 from oracles.outputs import flat_delta, masked, plan_of, shown
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.second_order import second_order
+from oracles.second_order import has_second_order, hessian_findings, second_order
 from oracles.self_consistency import (
     check_mutation,
     check_repeatability,
@@ -189,7 +190,7 @@ def _judged(
     """Return the result of `check`, whatever it says."""
     working = Numerics.declared(numerics or subject.numerics, arrays)
     # Finite differences call the subject at points of their own, where no answer need be remembered.
-    oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
+    oracles = _uniquely_named(against) or (finite_difference(remembering(on_copies(subject))),)
     given, subject = subject, remembered(subject, memory := Memory())
     guarded = on_copies(subject)
     setting = Setting(guarded, oracles, arrays, (), working)
@@ -242,8 +243,13 @@ def _second_judged(first: Result, kinks: Kinks, seed: int, has_reference: bool) 
     setting, claimed = first.setting, {f.quantity for f in first.findings}
     wrt = [n for n in setting.primals if n in claimed]
     announce("judging the second order")
-    oracles = setting.oracles if has_reference else ()
-    second = second_order(setting.subject, setting.primals, setting.delta, oracles, wrt)
+    point = setting.subject, setting.primals, setting.delta
+    if not (has_reference or has_second_order(setting.subject)):
+        # Finite differences of the pullback could be compared with themselves alone.
+        findings = tuple(hessian_findings(*point, wrt))
+        result = Result(setting.subject.name, "check", findings, setting=setting)
+        return require_conclusive(named_as(result, SECOND, ()))
+    second = second_order(*point, setting.oracles if has_reference else (), wrt)
     result = _judged(second.subject, second.primals, second.oracles, None, setting.numerics, kinks, seed)
     return require_conclusive(named_as(result, SECOND, second.names))
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import DIFFERENCES_KEPT
-from oracles.finite_differences import digest_of, finite_difference, remembering
+from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, MOST_DIFFERENCES, MOST_MEASURED
+from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
 from oracles.rule import (
     Array,
     Convention,
@@ -34,6 +34,7 @@ from oracles.rule import (
     as_tuple,
     with_dtype,
 )
+from oracles.verdict import Evidence, Finding, Verdict
 
 
 class SecondOrder(NamedTuple):
@@ -52,8 +53,27 @@ class SecondOrder(NamedTuple):
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PullbackOf:
+    """The implementation of a pullback's Rule: the rule that is pulled back."""
+
+    rule: Rule
+
+
+def has_second_order(rule: Rule) -> bool:
+    """Return whether a rule can be differentiated twice by itself, and needs no finite differences."""
+    return rule.derivatives.second is not None
+
+
 def second_order(
-    subject: Rule, primals: Primals, delta: Delta, oracles: Sequence[Rule], wrt: Sequence[str]
+    subject: Rule,
+    primals: Primals,
+    delta: Delta,
+    oracles: Sequence[Rule],
+    wrt: Sequence[str],
+    *,
+    most: int = MOST_MEASURED,
+    up_to: int = MOST_DIFFERENCES,
 ) -> SecondOrder:
     """Return the pullback of a subject as a subject, and those of its references as references.
 
@@ -62,6 +82,7 @@ def second_order(
         primals, delta: the point.
         oracles: the references.
         wrt: the primals whose cotangents the pullback returns.
+        most, up_to: how many entries finite differences measure, as in `finite_difference`.
 
     Raises:
         InvalidInput: if the pullback returns nothing.
@@ -71,11 +92,11 @@ def second_order(
     parts, names = as_tuple(delta), tuple(wrt)
     deltas = free_names("delta", len(parts), primals)
     point = {**primals, **dict(zip(deltas, parts, strict=True))}
-    if subject.derivatives.second is None:
+    if not has_second_order(subject):
         point = with_dtype(point, np.float64)  # finite differences need its digits
     references = [oracle for oracle in oracles if oracle.reference is not None]
     return SecondOrder(
-        differentiated(subject, names, deltas),
+        differentiated(subject, names, deltas, most=most, up_to=up_to),
         tuple(_as_oracle(oracle, names, deltas) for oracle in references),
         point,
         tuple(f"∂L/∂{name}" for name in names),
@@ -89,13 +110,22 @@ def free_names(name: str, count: int, taken: Primals) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name}[{i}]" for i in range(count))
 
 
-def differentiated(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+def differentiated(
+    rule: Rule,
+    wrt: tuple[str, ...],
+    deltas: tuple[str, ...],
+    *,
+    most: int = MOST_MEASURED,
+    up_to: int = MOST_DIFFERENCES,
+) -> Rule:
     """Return the Rule of a rule's pullback: that of its own, or one by finite differences of the pullback."""
     second = rule.derivatives.second
     if second is not None:
-        return replace(second(wrt, deltas), name=rule.name, numerics=rule.numerics, device=rule.device)
+        made = second(wrt, deltas)
+        implementation = made.implementation if rule.reference else PullbackOf(rule)
+        return replace(made, name=rule.name, numerics=rule.numerics, implementation=implementation)
     pulled = pulled_back(rule, wrt, deltas)
-    differences = _Differences(pulled, finite_difference(remembering(pulled)))
+    differences = _Differences(pulled, finite_difference(remembering(pulled), most=most, up_to=up_to))
     return replace(pulled, evaluate=differences.evaluate, convention=_MeasuredByDifferences(differences))
 
 
@@ -121,7 +151,7 @@ def pulled_back(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Ru
         return gradients if len(gradients) > 1 else gradients[0], lambda _: {}
 
     # Not on balls: they would prove that the code of the pullback is differentiated rightly, and it is what is judged.
-    return Rule(evaluate, rule.name, runtime=Runtime.OPAQUE, implementation=rule, numerics=rule.numerics)
+    return Rule(evaluate, rule.name, runtime=Runtime.OPAQUE, implementation=PullbackOf(rule), numerics=rule.numerics)
 
 
 @dataclass(frozen=True)
@@ -161,3 +191,54 @@ class _MeasuredByDifferences(Convention):
     def read_error(self, primals: Primals, delta: Delta, u: float) -> dict[str, Array]:
         """Return the radii of the finite differences."""
         return {n: e.radius for n, e in self.differences.at(primals, delta).items()}
+
+
+def hessian_findings(subject: Rule, primals: Primals, delta: Delta, wrt: Sequence[str]) -> list[Finding]:
+    """Judge whether the derivative H of the pullback by the primals is symmetric: ⟨w, H v⟩ = ⟨v, H w⟩.
+
+    Both are finite differences of the pullback, in float64: so nothing but the pullback is needed. v and w are random
+    directions in every pair of primals. A pullback whose H is not symmetric is the gradient of no function.
+
+    Args:
+        subject: the Rule whose pullback is judged.
+        primals, delta: the point.
+        wrt: the primals whose cotangents the pullback returns.
+    """
+    point = with_dtype({**primals}, np.float64)
+    parts = as_tuple(with_dtype(delta, np.float64))
+    deltas = free_names("delta", len(parts), primals)
+    point |= dict(zip(deltas, parts, strict=True))
+    pulled = remembering(pulled_back(subject, tuple(wrt), deltas))
+    rng = np.random.default_rng(0)
+    findings = []
+    for i, one in enumerate(wrt):
+        for other in wrt[i:]:
+            for _ in range(HESSIAN_DIRECTIONS):
+                v, w = ({n: rng.standard_normal(np.shape(point[n]))} for n in (one, other))
+                slopes = [_slope_along(pulled, point, wrt, *each) for each in ((v, w), (w, v))]
+                findings.append(_symmetry_finding(one, other, *slopes))
+    return findings
+
+
+def _slope_along(pulled: Rule, point: Primals, wrt: Sequence[str], v: Primals, w: Primals) -> tuple[float, float]:
+    """Return ⟨w, H v⟩ and how far it may be off."""
+    weights = tuple(w[n] if n in w else np.zeros(np.shape(point[n])) for n in wrt)
+    return directional_derivative(pulled, point, weights if len(weights) > 1 else weights[0], v, narrow=True)
+
+
+def _symmetry_finding(one: str, other: str, first: tuple[float, float], second: tuple[float, float]) -> Finding:
+    quantity = f"⟨w, H v⟩ of {one} and {other}"
+    (a, radius), (b, other_radius) = first, second
+    bound = radius + other_radius
+    if not np.isfinite(bound):
+        return Finding(quantity, DIFFERENCES, Verdict.VACUOUS, detects_above=float("inf"))
+    ratio = abs(a - b) / bound if a != b else 0.0
+    if ratio > 1:
+        reason = (
+            f"the derivative of the pullback is not symmetric in {one} and {other}: no function has such a gradient"
+        )
+        evidence = Evidence((), a, {DIFFERENCES: b}, bound, refused=(1, 1), reason=reason)
+        return Finding(quantity, DIFFERENCES, Verdict.WRONG, True, ratio, evidence=evidence)
+    size = abs(a) + abs(b)
+    detects = bound / size if size else 0.0
+    return Finding(quantity, DIFFERENCES, Verdict.VACUOUS if detects > 1 else Verdict.AGREES, False, ratio, detects)
