@@ -221,8 +221,8 @@ MOST_MEASURED = 96
 DIFFERENCES_OF_MILLION = 16
 # Several parts of the judge ask for the second derivatives by finite differences at one point: so many are remembered.
 DIFFERENCES_KEPT = 16
-# A derivative of a pullback is compared with its transpose along so many pairs of directions, for each two primals.
-HESSIAN_DIRECTIONS = 2
+# A derivative of a pullback is not symmetric if it differs from its transpose along so many pairs of directions.
+HESSIAN_DIRECTIONS = 3
 # A diagnosis measures so many wrong second derivatives by finite differences of the pullback.
 GRAPH_ENTRIES = 6
 # In a search, second derivatives of up to so many inputs are all measured; of more, so many entries.
