@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oracles.finite_differences import DIFFERENCES, differences_along, finite_difference
 from oracles.outputs import OUTPUT, core_names
+from oracles.process_state import call_foreign
 from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Evaluate,
     InvalidInput,
     Output,
     Primals,
@@ -29,6 +32,7 @@ from oracles.rule import (
     is_differentiable,
     is_discrete,
 )
+from oracles.user_code import Raised, attempt
 
 
 class ForwardMode(NamedTuple):
@@ -69,8 +73,9 @@ def forward_mode(
     pushed = pushed_forward(subject, tangents, both=both)
     rules = tuple(replace(t(tangents), name=o.name) for o in oracles if (t := o.derivatives.tangent) is not None)
     point = {**primals, **along}
-    count = len(as_tuple(pushed(**point)[0])) // 2
-    names = core_names(count)
+    called = attempt(lambda: pushed(**point), reraise=(InvalidInput,))
+    # What it raises is reported by the judge, which calls it again.
+    names = () if isinstance(called, Raised) else core_names(len(as_tuple(called[0])) // 2)
     return ForwardMode(
         pushed,
         rules or (_differences_of(subject, pushed, tangents),),
@@ -104,8 +109,8 @@ def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:
         )
     made = tangent(tangents)
 
-    def evaluate(**arguments: Array) -> tuple[Output, Pullback]:
-        y, _ = made(**arguments)
+    def evaluate(way: Evaluate, **arguments: Array) -> tuple[Output, Pullback]:
+        y, _ = call_foreign(way, **arguments)
         parts = as_tuple(y)
 
         def pullback(delta: Delta) -> Cotangents:
@@ -121,7 +126,15 @@ def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:
 
         return tuple(parts), pullback
 
-    return replace(made, evaluate=evaluate, name=rule.name, numerics=rule.numerics, derived=None, structured=None)
+    return replace(
+        made,
+        evaluate=partial(evaluate, made.evaluate),
+        call_patterns={name: partial(evaluate, way) for name, way in made.call_patterns.items()},
+        name=rule.name,
+        numerics=rule.numerics,
+        derived=None,
+        structured=None,
+    )
 
 
 def _differences_of(rule: Rule, pushed: Rule, tangents: dict[str, str]) -> Rule:

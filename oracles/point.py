@@ -36,7 +36,7 @@ from oracles.outputs import flat_delta, masked, plan_of, shown
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.second_order import has_second_order, hessian_findings, second_order
+from oracles.second_order import has_second_order, hessian_findings, second_order, with_zeros
 from oracles.self_consistency import (
     check_mutation,
     check_repeatability,
@@ -251,7 +251,7 @@ def _second_judged(first: Result, kinks: Kinks, seed: int, has_reference: bool) 
         return require_conclusive(named_as(result, SECOND, ()))
     second = second_order(*point, setting.oracles if has_reference else (), wrt)
     result = _judged(second.subject, second.primals, second.oracles, None, setting.numerics, kinks, seed)
-    return require_conclusive(named_as(result, SECOND, second.names))
+    return require_conclusive(named_as(with_zeros(result), SECOND, second.names))
 
 
 def _tangent_judged(

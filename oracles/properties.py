@@ -34,7 +34,7 @@ from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
-from oracles.second_order import has_second_order, hessian_findings, second_order
+from oracles.second_order import has_second_order, hessian_findings, second_order, with_zeros
 from oracles.self_consistency import (
     Tolerance,
     check_aliasing,
@@ -376,7 +376,7 @@ def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Re
     )
     like = tuple(point.primals[n] for n in claimed)
     (w,) = cotangents_like(like if len(like) > 1 else like[0], np.random.default_rng(3), 1)
-    return judge(
+    result = judge(
         second.subject,
         second.primals,
         w if own else with_dtype(w, np.float64),
@@ -386,6 +386,7 @@ def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Re
         only=second.primals,
         property_name="second_order_agrees",
     )
+    return with_zeros(result)
 
 
 def hessian_is_symmetric(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:

@@ -34,7 +34,7 @@ from oracles.rule import (
     as_tuple,
     with_dtype,
 )
-from oracles.verdict import Evidence, Finding, Verdict
+from oracles.verdict import Evidence, Finding, Result, Verdict
 
 
 class SecondOrder(NamedTuple):
@@ -191,6 +191,37 @@ class _MeasuredByDifferences(Convention):
     def read_error(self, primals: Primals, delta: Delta, u: float) -> dict[str, Array]:
         """Return the radii of the finite differences."""
         return {n: e.radius for n, e in self.differences.at(primals, delta).items()}
+
+
+def with_zeros(result: Result) -> Result:
+    """Return a result in which a measured derivative of zero agrees with an oracle's that is exactly zero.
+
+    A pullback may not depend on a primal at all. Finite differences of it are exactly zero then, and no relative error
+    can be stated.
+    """
+    setting = result.setting
+    if setting is None or not isinstance(setting.subject.convention, _MeasuredByDifferences) or result.refuses:
+        return result
+    wide, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    unclear = {f.quantity for f in result.findings if f.verdict is Verdict.VACUOUS and not f.unbounded}
+    if not unclear:
+        return result
+    rules = (setting.subject, *setting.oracles)
+    answers = {rule.name: rule(**wide)[1](delta) for rule in rules}
+    own = answers[setting.subject.name]
+    zeros = {
+        (n, oracle.name)
+        for oracle in setting.oracles
+        for n in unclear & own.keys()
+        if not np.any(own[n]) and not np.any(getattr(answers[oracle.name].get(n), "mid", answers[oracle.name].get(n)))
+    }
+    findings = [
+        replace(f, verdict=Verdict.AGREES, judged=(f.judged[1], f.judged[1]), unknown=(), detects_above=0.0)
+        if (f.quantity, f.oracle) in zeros and f.verdict is Verdict.VACUOUS
+        else f
+        for f in result.findings
+    ]
+    return replace(result, findings=tuple(findings))
 
 
 def hessian_findings(subject: Rule, primals: Primals, delta: Delta, wrt: Sequence[str]) -> list[Finding]:

@@ -205,9 +205,15 @@ class _Function:
 
     def tangent(self, tangents: Mapping[str, str]) -> Rule:
         """Return the Rule of the forward mode by `jax.jvp`."""
-        return Rule(partial(self._pushed_forward, tangents), self.label, runtime=Runtime.JAX, implementation=self.f)
+        evaluate = partial(self._pushed_forward, tangents, False)
+        is_batched = any(isinstance(f, jax.custom_batching.custom_vmap) for f in (self.f, self.plain))
+        patterns = {"jax.vmap": partial(self._pushed_forward, tangents, True)} if is_batched else {}
+        return Rule(evaluate, self.label, runtime=Runtime.JAX, implementation=self.f, call_patterns=patterns)
 
-    def _pushed_forward(self, tangents: Mapping[str, str], **arguments: Array) -> tuple[Output, Pullback]:
+    def _pushed_forward(
+        self, tangents: Mapping[str, str], under_vmap: bool, **arguments: Array
+    ) -> tuple[Output, Pullback]:
+        """Evaluate outputs and tangents, by themselves or as the second of a batch of three under `jax.vmap`."""
         primals = {n: a for n, a in arguments.items() if n not in {*tangents.values()}}
         moving = [n for n in primals if is_differentiable(primals[n])]
         arrays = [_BACKEND.from_numpy(primals[n]) for n in moving]
@@ -215,10 +221,20 @@ class _Function:
             _BACKEND.from_numpy(arguments[tangents[n]]) if n in tangents else jnp.zeros_like(a)
             for n, a in zip(moving, arrays, strict=True)
         ]
+
+        def pushed_at(
+            arrays: Sequence[ForeignArray], along: Sequence[ForeignArray]
+        ) -> tuple[list[ForeignArray], list[ForeignArray]]:
+            ys, pushed, _ = jax.jvp(partial(self._of_floating, primals, []), (arrays,), (along,), has_aux=True)
+            return ys, pushed
+
         try:
             with _BACKEND.context():
-                function = partial(self._of_floating, primals, [])
-                ys, pushed, _ = jax.jvp(function, (arrays,), (along,), has_aux=True)
+                if under_vmap:
+                    batch = [[jnp.stack([2 * a, a, -a]) for a in each] for each in (arrays, along)]
+                    ys, pushed = ([part[1] for part in parts] for parts in jax.vmap(pushed_at)(*batch))
+                else:
+                    ys, pushed = pushed_at(arrays, along)
         except TypeError as error:
             if "custom_vjp" not in str(error):
                 raise

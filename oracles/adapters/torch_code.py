@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -48,6 +47,8 @@ from oracles.signatures import hidden_signatures, hides_parameters
 from oracles.structure import NO_TREES, Trees, call_with_trees, complex_of, with_complex_arrays
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
+# The name of the node that torch puts behind a backward which is marked @once_differentiable.
+DIFFERENTIABLE_ONCE = "torch::autograd::Error"
 
 
 def torch_function(
@@ -98,6 +99,9 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         "one gradient requested alone": of_leaves(subject.one_gradient_alone),
         "one output's cotangent at a time": of_leaves(subject.one_output_at_a_time),
     }
+    if subject.has_vmap:
+        call_patterns["torch.vmap"] = of_leaves(partial(subject.under_vmap, False))
+        call_patterns["torch.vmap over the first primal"] = of_leaves(partial(subject.under_vmap, True))
     evaluate = of_leaves(subject.own_backward)
     has_jvp = subject.function.jvp is not torch.autograd.Function.jvp
     tangent = partial(_tangent_of, subject, of_leaves) if has_jvp else None
@@ -174,6 +178,28 @@ class _Function:
             return total
 
         return self._outputs(y, tensors), pullback
+
+    @property
+    def has_vmap(self) -> bool:
+        """Whether the Function has a vmap rule, written or generated."""
+        is_written = self.function.vmap is not torch.autograd.Function.vmap
+        return bool(is_written or getattr(self.function, "generate_vmap_rule", False))
+
+    def under_vmap(self, alone: bool, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate a batch of three points under `torch.vmap`, of which this one is the second, and pull that back.
+
+        ``alone``: only the first floating primal has a batch, all others are shared.
+        """
+        tensors = leaves(primals, floating(primals), self.backend)
+        other = leaves(move_point(primals), (), self.backend)
+        batched = floating(primals)[: 1 if alone else None]
+        stacks = {n: torch.stack([other[n], t, 2 * other[n]]) if n in batched else t for n, t in tensors.items()}
+        arguments = self._arguments(tuple(tensors))
+        given = [stacks.get(n, value) for n, value in arguments.items()]
+        y = torch.vmap(self.function.apply, tuple(0 if n in batched else None for n in arguments))(*given)
+        own = tuple(part[1] for part in _tensors_of(y))
+        own = own if isinstance(y, tuple) else own[0]
+        return self._outputs(own, tensors), lambda delta: self._by_engine(tensors, own, delta)
 
     def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the output of forward, of tensors."""
@@ -347,13 +373,13 @@ def _differentiated_twice(
     by_name = dict(zip(inputs, found, strict=True))
     missing = [n for n in wrt if by_name.get(n) is None]
     gradients = [torch.zeros_like(tensors[n]) if n in missing else by_name[n] for n in wrt]
+    _require_twice_differentiable(gradients, subject.label)
 
     def pullback(w: Delta) -> Cotangents:
         ws = [subject.backend.from_numpy(part) for part in as_tuple(w)]
         for g in gradients:
             _watch(g.grad_fn)
-        with _explained_once_differentiable(subject.label):
-            second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
         # What autograd does not reach is taken for a constant, and has the derivative zero: so says its caller too.
         return {n: np.zeros_like(arguments[n]) for n in floating(arguments)} | second
 
@@ -361,22 +387,18 @@ def _differentiated_twice(
     return arrays if len(arrays) > 1 else arrays[0], pullback
 
 
-@contextmanager
-def _explained_once_differentiable(label: str) -> Iterator[None]:
-    """Say that a Function declares that it cannot be differentiated twice, where torch says so.
+def _require_twice_differentiable(gradients: Sequence[Tensor], label: str) -> None:
+    """Require that no Function declares that it can be differentiated once alone.
 
     Raises:
-        InvalidInput: in place of torch's RuntimeError.
+        InvalidInput: if one does: the engine would take its gradient for a constant.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if "once_differentiable" not in str(error):
-            raise
-        raise InvalidInput(
-            f"order=2: {label}: its backward is marked @once_differentiable, so it has no second derivative.\n"
-            "Fix: leave out order=2; or write backward in differentiable operations, and remove the mark"
-        ) from error
+    for g in gradients:
+        if any(node.name() == DIFFERENTIABLE_ONCE for node in _nodes(g.grad_fn)):
+            raise InvalidInput(
+                f"order=2: {label}: its backward is marked @once_differentiable, so it has no second derivative.\n"
+                "Fix: leave out order=2; or write backward in differentiable operations, and remove the mark"
+            )
 
 
 def _tangent_of(
