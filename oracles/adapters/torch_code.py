@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -186,14 +187,16 @@ class _Function:
         return bool(is_written or getattr(self.function, "generate_vmap_rule", False))
 
     def under_vmap(self, alone: bool, **primals: Array) -> tuple[Output, Pullback]:
-        """Evaluate a batch of three points under `torch.vmap`, of which this one is the second, and pull that back.
+        """Evaluate a batch of four points under `torch.vmap`, of which this one is the second, and pull that back.
 
         ``alone``: only the first floating primal has a batch, all others are shared.
         """
         tensors = leaves(primals, floating(primals), self.backend)
         other = leaves(move_point(primals), (), self.backend)
         batched = floating(primals)[: 1 if alone else None]
-        stacks = {n: torch.stack([other[n], t, 2 * other[n]]) if n in batched else t for n, t in tensors.items()}
+        stacks = {
+            n: torch.stack([other[n], t, 2 * other[n], 3 * other[n]]) if n in batched else t for n, t in tensors.items()
+        }
         arguments = self._arguments(tuple(tensors))
         given = [stacks.get(n, value) for n, value in arguments.items()]
         y = torch.vmap(self.function.apply, tuple(0 if n in batched else None for n in arguments))(*given)
@@ -409,12 +412,22 @@ def _tangent_of(
     return Rule(evaluate, subject.label, runtime=Runtime.TORCH)
 
 
+@cache
+def _forward_ad() -> Any:
+    """Return `torch.autograd.forward_ad`, after its first use, which imports what torch itself warns of."""
+    module = torch.autograd.forward_ad
+    with warnings.catch_warnings(), module.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module.make_dual(torch.zeros(1), torch.zeros(1))
+    return module
+
+
 def _pushed_forward(
     subject: _Function | _Subject, tangents: Mapping[str, str], **arguments: Array
 ) -> tuple[Output, Pullback]:
     tensors, names = leaves(arguments, (), subject.backend), {*tangents.values()}
     primals = {n: t for n, t in tensors.items() if n not in names}
-    forward_mode = torch.autograd.forward_ad
+    forward_mode = _forward_ad()
     with forward_mode.dual_level():
         duals = {n: forward_mode.make_dual(primals[n], tensors[tangents[n]]) for n in tangents}
         y = [p for p in _tensors_of(subject.call({**primals, **duals})) if p.is_floating_point() or p.is_complex()]
