@@ -110,7 +110,7 @@ def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:
         )
     made = tangent(tangents)
 
-    def evaluate(way: Evaluate, **arguments: Array) -> tuple[Output, Pullback]:
+    def evaluate(way: Evaluate, /, **arguments: Array) -> tuple[Output, Pullback]:
         y, _ = call_foreign(way, **arguments)
         parts = as_tuple(y)
 

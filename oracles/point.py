@@ -36,7 +36,14 @@ from oracles.outputs import flat_delta, masked, plan_of, shown
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
-from oracles.second_order import has_second_order, hessian_findings, second_order, with_zeros
+from oracles.second_order import (
+    SecondOrder,
+    has_second_order,
+    hessian_findings,
+    of_twice_differentiable,
+    second_order,
+    with_zeros,
+)
 from oracles.self_consistency import (
     check_mutation,
     check_repeatability,
@@ -130,7 +137,7 @@ def check(
         result = _with_invariances(result, subject, requested, batched)
         results = [require_conclusive(_without_agreement_of_nothing(result, arrays))]
         if order == 2:
-            results.append(_second_judged(results[0], kinks, seed, bool(against)))
+            results.append(_second_judged(results[0], seed, bool(against)))
         if mode == "both":
             results.append(_tangent_judged(subject, arrays, against, working, kinks, seed, mode))
         return joined(results)
@@ -232,7 +239,7 @@ def _judged(
     return shown(_merge(results + _further_calls(results, setting, memory)), plan.names, plan.unclaimed)
 
 
-def _second_judged(first: Result, kinks: Kinks, seed: int, has_reference: bool) -> Result:
+def _second_judged(first: Result, seed: int, has_reference: bool) -> Result:
     """Return the result of the second order at the point of a result of the first.
 
     Raises:
@@ -250,7 +257,12 @@ def _second_judged(first: Result, kinks: Kinks, seed: int, has_reference: bool) 
         result = Result(setting.subject.name, "check", findings, setting=setting)
         return require_conclusive(named_as(result, SECOND, ()))
     second = second_order(*point, setting.oracles if has_reference else (), wrt)
-    result = _judged(second.subject, second.primals, second.oracles, None, setting.numerics, kinks, seed)
+
+    def judged(second: SecondOrder) -> Result:
+        # The pullback of a kink is a step, which has no derivative: conventions are those of the first order.
+        return _judged(second.subject, second.primals, second.oracles, None, setting.numerics, "any", seed)
+
+    result = of_twice_differentiable(second, judged)
     return require_conclusive(named_as(with_zeros(result), SECOND, second.names))
 
 

@@ -34,7 +34,14 @@ from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
-from oracles.second_order import has_second_order, hessian_findings, second_order, with_zeros
+from oracles.second_order import (
+    SecondOrder,
+    has_second_order,
+    hessian_findings,
+    of_twice_differentiable,
+    second_order,
+    with_zeros,
+)
 from oracles.self_consistency import (
     Tolerance,
     check_aliasing,
@@ -376,17 +383,22 @@ def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Re
     )
     like = tuple(point.primals[n] for n in claimed)
     (w,) = cotangents_like(like if len(like) > 1 else like[0], np.random.default_rng(3), 1)
-    result = judge(
-        second.subject,
-        second.primals,
-        w if own else with_dtype(w, np.float64),
-        second.oracles or [finite_difference(remembering(second.subject))],
-        numerics=case.numerics,
-        kinks=case.kinks,
-        only=second.primals,
-        property_name="second_order_agrees",
-    )
-    return with_zeros(result)
+    own_differences = [] if references else [finite_difference(remembering(second.subject))]
+
+    def judged(second: SecondOrder) -> Result:
+        # The pullback of a kink is a step, which has no derivative: conventions are those of the first order.
+        return judge(
+            second.subject,
+            second.primals,
+            w if own else with_dtype(w, np.float64),
+            second.oracles or own_differences,
+            numerics=case.numerics,
+            kinks="any",
+            only=second.primals,
+            property_name="second_order_agrees",
+        )
+
+    return with_zeros(of_twice_differentiable(second, judged))
 
 
 def hessian_is_symmetric(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:

@@ -11,14 +11,16 @@ the second derivative, and their own error is part of the tolerance.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, MOST_DIFFERENCES, MOST_MEASURED
 from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
+from oracles.notes import note
 from oracles.rule import (
     Array,
     Convention,
@@ -29,12 +31,17 @@ from oracles.rule import (
     Output,
     Primals,
     Pullback,
+    ReferenceFailed,
     Rule,
     Runtime,
     as_tuple,
+    map_delta,
     with_dtype,
 )
+from oracles.user_code import Raised, attempt, describe_fault
 from oracles.verdict import Evidence, Finding, Result, Verdict
+
+T = TypeVar("T")
 
 
 class SecondOrder(NamedTuple):
@@ -101,6 +108,33 @@ def second_order(
         point,
         tuple(f"∂L/∂{name}" for name in names),
     )
+
+
+def of_twice_differentiable(second: SecondOrder, judged: Callable[[SecondOrder], T]) -> T:
+    """Return what is judged, without the references that have no second derivative, if there are such.
+
+    torch cannot differentiate the backward of every operation.
+
+    Raises:
+        ReferenceFailed: if none is left.
+    """
+    try:
+        return judged(second)
+    except ReferenceFailed:
+        wide = with_dtype(second.primals, np.float64)
+        failed = {o.name: attempt(partial(_pull_ones, o, wide)) for o in second.oracles}
+        left = tuple(o for o in second.oracles if not isinstance(failed[o.name], Raised))
+        if not left or len(left) == len(second.oracles):
+            raise
+        for name, failure in failed.items():
+            if isinstance(failure, Raised):
+                note(f"{name} steps aside in the second order: {describe_fault(failure.error)}")
+        return judged(second._replace(oracles=left))
+
+
+def _pull_ones(rule: Rule, primals: Primals) -> Cotangents:
+    y, pullback = rule(**primals)
+    return pullback(map_delta(np.ones_like, y))
 
 
 def free_names(name: str, count: int, taken: Primals) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ class _Manual:
         return Rule(partial(self._differentiated_twice, wrt, deltas), self.label, runtime=self.backend.runtime)
 
     def _differentiated_twice(
-        self, wrt: tuple[str, ...], deltas: tuple[str, ...], **arguments: Array
+        self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
     ) -> tuple[Output, Pullback]:
         primals = {n: a for n, a in arguments.items() if n not in deltas}
         y, cache = self._forward(primals)
@@ -183,7 +183,7 @@ class _Manual:
         """Return the Rule of the author's ``jvp``."""
         return Rule(partial(self._pushed_forward, tangents), self.label, runtime=self.backend.runtime)
 
-    def _pushed_forward(self, tangents: Mapping[str, str], **arguments: Array) -> tuple[Output, Pullback]:
+    def _pushed_forward(self, tangents: Mapping[str, str], /, **arguments: Array) -> tuple[Output, Pullback]:
         assert self.jvp is not None
         converted = self.backend.primals_from_numpy(arguments)
         primals = self.trees.rebuilt({n: a for n, a in converted.items() if n not in {*tangents.values()}})

@@ -178,7 +178,7 @@ class _Function:
         return Rule(evaluate, self.label, runtime=Runtime.JAX, implementation=self.f)
 
     def _differentiated_twice(
-        self, wrt: tuple[str, ...], deltas: tuple[str, ...], **arguments: Array
+        self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
     ) -> tuple[Output, Pullback]:
         primals = {n: a for n, a in arguments.items() if n not in deltas}
         moving, form = [n for n in primals if is_differentiable(primals[n])], list[ForeignArray]()
@@ -211,7 +211,7 @@ class _Function:
         return Rule(evaluate, self.label, runtime=Runtime.JAX, implementation=self.f, call_patterns=patterns)
 
     def _pushed_forward(
-        self, tangents: Mapping[str, str], under_vmap: bool, **arguments: Array
+        self, tangents: Mapping[str, str], under_vmap: bool, /, **arguments: Array
     ) -> tuple[Output, Pullback]:
         """Evaluate outputs and tangents, by themselves or as the second of a batch of four under `jax.vmap`."""
         primals = {n: a for n, a in arguments.items() if n not in {*tangents.values()}}

@@ -186,7 +186,7 @@ class _Function:
         is_written = self.function.vmap is not torch.autograd.Function.vmap
         return bool(is_written or getattr(self.function, "generate_vmap_rule", False))
 
-    def under_vmap(self, alone: bool, **primals: Array) -> tuple[Output, Pullback]:
+    def under_vmap(self, alone: bool, /, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate a batch of four points under `torch.vmap`, of which this one is the second, and pull that back.
 
         ``alone``: only the first floating primal has a batch, all others are shared.
@@ -357,7 +357,7 @@ def _second_of(
 
 
 def _differentiated_twice(
-    subject: _Function | _Subject, wrt: tuple[str, ...], deltas: tuple[str, ...], **arguments: Array
+    subject: _Function | _Subject, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
 ) -> tuple[Output, Pullback]:
     tensors = leaves(arguments, floating(arguments), subject.backend)
     primals = {n: t for n, t in tensors.items() if n not in deltas}
@@ -423,7 +423,7 @@ def _forward_ad() -> Any:
 
 
 def _pushed_forward(
-    subject: _Function | _Subject, tangents: Mapping[str, str], **arguments: Array
+    subject: _Function | _Subject, tangents: Mapping[str, str], /, **arguments: Array
 ) -> tuple[Output, Pullback]:
     tensors, names = leaves(arguments, (), subject.backend), {*tangents.values()}
     primals = {n: t for n, t in tensors.items() if n not in names}

@@ -110,7 +110,7 @@ def _rule(traces: _Traces, options: Options, name: str, through_xla: bool) -> Ru
     return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), Runtime.JAX, derived=derived)
 
 
-def _pulled_back(f: Reference, wrt: tuple[str, ...], deltas: tuple[str, ...], **given: Any) -> tuple[JaxArray, ...]:
+def _pulled_back(f: Reference, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **given: Any) -> tuple[JaxArray, ...]:
     """Return the cotangents of some primals, as a function of the primals and of the outputs' cotangents."""
     import jax
 
@@ -125,7 +125,7 @@ def _pulled_back(f: Reference, wrt: tuple[str, ...], deltas: tuple[str, ...], **
 
 
 def _pushed_forward(
-    f: Reference, names: tuple[str, ...], tangents: tuple[str, ...], **given: Any
+    f: Reference, names: tuple[str, ...], tangents: tuple[str, ...], /, **given: Any
 ) -> tuple[JaxArray, ...]:
     """Return the floating outputs and their tangents, as a function of the primals and of their tangents."""
     import jax

@@ -161,7 +161,7 @@ class _TorchOracle:
         """Return the Rule of the directional derivative, see `Derived`."""
         return torch_autograd(partial(self._pushed_forward, tangents), name=self.name)
 
-    def _pulled_back(self, wrt: tuple[str, ...], deltas: tuple[str, ...], **tensors: Tensor) -> tuple[Tensor, ...]:
+    def _pulled_back(self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **tensors: Tensor) -> tuple[Tensor, ...]:
         seeds = [tensors[n] for n in deltas]
         leaves = {n: tensors[n] for n in wrt}
         y = self._forward({n: t for n, t in tensors.items() if n not in deltas})
@@ -169,7 +169,7 @@ class _TorchOracle:
         # A gradient that depends on nothing is differentiable nevertheless: its derivative is zero.
         return tuple(g if g.requires_grad else g + 0 * seeds[0].sum() for g in gradients.values())
 
-    def _pushed_forward(self, tangents: Mapping[str, str], **tensors: Tensor) -> tuple[Tensor, ...]:
+    def _pushed_forward(self, tangents: Mapping[str, str], /, **tensors: Tensor) -> tuple[Tensor, ...]:
         """Return y and J v; the latter as the derivative of u ↦ Jᵀ u, which is linear, along v.
 
         Autograd's forward mode knows fewer operations. The primals are leaves of their own, so that what is
