@@ -87,6 +87,10 @@ OPTIONS = {
     "json": _Option(str, "FILE", "write the results as JSON, as `oracles verify --json` does"),
     "html": _Option(str, "FILE", "write the results as a page, in one file"),
 }  # fmt: skip
+_AUDIT_HELP = (
+    "ask the comparisons of arrays in all tests again with wrong values, and report what they let through; the results "
+    "of the tests stay as they are"
+)
 _PATHS = ("script", "json", "html")
 _SEARCH_OPTIONS = tuple(field.name for field in fields(SearchOptions))
 _SEED = pytest.StashKey[int]()
@@ -99,8 +103,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, option in OPTIONS.items():
         action = "extend" if option.repeatable else "store"
         group.addoption(f"--oracles-{name}", action=action, type=option.parse, metavar=option.metavar, help=option.help)
-    group.addoption("--oracles-audit", action="store_true", help="ask the comparisons of arrays in all tests again with "
-                    "wrong values, and report what they let through; the tests' results stay")  # fmt: skip
+    group.addoption("--oracles-audit", action="store_true", help=_AUDIT_HELP)
     group.addoption("--oracles-audit-json", metavar="FILE", help="audit, and write what was found as JSON")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -45,8 +44,8 @@ def operand_of(value: object) -> Operand | None:
     if type(value) is np.ndarray or isinstance(value, np.generic):
         dtype = value.dtype
         return _of_array(np.asarray(value), lambda mutant: mutant.astype(dtype)[()])
-    if isinstance(value, numbers.Number) and type(value) in (bool, int, float, complex):
-        kind = type(value)
+    if type(value) in (bool, int, float, complex):
+        kind: Callable[[Any], object] = type(value)
         return _of_array(np.asarray(value), lambda mutant: kind(mutant.item()))
     if type(value) in (list, tuple) and value:
         sequence: Callable[[Any], object] = type(value)
@@ -125,7 +124,7 @@ def _scale(operand: Operand) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def is_same(actual: object, expected: object) -> bool:
+def is_same(actual: Any, expected: Any) -> bool:
     """Return whether both operands are one object, or one view of one memory."""
     if actual is expected:
         return not isinstance(actual, bool | int | str | None)
@@ -134,5 +133,5 @@ def is_same(actual: object, expected: object) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and type(actual) is torch.Tensor and type(expected) is torch.Tensor:
         first, second = ((x.data_ptr(), x.shape, x.stride(), x.dtype) for x in (actual, expected))
-        return bool(first == second and actual.numel() > 0)  # type: ignore[attr-defined]
+        return bool(first == second and actual.numel() > 0)
     return False

@@ -159,8 +159,14 @@ def approximated(auditor: Auditor, original: Function) -> Function:
     return _marked(original, call)
 
 
-@functools.cache
-def _audited_class(base: type) -> type:
+_CLASSES: dict[Any, Any] = {}
+
+
+def _audited_class(base: Any) -> Any:
+    """Return the subclass of one of approx's classes whose ``==`` asks again."""
+    if base in _CLASSES:
+        return _CLASSES[base]
+
     def equals(self: Any, actual: object) -> Any:
         __tracebackhide__ = True
         auditor, named = self._audit
@@ -173,4 +179,5 @@ def _audited_class(base: type) -> type:
         return result
 
     body = {"__eq__": equals, "__hash__": None, "__doc__": base.__doc__, "__module__": base.__module__}
-    return type(base.__name__, (base,), {**body, "__qualname__": base.__qualname__})
+    _CLASSES[base] = type(base.__name__, (base,), {**body, "__qualname__": base.__qualname__})
+    return _CLASSES[base]

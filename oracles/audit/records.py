@@ -78,7 +78,7 @@ class Findings:
     @classmethod
     def unpacked(cls, contents: Json) -> Findings:
         """Return what `packed` has packed."""
-        counts = {name: Counter(contents[name]) for name in ("tried", "accepted")}
+        counts: Json = {name: Counter(contents[name]) for name in ("tried", "accepted")}
         return cls(**{**contents, **counts})
 
 
