@@ -166,8 +166,7 @@ class Auditor:
         """Return which mutants the comparison accepts, as far as the time for one comparison goes."""
         answers: dict[str, bool] = {}
         until = time.perf_counter() + AUDIT_SECONDS
-        with self.comparing(), warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with self.comparing(), _silence(), np.errstate(all="ignore"):
             for name, mutant in mutants(asked.entries, asked.rounding):
                 actual = asked.to_actual(mutant)
                 answers[name] = accepts(comparison, lambda actual=actual: ask(actual, asked.expected))  # type: ignore[misc]
@@ -201,6 +200,21 @@ class Auditor:
         if file.startswith(self.root + os.sep):
             file = os.path.relpath(file, self.root)
         return file.replace(os.sep, "/").rpartition("site-packages/")[2]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Ignore warnings.
+
+    ``warnings.catch_warnings`` makes Python forget which warnings it has shown: the run would show them again.
+    """
+    ignored: Any = ("ignore", None, Warning, None, 0)
+    filters: Any = warnings.filters
+    filters.insert(0, ignored)
+    try:
+        yield
+    finally:
+        filters.remove(ignored)
 
 
 def _calling_frame() -> FrameType:

@@ -64,7 +64,7 @@ def _row_zero(entries: Entries) -> Array | None:
 def _one_entry(entries: Entries) -> Array:
     """Change the largest entry, at which relative tolerances allow most, by 1/8; among integers by 1 at least."""
     i, mutant = _largest(entries), entries.values.copy()
-    change = 0.125 * (abs(mutant[i]) or entries.scale or 1)
+    change = 0.125 * (abs(mutant[i]) or entries.scale if entries.scale else 1)
     mutant[i] += (change if entries.is_float else max(1, round(change))) * (1 if mutant[i].real >= 0 else -1)
     return mutant
 

@@ -124,14 +124,6 @@ def _scale(operand: Operand) -> float:
     return float(finite.max()) if finite.size else 0.0
 
 
-def is_same(actual: Any, expected: Any) -> bool:
-    """Return whether both operands are one object, or one view of one memory."""
-    if actual is expected:
-        return not isinstance(actual, bool | int | str | None)
-    if type(actual) is np.ndarray and type(expected) is np.ndarray:
-        return actual.size > 0 and actual.__array_interface__ == expected.__array_interface__
-    torch = sys.modules.get("torch")
-    if torch is not None and type(actual) is torch.Tensor and type(expected) is torch.Tensor:
-        first, second = ((x.data_ptr(), x.shape, x.stride(), x.dtype) for x in (actual, expected))
-        return bool(first == second and actual.numel() > 0)
-    return False
+def is_same(actual: object, expected: object) -> bool:
+    """Return whether both operands are one object; small integers, text and the like always may be."""
+    return actual is expected and not isinstance(actual, bool | int | str | None)

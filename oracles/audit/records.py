@@ -29,7 +29,7 @@ class Findings:
     """What the calls of one line have let through; calls count, and among those that were asked again, mutants.
 
     ``detecting`` counts the calls that refuse a mutant, ``refused`` those that refused the value itself, ``same`` those
-    of one object with itself, ``unmutable`` those of which no mutant differs, such as empty arrays. The rest of the
+    of an object with itself, ``unmutable`` those of which no mutant differs, such as empty arrays. The rest of the
     calls is not asked: for time, or since the operands are of a type that has no mutants (``other``).
     """
 
@@ -96,7 +96,7 @@ def unpack(contents: Iterable[Any]) -> ByLine:
 
 
 def weakness(by_line: Mapping[Line, Findings]) -> str:
-    """Return why a test that passes could not have failed by its comparisons of arrays; "" if it could, or may."""
+    """Return why no comparison of a test refuses a mutant; "" if one does, or nothing is known."""
     if not by_line:
         return NO_COMPARISON
     found = list(by_line.values())
@@ -151,7 +151,7 @@ class Audit:
         return sorted(loose, key=lambda pair: ([-share for share in pair[1].severity], pair[0]))
 
     def weak(self) -> dict[str, str]:
-        """Return by the name of each test that could not have failed why."""
+        """Return the tests that passed without a comparison that refuses a mutant, each with the reason."""
         reasons = ((test, weakness(by_line)) for test, by_line in self.tests.items() if test in self.passed)
         return {test: reason for test, reason in sorted(reasons) if reason}
 
