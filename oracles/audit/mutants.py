@@ -13,7 +13,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class Entries(NamedTuple):
-    """The entries of an array that a mutant is made of, flat: all of them, or a sample.
+    """The entries of an array that a mutant is made of, flat: all of them, or a sample; the expected ones, if known.
 
     ``rows`` is the index of each entry along the first axis, ``transposed`` the entries of the transposed array at the
     same locations, ``None`` unless the array is a square matrix. ``scale`` is the largest expected magnitude; where it
@@ -25,6 +25,7 @@ class Entries(NamedTuple):
     transposed: Array | None
     scale: float
     kind: str
+    expected: Array | None = None
 
     @property
     def is_float(self) -> bool:
@@ -93,8 +94,9 @@ MUTANTS: Mapping[str, Callable[[Entries], Array | None]] = {
 
 
 def mutants(entries: Entries, rounding: float) -> Iterator[tuple[str, Array]]:
-    """Yield the name and the entries of each mutant that differs from the values by more than rounding.
+    """Yield the name and the entries of each mutant that differs from the values, and is worse, by more than rounding.
 
+    Where 1 is expected, a value of 1 + 1e-10 that is rounded to bfloat16 is no mutant: it is better.
     Entries that are infinite or NaN stay: their locations are compared by other rules.
 
     Args:
@@ -105,10 +107,19 @@ def mutants(entries: Entries, rounding: float) -> Iterator[tuple[str, Array]]:
     if not finite.any():
         return
     least = AUDIT_DIFFERENCE * rounding * (entries.scale or 1)
+    values = entries.values[finite]
+    expected = values if entries.expected is None else entries.expected[finite]
+    error = _distance(values, expected)
     for name, mutate in MUTANTS.items():
         mutant = mutate(entries)
         if mutant is None:
             continue
         mutant = np.where(finite & np.isfinite(mutant), mutant, entries.values)
-        if np.max(np.abs(mutant[finite] - entries.values[finite])) > least:
+        if min(_distance(mutant[finite], values), _distance(mutant[finite], expected) - error) > least:
             yield name, mutant
+
+
+def _distance(first: Array, second: Array) -> float:
+    """Return the largest difference; 0 where one of them is not finite."""
+    difference = np.abs(first - second)
+    return float(np.max(np.where(np.isfinite(difference), difference, 0)))

@@ -105,6 +105,7 @@ def question(actual: object, expected: object, *, may_sample: bool = True) -> Qu
         values.T[locations].astype(wide) if square else None,
         _scale(second if second is not None else first),
         values.dtype.kind,
+        _expected_entries(second, values.shape, locations),
     )
     rounding = max(first.rounding, second.rounding if second is not None else 0.0)
 
@@ -112,6 +113,17 @@ def question(actual: object, expected: object, *, may_sample: bool = True) -> Qu
         return first.back(_narrowed(mutant, values.dtype).reshape(shape))
 
     return Question(entries, to_actual, expected, first.dtype, rounding)
+
+
+def _expected_entries(second: Operand | None, shape: tuple[int, ...], locations: Any) -> Array | None:
+    """Return the expected entries at the locations of the actual ones; ``None`` where that has another shape."""
+    if second is None:
+        return None
+    try:
+        expected = np.broadcast_to(second.values, shape)
+    except ValueError:
+        return None
+    return np.atleast_1d(expected[locations].astype(np.complex128 if expected.dtype.kind == "c" else np.float64))
 
 
 def _narrowed(mutant: Array, dtype: np.dtype[Any]) -> Array:
@@ -125,5 +137,5 @@ def _scale(operand: Operand) -> float:
 
 
 def is_same(actual: object, expected: object) -> bool:
-    """Return whether both operands are one object; small integers, text and the like always may be."""
-    return actual is expected and not isinstance(actual, bool | int | str | None)
+    """Return whether both operands are one object; numbers and text are not meant, such as ``np.pi``."""
+    return actual is expected and not isinstance(actual, bool | int | float | complex | str | None)

@@ -34,7 +34,8 @@ def summary(audit: Audit, is_complete: bool = False) -> list[str]:
     if unseen:
         lines += ["", f"{_tests(len(unseen))} passed of which no comparison was seen"]
         lines += [f"  {test}" for test in unseen] if is_complete else []
-    return [*lines, "", *_outcome(audit, len(loose))]
+    lines += ["", *_outcome(audit, len(loose))]
+    return lines[1:] if not lines[0] else lines
 
 
 def _outcome(audit: Audit, n_loose: int) -> list[str]:
