@@ -374,10 +374,12 @@ def test_a_dtype_of_unsigned_integers_and_of_halves():
     assert_allclose(np.array([1 + 2j, 3j]), np.array([1 + 2j, 3j]))
 
 
-def test_subtests(subtests):
-    for i in range(3):
-        with subtests.test(i=i):
-            assert_allclose(A + i, A + i, rtol=0.3)
+if hasattr(pytest, "Subtests"):  # pytest 9
+
+    def test_subtests(subtests):
+        for i in range(3):
+            with subtests.test(i=i):
+                assert_allclose(A + i, A + i, rtol=0.3)
 
 
 @pytest.fixture
@@ -396,7 +398,8 @@ def test_nothing_of_the_run_changes(project):
     project.write("pytest.ini", "[pytest]\nfilterwarnings = error\n")
     process, document = audited(project)
     assert process.returncode == 0, process.stdout
-    assert let_through(document, "test_subtests") == [{"× 1.05", "× 1.2", "one entry off", "bfloat16"}]
+    if hasattr(pytest, "Subtests"):  # pytest 9
+        assert let_through(document, "test_subtests") == [{"× 1.05", "× 1.2", "one entry off", "bfloat16"}]
     assert len(let_through(document, "test_in_a_fixture")) == 1
     assert reason(document, "test_operands_of_other_types") is None
 
