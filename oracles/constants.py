@@ -519,3 +519,20 @@ MOST_PATH_POINTS = 200
 PATH_LENGTH = 0.5
 BISECTIONS = 40
 LEAST_JUMP = 1 / 8
+
+# --- The audit of a test suite (oracles/audit) ---
+
+# Entries of an array that are compared with each mutant: as many take a fifth of a millisecond.
+AUDIT_ENTRIES = 4096
+# A mutant that differs by fewer roundings of the largest entry is as right as the value itself.
+AUDIT_DIFFERENCE = 16.0
+# The audit's time as a share of the run's own: up to the first for a comparison that the test repeats, up to the second
+# for one that it has not made before. So a run takes less than twice its time.
+AUDIT_REPEATED_SHARE = 0.3
+AUDIT_FIRST_SHARE = 0.7
+# Seconds after which no further mutant is tried in one comparison.
+AUDIT_SECONDS = 0.1
+# So many calls of one line in one test are asked again, then those whose number is a power of two.
+AUDIT_CALLS = 4
+# Lines that the summary shows; with -v it shows all.
+AUDIT_LINES = 20

@@ -100,6 +100,10 @@ OPTIONS = {
     "json": _Option(str, "FILE", "write the results as JSON, as `oracles verify --json` does"),
     "html": _Option(str, "FILE", "write the results as a page, in one file"),
 }  # fmt: skip
+_AUDIT_HELP = (
+    "ask the comparisons of arrays in all tests again with wrong values, and report what they let through; the results "
+    "of the tests stay as they are"
+)
 _PATHS = ("script", "json", "html")
 _SEARCH_OPTIONS = tuple(field.name for field in fields(SearchOptions))
 _SEED = pytest.StashKey[int]()
@@ -112,6 +116,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, option in OPTIONS.items():
         action = "extend" if option.repeatable else "store"
         group.addoption(f"--oracles-{name}", action=action, type=option.parse, metavar=option.metavar, help=option.help)
+    group.addoption("--oracles-audit", action="store_true", help=_AUDIT_HELP)
+    group.addoption("--oracles-audit-json", metavar="FILE", help="audit, and write what was found as JSON")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin an audit before anything of the suite is imported, since it may import functions by their names."""
+    given = early_config.known_args_namespace
+    if given.oracles_audit or given.oracles_audit_json:
+        from oracles.audit.plugin import register
+
+        register(early_config, given.oracles_audit_json)
 
 
 @pytest.hookimpl(tryfirst=True)
