@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
     from oracles.adapters.torch_code import torch_function as torch_function
     from oracles.adapters.torch_code import torch_module as torch_module
+    from oracles.adapters.torch_derivatives import torch_differentiated as torch_differentiated
     from oracles.backends.devices import DeviceLost as DeviceLost
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
@@ -82,6 +83,7 @@ _MODULES = {
     "scalar_graph": "adapters.scalar_engine",
     "stateful": "adapters.objects",
     "torch_autograd": "backends.torch_reference",
+    "torch_differentiated": "adapters.torch_derivatives",
     "torch_function": "adapters.torch_code",
     "torch_module": "adapters.torch_code",
     "value_and_grad": "adapters.functions",
