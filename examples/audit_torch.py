@@ -142,7 +142,7 @@ def sample_of(op: Any, given: Any) -> Sample | None:
 
 def rounded(array: np.ndarray) -> np.ndarray:
     """Return the floating numbers of an array rounded to halves."""
-    return np.round(2 * array) / 2 if array.dtype == np.float64 else array
+    return np.asarray(np.round(2 * array) / 2) if array.dtype == np.float64 else array
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,14 @@ def put(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         parts = [put(v, tensors) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return {k: put(v, tensors) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def why_not(sample: Sample) -> str | None:
+    """Return why a sample cannot be judged: it raises when rounded (a matrix is no longer definite), it is random."""
+    try:
+        return "random numbers: no other dtype draws the same" if is_random(sample) else None
+    except Exception as error:
+        return f"raises {type(error).__name__}: {error}"[:160]
 
 
 def is_random(sample: Sample) -> bool:
@@ -200,8 +208,8 @@ def judged(op: Any, dtype: str, most: int) -> Row:
         row.headline = f"torch has no {dtype} for it"
         return row
     for sample in samples(op, most):
-        if is_random(sample):
-            row.headline = row.headline or "random numbers: no other dtype draws the same"
+        if (reason := why_not(sample)) is not None:
+            row.headline = row.headline or reason
             continue
         counterpart = jax_counterpart(op, sample) if dtype == "float64" else None
         if dtype != "float64":
