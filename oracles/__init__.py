@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from oracles.decorators import conformance as conformance
     from oracles.finite_differences import finite_difference as finite_difference
     from oracles.forked import Crashed as Crashed
+    from oracles.functionals import TaylorResult as TaylorResult
+    from oracles.functionals import taylor as taylor
     from oracles.numerics import Numerics as Numerics
     from oracles.point import check as check
     from oracles.registry import Case as Case
@@ -63,6 +65,7 @@ _MODULES = {
     "Result": "verdict",
     "Numerics": "numerics",
     "Rule": "rule",
+    "TaylorResult": "functionals",
     "Unimplemented": "rule",
     "Update": "adapters.objects",
     "Verdict": "verdict",
@@ -82,6 +85,7 @@ _MODULES = {
     "oracle_for": "registry",
     "scalar_graph": "adapters.scalar_engine",
     "stateful": "adapters.objects",
+    "taylor": "functionals",
     "torch_autograd": "backends.torch_reference",
     "torch_differentiated": "adapters.torch_derivatives",
     "torch_function": "adapters.torch_code",

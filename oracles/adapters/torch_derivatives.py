@@ -45,9 +45,8 @@ def torch_differentiated(
     """Make a Rule whose pullback is what torch derives for ``f``: ``pullback(delta) = Jᵀ delta`` by `torch.autograd.grad`.
 
     It is a subject: torch's derivative is judged, in the dtype of the primals, against other references.
-    `oracles.torch_autograd` makes the reference. Call patterns check each gradient requested alone, and each
-    output's cotangent alone. A floating primal that no output depends on has a gradient of zeros, as
-    torch says where it is asked for one.
+    `oracles.torch_autograd` makes the reference. A call pattern checks each gradient requested alone. A floating
+    primal that no output depends on has a gradient of zeros, as torch says where it is asked for one.
 
     Args:
         f: ``f(**tensors, **options)`` returns a tensor, or a tree of tensors: ``torch.cumprod``, a function of yours.
@@ -85,7 +84,6 @@ def _rule(subject: _Differentiated, trees: Trees) -> Rule:
     evaluate = with_autograd(subject.by_the_engine)
     patterns: dict[str, Evaluate] = {
         "one gradient requested alone": with_autograd(subject.one_gradient_alone),
-        "one output's cotangent at a time": with_autograd(subject.one_output_at_a_time),
     }
     return Rule(
         evaluate,
@@ -130,20 +128,6 @@ class _Differentiated:
             return cotangents
 
         return self._outputs(self._call(everywhere), everywhere), pullback
-
-    def one_output_at_a_time(self, **primals: Array) -> tuple[Output, Pullback]:
-        """Pull back each output's cotangent alone, and add: the others are undefined in torch's backward."""
-        tensors = leaves(primals, floating(primals), self.backend)
-        y = self._call(tensors)
-
-        def pullback(delta: Delta) -> Cotangents:
-            total: Cotangents = {}
-            for part, seed in zip(as_tuple(y), self._seeds(delta), strict=True):
-                for n, g in self._gradients(tensors, [part], [seed]).items():
-                    total[n] = total[n] + g if n in total else g
-            return total
-
-        return self._outputs(y, tensors), pullback
 
     def _call(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return taken_apart(call_with_trees(self.f, self.trees.rebuilt(tensors)))
