@@ -528,6 +528,9 @@ SMOOTH_DECAY = 1 / 2
 ROUGH_SAFETY = 4.0
 # Random directions of one judgement: an error of ten tolerances passes all three in 1 of 2,000.
 TAYLOR_DIRECTIONS = 3
+# Steps over which an error or a gap must stay: the largest is 4^9 = 262,144 times the smallest. float32 has no such range
+# above its rounding, so there a point nearby is asked.
+LONG_RANGE = 10
 # Before a refusal, further ladders of steps between the first ones, as shares of the largest step.
 TAYLOR_SHIFTS = (0.63, 0.4)
 # Pairs of values of the function that a search of blocks may take; the smallest block that it halves.
@@ -537,3 +540,5 @@ SMALLEST_BLOCK = 64
 LONE_ARRAYS = 16
 # How far a point next to a kink is, relative to the point.
 NEARBY = 2.0**-8
+# So many must show the same error: one may lie next to another kink.
+NEARBY_POINTS = 2

@@ -17,6 +17,7 @@ from oracles.constants import (
     LEAST_SIZE,
     LONE_ARRAYS,
     NEARBY,
+    NEARBY_POINTS,
     RESOLUTION_LIMIT,
     SMALLEST_BLOCK,
     TAYLOR_DIRECTIONS,
@@ -35,7 +36,7 @@ from oracles.signatures import signature_of
 from oracles.stages import announce
 from oracles.structure import Trees, flattened, place_of
 from oracles.taylor_blocks import Block, BlockSearch
-from oracles.taylor_lines import Arrays, Line, Noise, Slope, slope_of
+from oracles.taylor_lines import Arrays, Line, Noise, Slope, is_persistent, slope_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Verdict
 
@@ -424,6 +425,8 @@ def _judged(
         slope, line = judge.slope_along(v)
         remainders.append(judge.remainders(quantity, slope, line, given is None))
         findings.append(judge.finding(remainders[-1], v, line))
+        if findings[-1].refuses:
+            break
     wrong: list[Block] = []
     if blocks:
         announce("judging blocks of parameters")
@@ -576,10 +579,12 @@ class _Judge:
     def finding(self, remainders: Remainders, direction: Arrays, line: Line) -> Finding:
         """Return the verdict of one direction."""
         slope = remainders.slope
-        if slope.gap:
-            return self._at_kink(remainders, direction)
-        if slope.refuses:
+        if slope.refuses and not slope.gap and is_persistent(line, slope):
             return _finding(remainders, Verdict.WRONG, _rate_text(remainders))
+        if slope.refuses:
+            return self._asked_nearby(remainders, direction)
+        if slope.kink:
+            return _finding(remainders, Verdict.KINK, _kink_text(slope))
         if remainders.detects_above > RESOLUTION_LIMIT:
             return _finding(remainders, Verdict.VACUOUS, self._why_nothing(remainders, line))
         return _finding(remainders, Verdict.AGREES, "")
@@ -599,25 +604,38 @@ class _Judge:
             )
         return "no range of steps converges: f is not smooth, or jumps, next to the point"
 
-    def _at_kink(self, remainders: Remainders, direction: Arrays) -> Finding:
-        """Return the verdict where the one-sided slopes differ: the gradient of a point nearby decides."""
-        slope, functional = remainders.slope, self.functional
-        reason = f"no derivative at this point: the one-sided slopes differ by {2 * slope.gap:.3g}"
-        point = functional.point
-        shifts = self.drawn()
+    def _asked_nearby(self, remainders: Remainders, direction: Arrays) -> Finding:
+        """Return the verdict on an error that a kink, or a narrow feature of f, may explain: it must be the same nearby.
+
+        Next to a kink f is smooth, and a gradient that is wrong in its formula is wrong there too. Of a feature that is
+        narrower than every step above the rounding of f, differences say nothing.
+        """
+        slope = remainders.slope
+        narrow = "differences of f have another slope, but over few steps: f may have a feature that is narrower"
+        reason = _kink_text(slope) if slope.gap else narrow
+        there = [self._slope_nearby(direction) for _ in range(NEARBY_POINTS)]
+        same = [
+            t is not None and t.refuses and not t.gap
+            and (slope.kink or abs(t.error - slope.error) <= abs(slope.error) / 2)
+            for t in there
+        ]  # fmt: skip
+        first = there[0]
+        if first is not None and all(same):
+            text = f"the same at points nearby, at one of which {first.claimed:.6g} is claimed for {first.measured:.6g}"
+            return _finding(remainders, Verdict.WRONG, f"{_kink_text(slope)}; {text}" if slope.gap else text)
+        return _finding(remainders, Verdict.KINK if slope.gap else Verdict.VACUOUS, reason)
+
+    def _slope_nearby(self, direction: Arrays) -> Slope | None:
+        """Return the slope along a direction at a point nearby; ``None`` where there is no gradient or no value."""
+        point, shifts = self.functional.point, self.drawn()
         near = {n: (np.asarray(point[n], np.float64) + NEARBY * v).astype(point[n].dtype) for n, v in shifts.items()}
-        nearby = replace(functional, point={**point, **near})
+        nearby = replace(self.functional, point={**point, **near})
         start, g = nearby.value(nearby.point), nearby.gradient_at(nearby.point)
         if isinstance(g, Finding) or not np.isfinite(start):
-            return _finding(remainders, Verdict.KINK, reason)
+            return None
         judge = _Judge(nearby, start, {n: a for n, a in g.items() if n in self.g}, self.rng)
         judge.values, judge.moved = self.values, self.moved
-        there, _ = judge.slope_along(direction)
-        if there.refuses and not there.gap:
-            text = f"{reason}; next to it, where f is smooth, {there.claimed:.6g} is claimed for {there.measured:.6g}"
-            worse = replace(remainders, slope=there)
-            return _finding(worse, Verdict.WRONG, text)
-        return _finding(remainders, Verdict.KINK, f"{reason}; next to it the gradient is right")
+        return judge.slope_along(direction)[0]
 
     def blocks(
         self, lines: Sequence[Arrays], remainders: Sequence[Remainders], findings: list[Finding], smallest: int
@@ -739,13 +757,17 @@ def _finding(remainders: Remainders, verdict: Verdict, reason: str) -> Finding:
     )
 
 
+def _kink_text(slope: Slope) -> str:
+    where = "no derivative at this point" if slope.kink else "a kink in reach of every step"
+    return f"{where}: the one-sided slopes differ by {2 * slope.gap:.3g}"
+
+
 def _rate_text(remainders: Remainders) -> str:
-    """Return at which rate the remainder of order 1 decays where it is wrong."""
-    rates = [(rate[1], h) for rate, h in zip(remainders.rates(), remainders.steps, strict=False) if np.isfinite(rate[1])]
+    """Return at which rate the remainder of order 2 decays where the gradient is wrong."""
+    rates = [(rate[2], h) for rate, h in zip(remainders.rates(), remainders.steps, strict=False) if np.isfinite(rate[2])]
     if not rates:
-        return "the gradient's slope is none that differences of f have"
+        return "differences of f have another slope"
     last = [r for r, _ in rates[-3:]]
     return (
-        f"the remainder of order 1 decays like h^{float(np.median(last)):.2f}, not h^2, "
-        f"down to the step {rates[-1][1]:.1e}"
+        f"the remainder of order 2 decays like h^{float(np.median(last)):.2f}, not h^3, down to the step {rates[-1][1]:.1e}"
     )

@@ -22,6 +22,7 @@ from oracles.constants import (
     DIFFERENCE_RATIO,
     DIFFERENCE_SAFETY,
     LEAST_SIZE,
+    LONG_RANGE,
     NOISE_ORDERS,
     NOISE_POINTS,
     NOISE_ROUNDS,
@@ -119,7 +120,9 @@ class Slope:
         step: the smallest step that the error comes from.
         noise: the rounding of φ at these steps.
         rounding: the share of the tolerance that is rounding and not truncation.
-        gap: by how much the one-sided slopes differ, where that does not vanish with the step; 0 elsewhere.
+        gap: by how much the one-sided slopes differ from the central one, extrapolated; 0 where that vanishes.
+        kink: whether the gap stays down to the smallest steps: a kink at the point itself.
+        tables: the noise that it was measured with.
         steps: the ladder.
         evaluations: how many values of φ it took.
     """
@@ -131,6 +134,8 @@ class Slope:
     noise: float
     rounding: float
     gap: float
+    kink: bool
+    tables: Noise
     steps: tuple[float, ...]
     evaluations: int
 
@@ -262,9 +267,9 @@ def slope_of(line: Line, first: float, noise: Noise, extra: float = 0.0, most: i
         noise.measure(line, steps[row])
     step = steps[row] if steps else first
     level = noise.at(step)
-    gap, gap_radius, _ = _extrapolate(line, steps, [noise.at(h) / h for h in steps], 1)
     rounding = TAYLOR_NOISE * level / step + extra
     tolerance = radius + extra
+    gap, is_kink = _kink(line, steps, noise.floor)
     return Slope(
         error=float(error),
         tolerance=float(tolerance),
@@ -272,10 +277,53 @@ def slope_of(line: Line, first: float, noise: Noise, extra: float = 0.0, most: i
         step=step,
         noise=level,
         rounding=float(min(1.0, rounding / tolerance)) if 0 < tolerance < np.inf else 0.0,
-        gap=float(abs(gap)) if abs(gap) > gap_radius else 0.0,
+        gap=gap,
+        kink=is_kink,
+        tables=noise,
         steps=tuple(steps),
         evaluations=line.evaluations(),
     )
+
+
+def _kink(line: Line, steps: list[float], floor: float) -> tuple[float, bool]:
+    """Return the gap between the central and the one-sided slopes, and whether it stays down to the smallest steps.
+
+    The noise is that of the smallest step: in a table over a kink, the kink itself looks like noise.
+    """
+    gap, radius, _ = _extrapolate(line, steps, [floor / h for h in steps], 1)
+    if abs(gap) <= radius:
+        return 0.0, False
+    noise = Noise(floor)
+    noise.measure(line, steps[-1])
+    gap, radius, _ = _extrapolate(line, steps, [noise.at(h) / h for h in steps], 1)
+    if abs(gap) <= radius:
+        return 0.0, False
+    return float(abs(gap)), _range_of(line, steps, noise, float(abs(gap)), 1) >= LONG_RANGE
+
+
+def is_persistent(line: Line, slope: Slope) -> bool:
+    """Return whether an error stays over a long range of steps, so that no narrow feature of f explains it."""
+    return _range_of(line, list(slope.steps), slope.tables, slope.error, 2) >= LONG_RANGE
+
+
+def _range_of(line: Line, steps: list[float], noise: Noise, limit: float, power: int) -> int:
+    """Return over how many steps in a row a slope or gap is its limit up to half of it, down to where noise hides it.
+
+    0 if it is something else at a smaller step: then the limit is that of a larger scale.
+    """
+    sign = -1.0 if power == 2 else 1.0
+    count, step = 0, steps[0]
+    for _ in range(TAYLOR_STEPS):
+        if TAYLOR_NOISE * noise.at(step) / step >= abs(limit) / 2 or not (line.moves(step) and line.moves(-step)):
+            break
+        value = (line.remainder(step) + sign * line.remainder(-step)) / (2 * step)
+        value = abs(value) if power == 1 else value
+        if abs(value - limit) <= abs(limit) / 2:
+            count += 1
+        elif not np.isnan(value):
+            count = 0
+        step /= DIFFERENCE_RATIO
+    return count
 
 
 def short_slope(line: Line, step: float, noise: Noise) -> tuple[float, float]:
