@@ -120,14 +120,16 @@ class _Differentiated:
         if len(runs) < 2:
             return self.by_the_engine(**primals)
         everywhere = leaves(primals, floating(primals), self.backend)
+        y = self._call(everywhere)
 
         def pullback(delta: Delta) -> Cotangents:
-            cotangents: Cotangents = {}
-            for tensors, y in runs:
-                cotangents |= self._gradients(tensors, as_tuple(y), self._seeds(delta))
+            # Where no output depends on the one primal, torch records nothing, and the gradient is zero.
+            cotangents = self._zeros(everywhere, as_tuple(y))
+            for tensors, own_y in runs:
+                cotangents |= engine(tensors, as_tuple(own_y), self._seeds(delta), self.backend)
             return cotangents
 
-        return self._outputs(self._call(everywhere), everywhere), pullback
+        return self._outputs(y, everywhere), pullback
 
     def _call(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return taken_apart(call_with_trees(self.f, self.trees.rebuilt(tensors)))
@@ -139,12 +141,14 @@ class _Differentiated:
         return [self.backend.from_numpy(d) for d in as_tuple(delta)]
 
     def _gradients(self, tensors: Mapping[str, Tensor], y: Sequence[Tensor], seeds: Sequence[Tensor]) -> Cotangents:
-        """Return the gradients by the engine; zeros where the output depends on none, unless nothing requires grad."""
-        gradients = engine(tensors, tuple(y), seeds, self.backend)
+        """Return the gradients by the engine; zeros where no output depends on a primal, unless no output requires grad."""
+        return self._zeros(tensors, y) | engine(tensors, tuple(y), seeds, self.backend)
+
+    def _zeros(self, tensors: Mapping[str, Tensor], y: Sequence[Tensor]) -> Cotangents:
+        """Return zeros for every primal that requires grad; none where no output does."""
         if not any(map(_carries, y)):
-            return gradients
-        zeros = {n: self.backend.to_numpy(torch.zeros_like(t)) for n, t in tensors.items() if t.requires_grad}
-        return zeros | gradients
+            return {}
+        return {n: self.backend.to_numpy(torch.zeros_like(t)) for n, t in tensors.items() if t.requires_grad}
 
 
 def _carries(part: Tensor) -> bool:
