@@ -180,19 +180,25 @@ def put(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 READS_MEMORY = ("as_strided", "view_as_complex")
 
 
-def why_not(sample: Sample) -> str | None:
+# Their gradient is zero or that of a sampled path by definition, and no other dtype draws the same.
+DRAWS = ("bernoulli", "normal", "nn.functional.rrelu")
+
+
+def why_not(sample: Sample, dtype: str) -> str | None:
     """Return why a sample cannot be judged: it raises when rounded (a matrix is no longer definite), it is random."""
     if sample.f.__name__.startswith(READS_MEMORY):
         return "defined by the memory of its argument and not by the values"
     before = torch.get_rng_state()
     try:
-        y = sample.f(**{n: torch.from_numpy(a.copy()) for n, a in sample.primals.items()})
+        tensors = {n: torch.from_numpy(a.copy()).to(getattr(torch, dtype)) for n, a in sample.primals.items()}
+        y = sample.f(**tensors)
     except Exception as error:
         return f"raises {type(error).__name__}: {error}"[:160]
-    if not torch.equal(before, torch.get_rng_state()):
+    if sample.f.__name__.startswith(DRAWS) or not torch.equal(before, torch.get_rng_state()):
         return "draws random numbers: no other dtype draws the same"
     parts = y if isinstance(y, tuple | list) else (y,)
-    if any(p.dtype not in (torch.float64, torch.complex128) for p in parts if p.is_floating_point() or p.is_complex()):
+    floating = [p for p in parts if p.is_floating_point() or p.is_complex()]
+    if any(p.real.dtype != getattr(torch, dtype) for p in floating):
         return "returns another dtype by definition"
     return None
 
@@ -226,7 +232,7 @@ def judged(op: Any, dtype: str, most: int) -> Row:
         row.headline = f"torch has no {dtype} for it"
         return row
     for sample in samples(op, most):
-        if (reason := why_not(sample)) is not None:
+        if (reason := why_not(sample, dtype)) is not None:
             row.headline = row.headline or reason
             continue
         counterpart = jax_counterpart(op, sample) if dtype == "float64" else None

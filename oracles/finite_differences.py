@@ -39,6 +39,15 @@ DIFFERENCES = "finite difference"  # what reports call this oracle
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
+def leaves_domain(error: Exception) -> bool:
+    """Return whether a primal says by an exception that a point is outside its domain.
+
+    torch raises RuntimeError itself for a probability above 1, and its subclass for a matrix that is not definite.
+    Other subclasses say that the memory or the process ended.
+    """
+    return isinstance(error, OUTSIDE_DOMAIN) or type(error).__name__ in ("RuntimeError", "_LinAlgError", "LinAlgError")
+
+
 def finite_difference(rule: Rule, *, name: str = DIFFERENCES, most: int = MOST_MEASURED) -> Rule:
     """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
@@ -120,7 +129,9 @@ def directional_derivative(
         for nearer in DIFFERENCE_NEARER:
             try:
                 slope, radius = _on_a_ladder(line.slopes, step * nearer)
-            except OUTSIDE_DOMAIN:
+            except (*OUTSIDE_DOMAIN, RuntimeError) as error:
+                if not leaves_domain(error):
+                    raise
                 continue  # the domain ends within the step
             if np.isfinite(radius) or not narrow:
                 return slope, radius
@@ -168,7 +179,9 @@ class _Line:
         try:
             with np.errstate(all="ignore"):
                 pairs = [as_tuple(self.rule(**point)[0]) for point in (ordinary, moved)]
-        except OUTSIDE_DOMAIN:
+        except (*OUTSIDE_DOMAIN, RuntimeError) as error:
+            if not leaves_domain(error):
+                raise
             return True  # nothing is known
         return any(bool(np.any((np.asarray(a) != np.asarray(b))[i])) for a, b, i in zip(*pairs, infinite, strict=True))
 
