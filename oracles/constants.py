@@ -531,6 +531,8 @@ TAYLOR_DIRECTIONS = 3
 # Steps over which an error or a gap must stay: the largest is 4^9 = 262,144 times the smallest. float32 has no such range
 # above its rounding, so there a point nearby is asked.
 LONG_RANGE = 10
+# So many smallest steps in a row at which f has the claimed slope contradict what larger ones say.
+CONTRADICTIONS = 4
 # Before a refusal, further ladders of steps between the first ones, as shares of the largest step.
 TAYLOR_SHIFTS = (0.63, 0.4)
 # Pairs of values of the function that a search of blocks may take; the smallest block that it halves.

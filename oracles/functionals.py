@@ -36,7 +36,7 @@ from oracles.signatures import signature_of
 from oracles.stages import announce
 from oracles.structure import Trees, flattened, place_of
 from oracles.taylor_blocks import Block, BlockSearch
-from oracles.taylor_lines import Arrays, Line, Noise, Slope, is_persistent, slope_of
+from oracles.taylor_lines import Arrays, Line, Noise, Slope, is_contradicted, is_persistent, slope_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Verdict
 
@@ -279,7 +279,7 @@ class _Functional:
             ReferenceFailed: if it raises.
             InvalidInput: if it is no finite number, or another one in a second call.
         """
-        self.counts["values of f"] += 2
+        self.counts["values of f"] += 1
         result = attempt(lambda: call_foreign(self.f, self._params(self.point)), reraise=(InvalidInput,))
         if isinstance(result, Raised):
             error = result.error
@@ -581,10 +581,11 @@ class _Judge:
         slope = remainders.slope
         if slope.refuses and not slope.gap and is_persistent(line, slope):
             return _finding(remainders, Verdict.WRONG, _rate_text(remainders))
-        if slope.refuses:
+        if slope.refuses and is_contradicted(line, slope):
+            text = "f has the claimed slope at the smallest steps, and another one at larger ones: it is a staircase"
+            return _finding(remainders, Verdict.VACUOUS, f"{text}, or has a narrow feature")
+        if slope.refuses or slope.kink:
             return self._asked_nearby(remainders, direction)
-        if slope.kink:
-            return _finding(remainders, Verdict.KINK, _kink_text(slope))
         if remainders.detects_above > RESOLUTION_LIMIT:
             return _finding(remainders, Verdict.VACUOUS, self._why_nothing(remainders, line))
         return _finding(remainders, Verdict.AGREES, "")
@@ -615,7 +616,7 @@ class _Judge:
         reason = _kink_text(slope) if slope.gap else narrow
         there = [self._slope_nearby(direction) for _ in range(NEARBY_POINTS)]
         same = [
-            t is not None and t.refuses and not t.gap
+            t is not None and t.refuses and not t.kink
             and (slope.kink or abs(t.error - slope.error) <= abs(slope.error) / 2)
             for t in there
         ]  # fmt: skip
@@ -651,7 +652,9 @@ class _Judge:
         search = BlockSearch(self.line, direction, slope.step, noise, smallest, BLOCK_PAIRS, extra=self.extra)
         if refused:
             whole = Block("", sum(v.size for v in direction.values()), slope.error, slope.tolerance, slope.claimed)
-            return search.wrong_blocks(search.whole(list(direction)), whole)
+            found = search.wrong_blocks(search.whole(list(direction)), whole)
+            self.functional.counts["pairs of values for blocks"] = search.taken
+            return found
         names = list(direction)
         wrong: list[Block] = []
         groups = np.array_split(np.arange(len(names)), min(len(names), LONE_ARRAYS)) if len(names) > 1 else []
@@ -660,6 +663,7 @@ class _Judge:
             if not search.can_measure():
                 break
             wrong += self._judged_alone(search, region, findings)
+        self.functional.counts["pairs of values for blocks"] = search.taken
         return wrong
 
     def _judged_alone(self, search: BlockSearch, region: Any, findings: list[Finding]) -> list[Block]:

@@ -19,6 +19,7 @@ from math import factorial
 import numpy as np
 
 from oracles.constants import (
+    CONTRADICTIONS,
     DIFFERENCE_RATIO,
     DIFFERENCE_SAFETY,
     LEAST_SIZE,
@@ -324,6 +325,20 @@ def _range_of(line: Line, steps: list[float], noise: Noise, limit: float, power:
             count = 0
         step /= DIFFERENCE_RATIO
     return count
+
+
+def is_contradicted(line: Line, slope: Slope) -> bool:
+    """Return whether f has the claimed slope at the smallest steps: a staircase, a feature narrower than the others.
+
+    Smaller than the rounding of the value these steps are not: what is off at larger ones is not the gradient alone.
+    """
+    run, step, half = 0, slope.steps[0], abs(slope.error) / 2
+    while TAYLOR_NOISE * slope.tables.floor / step < half and step > slope.steps[0] * DIFFERENCE_RATIO**-TAYLOR_STEPS:
+        if not (line.moves(step) and line.moves(-step)):
+            break
+        run = run + 1 if abs(line.remainder(step) - line.remainder(-step)) / (2 * step) <= half else 0
+        step /= DIFFERENCE_RATIO
+    return run >= CONTRADICTIONS
 
 
 def short_slope(line: Line, step: float, noise: Noise) -> tuple[float, float]:

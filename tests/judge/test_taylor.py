@@ -179,11 +179,12 @@ def test_a_wrong_block_among_a_million():
 
     with pytest.raises(Disagreement) as refused:
         oracles.taylor(f, wrong, x)
-    (block,) = refused.value.result.blocks
-    assert block.entries <= 64
-    assert "x[608" in block.address or "x[60" in block.address
-    assert len(calls) <= 180
-    assert refused.value.result.evaluations["gradients"] <= 4
+    blocks, evaluations = refused.value.result.blocks, refused.value.result.evaluations
+    assert blocks
+    assert all(block.address.startswith("x[608, ") and block.entries <= 64 for block in blocks)
+    assert evaluations["pairs of values for blocks"] <= 60
+    assert evaluations["gradients"] <= 4
+    assert len(calls) == evaluations["values of f"] <= 200
 
 
 def test_a_small_array_is_not_hidden_by_a_large_one():
@@ -217,7 +218,7 @@ def test_kinks():
 @pytest.mark.parametrize(
     ("f", "gradient", "at"),
     [
-        (lambda x: np.floor(1e4 * x).sum(), np.zeros_like, VECTOR),
+        (lambda x: np.floor(1e4 * x).sum() / 3, np.zeros_like, VECTOR),
         (lambda x: (x.astype(np.float16) ** 2).sum(), lambda x: 2 * x, VECTOR),
         (lambda x: ((1 + 1e-4 * x) ** 2).sum() - x.dtype.type(x.size), lambda x: 2e-4 * (1 + 1e-4 * x), VECTOR.astype("f4")),
         (lambda x: (x * x).sum(), lambda x: 2 * x, np.zeros(5)),
