@@ -540,7 +540,7 @@ BLOCK_PAIRS = 60
 SMALLEST_BLOCK = 64
 # So many arrays, or groups of arrays, are judged by themselves too.
 LONE_ARRAYS = 16
-# How far a point next to a kink is, relative to the point.
-NEARBY = 2.0**-8
+# How far points nearby are, relative to the point: beyond the steps at which a kink showed, that of float32 being 1/64.
+NEARBY = 1 / 8
 # So many must show the same error: one may lie next to another kink.
-NEARBY_POINTS = 2
+NEARBY_POINTS = 3
