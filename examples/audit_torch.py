@@ -299,7 +299,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operators", default="", help="a regular expression; default: all")
     parser.add_argument("--dtypes", default=",".join(DTYPES), help="default: %(default)s")
-    parser.add_argument("--samples", type=int, default=2, help="inputs per operator, each judged as it is and rounded to halves; default: %(default)s")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=2,
+        help="inputs per operator, each also rounded to halves; default: %(default)s",
+    )
     parser.add_argument("--seconds", type=float, default=600.0, help="time for all; default: %(default)s")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)

@@ -1,7 +1,9 @@
-"""Judge the gradients of whole functionals: a training step of a million parameters, an inverse problem; wrong ones too.
+"""Judge the gradients of whole functions: a training step of a million parameters, an inverse problem; wrong ones.
 
 python examples/bring_a_functional.py
 """
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -10,9 +12,7 @@ import oracles
 rng = np.random.default_rng(0)
 x, labels = rng.standard_normal((8, 784)), rng.integers(0, 10, 8)
 widths = (784, 1024, 180, 10)
-params = [
-    {"W": rng.standard_normal((m, n)) / m**0.5, "b": np.zeros(n)} for m, n in zip(widths, widths[1:], strict=False)
-]
+params = [{"W": rng.standard_normal((m, n)) / m**0.5, "b": np.zeros(n)} for m, n in pairwise(widths)]
 
 
 def forward(params):

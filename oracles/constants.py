@@ -528,8 +528,8 @@ SMOOTH_DECAY = 1 / 2
 ROUGH_SAFETY = 4.0
 # Random directions of one judgement: an error of ten tolerances passes all three in 1 of 2,000.
 TAYLOR_DIRECTIONS = 3
-# Steps over which an error or a gap must stay: the largest is 4^9 = 262,144 times the smallest. float32 has no such range
-# above its rounding, so there a point nearby is asked.
+# Steps over which an error or a gap must stay: the largest is 4^9 = 262,144 times the smallest. float32 has no such
+# range above its rounding, so there points nearby are asked.
 LONG_RANGE = 10
 # So many smallest steps in a row at which f has the claimed slope contradict what larger ones say.
 CONTRADICTIONS = 4

@@ -24,7 +24,7 @@ from oracles.constants import (
     TAYLOR_NOISE,
     TAYLOR_SHIFTS,
 )
-from oracles.decision.type_errors import CALL, refuse_exception
+from oracles.decision.type_errors import refuse_exception
 from oracles.lazy_modules import jnp
 from oracles.notes import note, with_notes
 from oracles.numerics import PRECISIONS, unit_roundoff
@@ -199,14 +199,14 @@ def taylor(
 ) -> TaylorResult:
     """Judge the gradient of a whole function at a point: a loss of a million parameters, a functional of a PDE.
 
-    Along directions v the remainders f(x + hv) − f(x), … − h⟨g, v⟩ and … − ½h²⟨v, Hv⟩ decay like h, h² and h³. The slope
-    of the second one at h = 0 is the error ⟨∇f − g, v⟩; its tolerance is derived from the rounding of ``f``, which is
-    measured by tables of differences, and from the observed decay. The steps are found, none is given. If the gradient
+    Along directions v the remainders f(x + hv) − f(x), … − h⟨g, v⟩ and … − ½h²⟨v, Hv⟩ decay like h, h² and h³. The
+    slope of the second one at h = 0 is the error ⟨∇f − g, v⟩; its tolerance is derived from the rounding of ``f``, which
+    is measured by tables of differences, and from the observed decay. The steps are found, none is given. If the gradient
     is wrong, random projections on halved blocks name where.
 
     Args:
         f: ``f(params)`` returns a real number. It must be deterministic.
-        gradient: ``gradient(params)`` returns the gradient in the structure of params; ``None`` for an array claims none.
+        gradient: ``gradient(params)`` returns the gradient in the structure of params; ``None`` for an array: none.
         at: the point: an array of NumPy, torch or JAX, or a tree of them; float64, float32 or coarser.
         along: a direction in the structure of params; by default `directions` random ones, of the size of each array.
         hessian: ``hessian(params, v)`` returns the product Hv; judged against differences of the gradient.
@@ -294,7 +294,7 @@ class _Functional:
         """Require that two values at one point differ by rounding at most."""
         if not abs(again - value) <= self.unit**HALF_OF_THE_DIGITS * abs(value):
             raise InvalidInput(
-                f"{self.label}: f: expected a deterministic function, got {value!r} and then {again!r} at the same point."
+                f"{self.label}: f: expected a deterministic function, got {value!r} and then {again!r} at one point."
                 "\nFix: draw the same random numbers in every call: set the seed inside f and inside the gradient, or "
                 "switch dropout off"
             )
@@ -381,9 +381,7 @@ def _refused(quantity: str, reason: str) -> Finding:
     return Finding(quantity, REMAINDER, Verdict.WRONG, True, inf, evidence=Evidence(reason=reason, diagnosis=NO_BLOCK))
 
 
-def _functional(
-    f: Function, gradient: Function, hessian: Function | None, at: Any, name: str | None
-) -> _Functional:
+def _functional(f: Function, gradient: Function, hessian: Function | None, at: Any, name: str | None) -> _Functional:
     for what, function in (("f", f), ("gradient", gradient), *([("hessian", hessian)] if hessian else [])):
         if not callable(function):
             raise InvalidInput(f"taylor: {what}: expected a function of the parameters, got {function!r:.60}")
@@ -494,10 +492,12 @@ class _Judge:
         for n, a in self.g.items():
             off = float(np.linalg.norm(np.asarray(again[n], np.float64) - a)) if n in again else inf
             if not off <= self.unit**HALF_OF_THE_DIGITS * float(np.linalg.norm(a)):
-                reason = "another gradient at the same point, after f was evaluated at another one: it is random or has state"
+                reason = "another gradient in a second call, after f was evaluated elsewhere: it is random or has state"
                 return replace(_refused(n, reason), oracle=SELF_CONSISTENCY)
         signs = {n: self.rng.choice((-1.0, 1.0), a.shape) for n, a in self.g.items()}
-        near = {n: (np.asarray(point[n], np.float64) * (1 + self.unit * s)).astype(point[n].dtype) for n, s in signs.items()}
+        near = {
+            n: (np.asarray(point[n], np.float64) * (1 + self.unit * s)).astype(point[n].dtype) for n, s in signs.items()
+        }
         rounded = functional.gradient_at({**point, **near})
         if not isinstance(rounded, Finding):
             self.moved = {n: np.asarray(rounded[n], np.float64) - a for n, a in self.g.items() if n in rounded}
@@ -514,7 +514,7 @@ class _Judge:
             InvalidInput: if it has not the structure of the parameters, or is zero.
         """
         functional = self.functional
-        trees, leaves = flattened({functional.argument: along})
+        leaves = flattened({functional.argument: along})[1]
         direction = {}
         for n in self.g:
             expected = functional.point[n].shape
@@ -548,8 +548,8 @@ class _Judge:
     def extra(self, direction: Arrays, is_random: bool = True) -> float:
         """Return how far the rounding of the gradient moves ⟨g, v⟩.
 
-        Under a random direction the errors of the entries add up like their squares, whatever they are; under a given one
-        like their sizes.
+        Under a random direction the errors of the entries add up like their squares, whatever they are; under a given
+        one like their sizes.
         """
         sums = 0.0
         for n, v in direction.items():
@@ -559,7 +559,7 @@ class _Judge:
         return TAYLOR_NOISE * (sqrt(sums) if is_random else sums) + 2.0**-53 * dot
 
     def slope_along(self, direction: Arrays, is_random: bool = True) -> tuple[Slope, Line]:
-        """Return the slope of the remainder along a direction; an error is confirmed on two further ladders of steps."""
+        """Return the slope of the remainder along a direction; an error is confirmed on further ladders of steps."""
         line = self.line(direction)
         first, noise, extra = line.first_step(), Noise(self.floor()), self.extra(direction, is_random)
         return confirmed(line, first, noise, extra), line
@@ -606,9 +606,9 @@ class _Judge:
         return "no range of steps converges: f is not smooth, or jumps, next to the point"
 
     def _asked_nearby(self, remainders: Remainders, direction: Arrays) -> Finding:
-        """Return the verdict on an error that a kink, or a narrow feature of f, may explain: it must be the same nearby.
+        """Return the verdict on an error that a kink, or a narrow feature of f, may explain.
 
-        Next to a kink f is smooth, and a gradient that is wrong in its formula is wrong there too. Of a feature that is
+        It must be the same nearby. A gradient that is wrong in its formula is wrong there too. Of a feature that is
         narrower than every step above the rounding of f, differences say nothing.
         """
         slope = remainders.slope
@@ -768,10 +768,11 @@ def _kink_text(slope: Slope) -> str:
 
 def _rate_text(remainders: Remainders) -> str:
     """Return at which rate the remainder of order 2 decays where the gradient is wrong."""
-    rates = [(rate[2], h) for rate, h in zip(remainders.rates(), remainders.steps, strict=False) if np.isfinite(rate[2])]
+    rates = [
+        (rate[2], h) for rate, h in zip(remainders.rates(), remainders.steps, strict=False) if np.isfinite(rate[2])
+    ]
     if not rates:
         return "differences of f have another slope"
     last = [r for r, _ in rates[-3:]]
-    return (
-        f"the remainder of order 2 decays like h^{float(np.median(last)):.2f}, not h^3, down to the step {rates[-1][1]:.1e}"
-    )
+    rate, least = float(np.median(last)), rates[-1][1]
+    return f"the remainder of order 2 decays like h^{rate:.2f}, not h^3, down to the step {least:.1e}"

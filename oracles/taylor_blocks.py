@@ -126,7 +126,7 @@ class BlockSearch:
             names = list(part.region)
             halves = [{n: part.region[n] for n in names[i:j]} for i, j in _cut(len(names))]
             return self._wrong_of(part, halves) if self.can_measure() else [], False
-        (name, index), = part.region.items()
+        ((name, index),) = part.region.items()
         extents = [s.stop - s.start for s in index]
         axes = sorted((a for a, extent in enumerate(extents) if extent > 1), key=lambda a: -extents[a])
         if part.block.entries <= self.smallest:
@@ -158,7 +158,7 @@ class BlockSearch:
     def _is_wrong_throughout(self, halves: Sequence[_Part]) -> bool:
         """Return whether both halves of both halves are wrong, along the longest axis."""
         for half in halves:
-            (name, index), = half.region.items()
+            ((name, index),) = half.region.items()
             extents = [s.stop - s.start for s in index]
             if max(extents) < 2 or not self.can_measure():
                 return True
@@ -188,6 +188,4 @@ def _halves(name: str, index: tuple[slice, ...], axis: int) -> list[Region]:
     """Return the two halves of a part of an array along an axis."""
     start, stop = index[axis].start, index[axis].stop
     middle = start + (stop - start) // 2
-    return [
-        {name: (*index[:axis], slice(*ends), *index[axis + 1 :])} for ends in ((start, middle), (middle, stop))
-    ]
+    return [{name: (*index[:axis], slice(*ends), *index[axis + 1 :])} for ends in ((start, middle), (middle, stop))]

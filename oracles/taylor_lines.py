@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import factorial
 
 import numpy as np
@@ -221,7 +222,7 @@ def limit_of(values: list[float], roundings: list[float], power: int) -> tuple[f
     """
     ratio, best, radius, row = DIFFERENCE_RATIO, 0.0, np.inf, 0
     rows: list[list[float]] = []
-    differences = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
+    differences = [abs(b - a) for a, b in pairwise(values)]
     for k, (value, rounding) in enumerate(zip(values, roundings, strict=True)):
         new = [value]
         for j, before in enumerate(rows[-1] if rows else []):

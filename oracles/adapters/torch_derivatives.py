@@ -23,7 +23,6 @@ from oracles.rule import (
     Function,
     InvalidInput,
     Output,
-    Primals,
     Pullback,
     Rule,
     Runtime,
@@ -42,7 +41,7 @@ def torch_differentiated(
     dtypes: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Rule:
-    """Make a Rule whose pullback is what torch derives for ``f``: ``pullback(delta) = Jᵀ delta`` by `torch.autograd.grad`.
+    """Make a Rule whose pullback is what torch derives: ``pullback(delta) = Jᵀ delta`` by `torch.autograd.grad`.
 
     It is a subject: torch's derivative is judged, in the dtype of the primals, against other references.
     `oracles.torch_autograd` makes the reference. A call pattern checks each gradient requested alone. A floating
@@ -141,7 +140,7 @@ class _Differentiated:
         return [self.backend.from_numpy(d) for d in as_tuple(delta)]
 
     def _gradients(self, tensors: Mapping[str, Tensor], y: Sequence[Tensor], seeds: Sequence[Tensor]) -> Cotangents:
-        """Return the gradients by the engine; zeros where no output depends on a primal, unless no output requires grad."""
+        """Return the gradients by the engine; zeros where no output depends on a primal."""
         return self._zeros(tensors, y) | engine(tensors, tuple(y), seeds, self.backend)
 
     def _zeros(self, tensors: Mapping[str, Tensor], y: Sequence[Tensor]) -> Cotangents:

@@ -191,7 +191,9 @@ def test_a_small_array_is_not_hidden_by_a_large_one():
     """A bias of size 1e-6 next to a weight of size 1 moves the whole projection by nothing that is seen in float32."""
     at = {"W": np.ones(1000) * 1e3, "b": np.full(10, 1e-6)}
     with pytest.raises(Disagreement) as refused:
-        oracles.taylor(lambda p: (p["W"] ** 2).sum() + p["b"].sum(), lambda p: {"W": 2 * p["W"], "b": 2 + 0 * p["b"]}, at)
+        oracles.taylor(
+            lambda p: (p["W"] ** 2).sum() + p["b"].sum(), lambda p: {"W": 2 * p["W"], "b": 2 + 0 * p["b"]}, at
+        )
     assert [block.address for block in refused.value.result.blocks] == ['p["b"]']
 
 
@@ -220,7 +222,10 @@ def test_kinks():
     [
         (lambda x: np.floor(1e4 * x).sum() / 3, np.zeros_like, VECTOR),
         (lambda x: (x.astype(np.float16) ** 2).sum(), lambda x: 2 * x, VECTOR),
-        (lambda x: ((1 + 1e-4 * x) ** 2).sum() - x.dtype.type(x.size), lambda x: 2e-4 * (1 + 1e-4 * x), VECTOR.astype("f4")),
+        (
+            lambda x: ((1 + 1e-4 * x) ** 2).sum() - x.dtype.type(x.size), lambda x: 2e-4 * (1 + 1e-4 * x),
+            VECTOR.astype("f4"),
+        ),
         (lambda x: (x * x).sum(), lambda x: 2 * x, np.zeros(5)),
     ],
     ids=["steps", "float16 inside", "float32 cancels", "stationary"],
@@ -236,7 +241,7 @@ def test_random_functions_are_named():
     rng = np.random.default_rng()
     with pytest.raises(InvalidInput, match="deterministic"):
         oracles.taylor(lambda x: (x * (rng.random(500) > 0.5)).sum(), np.ones_like, VECTOR)
-    with pytest.raises(Disagreement, match="second|another|same point"):
+    with pytest.raises(Disagreement, match="another gradient"):
         oracles.taylor(lambda x: x.sum(), lambda x: 1.0 * (rng.random(500) > 0.5), VECTOR)
 
 
@@ -302,7 +307,8 @@ def test_the_chance_of_missing_is_what_it_is():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 result = oracles.taylor(
-                    lambda x: quartic(x.astype(np.float64)).astype(np.float32), lambda x: cubed(x) + delta, x,
+                    lambda x: quartic(x.astype(np.float64)).astype(np.float32),
+                    lambda x, delta=delta: cubed(x) + delta, x,
                     seed=seed, directions=1, blocks=False,
                 )  # fmt: skip
             missed += 1
