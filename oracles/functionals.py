@@ -200,9 +200,9 @@ def taylor(
     """Judge the gradient of a whole function at a point: a loss of a million parameters, a functional of a PDE.
 
     Along directions v the remainders f(x + hv) − f(x), … − h⟨g, v⟩ and … − ½h²⟨v, Hv⟩ decay like h, h² and h³. The
-    slope of the second one at h = 0 is the error ⟨∇f − g, v⟩; its tolerance is derived from the rounding of ``f``, which
-    is measured by tables of differences, and from the observed decay. The steps are found, none is given. If the gradient
-    is wrong, random projections on halved blocks name where.
+    slope of the second one at h = 0 is the error ⟨∇f − g, v⟩. Its tolerance is derived from the rounding of ``f``,
+    measured by tables of differences, and from the observed decay. The steps are found, none is given. If the
+    gradient is wrong, random projections on halved blocks name where.
 
     Args:
         f: ``f(params)`` returns a real number. It must be deterministic.
