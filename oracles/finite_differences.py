@@ -119,10 +119,10 @@ def directional_derivative(
 
     Returns:
         Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
-        is infinite that depends on the direction and has a weight.
+        is infinite that depends on the direction and has a weight, or is NaN.
     """
     line = _Line(rule, primals, delta, direction)
-    if line.moves_an_infinite_output():
+    if np.isnan(line.size) or line.moves_an_infinite_output():
         return 0.0, np.inf
     with np.errstate(all="ignore"):
         step = line.first_step()

@@ -579,7 +579,7 @@ class _Judge:
     def finding(self, remainders: Remainders, direction: Arrays, line: Line) -> Finding:
         """Return the verdict of one direction."""
         slope = remainders.slope
-        if slope.refuses and not slope.gap and is_persistent(line, slope):
+        if slope.refuses and not slope.kink and is_persistent(line, slope):
             return _finding(remainders, Verdict.WRONG, _rate_text(remainders))
         if slope.refuses and is_contradicted(line, slope):
             text = "f has the claimed slope at the smallest steps, and another one at larger ones: it is a staircase"
@@ -726,7 +726,7 @@ def confirmed(line: Line, first: float, noise: Noise, extra: float) -> Slope:
         return slope
     for shift in TAYLOR_SHIFTS:
         again = slope_of(line, first * shift, noise, extra)
-        same = abs(again.error - slope.error) <= again.tolerance + slope.tolerance
+        same = abs(again.error - slope.error) <= abs(slope.error) / 2
         if not (again.refuses and same):
             return replace(slope, tolerance=max(abs(slope.error), abs(again.error), again.tolerance))
     return slope

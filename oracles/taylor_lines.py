@@ -305,7 +305,10 @@ def _kink(line: Line, steps: list[float], floor: float) -> tuple[float, bool]:
 
 def is_persistent(line: Line, slope: Slope) -> bool:
     """Return whether an error stays over a long range of steps, so that no narrow feature of f explains it."""
-    return _range_of(line, list(slope.steps), slope.tables, slope.error, 2) >= LONG_RANGE
+    # The noise is that of the end of the range: larger tables may lie over kinks.
+    noise = Noise(slope.tables.floor)
+    noise.measure(line, slope.steps[0] * DIFFERENCE_RATIO**-LONG_RANGE)
+    return _range_of(line, list(slope.steps), noise, slope.error, 2) >= LONG_RANGE
 
 
 def _range_of(line: Line, steps: list[float], noise: Noise, limit: float, power: int) -> int:

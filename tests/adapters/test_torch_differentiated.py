@@ -187,6 +187,13 @@ def test_differences_stay_in_the_domain():
     assert verdict_of(lambda p: F.binary_cross_entropy(p, target), primals) is Verdict.AGREES
 
 
+def test_differences_know_nothing_where_the_value_is_nan():
+    """digamma has a pole at −5: its value there is NaN, and no difference across it is a derivative."""
+    rule = oracles.finite_difference(oracles.torch_differentiated(torch.digamma))
+    _, pullback = rule(z=np.array([-5.0]))
+    assert pullback(np.ones(1))["z"].radius[0] == np.inf
+
+
 def test_no_function():
     with pytest.raises(InvalidInput):
         oracles.torch_differentiated(3)

@@ -142,6 +142,10 @@ WRONG = {
     "the regulariser left out": (misfit, lambda m: adjoint(m) + 1e-3 * m, M, "m"),
     "a factor": (quartic, lambda x: x**3, VECTOR, "x"),
     "one part in a million": (quartic, lambda x: cubed(x) * (1 + 1e-6), VECTOR, "x"),
+    "kinks in reach of the larger steps": (
+        lambda x: np.where(abs(x) < 1, x * x / 2, abs(x) - 0.5).mean(), lambda x: 1.3 * np.clip(x, -1, 1) / x.size,
+        VECTOR, "x",
+    ),
     "none at all": (quartic, np.zeros_like, VECTOR, "x"),
     "NaN": (quartic, lambda x: with_entry(cubed(x), 3, np.nan), VECTOR, None),
     "another shape": (quartic, lambda x: cubed(x)[:, None], VECTOR, None),
