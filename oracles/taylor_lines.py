@@ -91,8 +91,10 @@ class Line:
 
     def _at(self, t: float) -> tuple[float, float, float]:
         if t not in self._known:
-            moved = {n: (self._wide[n] + t * v).astype(self.point[n].dtype) for n, v in self.direction.items()}
-            displacement = {n: a.astype(np.float64) - self._wide[n] for n, a in moved.items()}
+            moved = {
+                n: (self._wide[n] + t * v).astype(self.point[n].dtype, copy=False) for n, v in self.direction.items()
+            }
+            displacement = {n: a.astype(np.float64, copy=False) - self._wide[n] for n, a in moved.items()}
             along = sum(float(np.vdot(self.direction[n], d)) for n, d in displacement.items())
             change = self._function({**self.point, **moved}) - self.start
             remainder = change - self._claimed_change(t, displacement)
