@@ -219,6 +219,14 @@ MOST_DIFFERENCES = 300
 # Of more inputs they measure so many entries, and of a million inputs fewer, since each takes about 20 evaluations.
 MOST_MEASURED = 96
 DIFFERENCES_OF_MILLION = 16
+# Several parts of the judge ask for the second derivatives by finite differences at one point: so many are remembered.
+DIFFERENCES_KEPT = 16
+# A derivative of a pullback is not symmetric if it differs from its transpose along so many pairs of directions.
+HESSIAN_DIRECTIONS = 3
+# A diagnosis measures so many wrong second derivatives by finite differences of the pullback.
+GRAPH_ENTRIES = 6
+# In a search, second derivatives of up to so many inputs are all measured; of more, so many entries.
+SEARCHED_DIFFERENCES, SEARCHED_MEASURED = 32, 16
 # All entries are judged along so many random directions for each primal and delta. Under three deltas they miss a gross
 # error with a probability of 0.71^18 = 0.002.
 DIRECTIONS = 6
