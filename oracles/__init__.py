@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from oracles.adapters.scalar_engine import scalar_graph as scalar_graph
     from oracles.adapters.torch_code import torch_function as torch_function
     from oracles.adapters.torch_code import torch_module as torch_module
+    from oracles.adapters.torch_derivatives import torch_differentiated as torch_differentiated
     from oracles.backends.devices import DeviceLost as DeviceLost
     from oracles.backends.jax_reference import jax_vjp as jax_vjp
     from oracles.backends.torch_reference import torch_autograd as torch_autograd
     from oracles.decorators import conformance as conformance
     from oracles.finite_differences import finite_difference as finite_difference
     from oracles.forked import Crashed as Crashed
+    from oracles.functionals import TaylorResult as TaylorResult
+    from oracles.functionals import taylor as taylor
     from oracles.numerics import Numerics as Numerics
     from oracles.point import check as check
     from oracles.registry import Case as Case
@@ -62,6 +65,7 @@ _MODULES = {
     "Result": "verdict",
     "Numerics": "numerics",
     "Rule": "rule",
+    "TaylorResult": "functionals",
     "Unimplemented": "rule",
     "Update": "adapters.objects",
     "Verdict": "verdict",
@@ -81,7 +85,9 @@ _MODULES = {
     "oracle_for": "registry",
     "scalar_graph": "adapters.scalar_engine",
     "stateful": "adapters.objects",
+    "taylor": "functionals",
     "torch_autograd": "backends.torch_reference",
+    "torch_differentiated": "adapters.torch_derivatives",
     "torch_function": "adapters.torch_code",
     "torch_module": "adapters.torch_code",
     "value_and_grad": "adapters.functions",

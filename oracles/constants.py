@@ -536,3 +536,42 @@ AUDIT_SECONDS = 0.1
 AUDIT_CALLS = 4
 # Lines that the summary shows; with -v it shows all.
 AUDIT_LINES = 20
+
+# --- Taylor remainders of whole functions (oracles/taylor_lines.py, oracles/taylor_blocks.py) ---
+
+# The largest step, relative to the point: a random direction of relative size 1/4 seldom leaves what is smooth.
+TAYLOR_STEP = 1 / 4
+# Steps down to 2^-46 of the point, where differences of float64 have no digit left.
+TAYLOR_STEPS = 23
+# A step counts if the rounding of the argument changes it by less than this share.
+TAYLOR_MOVEMENT = 1 / 8
+# The slope from a pair of steps has 0.75 standard deviations of the noise over the step; 8 is 10 times that, since a
+# table of differences has about 10 degrees of freedom.
+TAYLOR_NOISE = 8.0
+# A table of differences of 17 values over [−h, h]: the differences of orders 6, 7 and 8 of a smooth function vanish.
+NOISE_POINTS = 17
+NOISE_ORDERS = (6, 7, 8)
+# Tables until the steps that are used have one at their scale.
+NOISE_ROUNDS = 5
+# Differences that shrink by half of what the leading order shrinks by are those of a smooth function.
+SMOOTH_DECAY = 1 / 2
+# Where a line crosses kinks at random, the error is about a quarter of the last difference.
+ROUGH_SAFETY = 4.0
+# Random directions of one judgement: an error of ten tolerances passes all three in 1 of 2,000.
+TAYLOR_DIRECTIONS = 3
+# Steps over which an error or a gap must stay: the largest is 4^9 = 262,144 times the smallest. float32 has no such
+# range above its rounding, so there points nearby are asked.
+LONG_RANGE = 10
+# So many smallest steps in a row at which f has the claimed slope contradict what larger ones say.
+CONTRADICTIONS = 4
+# Before a refusal, further ladders of steps between the first ones, as shares of the largest step.
+TAYLOR_SHIFTS = (0.63, 0.4)
+# Pairs of values of the function that a search of blocks may take; the smallest block that it halves.
+BLOCK_PAIRS = 60
+SMALLEST_BLOCK = 64
+# So many arrays, or groups of arrays, are judged by themselves too.
+LONE_ARRAYS = 16
+# How far points nearby are, relative to the point: beyond the steps at which a kink showed, that of float32 being 1/64.
+NEARBY = 1 / 8
+# So many must show the same error: one may lie next to another kink.
+NEARBY_POINTS = 3

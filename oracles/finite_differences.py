@@ -42,6 +42,15 @@ DIFFERENCES = "finite difference"  # what reports call this oracle
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
+def leaves_domain(error: Exception) -> bool:
+    """Return whether a primal says by an exception that a point is outside its domain.
+
+    torch raises RuntimeError itself for a probability above 1, and its subclass for a matrix that is not definite.
+    Other subclasses say that the memory or the process ended.
+    """
+    return isinstance(error, OUTSIDE_DOMAIN) or type(error).__name__ in ("RuntimeError", "_LinAlgError", "LinAlgError")
+
+
 def finite_difference(
     rule: Rule, *, name: str = DIFFERENCES, most: int = MOST_MEASURED, up_to: int = MOST_DIFFERENCES
 ) -> Rule:
@@ -170,17 +179,19 @@ def directional_derivative(
 
     Returns:
         Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
-        is infinite that depends on the direction and has a weight.
+        is infinite that depends on the direction and has a weight, or is NaN.
     """
     line = _Line(rule, primals, delta, direction)
-    if line.moves_an_infinite_output():
+    if np.isnan(line.size) or line.moves_an_infinite_output():
         return 0.0, np.inf
     with np.errstate(all="ignore"):
         step = line.first_step()
         for nearer in DIFFERENCE_NEARER:
             try:
                 slope, radius = _on_a_ladder(line.slopes, step * nearer)
-            except OUTSIDE_DOMAIN:
+            except (*OUTSIDE_DOMAIN, RuntimeError) as error:
+                if not leaves_domain(error):
+                    raise
                 continue  # the domain ends within the step
             if np.isfinite(radius) or not narrow:
                 return slope, radius
@@ -228,7 +239,9 @@ class _Line:
         try:
             with np.errstate(all="ignore"):
                 pairs = [as_tuple(self.rule(**point)[0]) for point in (ordinary, moved)]
-        except OUTSIDE_DOMAIN:
+        except (*OUTSIDE_DOMAIN, RuntimeError) as error:
+            if not leaves_domain(error):
+                raise
             return True  # nothing is known
         return any(bool(np.any((np.asarray(a) != np.asarray(b))[i])) for a, b, i in zip(*pairs, infinite, strict=True))
 

@@ -45,9 +45,9 @@ def attempt(call: Callable[[], T], *, reraise: tuple[type[Exception], ...] = ())
 # Modules that call the user's code, or convert what it takes and returns: an exception that they raise is about it.
 _USERS_SIDE = (
     "oracles.adapters", "oracles.backends", "oracles.cli", "oracles.decision.judge", "oracles.evaluations",
-    "oracles.forked", "oracles.invariance", "oracles.layouts", "oracles.lazy_modules", "oracles.nondeterminism",
-    "oracles.point", "oracles.process_state", "oracles.properties", "oracles.references", "oracles.rule",
-    "oracles.self_consistency", "oracles.signatures", "oracles.user_code",
+    "oracles.forked", "oracles.functionals", "oracles.invariance", "oracles.layouts", "oracles.lazy_modules",
+    "oracles.nondeterminism", "oracles.point", "oracles.process_state", "oracles.properties", "oracles.references",
+    "oracles.rule", "oracles.self_consistency", "oracles.signatures", "oracles.user_code",
 )  # fmt: skip
 
 

@@ -204,6 +204,9 @@ ADAPTERS = {
     "bring_a_custom_vjp": ["log_sum_exp: agrees", "delta of ones: WRONG", "delta taken as all ones"],
     "bring_a_compiled_function": ["libm's tanh: agrees", "libm's tanhf: UNSTABLE", "right up to float32"],
     "bring_a_convention": ["columns: agrees", "columns: WRONG in the cotangent of W", "scale={'W': 0.25} would"],
+    "bring_a_functional": [
+        "training step: agrees", "adjoint: agrees", 'wrong in params[1]["W"][300]', "forgotten: WRONG in ⟨gradient, v1⟩"
+    ],
     "bring_a_tree": ["network: agrees", "WRONG in the cotangent of layers[1].b", 'output["top"] by torch', "mixed up"],
     "run_isolated": [
         "out_of_bounds: WRONG in the call", "right: agrees", "did not return within 2 s", "exit status 3",

@@ -259,9 +259,10 @@ def array_of(value: ForeignArray) -> ForeignArray:
         value = value.to_dense()
     name = str(value.dtype).removeprefix("torch.")
     if name in EXTENSION_FLOATS:
-        return value.view(torch.int16 if value.itemsize == 2 else torch.int8).numpy().view(getattr(ml_dtypes, name))
+        bits = value.view(torch.int16 if value.itemsize == 2 else torch.int8)
+        return bits.numpy(force=True).view(getattr(ml_dtypes, name))
     try:
-        return value.numpy()
+        return value.numpy(force=True)  # a gradient that torch knows to be zero has no memory of its own
     except TypeError:
         return value
 
