@@ -325,7 +325,9 @@ class ToleranceEstimator:
             values = attempt(partial(self._values, perturbation.times(share)))
             if not isinstance(values, Raised):
                 return values, share
-        raise error
+        # A Cholesky factor of a matrix that rounding makes indefinite: it has no tolerance, so nothing is judged.
+        note(f"rounding leaves the domain at this point, so no tolerance is known: {describe_fault(error)}")
+        return {n: np.full(np.shape(a), np.nan) for n, a in self._plain(self.sources[0], {}).items()}, 1.0
 
     def _values(self, perturbation: Perturbation) -> dict[str, Array]:
         evaluate_perturbed = self.sources[0].evaluate_perturbed
