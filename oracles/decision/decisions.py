@@ -47,7 +47,7 @@ from oracles.decision.repetition import change_of_answer
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
-from oracles.tolerance import ToleranceEstimator, named_outputs, values_of
+from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -172,16 +172,19 @@ def within_rounding_of_reference(comparison: Comparison) -> list[Finding] | Comp
 
     Question: does the array agree with one reference, and differ from the others by no more than their own rounding in
     float64? The tolerance is that of one reference, and another one may compute in steps that round more: a variance
-    in one pass, say.
+    in one pass, say. Where no reference could be perturbed (JAX through XLA), none need agree.
     Consequence: AGREES.
     """
     references, point = {o.name: o for o in comparison.references}, comparison.estimator
-    if not (references.keys() - comparison.refusing and references.keys() >= set(comparison.refusing)):
+    is_seen = point.sources[0].name in references
+    if not ((references.keys() - comparison.refusing or not is_seen) and references.keys() >= set(comparison.refusing)):
         return comparison
     answers = dict(comparison.answers)
     for oracle in comparison.refusing:
         wide = Numerics.of("float64")
-        own = ToleranceEstimator([references[oracle]], point.primals, point.delta, wide, point.known)
+        sources = [references[oracle]] if references[oracle].evaluate_perturbed else []
+        sources = [*sources, perturb_inputs(references[oracle])]
+        own = ToleranceEstimator(sources, point.primals, point.delta, wide, point.known)
         radius = attempt(partial(own.estimate, MORE_SAMPLES))
         if not isinstance(radius, Raised):
             answers[oracle] = Enclosure(value_and_radius(answers[oracle])[0], radius[comparison.name])
