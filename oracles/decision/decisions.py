@@ -30,6 +30,7 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
+from oracles.decision.iterations import Compared, declaration, in_words, stops_early
 from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
 from oracles.decision.precision import (
     computes_finer,
@@ -46,7 +47,7 @@ from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
-from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
+from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
 from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
@@ -443,6 +444,42 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
     return coarser
 
 
+def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
+    """Tell a solver that stops early from a wrong formula.
+
+    Question: is the error small and smooth nearby, and does it jump by about its size, where the reference does not, as
+    the primals move on: where the number of steps of an iteration changes?
+    Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
+    """
+    reference = next(iter(comparison.references), None)
+    # What is right in a coarser precision has the rounding of that, which may jump, too.
+    if reference is None or _in_coarser_precision(comparison):
+        return comparison
+    primals, delta = comparison.estimator.primals, comparison.estimator.delta
+
+    def compare_at(primals: Primals, delta: Output) -> Compared | None:
+        compared = attempt(partial(_compared, comparison, reference, primals, delta))
+        return None if isinstance(compared, Raised) or not np.all(np.isfinite(compared.error)) else compared
+
+    name = stops_early(primals, delta, compare_at)
+    if not name:
+        return comparison
+    with np.errstate(invalid="ignore"):
+        error = np.where(comparison.refused, comparison.value - comparison.expected, 0.0)
+    share = Compared(error, comparison.expected).share
+    reason = "not converged: the error is that of an iteration that stops early"
+    findings = comparison.findings(Verdict.UNSTABLE, reason=reason)
+    return _with_fix(findings, f"solve further, or declare {declaration(share)}", in_words(name, share))
+
+
+def _compared(comparison: Comparison, reference: Rule, primals: Primals, delta: Output) -> Compared:
+    """Return error and expected value at another point."""
+    name, setting = comparison.name, comparison.setting
+    own, own_delta = (with_dtype(tree, setting.precision) for tree in (dict(primals), delta))
+    expected = np.asarray(values_of(reference, primals, delta)[name], np.float64)
+    return Compared(np.asarray(values_of(setting.subject, own, own_delta)[name], np.float64) - expected, expected)
+
+
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
     """Refuse a formula whose error no precision reduces.
 
@@ -525,6 +562,8 @@ DECISIONS: tuple[Decision, ...] = (
     primals_differ_slightly,
     # The same question to finite differences, where the code does not run on balls.
     reference_contradicts_itself,
+    # Before `wrong_formula`: no precision makes an iteration go on.
+    not_converged,
     # Before the precisions: a small error of a formula may look like float32's rounding.
     wrong_formula,
     # Before `loses_digits`, since it says which precision to declare.
