@@ -553,6 +553,8 @@ DECISIONS: tuple[Decision, ...] = (
     references_lose_as_much,
     # Before all that compute with the subject's numbers.
     not_finite,
+    # Before kinks are looked for: an iteration jumps nearby, and no precision makes it go on.
+    not_converged,
     # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
     kink,
     # Before the oracles are compared: a certified value shows which of them is off.
@@ -562,8 +564,6 @@ DECISIONS: tuple[Decision, ...] = (
     primals_differ_slightly,
     # The same question to finite differences, where the code does not run on balls.
     reference_contradicts_itself,
-    # Before `wrong_formula`: no precision makes an iteration go on.
-    not_converged,
     # Before the precisions: a small error of a formula may look like float32's rounding.
     wrong_formula,
     # Before `loses_digits`, since it says which precision to declare.
