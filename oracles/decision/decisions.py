@@ -453,7 +453,7 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     """
     reference = next(iter(comparison.references), None)
     # What is right in a coarser precision has the rounding of that, which may jump, too.
-    if reference is None or _in_coarser_precision(comparison):
+    if reference is None or _in_coarser_precision(comparison, confirmed=True):
         return comparison
     primals, delta = comparison.estimator.primals, comparison.estimator.delta
 
