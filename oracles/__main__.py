@@ -15,7 +15,7 @@ from oracles.cli.errors import BrokenFile
 from oracles.cli.parser import make_parser, parse
 from oracles.cli.supervision import EXIT_SKIPPED, INTERRUPTED, READER_GONE, supervised
 from oracles.environment import pin_threads
-from oracles.options import DTYPE_NAMES, PROFILES, VERIFY_POINTS
+from oracles.options import DTYPE_NAMES, PROFILES, VERIFY_POINTS, derivative_properties
 
 __all__ = ["main", "make_parser"]
 
@@ -117,7 +117,7 @@ def _run_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         cases=args.cases,
         blocks=args.blocks,
-        properties=args.properties,
+        properties=(*args.properties, *derivative_properties(args.order, args.mode)),
         jobs=args.jobs or available_cores(),
         output=Output(
             args.json, args.verbose, args.quiet, html_path=args.html, compare=args.compare, markdown_path=args.markdown

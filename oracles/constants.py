@@ -221,6 +221,14 @@ MOST_DIFFERENCES = 300
 # Of more inputs they measure so many entries, and of a million inputs fewer, since each takes about 20 evaluations.
 MOST_MEASURED = 96
 DIFFERENCES_OF_MILLION = 16
+# Several parts of the judge ask for the second derivatives by finite differences at one point: so many are remembered.
+DIFFERENCES_KEPT = 16
+# A derivative of a pullback is not symmetric if it differs from its transpose along so many pairs of directions.
+HESSIAN_DIRECTIONS = 3
+# A diagnosis measures so many wrong second derivatives by finite differences of the pullback.
+GRAPH_ENTRIES = 6
+# In a search, second derivatives of up to so many inputs are all measured; of more, so many entries.
+SEARCHED_DIFFERENCES, SEARCHED_MEASURED = 32, 16
 # All entries are judged along so many random directions for each primal and delta. Under three deltas they miss a gross
 # error with a probability of 0.71^18 = 0.002.
 DIRECTIONS = 6
@@ -507,3 +515,20 @@ MOST_PATH_POINTS = 200
 PATH_LENGTH = 0.5
 BISECTIONS = 40
 LEAST_JUMP = 1 / 8
+
+# --- The audit of a test suite (oracles/audit) ---
+
+# Entries of an array that are compared with each mutant: as many take a fifth of a millisecond.
+AUDIT_ENTRIES = 4096
+# A mutant that differs by fewer roundings of the largest entry is as right as the value itself.
+AUDIT_DIFFERENCE = 16.0
+# The audit's time as a share of the run's own: up to the first for a comparison that the test repeats, up to the second
+# for one that it has not made before. So a run takes less than twice its time.
+AUDIT_REPEATED_SHARE = 0.3
+AUDIT_FIRST_SHARE = 0.7
+# Seconds after which no further mutant is tried in one comparison.
+AUDIT_SECONDS = 0.1
+# So many calls of one line in one test are asked again, then those whose number is a power of two.
+AUDIT_CALLS = 4
+# Lines that the summary shows; with -v it shows all.
+AUDIT_LINES = 20

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from oracles.backends.devices import Device
+from oracles.derivatives import require_derivatives
 from oracles.extents import require_blocks
 from oracles.invariance import require_properties
-from oracles.options import ALL_DTYPES, DTYPE_NAMES
+from oracles.options import ALL_DTYPES, DTYPE_NAMES, Mode, derivative_properties
 from oracles.properties import PROPERTIES
 from oracles.registry import FRAMEWORKS, Case
 from oracles.search import Search
@@ -32,6 +33,8 @@ def conformance(
     blocks: Sequence[int] = (),
     properties: Sequence[str] = (),
     device: Device = None,
+    order: int = 1,
+    mode: Mode = "vjp",
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every property is searched on a strategy of cases, one pytest id for each and dtype.
 
@@ -52,6 +55,8 @@ def conformance(
         properties: what is judged besides, on request: "batch_invariant", "chunk_invariant", "deterministic". The
             first two need cases that say which primals are ``batched``.
         device: where the arrays lie, as in `oracles.check`; a case's own device overrides it.
+        order: 2 searches the second order too: `second_order_agrees`, `hessian_is_symmetric`.
+        mode: "vjp" searches the pullback, "jvp" the forward mode (`tangents_agree`), "both" both.
 
     Raises:
         TypeError, ValueError: at once, if an argument cannot be used; states what was expected and what to write.
@@ -60,7 +65,10 @@ def conformance(
     if device is not None:
         cases = cases.map(partial(_on_device, device))
     template = Search(cases, "", "", "", against, max_examples, blocks=require_blocks("conformance", blocks))
-    names = dict.fromkeys((*PROPERTIES, *require_properties("conformance", properties)))
+    require_derivatives("conformance", order, mode)
+    of_pullback = () if mode == "jvp" else PROPERTIES
+    requested = (*require_properties("conformance", properties), *derivative_properties(order, mode))
+    names = dict.fromkeys((*of_pullback, *requested))
     return parametrize("conformance", template, names, dtypes)
 
 

@@ -70,7 +70,9 @@ def on_copies(subject: Rule) -> Rule:
         return evaluate_on_copies
 
     call_patterns = {name: guard(evaluate) for name, evaluate in subject.call_patterns.items()}
-    return replace(subject, evaluate=guard(subject.evaluate), call_patterns=call_patterns)
+    evaluate = guard(subject.evaluate)
+    derived = subject.derivatives.wrapped(evaluate, on_copies)
+    return replace(subject, evaluate=evaluate, call_patterns=call_patterns, derived=derived)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,11 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
 
         return y, remembered_pullback
 
-    return replace(subject, evaluate=evaluate)
+    return replace(subject, evaluate=evaluate, derived=subject.derivatives.wrapped(evaluate, _unchanged))
+
+
+def _unchanged(rule: Rule) -> Rule:
+    return rule
 
 
 def _call(subject: Rule, primals: Primals, delta: Delta | None) -> None:

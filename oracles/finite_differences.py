@@ -10,7 +10,9 @@ oracle refuses nothing that it cannot measure.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from oracles.constants import (
     MOST_DIFFERENCES,
     MOST_MEASURED,
     ORDINARY_VALUES,
+    REMEMBERED_BYTES,
     SETTLED_FROM,
 )
 from oracles.notes import note
@@ -40,35 +43,92 @@ DIFFERENCES = "finite difference"  # what reports call this oracle
 OUTSIDE_DOMAIN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 
-def finite_difference(rule: Rule, *, name: str = DIFFERENCES, most: int = MOST_MEASURED) -> Rule:
+def finite_difference(
+    rule: Rule, *, name: str = DIFFERENCES, most: int = MOST_MEASURED, up_to: int = MOST_DIFFERENCES
+) -> Rule:
     """Make an oracle of the primal of ``rule``: its cotangents are `Enclosure`s. The rule's pullback is not used.
 
-    Each entry costs about 20 evaluations of the primal. Of more than `MOST_DIFFERENCES` entries some are measured,
-    spread evenly; the radius of the others is infinite. For those see `oracles.decision.directions`.
+    Each entry costs about 20 evaluations of the primal. Of more than ``up_to`` entries some are measured, spread
+    evenly; the radius of the others is infinite. For those see `oracles.decision.directions`.
 
     Args:
         rule: the rule.
         name: what results call the oracle.
         most: how many entries are measured where not all are.
+        up_to: of how many inputs every entry is measured.
     """
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         y, _ = rule(**primals)
 
         def pullback(delta: Output) -> dict[str, Enclosure]:
-            measured = measured_entries(primals, most)
+            measured = measured_entries(primals, most, up_to)
             return {n: differences_at(entries, n, rule, primals, delta) for n, entries in measured.items()}
 
         return y, pullback
 
-    return Rule(evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name, most=most))
+    return Rule(
+        evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name, most=most, up_to=up_to)
+    )
 
 
-def measured_entries(primals: Primals, most: int = MOST_MEASURED) -> dict[str, Array]:
+def remembering(rule: Rule) -> Rule:
+    """Return a rule whose primal is evaluated once at each point, while memory suffices: deltas share the points."""
+    known: dict[bytes, Output] = {}
+    left = [REMEMBERED_BYTES]
+
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        if left[0] <= 0 or any(a.dtype.kind == "O" for a in primals.values()):
+            return rule.evaluate(**primals)
+        key = digest_of(*primals.values())
+        if key not in known:
+            known[key] = y = rule.evaluate(**primals)[0]
+            left[0] -= sum(np.asarray(part).nbytes for part in as_tuple(y))
+        return known[key], lambda delta: {}
+
+    return replace(rule, evaluate=evaluate)
+
+
+def digest_of(*arrays: Array) -> bytes:
+    """Return a digest of the shapes and values of arrays."""
+    digest = sha256()
+    for a in arrays:
+        digest.update(repr(np.shape(a)).encode() + np.ascontiguousarray(a).tobytes())
+    return digest.digest()
+
+
+def differences_along(
+    rule: Rule, primals: Primals, direction: Primals, *, most: int = MOST_MEASURED
+) -> list[Enclosure]:
+    """Return the directional derivative of every floating output, entry by entry; of many entries some are measured.
+
+    Args:
+        rule: the rule, whose primal alone is used.
+        primals: the point, which should be float64.
+        direction: arrays in the shapes of some of the primals.
+        most: how many entries of each output are measured; the radius of the others is infinite.
+    """
+    rule = remembering(rule)
+    parts = [np.asarray(part) for part in as_tuple(rule(**primals)[0])]
+    enclosures = []
+    for i, part in enumerate(parts):
+        if not is_differentiable(part):
+            continue
+        slopes = np.full((2, part.size), np.inf)
+        slopes[0] = np.nan
+        for k in np.unique(np.linspace(0, part.size - 1, min(most, part.size)).round().astype(int)):
+            weights = [np.zeros(p.shape) for p in parts]
+            weights[i].flat[k] = 1.0
+            slopes[:, k] = directional_derivative(rule, primals, tuple(weights), direction, narrow=True)
+        enclosures.append(Enclosure(*slopes.reshape(2, *part.shape)))
+    return enclosures
+
+
+def measured_entries(primals: Primals, most: int = MOST_MEASURED, up_to: int = MOST_DIFFERENCES) -> dict[str, Array]:
     """Return the entries of each floating primal that finite differences measure one by one; flat indices."""
     sizes = {n: np.size(a) for n, a in primals.items() if is_differentiable(a)}
     total = sum(sizes.values())
-    if total <= MOST_DIFFERENCES:
+    if total <= up_to:
         return {n: np.arange(size) for n, size in sizes.items()}
     # Each takes longer the more inputs there are.
     count = min(max(DIFFERENCES_OF_MILLION * 10**6 // total, DIFFERENCES_OF_MILLION), most)

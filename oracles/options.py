@@ -6,6 +6,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 FRAMEWORK_NAMES = ("torch", "jax")
 # The dtypes of a search that names none, and all that a search can draw.
@@ -14,6 +15,11 @@ HALF_NAMES = ("float16", "bfloat16")
 ALL_DTYPES = (*DTYPE_NAMES, *HALF_NAMES)
 # The properties that are judged on request alone, see `oracles.invariance`.
 INVARIANCES = ("batch_invariant", "chunk_invariant", "deterministic")
+# What of the derivatives is judged: the pullback, the forward mode, or both.
+Mode: TypeAlias = Literal["vjp", "jvp", "both"]
+MODES: tuple[Mode, ...] = ("vjp", "jvp", "both")
+# The properties of the second order and of the forward mode, see `oracles.properties`.
+SECOND_ORDER, FORWARD_MODE = ("second_order_agrees", "hessian_is_symmetric"), "tangents_agree"
 # The least size of a block: an axis of one entry has no tile.
 LEAST_BLOCK = 2
 # Stands for `ALL_DTYPES` on a command line.
@@ -48,6 +54,11 @@ class SearchOptions:
 
 
 NO_OPTIONS = SearchOptions()
+
+
+def derivative_properties(order: int, mode: Mode) -> tuple[str, ...]:
+    """Return the names of the properties that a search judges for an order and a mode."""
+    return (*(SECOND_ORDER if order == 2 else ()), *((FORWARD_MODE,) if mode != "vjp" else ()))
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Evaluate,
     InvalidInput,
     Output,
@@ -257,12 +258,60 @@ def selected(rule: Rule, positions: Sequence[int], y: Value) -> Rule:
         parts, cotangents = perturbed(primals, whole, perturbation)
         return tuple(parts[i] for i in keep), cotangents
 
+    evaluate = Selected(rule.evaluate, keep)
     return replace(
         rule,
-        evaluate=Selected(rule.evaluate, keep),
+        evaluate=evaluate,
         evaluate_perturbed=evaluate_perturbed if perturbed is not None else None,
-        call_patterns={n: Selected(evaluate, keep) for n, evaluate in rule.call_patterns.items()},
+        call_patterns={n: Selected(other, keep) for n, other in rule.call_patterns.items()},
+        derived=_selected_derivatives(rule, evaluate, y),
     )
+
+
+def _selected_derivatives(rule: Rule, selection: Selected, y: Value) -> Derived:
+    """Return how to make the rules of what a rule of selected outputs derives."""
+    parts, keep = as_tuple(y), selection.positions
+    second, tangent = rule.derivatives.second, rule.derivatives.tangent
+
+    def selected_second(wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+        assert second is not None
+        given = dict(zip(keep, deltas, strict=True))
+        hidden = {f"delta of output {i}": _zeros_like(part) for i, part in enumerate(parts) if i not in given}
+        names = tuple(given.get(i, f"delta of output {i}") for i in range(len(parts)))
+        return bound(second(wrt, names), hidden)
+
+    def selected_tangent(tangents: Mapping[str, str]) -> Rule:
+        assert tangent is not None
+        floating = [i for i, part in enumerate(parts) if not _is_discrete(part)]
+        kept = [floating.index(i) for i in keep if i in floating]
+        both = [parts[i] for i in floating]
+        return selected(tangent(tangents), [*kept, *(len(floating) + k for k in kept)], (*both, *both))
+
+    return Derived(selection, second and selected_second, tangent and selected_tangent)
+
+
+def bound(rule: Rule, values: Mapping[str, Array]) -> Rule:
+    """Return a rule of which some primals have fixed values; their cotangents are left out."""
+    if not values:
+        return rule
+    perturbed = rule.evaluate_perturbed
+
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        y, pullback = rule.evaluate(**primals, **values)
+        return y, lambda delta: _without_names(pullback(delta), values)
+
+    def evaluate_perturbed(
+        primals: Primals, delta: Delta, perturbation: Perturbation
+    ) -> tuple[tuple[Array, ...], Cotangents]:
+        assert perturbed is not None
+        y, cotangents = perturbed({**primals, **values}, delta, perturbation)
+        return y, _without_names(cotangents, values)
+
+    return replace(rule, evaluate=evaluate, evaluate_perturbed=evaluate_perturbed if perturbed else None, derived=None)
+
+
+def _without_names(cotangents: Cotangents, names: Collection[str]) -> Cotangents:
+    return {n: g for n, g in cotangents.items() if n not in names}
 
 
 def positions_of(outputs: Value, y: Value) -> tuple[int, ...]:

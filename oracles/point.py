@@ -22,17 +22,28 @@ from oracles.constants import (
 from oracles.decision.judge import Kinks, cotangents_like, judge
 from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
+from oracles.derivatives import FORWARD, SECOND, joined, named_as, require_derivatives
 from oracles.evaluations import Memory, on_copies, remembered
 from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
-from oracles.finite_differences import finite_difference
+from oracles.finite_differences import finite_difference, remembering
+from oracles.forward_mode import forward_mode
 from oracles.invariance import invariance_result, require_invariances
 from oracles.layouts import check_layouts, check_shared
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, is_coarser, precision_name, precision_of
+from oracles.options import Mode
 from oracles.outputs import flat_delta, masked, plan_of, shown
 from oracles.process_state import judging
 from oracles.report.disagreement import require_conclusive
 from oracles.rule import Array, InvalidInput, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.second_order import (
+    SecondOrder,
+    has_second_order,
+    hessian_findings,
+    of_twice_differentiable,
+    second_order,
+    with_zeros,
+)
 from oracles.self_consistency import (
     check_mutation,
     check_repeatability,
@@ -68,6 +79,8 @@ def check(
     seconds: float = CHECK_SECONDS,
     seed: int = 0,
     outputs: str | int | Sequence[str | int] | None = None,
+    order: int = 1,
+    mode: Mode = "vjp",
 ) -> Result:
     """Judge the subject's output and pullback at one point; return the result if nothing refuses the subject.
 
@@ -96,6 +109,10 @@ def check(
             and not decided is inconclusive. One call is never interrupted, unless the subject is isolated.
         seed: the seed of the drawn cotangents.
         outputs: the outputs that are judged, by name (``"loss"``) or position; by default all.
+        order: 2 judges the derivative of the pullback too: by the subject's own double backward, or by finite
+            differences of its pullback, in float64.
+        mode: "vjp" judges the pullback, "jvp" the subject's forward mode, the directional derivative along random
+            tangents; "both" judges both, and one against the other.
 
     Returns:
         The `Result`, with a finding for every array and oracle.
@@ -111,11 +128,19 @@ def check(
     subject, arrays, against = _of_leaves(subject, primals, against, device)
     subject = _limited(subject, seconds, isolate)
     requested = require_invariances("check", properties, batched, arrays)
+    require_derivatives("check", order, mode)
     working = _numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
+        if mode == "jvp":
+            return _tangent_judged(subject, arrays, against, working, kinks, seed, mode)
         result = _judged(subject, arrays, against, delta, working, kinks, seed, outputs)
         result = _with_invariances(result, subject, requested, batched)
-        return require_conclusive(_without_agreement_of_nothing(result, arrays))
+        results = [require_conclusive(_without_agreement_of_nothing(result, arrays))]
+        if order == 2:
+            results.append(_second_judged(results[0], seed, bool(against)))
+        if mode == "both":
+            results.append(_tangent_judged(subject, arrays, against, working, kinks, seed, mode))
+        return joined(results)
 
 
 def _of_leaves(
@@ -172,7 +197,7 @@ def _judged(
     """Return the result of `check`, whatever it says."""
     working = Numerics.declared(numerics or subject.numerics, arrays)
     # Finite differences call the subject at points of their own, where no answer need be remembered.
-    oracles = _uniquely_named(against) or (finite_difference(on_copies(subject)),)
+    oracles = _uniquely_named(against) or (finite_difference(remembering(on_copies(subject))),)
     given, subject = subject, remembered(subject, memory := Memory())
     guarded = on_copies(subject)
     setting = Setting(guarded, oracles, arrays, (), working)
@@ -212,6 +237,54 @@ def _judged(
         results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
         return shown(_merge(results), plan.names, plan.unclaimed)
     return shown(_merge(results + _further_calls(results, setting, memory)), plan.names, plan.unclaimed)
+
+
+def _second_judged(first: Result, seed: int, has_reference: bool) -> Result:
+    """Return the result of the second order at the point of a result of the first.
+
+    Raises:
+        Disagreement: if it refuses the subject.
+        Inconclusive: if nothing bounds a whole derivative.
+    """
+    assert first.setting is not None
+    setting, claimed = first.setting, {f.quantity for f in first.findings}
+    wrt = [n for n in setting.primals if n in claimed]
+    announce("judging the second order")
+    point = setting.subject, setting.primals, setting.delta
+    if not (has_reference or has_second_order(setting.subject)):
+        # Finite differences of the pullback could be compared with themselves alone.
+        findings = tuple(hessian_findings(*point, wrt))
+        result = Result(setting.subject.name, "check", findings, setting=setting)
+        return require_conclusive(named_as(result, SECOND, ()))
+    second = second_order(*point, setting.oracles if has_reference else (), wrt)
+
+    def judged(second: SecondOrder) -> Result:
+        # The pullback of a kink is a step, which has no derivative: conventions are those of the first order.
+        return _judged(second.subject, second.primals, second.oracles, None, setting.numerics, "any", seed)
+
+    result = of_twice_differentiable(second, judged)
+    return require_conclusive(named_as(with_zeros(result), SECOND, second.names))
+
+
+def _tangent_judged(
+    subject: Rule,
+    arrays: Primals,
+    against: Sequence[Rule],
+    numerics: Numerics | None,
+    kinks: Kinks,
+    seed: int,
+    mode: Mode,
+) -> Result:
+    """Return the result of the forward mode at a point.
+
+    Raises:
+        Disagreement: if it refuses the subject.
+        Inconclusive: if nothing bounds a whole derivative.
+    """
+    announce("judging the forward mode")
+    forward = forward_mode(subject, arrays, against, np.random.default_rng((seed, 2)), both=mode == "both")
+    result = _judged(forward.subject, forward.primals, forward.oracles, None, numerics, kinks, seed)
+    return require_conclusive(named_as(result, FORWARD, forward.names))
 
 
 def _with_invariances(result: Result, subject: Rule, names: Sequence[str], batched: Sequence[str]) -> Result:

@@ -16,15 +16,32 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import FAR_OFF_IN_FLOAT16, FIRST_SAMPLES, LARGEST_IN_FLOAT16, MORE_SAMPLES, REFERENCE_ERRORS
-from oracles.decision.judge import judge
-from oracles.finite_differences import directional_derivative
+from oracles.constants import (
+    FAR_OFF_IN_FLOAT16,
+    FIRST_SAMPLES,
+    LARGEST_IN_FLOAT16,
+    MORE_SAMPLES,
+    REFERENCE_ERRORS,
+    SEARCHED_DIFFERENCES,
+    SEARCHED_MEASURED,
+)
+from oracles.decision.judge import cotangents_like, judge
+from oracles.finite_differences import directional_derivative, finite_difference, remembering
+from oracles.forward_mode import forward_mode, has_forward_mode
 from oracles.invariance import BATCH, CHUNK, DETERMINISTIC, invariance_result
 from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
 from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
 from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
+from oracles.second_order import (
+    SecondOrder,
+    has_second_order,
+    hessian_findings,
+    of_twice_differentiable,
+    second_order,
+    with_zeros,
+)
 from oracles.self_consistency import (
     Tolerance,
     check_aliasing,
@@ -346,6 +363,80 @@ def _invariance(name: str, case: Case, point: Point, oracles: Sequence[Rule]) ->
     return invariance_result(name, setting, case.batched, case.blocks)
 
 
+def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: the derivative of the pullback is the one that every oracle derives."""
+    own = has_second_order(case.subject)
+    references = [oracle for oracle in oracles if oracle.reference is not None]
+    if not (own or references) or (not own and point.dtype in HALF_NAMES):
+        return None  # finite differences of a pullback need a reference, and more digits
+    claimed = _claimed(case, point)
+    if not claimed:
+        return None
+    second = second_order(
+        case.subject,
+        point.primals,
+        point.delta,
+        references,
+        claimed,
+        most=SEARCHED_MEASURED,
+        up_to=SEARCHED_DIFFERENCES,
+    )
+    like = tuple(point.primals[n] for n in claimed)
+    (w,) = cotangents_like(like if len(like) > 1 else like[0], np.random.default_rng(3), 1)
+    own_differences = [] if references else [finite_difference(remembering(second.subject))]
+
+    def judged(second: SecondOrder) -> Result:
+        # The pullback of a kink is a step, which has no derivative: conventions are those of the first order.
+        return judge(
+            second.subject,
+            second.primals,
+            w if own else with_dtype(w, np.float64),
+            second.oracles or own_differences,
+            numerics=case.numerics,
+            kinks="any",
+            only=second.primals,
+            property_name="second_order_agrees",
+        )
+
+    return with_zeros(of_twice_differentiable(second, judged))
+
+
+def hessian_is_symmetric(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: the derivative of the pullback by the primals is symmetric, as that of a gradient is."""
+    if point.dtype in HALF_NAMES or not (claimed := _claimed(case, point)):
+        return None
+    findings = hessian_findings(case.subject, point.primals, point.delta, claimed)
+    return Result(case.subject.name, "hessian_is_symmetric", tuple(findings))
+
+
+def tangents_agree(case: Case, point: Point, oracles: Sequence[Rule]) -> Result | None:
+    """On request: the forward mode gives what every oracle gives, and the adjoint of the pullback."""
+    if not has_forward_mode(case.subject):
+        return None
+    references = [oracle for oracle in oracles if oracle.reference is not None]
+    rng = np.random.default_rng(4)
+    both = bool(_claimed(case, point))
+    forward = forward_mode(case.subject, point.primals, references, rng, both=both)
+    y = forward.subject(**forward.primals)[0]
+    (delta,) = cotangents_like(y, rng, 1)
+    result = judge(
+        forward.subject,
+        forward.primals,
+        delta,
+        forward.oracles,
+        numerics=case.numerics,
+        kinks=case.kinks,
+        property_name="tangents_agree",
+    )
+    return replace(result, not_claimed=())
+
+
+def _claimed(case: Case, point: Point) -> list[str]:
+    """Return the floating primals whose cotangents the subject returns."""
+    cotangents = case.subject(**point.primals)[1](point.delta)
+    return [n for n in cotangents if is_differentiable(point.primals[n])]
+
+
 PROPERTIES: Mapping[str, Property] = {
     each.__name__: each
     for each in (
@@ -361,8 +452,26 @@ PROPERTIES: Mapping[str, Property] = {
     )
 }
 # The properties that are judged on request alone, and all.
-REQUESTED: Mapping[str, Property] = {each.__name__: each for each in (batch_invariant, chunk_invariant, deterministic)}
+REQUESTED: Mapping[str, Property] = {
+    each.__name__: each
+    for each in (
+        batch_invariant,
+        chunk_invariant,
+        deterministic,
+        second_order_agrees,
+        hessian_is_symmetric,
+        tangents_agree,
+    )
+}
 EVERY_PROPERTY: Mapping[str, Property] = {**PROPERTIES, **REQUESTED}
+# Why one of these may judge nothing, and what to write.
+UNAVAILABLE: Mapping[str, str] = {
+    "second_order_agrees": "no subject claims a cotangent and has a reference, in a dtype of at least 32 bits.\n"
+    "Fix:    oracles.Case(subject, primals, torch=reference)",
+    "hessian_is_symmetric": "no subject claims a cotangent, in a dtype of at least 32 bits.\nFix:    order=1",
+    "tangents_agree": "no subject has a forward mode.\n"
+    "Fix:    oracles.manual(forward, backward, jvp=jvp)      # jvp(primals, tangents) -> (y, tangent of y)",
+}
 # The properties that compare the subject with oracles, in the share of inconclusive points.
 ORACLE_PROPERTIES = ("primal_agrees", "cotangents_agree")
 # The properties of a subject without a pullback, such as an optimizer's step.

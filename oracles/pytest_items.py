@@ -13,7 +13,7 @@ import pytest
 
 from oracles.environment import versions_line
 from oracles.missing import missing_of
-from oracles.options import DTYPE_NAMES, PREFIX
+from oracles.options import DTYPE_NAMES, PREFIX, SearchOptions, derivative_properties
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Entry, Unusable, entries_of
@@ -77,7 +77,9 @@ class LayerCollector(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield a test for each property and dtype: the default ones, and further ones that --oracles-dtype names."""
         dtypes = dict.fromkeys([*DTYPE_NAMES, *(self.config.getoption("oracles_dtype", None) or ())])
-        for name, search in searches_of(self.entry, tuple(dtypes)).items():
+        order, mode = (self.config.getoption(f"oracles_{name}", None) for name in ("order", "mode"))
+        options = SearchOptions(properties=derivative_properties(order or 1, mode or "vjp"))
+        for name, search in searches_of(self.entry, tuple(dtypes), options).items():
             yield SearchItem.from_parent(self, name=name, search=search)
 
 
@@ -110,6 +112,18 @@ class SearchItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the file of the cases, and the name of the search."""
         return self.path, None, f"{self.parent.name if self.parent else ''}::{self.name}"
+
+
+def with_properties(searches: Sequence[Search], names: Sequence[str]) -> list[Search]:
+    """Return these searches, and those of further properties in each of their dtypes."""
+    known = {search.property_name for search in searches}
+    further = [
+        replace(search, property_name=name, tally=Tally())
+        for name in names
+        if name not in known
+        for search in {search.dtype: search for search in searches}.values()
+    ]
+    return [*searches, *further]
 
 
 def with_dtypes(searches: Sequence[Search], dtypes: Sequence[str]) -> list[Search]:

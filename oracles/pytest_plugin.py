@@ -20,11 +20,13 @@ import pytest
 
 from oracles.options import (
     FRAMEWORK_NAMES,
+    MODES,
     PREFIX,
     PROFILES,
     SearchOptions,
     at_least,
     block_sizes,
+    derivative_properties,
     did_you_mean,
     dtypes_of,
     names_of,
@@ -43,6 +45,13 @@ class _Option(NamedTuple):
     metavar: str
     help: str
     repeatable: bool = False
+
+
+def _order(text: str) -> int:
+    """Return an order of derivatives."""
+    if text not in ("1", "2"):
+        raise argparse.ArgumentTypeError(f"expected 1 or 2, got {text!r}")
+    return int(text)
 
 
 _PROFILE_NAMES = ", ".join(f"{name} ({points})" for name, points in PROFILES.items())
@@ -69,6 +78,10 @@ OPTIONS = {
     "blocks": _Option(
         block_sizes, "SIZES", "the tiles of the code, comma-separated: axes get sizes around their multiples too"
     ),
+    "order": _Option(_order, "N", "2: judge the derivative of the pullback too, in all tests that judge it"),
+    "mode": _Option(
+        one_of(MODES), "MODE", "jvp or both: judge the forward mode too, of the subjects that have one"
+    ),
     "against": _Option(
         some_of(FRAMEWORK_NAMES), "NAMES", "the frameworks that judge, comma-separated: torch,jax (default: those that "
         "are installed)"
@@ -87,6 +100,10 @@ OPTIONS = {
     "json": _Option(str, "FILE", "write the results as JSON, as `oracles verify --json` does"),
     "html": _Option(str, "FILE", "write the results as a page, in one file"),
 }  # fmt: skip
+_AUDIT_HELP = (
+    "ask the comparisons of arrays in all tests again with wrong values, and report what they let through; the results "
+    "of the tests stay as they are"
+)
 _PATHS = ("script", "json", "html")
 _SEARCH_OPTIONS = tuple(field.name for field in fields(SearchOptions))
 _SEED = pytest.StashKey[int]()
@@ -99,6 +116,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, option in OPTIONS.items():
         action = "extend" if option.repeatable else "store"
         group.addoption(f"--oracles-{name}", action=action, type=option.parse, metavar=option.metavar, help=option.help)
+    group.addoption("--oracles-audit", action="store_true", help=_AUDIT_HELP)
+    group.addoption("--oracles-audit-json", metavar="FILE", help="audit, and write what was found as JSON")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin an audit before anything of the suite is imported, since it may import functions by their names."""
+    given = early_config.known_args_namespace
+    if given.oracles_audit or given.oracles_audit_json:
+        from oracles.audit.plugin import register
+
+        register(early_config, given.oracles_audit_json)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -179,19 +208,28 @@ class _SkippedCases(pytest.Item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let a test that names no dtypes be judged in those of --oracles-dtype too; others are deselected later."""
+    """Let a test that names no dtypes be judged in those of --oracles-dtype too; others are deselected later.
+
+    --oracles-order and --oracles-mode add properties.
+    """
     dtypes, module = _option(metafunc.config, "dtype"), sys.modules.get("oracles.search")
-    if not dtypes or module is None:
+    further = _further_properties(metafunc.config)
+    if not (dtypes or further) or module is None:
         return
     marks = metafunc.definition.own_markers
     for i, mark in enumerate(marks):
         values = mark.args[1] if mark.name == "parametrize" and len(mark.args) == 2 else ()
         if values and all(isinstance(value, module.Search) for value in values):
-            from oracles.pytest_items import with_dtypes
+            from oracles.pytest_items import with_dtypes, with_properties
 
-            searches = with_dtypes(values, dtypes)
+            searches = with_dtypes(with_properties(values, further), dtypes or ())
             names = [f"{search.property_name}-{search.dtype}" for search in searches]
             marks[i] = pytest.mark.parametrize(mark.args[0], searches, ids=names).mark
+
+
+def _further_properties(config: pytest.Config) -> tuple[str, ...]:
+    """Return the properties that --oracles-order and --oracles-mode ask for."""
+    return derivative_properties(_option(config, "order") or 1, _option(config, "mode") or "vjp")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

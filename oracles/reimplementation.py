@@ -14,7 +14,8 @@ from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 from oracles.constants import DRAWS_FOR_ONE_CASE
 from oracles.decorators import Test, parametrize
-from oracles.options import DTYPE_NAMES
+from oracles.derivatives import require_derivatives
+from oracles.options import DTYPE_NAMES, Mode, derivative_properties
 from oracles.properties import FORWARD_PROPERTIES, PROPERTIES
 from oracles.registry import FRAMEWORKS, Case, Entry, entries_for, known_types
 from oracles.rule import Array, InvalidInput, Output, Pullback, Rule
@@ -36,6 +37,8 @@ def conformance_of(
     dtypes: Sequence[str] = DTYPE_NAMES,
     against: Sequence[str] = tuple(FRAMEWORKS),
     max_examples: int | None = None,
+    order: int = 1,
+    mode: Mode = "vjp",
 ) -> Callable[[Test], Test]:
     """Decorate a test so that every case known for a layer runs on another implementation of it.
 
@@ -52,7 +55,7 @@ def conformance_of(
         adapt: ``adapt(drawn) -> Rule`` makes the subject that corresponds to a drawn instance of ``like``. Without it,
             the subject follows `manual_bp.protocol`, with the same parameter names, and is built from the fields of the
             drawn instance. If it does not take all of them, only cases with the others at their defaults are drawn.
-        dtypes, against, max_examples: as in `conformance`.
+        dtypes, against, max_examples, order, mode: as in `conformance`.
 
     Raises:
         InvalidInput: (a TypeError and a ValueError) at once, for a type without cases, a subject that cannot be built
@@ -78,7 +81,9 @@ def conformance_of(
     _require_one(cases, f"conformance_of: {label} leaves out fields, and no case of {like.__name__} has {only}")
     note = f"takes no {', '.join(left_out)}: only cases with {only} were drawn" if left_out else ""
     template = Search(cases, "", "", label, against, max_examples, bool(left_out), note)
-    properties = PROPERTIES if all(entry.pullback for entry in entries) else FORWARD_PROPERTIES
+    require_derivatives("conformance_of", order, mode)
+    of_pullback = PROPERTIES if all(entry.pullback for entry in entries) else FORWARD_PROPERTIES
+    properties = (*(of_pullback if mode != "jvp" else ()), *derivative_properties(order, mode))
     return parametrize("conformance_of", template, properties, dtypes)
 
 

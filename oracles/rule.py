@@ -147,7 +147,7 @@ class Convention:
     Adapters override the methods that they need; these here say that nothing may differ.
     """
 
-    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+    def read_error(self, primals: Primals, delta: Delta, u: float) -> Mapping[str, Array]:
         """Bound the error made in reading each cotangent off the subject; ``u`` is the unit roundoff."""
         return {}
 
@@ -190,6 +190,32 @@ class Structured(NamedTuple):
     make: Callable[[Any], Rule]
 
 
+class Derived(NamedTuple):
+    """How to make the rules of what a rule derives, see `oracles.second_order` and `oracles.forward_mode`.
+
+    Attributes:
+        evaluate: the evaluation that they belong to: whoever replaces that has other derivatives.
+        second: makes the Rule of the pullback, a function of the primals and of the outputs' cotangents. It takes the
+            primals whose cotangents it returns, and the names of the outputs' cotangents. ``None`` if the rule cannot
+            be differentiated twice.
+        tangent: makes the Rule of the directional derivative, a function of the primals and of their tangents, of
+            which it takes the names by primal. ``None`` if there is none.
+    """
+
+    evaluate: Evaluate
+    second: Callable[[tuple[str, ...], tuple[str, ...]], Rule] | None = None
+    tangent: Callable[[Mapping[str, str]], Rule] | None = None
+
+    def wrapped(self, evaluate: Evaluate, wrap: Callable[[Rule], Rule]) -> Derived:
+        """Return those of a rule that wraps another one, whose evaluation is ``evaluate``."""
+        second, tangent = self.second, self.tangent
+        return Derived(
+            evaluate,
+            None if second is None else lambda wrt, deltas: wrap(second(wrt, deltas)),
+            None if tangent is None else lambda names: wrap(tangent(names)),
+        )
+
+
 EvaluatePerturbed: TypeAlias = Callable[[Primals, Delta, Perturbation], tuple[tuple[Array, ...], Cotangents]]
 
 
@@ -213,6 +239,7 @@ class Rule:
         numerics: what it stores, accumulates and multiplies in, if it is declared, see `oracles.Numerics`.
         device: where its arrays lie while it is evaluated, "cuda"; ``None`` if nothing is said.
         structured: makes a Rule of the same subject that takes the leaves of trees; ``None`` if it takes arrays alone.
+        derived: makes the Rules of its second derivative and of its forward mode, where it has them.
     """
 
     evaluate: Evaluate
@@ -227,6 +254,13 @@ class Rule:
     numerics: Any = None  # an oracles.numerics.Numerics; that module imports this one
     device: str | None = None
     structured: Structured | None = None
+    derived: Derived | None = None
+
+    @property
+    def derivatives(self) -> Derived:
+        """How to make the rules of what it derives; none of them for a rule whose evaluation was replaced."""
+        derived = self.derived
+        return derived if derived is not None and derived.evaluate == self.evaluate else Derived(self.evaluate)
 
     @property
     def runs_on_object_arrays(self) -> bool:
@@ -296,6 +330,11 @@ EXTENSION_FLOATS = frozenset(("bfloat16", "float8_e4m3fn", "float8_e5m2"))
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """Return whether a dtype is a real floating one."""
     return dtype.kind == "f" or dtype.name in EXTENSION_FLOATS
+
+
+def is_discrete(array: object) -> bool:
+    """Return whether an array holds integers or booleans; an array of objects holds numbers, such as balls."""
+    return np.asarray(array).dtype.kind in "iub"
 
 
 def is_differentiable(array: object) -> bool:

@@ -40,7 +40,7 @@ from oracles.missing import Missing, MissingPackage, missing_module
 from oracles.options import DTYPE_NAMES, HALF_NAMES, NO_OPTIONS, SearchOptions
 from oracles.outputs import Outputs, masked, shown, without_gradient
 from oracles.process_state import judging
-from oracles.properties import EVERY_PROPERTY, ORACLE_PROPERTIES, REQUESTED, properties_of
+from oracles.properties import EVERY_PROPERTY, ORACLE_PROPERTIES, REQUESTED, UNAVAILABLE, properties_of
 from oracles.registry import FRAMEWORKS, Case, Entry
 from oracles.report.disagreement import Disagreement, require
 from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule, with_dtype
@@ -511,9 +511,12 @@ class Search:
         """Require that a property on request has judged a point.
 
         Raises:
-            InvalidInput: if no case says which primals are batched.
+            InvalidInput: if no case says which primals are batched, or none has a second order or a forward mode.
         """
         if self.property_name in REQUESTED and not self.tally.points:
+            reason = UNAVAILABLE.get(self.property_name)
+            if reason is not None:
+                raise InvalidInput(f"{self.label}: {self.property_name}: {reason}")
             raise InvalidInput(
                 f"{self.label}: {self.property_name}: expected cases that say which primals are batched, got none.\n"
                 'Fix:    oracles.Case(..., batched=("z",))      # those whose first axis holds independent rows'

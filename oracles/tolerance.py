@@ -375,7 +375,7 @@ def tolerance_at(
     sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     numerics = Numerics.of(numerics)
-    read_error = fallback.convention.read_error(wide, unit_roundoff(numerics.store))
+    read_error = fallback.convention.read_error(wide, wide_delta, unit_roundoff(numerics.store))
     return ToleranceEstimator(sources, wide, wide_delta, numerics, known or {}, read_error, native, fallback.convention)
 
 

@@ -66,6 +66,15 @@ def test_layers_are_timed_against_torch(tmp_path):
     assert all(row["ratio"] > 0 for row in rows)
 
 
+def test_an_audit_takes_less_than_twice_the_time(tmp_path):
+    file = tmp_path / "audit.json"
+    process = run("audit.py", "--rounds", "1", "--only", "300 tests", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    (row,) = json.loads(file.read_text())
+    assert 0 < row["asked"] <= 1
+    assert row["ratio"] <= 2
+
+
 def test_startup_is_measured_beside_imports(tmp_path):
     file = tmp_path / "startup.json"
     process = run("startup.py", "--rounds", "1", "--only", "no", "--json", str(file))

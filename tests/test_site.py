@@ -99,6 +99,11 @@ def test_json_has_the_keys_that_are_documented(tmp_path):
         for name, command in commands.items()
     }
     check, verify = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("check", "verify"))
+    test = "import numpy as np\n\n\ndef test_it():\n    assert np.allclo" + "se(np.ones(2), np.ones(2))\n"
+    (tmp_path / "test_it.py").write_text(test, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "--oracles-audit-json", "audit.json", "test_it.py"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, env=env, check=True)
+    audit = json.loads((tmp_path / "audit.json").read_text())
     documents = {
         "check": check,
         "refusal": check["results"][0],
@@ -108,6 +113,8 @@ def test_json_has_the_keys_that_are_documented(tmp_path):
         "result": verify["results"][0],
         "coverage": verify["coverage"]["Identity"],
         "list": json.loads(run["list"].stdout)[0],
+        "audit": audit,
+        "audit-line": audit["lines"][0],
     }
     assert {marker: list(document) for marker, document in documents.items()} == {
         marker: _documented(marker) for marker in documents

@@ -86,6 +86,7 @@ def isolated(rule: Rule, *, seconds: float = 60.0, start: Start | None = None) -
         rule,
         evaluate=evaluate,
         structured=wrapped(rule, evaluate, lambda inner: isolated(inner, seconds=seconds, start=start)),
+        derived=rule.derivatives.wrapped(evaluate, lambda inner: isolated(inner, seconds=seconds, start=start)),
         evaluate_perturbed=None,
         # Arrays of objects cannot be sent to another process.
         runtime=Runtime.OPAQUE if rule.runtime is Runtime.NUMPY else rule.runtime,

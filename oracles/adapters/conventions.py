@@ -175,9 +175,9 @@ class Declaration(Convention):
     output_dtype: str = ""
     solved_to: float = 0.0
 
-    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+    def read_error(self, primals: Primals, delta: Delta, u: float) -> Mapping[str, Array]:
         """Return the bound that the rule itself gives."""
-        return self.rule.convention.read_error(primals, u)
+        return self.rule.convention.read_error(primals, delta, u)
 
     def violations(self, primals: Primals, delta: Delta, cotangents: Cotangents, precision: str) -> Mapping[str, str]:
         """Say, by primal, at which declared kink the subject takes another derivative."""

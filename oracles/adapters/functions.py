@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Function,
     InvalidInput,
     Output,
@@ -25,6 +27,7 @@ from oracles.rule import (
     Structured,
     as_tuple,
     describe,
+    is_discrete,
     require_primals,
 )
 from oracles.signatures import call_by_name
@@ -36,12 +39,14 @@ if TYPE_CHECKING:
 
 def manual(
     forward: Callable[..., tuple[ForeignArray, object]],
-    backward: Callable[[Any, Any], object],
+    backward: Callable[[Any, Any], object] | None = None,
     *,
     arrays: ArrayKind = "numpy",
     device: Device = None,
     dtypes: Sequence[str] | None = None,
     has_aux: bool = False,
+    second: Callable[[Any, Any, Any], object] | None = None,
+    jvp: Callable[[Any, Any], object] | None = None,
     name: str | None = None,
 ) -> Rule:
     """Make a Rule of a hand-written forward and its backward.
@@ -53,7 +58,7 @@ def manual(
         backward: ``backward(cache, delta)`` returns ``{name: cotangent}``, or a tuple in the order of the primals (an
             array if there is one primal). ``None``, or a missing name, claims no gradient for that primal. The
             cotangent of a primal that is a tree has its structure. ``delta`` has the structure of y, with zeros for
-            outputs that carry no gradient, and ``None`` where y has ``None``.
+            outputs that carry no gradient, and ``None`` where y has ``None``. Without one, there is a ``jvp`` alone.
         arrays: the arrays that both take and return: "numpy", "torch" (tensors without grad), "jax" or "cupy".
         device: where the arrays of torch, JAX or CuPy lie, "cuda" or "cuda:1" for example. By default where `check`
             says; else torch's lie on the CPU, CuPy's on "cuda", and JAX's where JAX puts them. The references stay
@@ -62,6 +67,11 @@ def manual(
             default they accept all, and arrays of python-flint's balls too.
         has_aux: whether forward returns ``((y, aux), cache)``: aux is compared with that of the references, if they
             have one, and has no cotangent; ``delta`` is that of y.
+        second: ``second(cache, delta, w)`` pulls back through ``backward``: of ⟨w, backward(cache, delta)⟩, with w by
+            primal, it returns the derivatives ``{name: ∂/∂primal, "delta": ∂/∂delta}``. `check` with ``order=2`` judges
+            it; without it, finite differences of ``backward`` are the second derivative.
+        jvp: ``jvp(primals, tangents) -> (y, tangent of y)``, both arguments by name. `check` with ``mode="jvp"`` or
+            "both" judges it.
         name: what reports call the rule; the forward's name by default.
 
     Returns:
@@ -72,36 +82,133 @@ def manual(
             backward returns a cotangent that belongs to no primal.
     """
     label = name or str(getattr(forward, "__qualname__", "manual"))
-    rule = _manual(forward, backward, backend_for(arrays, device, dtypes), has_aux, label, Trees())
-    return on_device(rule, device or default_device(arrays))
+    subject = _Manual(forward, backward, second, jvp, backend_for(arrays, device, dtypes), has_aux, label)
+    return on_device(_manual_rule(subject, NO_TREES), device or default_device(arrays))
 
 
-def _manual(forward: Function, backward: Function, backend: Backend, has_aux: bool, label: str, trees: Trees) -> Rule:
+def _manual_rule(subject: _Manual, trees: Trees) -> Rule:
     """Make the Rule of `manual`, over the leaves of trees."""
+    subject = replace(subject, trees=trees)
+    evaluate = subject.evaluate
+    call = trees.calling(subject.forward) if trees.roots else subject.forward
+    return Rule(
+        evaluate,
+        subject.label,
+        runtime=subject.backend.runtime,
+        implementation=(call, subject.backward),
+        structured=Structured(evaluate, partial(_manual_rule, subject)),
+        derived=Derived(
+            evaluate,
+            None if subject.second is None else subject.second_rule,
+            None if subject.jvp is None else subject.tangent_rule,
+        ),
+    )
 
-    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
-        # JAX needs its 64-bit mode; NumPy and torch need no context.
-        with backend.context():
-            result = call_by_name(call, backend.primals_from_numpy(primals))
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise InvalidInput(
-                f"{label}: forward must return a pair (y, cache), got {describe(result)}.\n"
-                "Fix:    y = ...\n        return y, (z, W)      # whatever backward needs"
-            )
-        returned, cache = result
-        y = taken_apart(with_auxiliary_of(returned, label) if has_aux else returned)
+
+@dataclass(frozen=True)
+class _Manual:
+    """The arguments of `manual`, and what is made of them."""
+
+    forward: Function
+    backward: Function | None
+    second: Function | None
+    jvp: Function | None
+    backend: Backend
+    has_aux: bool
+    label: str
+    trees: Trees = NO_TREES
+
+    def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
+        """Run forward, and backward for each delta."""
+        y, cache = self._forward(primals)
 
         def pullback(delta: Delta) -> Cotangents:
-            with backend.context():
-                gradients = backward(cache, delta_in_structure(y, backend.delta_from_numpy(delta)))
-            return {n: backend.to_numpy(g) for n, g in named_cotangents(gradients, primals, label, trees).items()}
+            return self._to_numpy(self._backward(cache, y, self.backend.delta_from_numpy(delta)), primals)
 
-        return backend.tree_to_numpy(y), pullback
+        return self.backend.tree_to_numpy(y), pullback
 
-    call = trees.calling(forward) if trees.roots else forward
-    make = partial(_manual, forward, backward, backend, has_aux, label)
-    structured = Structured(evaluate, make)
-    return Rule(evaluate, label, runtime=backend.runtime, implementation=(call, backward), structured=structured)
+    def _forward(self, primals: Primals) -> tuple[ForeignArray, object]:
+        call = self.trees.calling(self.forward) if self.trees.roots else self.forward
+        # JAX needs its 64-bit mode; NumPy and torch need no context.
+        with self.backend.context():
+            result = call_by_name(call, self.backend.primals_from_numpy(primals))
+        returned, cache = _pair_of(
+            result, f"{self.label}: forward", "(y, cache)", "(z, W)      # whatever backward needs"
+        )
+        return taken_apart(with_auxiliary_of(returned, self.label) if self.has_aux else returned), cache
+
+    def _backward(self, cache: object, y: ForeignArray, delta: ForeignArray) -> object:
+        if self.backward is None:
+            return {}
+        with self.backend.context():
+            return self.backward(cache, delta_in_structure(y, delta))
+
+    def _to_numpy(self, gradients: object, primals: Primals) -> Cotangents:
+        named = named_cotangents(gradients, primals, self.label, self.trees)
+        return {n: self.backend.to_numpy(g) for n, g in named.items()}
+
+    def second_rule(self, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+        """Return the Rule of backward, which the author's ``second`` pulls back."""
+        return Rule(partial(self._differentiated_twice, wrt, deltas), self.label, runtime=self.backend.runtime)
+
+    def _differentiated_twice(
+        self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
+    ) -> tuple[Output, Pullback]:
+        primals = {n: a for n, a in arguments.items() if n not in deltas}
+        y, cache = self._forward(primals)
+        parts = tuple(self.backend.from_numpy(arguments[n]) for n in deltas)
+        delta = parts if isinstance(y, tuple) else parts[0]
+        cotangents = self._to_numpy(self._backward(cache, y, delta), primals)
+
+        def pullback(w: Delta) -> Cotangents:
+            assert self.second is not None
+            given = {n: self.backend.from_numpy(part) for n, part in zip(wrt, as_tuple(w), strict=True)}
+            with self.backend.context():
+                found = self.second(cache, delta_in_structure(y, delta), self.trees.rebuilt(given))
+            if not isinstance(found, Mapping):
+                raise InvalidInput(
+                    f"{self.label}: second must return {{name: cotangent}}, got {describe(found)}.\n"
+                    f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in wrt)}, 'delta': ddelta}}"
+                )
+            of_delta = found.get("delta", found.get(deltas[0]))
+            named = self._to_numpy({n: g for n, g in found.items() if n not in ("delta", *deltas)}, primals)
+            if of_delta is None:
+                return named
+            return named | dict(zip(deltas, map(self.backend.to_numpy, as_tuple(of_delta)), strict=True))
+
+        results = tuple(cotangents[n] for n in wrt)
+        return results if len(results) > 1 else results[0], pullback
+
+    def tangent_rule(self, tangents: Mapping[str, str]) -> Rule:
+        """Return the Rule of the author's ``jvp``."""
+        return Rule(partial(self._pushed_forward, tangents), self.label, runtime=self.backend.runtime)
+
+    def _pushed_forward(self, tangents: Mapping[str, str], /, **arguments: Array) -> tuple[Output, Pullback]:
+        assert self.jvp is not None
+        converted = self.backend.primals_from_numpy(arguments)
+        primals = self.trees.rebuilt({n: a for n, a in converted.items() if n not in {*tangents.values()}})
+        along = self.trees.rebuilt({n: converted[t] for n, t in tangents.items()})
+        with self.backend.context():
+            result = self.jvp(primals, along)
+        pair = _pair_of(result, f"{self.label}: jvp", "(y, tangent of y)", "y_dot")
+        y, pushed = (as_tuple(self.backend.tree_to_numpy(taken_apart(each))) for each in pair)
+        floating = [i for i, part in enumerate(y) if not is_discrete(part)]
+        # Of an output of integers there may be a tangent, which is none.
+        pushed = tuple(pushed[i] for i in floating) if len(pushed) == len(y) else pushed
+        return (*(y[i] for i in floating), *pushed), lambda _: {}
+
+
+def _pair_of(result: object, what: str, expected: str, second: str) -> tuple[Any, Any]:
+    """Return what a function of the user's returned, if that is a pair.
+
+    Raises:
+        InvalidInput: if it is not.
+    """
+    if isinstance(result, tuple) and len(result) == 2:
+        return result
+    raise InvalidInput(
+        f"{what} must return a pair {expected}, got {describe(result)}.\nFix:    y = ...\n        return y, {second}"
+    )
 
 
 def elementwise(

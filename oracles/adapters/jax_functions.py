@@ -18,6 +18,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Function,
     InvalidInput,
     Output,
@@ -87,6 +88,7 @@ def _jax_rule(subject: _Function, trees: Trees) -> Rule:
         runtime=Runtime.JAX,
         implementation=f,
         structured=Structured(evaluate, partial(_jax_rule, subject)),
+        derived=Derived(evaluate, subject.second, subject.tangent),
         call_patterns={"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if is_custom else {"jax.jit": jitted},
     )
 
@@ -132,27 +134,15 @@ class _Function:
 
     def by_jax(self, compiled: bool, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate the function and its `jax.vjp`, compiled by `jax.jit` or not."""
-        names = self._argument_order(primals)
-        floating = [n for n in primals if is_differentiable(primals[n])]
-        rest = _BACKEND.primals_from_numpy({n: a for n, a in primals.items() if n not in floating})
-        form: list[ForeignArray] = []
-
-        def of_floating(*arrays: ForeignArray) -> tuple[list[ForeignArray], list[ForeignArray]]:
-            """Return the outputs that carry a gradient, and the others."""
-            given = dict(zip(floating, arrays, strict=True))
-            arguments = self._arguments({n: given.get(n, rest.get(n)) for n in primals}, names)
-            y = self._taken_apart(self._call(self.f, arguments, names))
-            parts = list(as_tuple(y))
-            silent = _silent(y)
-            form[:] = [form_of(y), silent]
-            return [p for i, p in enumerate(parts) if i not in silent], [parts[i] for i in silent]
+        floating, form = [n for n in primals if is_differentiable(primals[n])], list[ForeignArray]()
+        of_floating = partial(self._of_floating, primals, form)
 
         def pulled_back(arrays: Sequence[ForeignArray], deltas: Sequence[ForeignArray]) -> ForeignArray:
-            return jax.vjp(of_floating, *arrays, has_aux=True)[1](deltas)
+            return jax.vjp(of_floating, arrays, has_aux=True)[1](deltas)[0]
 
         arrays = [_BACKEND.from_numpy(primals[n]) for n in floating]
         with _BACKEND.context():
-            carrying, others = (jax.jit(of_floating) if compiled else of_floating)(*arrays)
+            carrying, others = (jax.jit(of_floating) if compiled else of_floating)(arrays)
         skeleton, silent = form
         parts, first, second = [], iter(carrying), iter(others)
         for i in range(len(as_tuple(skeleton))):
@@ -166,6 +156,95 @@ class _Function:
             return _cotangents(primals, zip(floating, gradients, strict=True))
 
         return _BACKEND.tree_to_numpy(like(skeleton, parts)), pullback
+
+    def _of_floating(
+        self, primals: Primals, form: list[ForeignArray], arrays: Sequence[ForeignArray]
+    ) -> tuple[list[ForeignArray], list[ForeignArray]]:
+        """Return the outputs that carry a gradient, and the others, as a function of the floating primals.
+
+        ``form`` is set to their structure, and to the positions of the others.
+        """
+        names = self._argument_order(primals)
+        moving = iter(arrays)
+        given = {n: next(moving) if is_differentiable(a) else _BACKEND.from_numpy(a) for n, a in primals.items()}
+        y = self._taken_apart(self._call(self.f, self._arguments(given, names), names))
+        parts, silent = list(as_tuple(y)), _silent(y)
+        form[:] = [form_of(y), silent]
+        return [p for i, p in enumerate(parts) if i not in silent], [parts[i] for i in silent]
+
+    def second(self, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+        """Return the Rule of the pullback by `jax.vjp`, which JAX differentiates again."""
+        evaluate = partial(self._differentiated_twice, wrt, deltas)
+        return Rule(evaluate, self.label, runtime=Runtime.JAX, implementation=self.f)
+
+    def _differentiated_twice(
+        self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
+    ) -> tuple[Output, Pullback]:
+        primals = {n: a for n, a in arguments.items() if n not in deltas}
+        moving, form = [n for n in primals if is_differentiable(primals[n])], list[ForeignArray]()
+
+        def pulled_back(arrays: Sequence[ForeignArray], seeds: Sequence[ForeignArray]) -> list[ForeignArray]:
+            _, pull, _ = jax.vjp(partial(self._of_floating, primals, form), arrays, has_aux=True)
+            (gradients,) = pull([seed for i, seed in enumerate(seeds) if i not in form[1]])
+            return [g for n, g in zip(moving, gradients, strict=True) if n in wrt]
+
+        arrays = [_BACKEND.from_numpy(arguments[n]) for n in moving]
+        seeds = [_BACKEND.from_numpy(arguments[n]) for n in deltas]
+        with _BACKEND.context():
+            gradients, pull = jax.vjp(pulled_back, arrays, seeds)
+        by_name = dict(zip([n for n in moving if n in wrt], gradients, strict=True))
+
+        def pullback(w: Delta) -> Cotangents:
+            given = dict(zip(wrt, map(_BACKEND.from_numpy, as_tuple(w)), strict=True))
+            with _BACKEND.context():
+                of_arrays, of_seeds = pull([given[n] for n in by_name])
+            return _cotangents(arguments, zip([*moving, *deltas], [*of_arrays, *of_seeds], strict=True))
+
+        results = tuple(_BACKEND.to_numpy(by_name[n]) for n in wrt)
+        return results if len(results) > 1 else results[0], pullback
+
+    def tangent(self, tangents: Mapping[str, str]) -> Rule:
+        """Return the Rule of the forward mode by `jax.jvp`."""
+        evaluate = partial(self._pushed_forward, tangents, False)
+        is_batched = any(isinstance(f, jax.custom_batching.custom_vmap) for f in (self.f, self.plain))
+        patterns = {"jax.vmap": partial(self._pushed_forward, tangents, True)} if is_batched else {}
+        return Rule(evaluate, self.label, runtime=Runtime.JAX, implementation=self.f, call_patterns=patterns)
+
+    def _pushed_forward(
+        self, tangents: Mapping[str, str], under_vmap: bool, /, **arguments: Array
+    ) -> tuple[Output, Pullback]:
+        """Evaluate outputs and tangents, by themselves or as the second of a batch of four under `jax.vmap`."""
+        primals = {n: a for n, a in arguments.items() if n not in {*tangents.values()}}
+        moving = [n for n in primals if is_differentiable(primals[n])]
+        arrays = [_BACKEND.from_numpy(primals[n]) for n in moving]
+        along = [
+            _BACKEND.from_numpy(arguments[tangents[n]]) if n in tangents else jnp.zeros_like(a)
+            for n, a in zip(moving, arrays, strict=True)
+        ]
+
+        def pushed_at(
+            arrays: Sequence[ForeignArray], along: Sequence[ForeignArray]
+        ) -> tuple[list[ForeignArray], list[ForeignArray]]:
+            ys, pushed, _ = jax.jvp(partial(self._of_floating, primals, []), (arrays,), (along,), has_aux=True)
+            return ys, pushed
+
+        try:
+            with _BACKEND.context():
+                if under_vmap:
+                    batch = [[jnp.stack([2 * a, a, 0.5 * a, 3 * a]) for a in each] for each in (arrays, along)]
+                    # The outputs without tangents: JAX may leave the rule out where it differentiates.
+                    function = partial(self._of_floating, primals, [])
+                    ys = [part[1] for part in jax.vmap(lambda arrays: function(arrays)[0])(batch[0])]
+                    pushed = [part[1] for part in jax.vmap(pushed_at)(*batch)[1]]
+                else:
+                    ys, pushed = pushed_at(arrays, along)
+        except TypeError as error:
+            if "custom_vjp" not in str(error):
+                raise
+            raise InvalidInput(
+                f"mode: {self.label} is a jax.custom_vjp, which has no forward mode.\nFix:    mode='vjp'"
+            ) from error
+        return tuple(_BACKEND.to_numpy(part) for part in (*ys, *pushed)), lambda _: {}
 
     def _taken_apart(self, returned: ForeignArray) -> ForeignArray:
         return taken_apart(with_auxiliary_of(returned, self.label) if self.has_aux else returned)

@@ -72,7 +72,7 @@ class _ReadOffAnUpdate(Convention):
     names: tuple[str, ...]
     rate: float
 
-    def read_error(self, primals: Primals, u: float) -> Mapping[str, Array]:
+    def read_error(self, primals: Primals, delta: Delta, u: float) -> Mapping[str, Array]:
         return {
             n: np.asarray(2 * u * np.abs(primals[n]) / abs(self.rate), np.float64) for n in self.names if n in primals
         }

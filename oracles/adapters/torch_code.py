@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
-from oracles.backends.arrays import Backend, backend_for, with_autograd
+import numpy as np
+
+from oracles.backends.arrays import Backend, array_of, backend_for, with_autograd
 from oracles.backends.devices import Device, current_device, on_device
 from oracles.backends.torch_reference import with_detached
 from oracles.lazy_modules import Tensor, torch
@@ -27,6 +30,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Evaluate,
     Function,
     InvalidInput,
@@ -44,6 +48,8 @@ from oracles.signatures import hidden_signatures, hides_parameters
 from oracles.structure import NO_TREES, Trees, call_with_trees, complex_of, with_complex_arrays
 
 TorchFunction: TypeAlias = Any  # a subclass of torch.autograd.Function
+# The name of the node that torch puts behind a backward which is marked @once_differentiable.
+DIFFERENTIABLE_ONCE = "torch::autograd::Error"
 
 
 def torch_function(
@@ -94,7 +100,12 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         "one gradient requested alone": of_leaves(subject.one_gradient_alone),
         "one output's cotangent at a time": of_leaves(subject.one_output_at_a_time),
     }
+    if subject.has_vmap:
+        call_patterns["torch.vmap"] = of_leaves(partial(subject.under_vmap, False))
+        call_patterns["torch.vmap over the first primal"] = of_leaves(partial(subject.under_vmap, True))
     evaluate = of_leaves(subject.own_backward)
+    has_jvp = subject.function.jvp is not torch.autograd.Function.jvp
+    tangent = partial(_tangent_of, subject, of_leaves) if has_jvp else None
     return Rule(
         evaluate,
         subject.label,
@@ -102,6 +113,7 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         implementation=subject.function,
         call_patterns=call_patterns,
         structured=Structured(evaluate, partial(_function_rule, subject)),
+        derived=Derived(evaluate, partial(_second_of, subject, of_leaves), tangent),
     )
 
 
@@ -168,6 +180,35 @@ class _Function:
 
         return self._outputs(y, tensors), pullback
 
+    @property
+    def has_vmap(self) -> bool:
+        """Whether the Function has a vmap rule, written or generated."""
+        is_written = self.function.vmap is not torch.autograd.Function.vmap
+        return bool(is_written or getattr(self.function, "generate_vmap_rule", False))
+
+    def under_vmap(self, alone: bool, /, **primals: Array) -> tuple[Output, Pullback]:
+        """Evaluate a batch of four points under `torch.vmap`, of which this one is the second, and pull that back.
+
+        ``alone``: only the first floating primal has a batch, all others are shared.
+        """
+        tensors = leaves(primals, floating(primals), self.backend)
+        other = leaves(move_point(primals), (), self.backend)
+        batched = floating(primals)[: 1 if alone else None]
+        stacks = {
+            n: torch.stack([other[n], t, 2 * other[n], 3 * other[n]]) if n in batched else t for n, t in tensors.items()
+        }
+        arguments = self._arguments(tuple(tensors))
+        given = [stacks.get(n, value) for n, value in arguments.items()]
+        y = torch.vmap(self.function.apply, tuple(0 if n in batched else None for n in arguments))(*given)
+        own = tuple(part[1] for part in _tensors_of(y))
+        own = own if isinstance(y, tuple) else own[0]
+        return self._outputs(own, tensors), lambda delta: self._by_engine(tensors, own, delta)
+
+    def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the output of forward, of tensors."""
+        arguments = self._arguments(tuple(tensors))
+        return self.function.apply(*(tensors.get(n, other) for n, other in arguments.items()))
+
     def _outputs(self, y: Tensor, tensors: Mapping[str, Tensor]) -> Output:
         """Return the outputs as arrays, with those that are marked as not differentiable."""
         apart = taken_apart(y)
@@ -195,9 +236,7 @@ class _Function:
     ) -> tuple[tuple[str, ...], dict[str, Tensor], Tensor]:
         """Return the order of forward's arguments, the tensors of the primals, and the output."""
         tensors = leaves(primals, requiring_grad, self.backend)
-        arguments = self._arguments(tuple(primals))
-        y = self.function.apply(*(tensors.get(n, other) for n, other in arguments.items()))
-        return tuple(arguments), tensors, y
+        return tuple(self._arguments(tuple(primals))), tensors, self.call(tensors)
 
     def _by_engine(self, tensors: Mapping[str, Tensor], y: Tensor, delta: Delta) -> Cotangents:
         return engine(tensors, _tensors_of(y), self._seeds(y, delta), self.backend)
@@ -309,6 +348,95 @@ def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], ba
     return {n: backend.to_numpy(g) for n, g in zip(inputs, gradients, strict=True) if g is not None}
 
 
+def _second_of(
+    subject: _Function | _Subject, around: Callable[[Evaluate], Evaluate], wrt: tuple[str, ...], deltas: tuple[str, ...]
+) -> Rule:
+    """Return the Rule of the pullback by autograd's engine, which the engine differentiates again."""
+    evaluate = around(partial(_differentiated_twice, subject, wrt, deltas))
+    return Rule(evaluate, subject.label, runtime=Runtime.TORCH)
+
+
+def _differentiated_twice(
+    subject: _Function | _Subject, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
+) -> tuple[Output, Pullback]:
+    tensors = leaves(arguments, floating(arguments), subject.backend)
+    primals = {n: t for n, t in tensors.items() if n not in deltas}
+    y = subject.call(primals)
+    given = iter([tensors[n] for n in deltas])
+    seeds = [torch.complex(next(given), next(given)) if _is_complex(part) else next(given) for part in _tensors_of(y)]
+    pairs = [(p, seed) for p, seed in zip(_tensors_of(y), seeds, strict=True) if getattr(p, "requires_grad", False)]
+    inputs = [n for n in floating(arguments) if n not in deltas]
+    found = torch.autograd.grad(
+        [p for p, _ in pairs],
+        [tensors[n] for n in inputs],
+        [seed for _, seed in pairs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    by_name = dict(zip(inputs, found, strict=True))
+    missing = [n for n in wrt if by_name.get(n) is None]
+    gradients = [torch.zeros_like(tensors[n]) if n in missing else by_name[n] for n in wrt]
+    _require_twice_differentiable(gradients, subject.label)
+
+    def pullback(w: Delta) -> Cotangents:
+        ws = [subject.backend.from_numpy(part) for part in as_tuple(w)]
+        for g in gradients:
+            _watch(g.grad_fn)
+        second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        # What autograd does not reach is taken for a constant, and has the derivative zero: so says its caller too.
+        return {n: np.zeros_like(arguments[n]) for n in floating(arguments)} | second
+
+    arrays = tuple(subject.backend.to_numpy(g) for g in gradients)
+    return arrays if len(arrays) > 1 else arrays[0], pullback
+
+
+def _require_twice_differentiable(gradients: Sequence[Tensor], label: str) -> None:
+    """Require that no Function declares that it can be differentiated once alone.
+
+    Raises:
+        InvalidInput: if one does: the engine would take its gradient for a constant.
+    """
+    for g in gradients:
+        if any(node.name() == DIFFERENTIABLE_ONCE for node in _nodes(g.grad_fn)):
+            raise InvalidInput(
+                f"order=2: {label}: its backward is marked @once_differentiable, so it has no second derivative.\n"
+                "Fix: leave out order=2; or write backward in differentiable operations, and remove the mark"
+            )
+
+
+def _tangent_of(
+    subject: _Function | _Subject, around: Callable[[Evaluate], Evaluate], tangents: Mapping[str, str]
+) -> Rule:
+    """Return the Rule of the forward mode: outputs and tangents by `torch.autograd.forward_ad`."""
+    evaluate = around(partial(_pushed_forward, subject, tangents))
+    return Rule(evaluate, subject.label, runtime=Runtime.TORCH)
+
+
+@cache
+def _forward_ad() -> Any:
+    """Return `torch.autograd.forward_ad`, after its first use, which imports what torch itself warns of."""
+    module = torch.autograd.forward_ad
+    with warnings.catch_warnings(), module.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module.make_dual(torch.zeros(1), torch.zeros(1))
+    return module
+
+
+def _pushed_forward(
+    subject: _Function | _Subject, tangents: Mapping[str, str], /, **arguments: Array
+) -> tuple[Output, Pullback]:
+    tensors, names = leaves(arguments, (), subject.backend), {*tangents.values()}
+    primals = {n: t for n, t in tensors.items() if n not in names}
+    forward_mode = _forward_ad()
+    with forward_mode.dual_level():
+        duals = {n: forward_mode.make_dual(primals[n], tensors[tangents[n]]) for n in tangents}
+        y = [p for p in _tensors_of(subject.call({**primals, **duals})) if p.is_floating_point() or p.is_complex()]
+        pairs = [forward_mode.unpack_dual(part) for part in y]
+        parts = [pair.primal for pair in pairs]
+        parts += [torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent for pair in pairs]
+    return tuple(subject.backend.to_numpy(part) for part in parts), lambda _: {}
+
+
 Module: TypeAlias = Any  # a torch.nn.Module
 Node: TypeAlias = Any  # a torch.autograd.graph.Node
 
@@ -355,6 +483,9 @@ def _module_rule(subject: _Subject, trees: Trees) -> Rule:
         runtime=Runtime.TORCH,
         implementation=subject.make,
         structured=Structured(evaluate, partial(_module_rule, subject)),
+        derived=Derived(
+            evaluate, partial(_second_of, subject, with_autograd), partial(_tangent_of, subject, with_autograd)
+        ),
         call_patterns={"forward twice, then backward": with_autograd(subject.forward_twice)},
     )
 
@@ -378,6 +509,11 @@ class _Subject:
         module = self._fresh(primals)
         self._run(move_point(primals), module)
         return self._run(primals, module)
+
+    def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the output of a fresh module, of tensors."""
+        module = self._fresh({n: np.asarray(array_of(t)) for n, t in tensors.items()})
+        return taken_apart(self._call(module, tensors))
 
     def _run(self, primals: Primals, module: Module) -> tuple[Output, Pullback]:
         tensors = leaves(primals, floating(primals), self.backend)

@@ -219,6 +219,7 @@ def on_device(rule: Rule, device: Device) -> Rule:
         rule,
         evaluate=evaluate,
         structured=wrapped(rule, evaluate, lambda inner: on_device(inner, device)),
+        derived=rule.derivatives.wrapped(evaluate, lambda inner: on_device(inner, device)),
         evaluate_perturbed=None if perturbed is None else _perturbed_there(perturbed, name, runtime),
         adapt=None if rule.adapt is None else _adapting_there(rule.adapt, name),
         call_patterns={n: _evaluated_there(f, name, runtime) for n, f in rule.call_patterns.items()},

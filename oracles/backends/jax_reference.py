@@ -24,6 +24,7 @@ from oracles.perturbation.random_signs import perturber
 from oracles.rule import (
     Array,
     Cotangents,
+    Derived,
     NotPerturbable,
     Output,
     Perturbation,
@@ -98,7 +99,51 @@ def jax_family(f: Reference) -> Callable[[Options], Rule]:
 def _rule(traces: _Traces, options: Options, name: str, through_xla: bool) -> Rule:
     oracle = _Oracle(traces, options, name, through_xla)
     evaluate_perturbed = None if through_xla else oracle.evaluate_perturbed
-    return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), Runtime.JAX)
+
+    def second(wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+        return _rule(traces.derived(_pulled_back, wrt, deltas), options, name, through_xla)
+
+    def tangent(names: Mapping[str, str]) -> Rule:
+        return _rule(traces.derived(_pushed_forward, *zip(*names.items(), strict=True)), options, name, through_xla)
+
+    derived = Derived(oracle, second, tangent)
+    return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), Runtime.JAX, derived=derived)
+
+
+def _pulled_back(f: Reference, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **given: Any) -> tuple[JaxArray, ...]:
+    """Return the cotangents of some primals, as a function of the primals and of the outputs' cotangents."""
+    import jax
+
+    def of_wrt(moving: Mapping[str, JaxArray]) -> list[JaxArray]:
+        return list(map(jax.numpy.asarray, as_tuple(taken_apart(call_by_name(f, {**rest, **moving})))))
+
+    rest = {n: a for n, a in given.items() if n not in deltas}
+    ys, pull = jax.vjp(of_wrt, {n: given[n] for n in wrt})
+    seeds = [given[n] if _moves(y) else np.zeros(y.shape, jax.dtypes.float0) for n, y in zip(deltas, ys, strict=True)]
+    (cotangents,) = pull(seeds)
+    return tuple(cotangents[n] for n in wrt)
+
+
+def _pushed_forward(
+    f: Reference, names: tuple[str, ...], tangents: tuple[str, ...], /, **given: Any
+) -> tuple[JaxArray, ...]:
+    """Return the floating outputs and their tangents, as a function of the primals and of their tangents."""
+    import jax
+
+    def of_moving(moving: Mapping[str, JaxArray]) -> list[JaxArray]:
+        ys = map(jax.numpy.asarray, as_tuple(taken_apart(call_by_name(f, {**rest, **moving}))))
+        return [y for y in ys if _moves(y)]
+
+    rest = {n: a for n, a in given.items() if n not in tangents}
+    along = {n: given[t] for n, t in zip(names, tangents, strict=True)}
+    ys, pushed = jax.jvp(of_moving, ({n: given[n] for n in names},), (along,))
+    return (*ys, *pushed)
+
+
+def _moves(y: JaxArray) -> bool:
+    import jax
+
+    return bool(jax.numpy.issubdtype(y.dtype, jax.numpy.inexact))
 
 
 def _configured(f: Reference, options: Mapping[str, object]) -> Reference:
@@ -264,6 +309,14 @@ class _Traces:
         # Whether calls of jax.jit are traced through, of which jax.numpy is full: each would be a trace and a
         # derivative of its own for each shape. Without jax.jit a loop is unrolled, so references with loops keep it.
         self._inlines: bool | None = None
+        self._derived: dict[Hashable, _Traces] = {}
+
+    def derived(self, function: Callable[..., Any], *names: tuple[str, ...]) -> _Traces:
+        """Return the traces of a function that is made of the reference and of names; those of before, if there are."""
+        key = (function, names)
+        if key not in self._derived:
+            self._derived[key] = _Traces(partial(function, self.f, *names))
+        return self._derived[key]
 
     def get(self, options: _Options, primals: Primals) -> tuple[Trace | Unsupported, bool]:
         """Return the trace for primals like these, and whether it is new.

@@ -19,6 +19,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Function,
     InvalidInput,
     NotPerturbable,
@@ -69,7 +70,10 @@ def _torch_rule(f: Function, name: str, trees: Trees) -> Rule:
     oracle = _TorchOracle(primal, name)
     evaluate = with_autograd(oracle.evaluate)
     structured = Structured(evaluate, partial(_torch_rule, f, name))
-    return Rule(evaluate, name, oracle.evaluate_perturbed, primal, Runtime.TORCH, structured=structured)
+    derived = Derived(evaluate, oracle.second, oracle.tangent)
+    return Rule(
+        evaluate, name, oracle.evaluate_perturbed, primal, Runtime.TORCH, structured=structured, derived=derived
+    )
 
 
 def torch_family(f: Function) -> Callable[[Mapping[str, object]], Rule]:
@@ -149,6 +153,40 @@ class _TorchOracle:
         outputs = len(arrays) - len(names)
         return tuple(arrays[:outputs]), dict(zip(names, arrays[outputs:], strict=True))
 
+    def second(self, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+        """Return the Rule of the pullback, differentiated by autograd once more, see `Derived`."""
+        return torch_autograd(partial(self._pulled_back, wrt, deltas), name=self.name)
+
+    def tangent(self, tangents: Mapping[str, str]) -> Rule:
+        """Return the Rule of the directional derivative, see `Derived`."""
+        return torch_autograd(partial(self._pushed_forward, tangents), name=self.name)
+
+    def _pulled_back(self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **tensors: Tensor) -> tuple[Tensor, ...]:
+        seeds = [tensors[n] for n in deltas]
+        leaves = {n: tensors[n] for n in wrt}
+        y = self._forward({n: t for n, t in tensors.items() if n not in deltas})
+        gradients = _gradients(leaves, y, seeds, retain=True, create=True)
+        # A gradient that depends on nothing is differentiable nevertheless: its derivative is zero.
+        return tuple(g if g.requires_grad else g + 0 * seeds[0].sum() for g in gradients.values())
+
+    def _pushed_forward(self, tangents: Mapping[str, str], /, **tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return y and J v; the latter as the derivative of u ↦ Jᵀ u, which is linear, along v.
+
+        Autograd's forward mode knows fewer operations. The primals are leaves of their own, so that what is
+        differentiated again is linear in v alone.
+        """
+        names = {*tangents.values()}
+        own = {n: t.detach().requires_grad_(t.requires_grad) for n, t in tensors.items() if n not in names}
+        y = [part for part in as_tuple(self._forward(own)) if part.is_floating_point() or part.is_complex()]
+        seeds = [torch.ones_like(part).requires_grad_(part.requires_grad) for part in y]
+        gradients = _gradients({n: own[n] for n in tangents}, tuple(y), seeds, retain=True, create=True)
+        pairs = [(g, tensors[tangents[n]]) for n, g in gradients.items() if g.requires_grad]
+        moving = [seed for seed in seeds if seed.requires_grad]
+        pushed = iter(_along(pairs, moving))
+        # What does not depend on the primals has a tangent of zero, which is differentiable nevertheless.
+        still = 0 * sum(tensors[n].sum() for n in names)
+        return (*y, *(next(pushed) if seed.requires_grad else torch.zeros_like(seed) + still for seed in seeds))
+
     def _tensors(self, primals: Primals) -> dict[str, Tensor]:
         return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
 
@@ -174,7 +212,12 @@ def _seeded(perturbation: Perturbation, seed: int) -> Perturbation:
 
 
 def _gradients(
-    tensors: Mapping[str, Tensor], y: Tensor | tuple[Tensor, ...], seeds: Sequence[Tensor], *, retain: bool
+    tensors: Mapping[str, Tensor],
+    y: Tensor | tuple[Tensor, ...],
+    seeds: Sequence[Tensor],
+    *,
+    retain: bool,
+    create: bool = False,
 ) -> dict[str, Tensor]:
     leaves = {n: t for n, t in tensors.items() if t.requires_grad}
     # torch.autograd.grad refuses outputs that depend on no leaf.
@@ -188,9 +231,20 @@ def _gradients(
             raise ReferenceFailed(f"an output of the reference has the shape {shapes}")
     root = _root_function().apply(seeds, *outputs)
     gradients = torch.autograd.grad(
-        root, list(leaves.values()), retain_graph=retain, allow_unused=True, materialize_grads=True
+        root, list(leaves.values()), retain_graph=retain, create_graph=create, allow_unused=True, materialize_grads=True
     )
     return dict(zip(leaves, gradients, strict=True))
+
+
+def _along(pairs: Sequence[tuple[Tensor, Tensor]], seeds: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the derivatives by the seeds of the sum of ⟨gradient, direction⟩, which is linear in both."""
+    if not pairs:
+        return [torch.zeros_like(seed) for seed in seeds]
+    gradients, directions = zip(*pairs, strict=True)
+    pushed: Sequence[Tensor] = torch.autograd.grad(
+        gradients, seeds, directions, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return pushed
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from oracles.cli.subjects import NamedReference
 from oracles.environment import deferred_interrupts, describe_error
 from oracles.missing import missing_of
 from oracles.numerics import Numerics
-from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions
+from oracles.options import FRAMEWORK_NAMES, PROFILES, SearchOptions, derivative_properties
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import Case, Unusable, entries_for
 from oracles.report.disagreement import Disagreement, Json
@@ -62,7 +62,7 @@ def search_cases(
     )
     tallies, unclear = [], []
     for dtype in args.dtype or ("float64",):
-        for property_name in (*ORACLE_PROPERTIES, *args.properties):
+        for property_name in (*ORACLE_PROPERTIES, *args.properties, *derivative_properties(args.order, args.mode)):
             search = Search(cases, property_name, dtype, name, options=options)
             error = _searched(search)
             # The first refusal ends the search: it is what the user asked for.

@@ -137,7 +137,7 @@ def _check_points(
                     rule, nested(primals), [each.rule for each in against], delta, outputs=args.outputs,
                     precision=args.precision, numerics=numerics, kinks=args.kinks or "any",
                     properties=args.properties, batched=args.batched, device=args.device, isolate=args.isolate,
-                    seconds=args.seconds or CHECK_SECONDS, seed=seed,
+                    seconds=args.seconds or CHECK_SECONDS, seed=seed, order=args.order, mode=args.mode,
                 )  # fmt: skip
                 results.append(result)
             except Disagreement as refusal:

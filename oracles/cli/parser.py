@@ -14,6 +14,7 @@ from oracles.options import (
     ALL_DTYPES,
     FRAMEWORK_NAMES,
     INVARIANCES,
+    MODES,
     VERIFY_POINTS,
     at_least,
     block_sizes,
@@ -322,6 +323,15 @@ def _add_properties(command: argparse.ArgumentParser) -> None:
         default=(),
         metavar="NAMES",
         help=f"judge besides, comma-separated: {', '.join(INVARIANCES)}",
+    )
+    command.add_argument(
+        "--order", type=int, choices=(1, 2), default=1, help="2: judge the derivative of the pullback too (default: 1)"
+    )
+    command.add_argument(
+        "--mode",
+        choices=MODES,
+        default="vjp",
+        help="jvp: judge the forward mode, both: that and the pullback (default: vjp)",
     )
 
 

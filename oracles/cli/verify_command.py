@@ -22,7 +22,7 @@ from oracles.cli.verify_tables import make_console, print_report, progress_line_
 from oracles.cli.workers import run_in_workers
 from oracles.environment import deferred_interrupts, require_writable, write_atomically
 from oracles.missing import missing_of
-from oracles.options import FRAMEWORK_NAMES, SearchOptions
+from oracles.options import FORWARD_MODE, FRAMEWORK_NAMES, SECOND_ORDER, SearchOptions
 from oracles.process_state import judging
 from oracles.registry import BrokenCases, complaints, entries, entries_of
 from oracles.report.disagreement import Disagreement, Json, to_text
@@ -147,7 +147,11 @@ def _options_again(task: LayerTask) -> str:
     named = [("--cases", module) for module in task.cases]
     named += [("--against", ",".join(task.options.against or FRAMEWORK_NAMES)), ("--dtype", ",".join(task.dtypes))]
     named += [("--blocks", ",".join(map(str, task.options.blocks)))] if task.options.blocks else []
-    named += [("--properties", ",".join(task.options.properties))] if task.options.properties else []
+    of_derivatives = (*SECOND_ORDER, FORWARD_MODE)
+    invariances = [name for name in task.options.properties if name not in of_derivatives]
+    named += [("--properties", ",".join(invariances))] if invariances else []
+    named += [("--order", "2")] if SECOND_ORDER[0] in task.options.properties else []
+    named += [("--mode", "both")] if FORWARD_MODE in task.options.properties else []
     named += [("--max-examples", str(task.options.max_examples)), ("--seed", str(task.options.seed))]
     return "".join(f" {option} {shlex.quote(value)}" for option, value in named)
 

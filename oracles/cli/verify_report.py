@@ -14,6 +14,7 @@ from oracles.cli.supervision import EXIT_SKIPPED, INTERRUPTED
 from oracles.coverage import Coverage
 from oracles.environment import installed_versions
 from oracles.missing import Missing, missing_module
+from oracles.options import FORWARD_MODE, SECOND_ORDER
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.report.disagreement import SCHEMA, Json, number
 from oracles.tally import PointRatio, describe_inconclusive, exceeds_vacuous_limit
@@ -224,6 +225,18 @@ class Report:
         if self.interrupted or self.reasons:
             return INTERRUPTED if self.interrupted else 1
         return EXIT_SKIPPED if self.gaps else 0
+
+    @property
+    def derivatives(self) -> str:
+        """How many layers were judged in the second order and in the forward mode; "" if neither was asked for."""
+        words = self.options.split()
+        asked = {"order 2": "--order" in words and SECOND_ORDER[0], "forward mode": "--mode" in words and FORWARD_MODE}
+        counts = []
+        for name, judging in asked.items():
+            if judging:
+                layers = {row.layer for row in self.rows if row.property == judging and row.examples}
+                counts.append(f"{name}: {len(layers)} of {counted(len(self.layers), 'layer')} judged")
+        return "; ".join(counts)
 
     @property
     def summary(self) -> str:

@@ -205,6 +205,8 @@ def print_report(report: Report, console: Console, *, verbose: bool = False, qui
     if not quiet:
         console.print()
     unclear = report.interrupted or report.gaps
+    if report.derivatives:
+        _print_line(report.derivatives, console)
     _print_line(report.summary, console, "red" if report.reasons else "yellow" if unclear else "green")
 
 

@@ -330,7 +330,9 @@ def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Pr
     """Return arrays with the shapes of an oracle's outputs and the dtype of the floating primals; integers as such."""
     dtypes = [a.dtype for a in primals.values() if is_differentiable(a)]
     dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
-    parts = as_tuple(next(iter(evaluated.values()))[0])
+    parts = [
+        value_and_radius(p)[0] if isinstance(p, Enclosure) else p for p in as_tuple(next(iter(evaluated.values()))[0])
+    ]
     dtypes = [dtype if is_differentiable(part) else np.asarray(part).dtype for part in parts]
     return named_outputs(
         tuple(np.broadcast_to(np.zeros((), own), np.shape(part)) for own, part in zip(dtypes, parts, strict=True)), {}

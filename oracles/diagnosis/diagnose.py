@@ -35,6 +35,7 @@ from oracles.diagnosis.patterns import (
     own_operations,
     precision,
     rearrangements,
+    second_order,
     singular_points,
     symmetry,
     terms,
@@ -82,6 +83,7 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("not_repeatable", deltas.not_repeatable),
     ("gauge", symmetry.gauge),
     ("backward_of_own_forward", deltas.backward_of_own_forward),
+    ("cut_graph", second_order.cut_graph),
     ("all_zero", deltas.all_zero),
     ("not_reduced", factors.not_reduced),
     ("shape", rearrangements.rearrangement_pattern("shape")),
@@ -176,7 +178,8 @@ PATTERNS_OF_KINKS = tuple(
 # Finite differences take 20 forwards for each entry, so only patterns of few evaluations are tried with them.
 FOR_DIFFERENCES = frozenset(
     {
-        *CALLS, "missing", "not_repeatable", "all_zero", "not_reduced", "shape", "transposed", "constant_factor",
+        *CALLS, "missing", "not_repeatable", "cut_graph", "all_zero", "not_reduced", "shape", "transposed",
+        "constant_factor",
         "delta_ones", "delta_ignored", "other_name", "derivative_missing", "value_for_derivative", "reversed",
         "reduced_too_far", "zeros", "ties", "signs", "saturated", "wrong_only_in_locations", "factor_per_group",
         "zero_in_some", "sign_of_some", "coarse_rounding",

@@ -164,3 +164,36 @@ def test_wrong_lines_of_pyproject_toml_are_refused(project, line):
 def test_every_option_is_on_the_page(request):
     page = (request.config.rootpath / "docs" / "verify_your_own" / "your_own_layer.md").read_text()
     assert [name for name in OPTIONS if f"`--oracles-{name}=" not in page] == []
+
+
+def test_order_and_mode_add_properties_to_every_search(project):
+    project.write(
+        "test_square.py",
+        """
+import numpy as np
+from hypothesis import strategies as st
+import oracles
+from oracles.strategies import real
+
+
+def forward(z):
+    return z * z, z
+
+
+def backward(z, delta):
+    return {"z": 2 * z * delta}
+
+
+cases = st.just(oracles.Case(oracles.manual(forward, backward), {"z": real(3)}, torch=lambda z: z * z))
+
+
+@oracles.conformance(cases, dtypes=("float64",), max_examples=3)
+def test_square(search):
+    search()
+""",
+    )
+    result = project.pytest("--oracles-order=2", "-v")
+    assert outcomes(result)["passed"] == len(PROPERTIES) + 2
+    assert "second_order_agrees-float64" in result.stdout
+    assert project.pytest("--oracles-order=3").returncode == 4
+    assert project.pytest("--oracles-mode=forward").returncode == 4
