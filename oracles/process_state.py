@@ -50,8 +50,8 @@ COMPUTED_WITH: Mapping[str, Sequence[str]] = {
         ldexp left_shift less less_equal lexsort linspace load log log1p log2 logaddexp logical_not matmul max maximum
         may_share_memory mean median min minimum moveaxis multiply nan_to_num ndim negative nextafter nonzero not_equal
         ones ones_like pad partition positive power prod ptp ravel real require reshape resize result_type right_shift
-        rint roll round savez searchsorted set_printoptions shape shares_memory sign signbit sin sinh size sort sqrt square
-        stack subtract sum swapaxes take take_along_axis tan tanh tile transpose tril triu trunc unique unravel_index
+        rint roll round savez searchsorted set_printoptions shape shares_memory sign signbit sin sinh size sort sqrt
+        square stack subtract sum swapaxes take take_along_axis tan tanh tile transpose tril triu trunc unique unravel_index
         vdot vstack where zeros zeros_like
     """.split()  # noqa: SIM905
     ),
