@@ -38,9 +38,11 @@ from oracles.backends.jax_reference import jax_vjp  # noqa: E402
 from oracles.decision.judge import judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
 from oracles.lazy_modules import jax  # noqa: E402
+from oracles.options import Mode  # noqa: E402
+from oracles.properties import EVERY_PROPERTY  # noqa: E402
 from oracles.registry import entries  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
-from oracles.rule import Array, NotPerturbable, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
+from oracles.rule import Array, NotPerturbable, ReferenceFailed, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
 from oracles.tolerance import named_outputs, values_of  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
@@ -49,6 +51,8 @@ Subjects, all of them right, each judged by torch and JAX in float64 as any subj
 in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
+With --order 2 the pullbacks are the subjects: those of manual_bp by finite differences, and the frameworks' own double
+backward; with --mode jvp the frameworks' own directional derivatives.
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows
 or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not;
 and where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
@@ -69,6 +73,7 @@ examples:
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
   python benchmarks/false_alarms.py --first 50000              the examples from number 50000 on
   python benchmarks/false_alarms.py --only complex             functions of complex numbers alone
+  python benchmarks/false_alarms.py --order 2                  double backwards
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
 CHUNK = 120  # examples handed to a process at a time, at most
@@ -133,7 +138,13 @@ def _own(framework: Rule, example: Example) -> Rule:
 
     name = f"{framework.name}'s own {example.entry.name}"
     # A convolution by FFT is as accurate as its norm, whoever computes it.
-    return replace(framework, evaluate=evaluate, name=name, convention=example.case.subject.convention)
+    own = replace(framework, evaluate=evaluate, name=name, convention=example.case.subject.convention)
+    # As a subject it has no reference, so that it is not taken for one.
+    return replace(own, derived=framework.derivatives.wrapped(evaluate, _as_subject))
+
+
+def _as_subject(rule: Rule) -> Rule:
+    return replace(rule, reference=None, evaluate_perturbed=None)
 
 
 def _overflows(rule: Rule, example: Example) -> bool:
@@ -151,19 +162,29 @@ def _is_nan(framework: Rule, example: Example) -> bool:
     """Return whether a framework is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0."""
     primals = with_dtype(example.point.primals, np.float64)
     delta = with_dtype(example.point.delta, np.float64)
-    if not all(np.isfinite(a).all() for a in (*primals.values(), *as_tuple(delta))):
-        return False
+    arrays = (*primals.values(), *as_tuple(delta))
+    if not example.entry.pullback or not all(np.isfinite(a).all() for a in arrays):
+        return False  # torch has no derivative of an optimizer's step
     return any(bool(np.isnan(a).any()) for a in values_of(framework, primals, delta).values())
 
 
-def judged(example: Example, subject: Rule) -> Result:
-    """Judge one subject at an example; only its output if it has no pullback."""
+def judged(example: Example, subject: Rule, order: int = 1, mode: Mode = "vjp") -> Result | None:
+    """Judge one subject at an example; only its output if it has no pullback.
+
+    Of the second order and of the forward mode; ``None`` where it has none.
+    """
+    if order == 2 or mode == "jvp":
+        property_name = "second_order_agrees" if order == 2 else "tangents_agree"
+        case = replace(example.case, subject=subject)
+        return EVERY_PROPERTY[property_name](case, example.point, example.case.oracles())
     only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
     case, point = example.case, example.point
     return judge(subject, point.primals, point.delta, case.oracles(), kinks=case.kinks, only=only)
 
 
-def judge_chunk(seed: int, numbers: Sequence[int], only: str = "") -> tuple[Counter[tuple[str, ...]], list[Alarm]]:
+def judge_chunk(
+    seed: int, numbers: Sequence[int], only: str = "", order: int = 1, mode: Mode = "vjp"
+) -> tuple[Counter[tuple[str, ...]], list[Alarm]]:
     """Judge some examples by every subject; return the counts and the alarms with their reports."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -177,8 +198,12 @@ def judge_chunk(seed: int, numbers: Sequence[int], only: str = "") -> tuple[Coun
                 key = name, example.entry.name, example.point.dtype
                 result: Result | None = None
                 try:
-                    result = judged(example, subject)
+                    result = judged(example, subject, order, mode)
+                    if result is None:
+                        continue
                     verdict = str(result.verdict)
+                except ReferenceFailed:
+                    continue  # no reference has a second derivative there
                 except Exception:  # whatever the judge raises on a right gradient is counted
                     verdict = "error"
                 counts[(*key, verdict)] += 1
@@ -199,7 +224,16 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
-def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0, only: str = "") -> Row:
+def count(
+    examples: int,
+    seed: int,
+    jobs: int,
+    console: Console,
+    first: int = 0,
+    only: str = "",
+    order: int = 1,
+    mode: Mode = "vjp",
+) -> Row:
     """Judge, from example number ``first`` on, until so many verdicts are counted, or until interrupted."""
     counts: Counter[tuple[str, ...]] = Counter()
     alarms: list[Alarm] = []
@@ -214,7 +248,7 @@ def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0,
             task = progress.add_task("verdicts", total=examples)
             while done < examples:
                 while len(running) < 2 * jobs:
-                    running.add(executor.submit(judge_chunk, seed, next(chunks), only))
+                    running.add(executor.submit(judge_chunk, seed, next(chunks), only, order, mode))
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     more, results = future.result()
@@ -231,6 +265,8 @@ def count(examples: int, seed: int, jobs: int, console: Console, first: int = 0,
         "seed": seed,
         "first": first,
         "only": only,
+        "order": order,
+        "mode": mode,
         "jobs": jobs,
         "interrupted": interrupted,
         "verdicts": done,
@@ -281,10 +317,12 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def reproduce(seed: int, numbers: Sequence[int], console: Console, only: str = "") -> int:
+def reproduce(
+    seed: int, numbers: Sequence[int], console: Console, only: str = "", order: int = 1, mode: Mode = "vjp"
+) -> int:
     """Judge some examples again and print the results; return 1 if any is wrong."""
     pools(seed, only)
-    _, alarms = judge_chunk(seed, numbers, only)
+    _, alarms = judge_chunk(seed, numbers, only, order, mode)
     for number in numbers:
         example = drawn_example(seed, number, only)
         console.print(f"example {number}: {example.case.subject.name}, {example.point.dtype}, {example.regime}")
@@ -310,6 +348,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=whole_number, default=0, metavar="S", help="of all draws (0)")
     parser.add_argument("--first", type=whole_number, default=0, metavar="E", help="the first example (0)")
     parser.add_argument("--only", default="", metavar="NAME", help="layers whose names begin with NAME")
+    parser.add_argument("--order", type=int, choices=(1, 2), default=1, help="2: judge pullbacks as functions (1)")
+    parser.add_argument("--mode", choices=("vjp", "jvp"), default="vjp", help="jvp: judge forward modes (vjp)")
     parser.add_argument("--jobs", type=positive_count, default=2, metavar="J", help="processes (2)")
     parser.add_argument("--reproduce", type=whole_number, nargs="+", metavar="E", help="judge these examples again")
     args = parser.parse_args(argv)
@@ -319,8 +359,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(entry.name.startswith(args.only) for entry in entries()):
         parser.error(f"--only: no layer has a name that begins with {args.only!r}")
     if args.reproduce:
-        return reproduce(args.seed, args.reproduce, console, args.only)
-    results = count(args.examples, args.seed, args.jobs, console, args.first, args.only)
+        return reproduce(args.seed, args.reproduce, console, args.only, args.order, args.mode)
+    results = count(args.examples, args.seed, args.jobs, console, args.first, args.only, args.order, args.mode)
     wrong = sum(row["wrong"] + row["error"] for row in results["rows"])
     if args.json:
         write_atomically(args.json, json.dumps(results, indent=2) + "\n")

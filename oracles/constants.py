@@ -216,8 +216,10 @@ DIFFERENCE_STEPS = 6
 DIFFERENCE_RATIO = 4.0
 # Far smaller steps, which must not contradict the ladder: a kink narrower than its steps shows there.
 DIFFERENCE_PROBES = (2.0**-13, 2.0**-16, 2.0**-20, 2.0**-32)
-# How much smaller all steps become where the domain ends within them.
-DIFFERENCE_NEARER = (1.0, 2.0**-8, 2.0**-16)
+# How much smaller all steps become where the domain ends within them, or where the slopes change most between later
+# steps than the first: a matrix of condition number 10^8 is singular at a relative distance of 2^-27.
+DIFFERENCE_NEARER = (1.0, 2.0**-8, 2.0**-16, 2.0**-24)
+SETTLED_FROM = 2
 # The spread between neighbours in the tableau, times this, is the radius: an estimate, so it is generous.
 DIFFERENCE_SAFETY = 10.0
 # Up to so many inputs, finite differences measure every entry.

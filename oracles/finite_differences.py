@@ -29,6 +29,7 @@ from oracles.constants import (
     MOST_MEASURED,
     ORDINARY_VALUES,
     REMEMBERED_BYTES,
+    SETTLED_FROM,
 )
 from oracles.notes import note
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -192,7 +193,7 @@ def directional_derivative(
             except (*OUTSIDE_DOMAIN, RuntimeError) as error:
                 if not leaves_domain(error):
                     raise
-                continue  # the domain ends within the step
+                continue  # the domain, or the radius of convergence, ends within the step
             if np.isfinite(radius) or not narrow:
                 return slope, radius
     return 0.0, np.inf
@@ -266,6 +267,8 @@ def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step:
     """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it."""
     ladder = [slopes_at(step / DIFFERENCE_RATIO**k) for k in range(DIFFERENCE_STEPS)]
     slopes, gaps, roundings = zip(*ladder, strict=True)
+    if not _settles(slopes, roundings):
+        raise FloatingPointError("the steps are longer than the radius of convergence")
     slope, radius = _extrapolated(slopes, roundings, first_power=2)
     gap, gap_radius = _extrapolated(gaps, roundings, first_power=1)
     probes = [slopes_at(step * probe) for probe in DIFFERENCE_PROBES]
@@ -274,6 +277,16 @@ def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step:
         return float(slope), np.inf
     # What the first probe's rounding hides, the steps of the ladder may have missed.
     return float(slope), float(radius + probes[0][2])
+
+
+def _settles(slopes: Sequence[float], roundings: Sequence[float]) -> bool:
+    """Return whether the slopes change most between the first steps, as those of a convergent series do.
+
+    An inverse of condition number κ has a pole at a relative distance of 1/κ: along longer steps its slopes grow.
+    """
+    changes = np.abs(np.diff(slopes))
+    k = int(np.argmax(changes))
+    return bool(k < SETTLED_FROM or changes[k] <= DIFFERENCE_SAFETY * (roundings[k] + roundings[k + 1]))
 
 
 def _extrapolated(values: Sequence[float], roundings: Sequence[float], first_power: int) -> tuple[float, float]:

@@ -325,7 +325,9 @@ class ToleranceEstimator:
             values = attempt(partial(self._values, perturbation.times(share)))
             if not isinstance(values, Raised):
                 return values, share
-        raise error
+        # A Cholesky factor of a matrix that rounding makes indefinite: it has no tolerance, so nothing is judged.
+        note(f"rounding leaves the domain at this point, so no tolerance is known: {describe_fault(error)}")
+        return {n: np.full(np.shape(a), np.nan) for n, a in self._plain(self.sources[0], {}).items()}, 1.0
 
     def _values(self, perturbation: Perturbation) -> dict[str, Array]:
         evaluate_perturbed = self.sources[0].evaluate_perturbed
@@ -370,7 +372,7 @@ def tolerance_at(
     """
     # The order is one of preference: a reference's rounding is independent of the subject's formulas.
     own = [perturb_own_code(fallback)] if fallback.runs_on_object_arrays else []
-    sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, _perturb_inputs(fallback)]
+    sources = [*(rule for rule in oracles if rule.evaluate_perturbed is not None), *own, perturb_inputs(fallback)]
     wide, wide_delta = with_dtype(primals, np.float64), with_dtype(delta, np.float64)
     numerics = Numerics.of(numerics)
     read_error = fallback.convention.read_error(wide, wide_delta, unit_roundoff(numerics.store))
@@ -382,7 +384,9 @@ def _no_samples() -> dict[str, Any]:
     return {"_unperturbed": None, "_largest": None, "_slices": {}, "_samples": 0, "_in_precision": {}}
 
 
-def _perturb_inputs(rule: Rule) -> Rule:
+def perturb_inputs(rule: Rule) -> Rule:
+    """Return a rule whose ``evaluate_perturbed`` perturbs primals and delta alone, as operands of a long sum."""
+
     def evaluate_perturbed(
         primals: Primals, delta: Output, perturbation: Perturbation
     ) -> tuple[tuple[Array, ...], Cotangents]:

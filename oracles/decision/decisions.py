@@ -30,6 +30,7 @@ from oracles.constants import (
 )
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
+from oracles.decision.iterations import Compared, declaration, in_words, stops_early
 from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
 from oracles.decision.precision import (
     computes_finer,
@@ -46,8 +47,8 @@ from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
-from oracles.rule import Array, Enclosure, Output, Rule, as_tuple, with_dtype
-from oracles.tolerance import ToleranceEstimator, named_outputs, values_of
+from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
+from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -172,16 +173,19 @@ def within_rounding_of_reference(comparison: Comparison) -> list[Finding] | Comp
 
     Question: does the array agree with one reference, and differ from the others by no more than their own rounding in
     float64? The tolerance is that of one reference, and another one may compute in steps that round more: a variance
-    in one pass, say.
+    in one pass, say. Where no reference could be perturbed (JAX through XLA), none need agree.
     Consequence: AGREES.
     """
     references, point = {o.name: o for o in comparison.references}, comparison.estimator
-    if not (references.keys() - comparison.refusing and references.keys() >= set(comparison.refusing)):
+    is_seen = point.sources[0].name in references
+    if not ((references.keys() - comparison.refusing or not is_seen) and references.keys() >= set(comparison.refusing)):
         return comparison
     answers = dict(comparison.answers)
     for oracle in comparison.refusing:
         wide = Numerics.of("float64")
-        own = ToleranceEstimator([references[oracle]], point.primals, point.delta, wide, point.known)
+        sources = [references[oracle]] if references[oracle].evaluate_perturbed else []
+        sources = [*sources, perturb_inputs(references[oracle])]
+        own = ToleranceEstimator(sources, point.primals, point.delta, wide, point.known)
         radius = attempt(partial(own.estimate, MORE_SAMPLES))
         if not isinstance(radius, Raised):
             answers[oracle] = Enclosure(value_and_radius(answers[oracle])[0], radius[comparison.name])
@@ -440,6 +444,42 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
     return coarser
 
 
+def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
+    """Tell a solver that stops early from a wrong formula.
+
+    Question: is the error small and smooth nearby, and does it jump by about its size, where the reference does not, as
+    the primals move on: where the number of steps of an iteration changes?
+    Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
+    """
+    reference = next(iter(comparison.references), None)
+    # What is right in a coarser precision has the rounding of that, which may jump, too.
+    if reference is None or _in_coarser_precision(comparison, confirmed=True):
+        return comparison
+    primals, delta = comparison.estimator.primals, comparison.estimator.delta
+
+    def compare_at(primals: Primals, delta: Output) -> Compared | None:
+        compared = attempt(partial(_compared, comparison, reference, primals, delta))
+        return None if isinstance(compared, Raised) or not np.all(np.isfinite(compared.error)) else compared
+
+    name = stops_early(primals, delta, compare_at)
+    if not name:
+        return comparison
+    with np.errstate(invalid="ignore"):
+        error = np.where(comparison.refused, comparison.value - comparison.expected, 0.0)
+    share = Compared(error, comparison.expected).share
+    reason = "not converged: the error is that of an iteration that stops early"
+    findings = comparison.findings(Verdict.UNSTABLE, reason=reason)
+    return _with_fix(findings, f"solve further, or declare {declaration(share)}", in_words(name, share))
+
+
+def _compared(comparison: Comparison, reference: Rule, primals: Primals, delta: Output) -> Compared:
+    """Return error and expected value at another point."""
+    name, setting = comparison.name, comparison.setting
+    own, own_delta = (with_dtype(tree, setting.precision) for tree in (dict(primals), delta))
+    expected = np.asarray(values_of(reference, primals, delta)[name], np.float64)
+    return Compared(np.asarray(values_of(setting.subject, own, own_delta)[name], np.float64) - expected, expected)
+
+
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
     """Refuse a formula whose error no precision reduces.
 
@@ -513,6 +553,8 @@ DECISIONS: tuple[Decision, ...] = (
     references_lose_as_much,
     # Before all that compute with the subject's numbers.
     not_finite,
+    # Before kinks are looked for: an iteration jumps nearby, and no precision makes it go on.
+    not_converged,
     # Before ball arithmetic, which follows one branch of a kink and certifies that one alone.
     kink,
     # Before the oracles are compared: a certified value shows which of them is off.

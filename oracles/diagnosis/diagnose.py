@@ -229,7 +229,8 @@ def diagnosis_of(result: Result) -> Diagnosis:
     if result.worst is not None and result.worst.quantity in result.reduced:
         return diagnosis_of(result.reduced[result.worst.quantity])
     if result.worst is not None and result.worst.evidence.diagnosis:
-        return Diagnosis("numerics", result.worst.evidence.diagnosis)
+        confirmed = result.worst.evidence.diagnosis
+        return Diagnosis("not_converged" if confirmed.startswith("not converged") else "numerics", confirmed)
     declaration = fitting_declaration(result)
     if declaration:
         return Diagnosis("declaration", declaration)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.perturbation.numpy_lengths import PRODUCTS, extents, length_of_function, length_of_ufunc
+from oracles.perturbation.numpy_lengths import NORMWISE, PRODUCTS, extents, length_of_function, length_of_ufunc
 from oracles.perturbation.sign_pool import drawn_signs
 from oracles.rule import (
     Array,
@@ -39,7 +39,8 @@ where concatenate stack vstack hstack dstack column_stack block split array_spli
 take_along_axis put_along_axis pad roll flip fliplr flipud rot90 repeat tile reshape ravel transpose moveaxis
 swapaxes rollaxis squeeze expand_dims broadcast_to broadcast_arrays zeros_like ones_like empty_like full_like
 copy copyto put sort argsort partition argpartition argmax argmin max amax min amin nanmax nanmin ptp clip
-diag diagonal diagflat tril triu atleast_1d atleast_2d atleast_3d nonzero flatnonzero argwhere unique append
+diag diagonal diagflat fill_diagonal diag_indices_from tril_indices_from triu_indices_from matrix_transpose
+putmask ix_ tril triu atleast_1d atleast_2d atleast_3d nonzero flatnonzero argwhere unique append
 insert delete choose select compress extract place searchsorted array_equal shape ndim size may_share_memory
 shares_memory result_type can_cast iscomplexobj isrealobj real imag nan_to_num sliding_window_view as_strided
 """
@@ -76,13 +77,16 @@ class PerturbedArray(np.ndarray[Any, Any]):
         if out is not None:
             getattr(ufunc, method)(*operands, out=tuple(map(_plain, out)), **options)
             return out[0] if len(out) == 1 else out
-        return self._wrapped(getattr(ufunc, method)(*operands, **options))
+        result = getattr(ufunc, method)(*operands, **options)
+        if ufunc is np.subtract and method == "__call__" and all(isinstance(x, PerturbedArray) for x in inputs):
+            result = np.where(_same_numbers(*map(_plain, inputs)), 0.0, result)
+        return self._wrapped(result)
 
     def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
         if function.__name__ not in _MOVING:
             length = length_of_function(function, args, kwargs)
             size = self.perturbation.of_length(length, function.__name__ in PRODUCTS)
-            args = tuple(self._perturbed_inside(x, size) for x in args)
+            args = tuple(self._perturbed_inside(x, size, function.__name__ in NORMWISE) for x in args)
         return self._wrapped(super().__array_function__(function, types, args, kwargs))
 
     def dot(self, other: Value, out: Value = None) -> Value:
@@ -94,11 +98,17 @@ class PerturbedArray(np.ndarray[Any, Any]):
         size = self.perturbation.of_length(extents(self, axis))
         return self._wrapped(np.ndarray.cumsum(self._perturbed(self, size), axis, *args, **kwargs))
 
-    def _perturbed_inside(self, value: Value, size: RoundingErrors) -> Value:
-        """Return an array, or each of a list, as a perturbed array that goes on perturbing."""
+    def _perturbed_inside(self, value: Value, size: RoundingErrors, normwise: bool = False) -> Value:
+        """Return an array, or each of a list, as a perturbed array that goes on perturbing; a matrix maybe by norm."""
         if isinstance(value, tuple | list):
-            return type(value)([self._perturbed_inside(x, size) for x in value])
-        return self._wrapped(self._perturbed(value, size)) if isinstance(value, PerturbedArray) else value
+            return type(value)([self._perturbed_inside(x, size, normwise) for x in value])
+        if not isinstance(value, PerturbedArray):
+            return value
+        moved = self._perturbed(value, size)
+        if normwise and value.ndim > 1 and value.dtype.kind in "fc":
+            typical = np.sqrt(np.mean(np.square(np.abs(_plain(value))), (-2, -1), keepdims=True))
+            moved = moved + typical * size.own * self._signs(value.shape)
+        return self._wrapped(moved)
 
     def _perturbed(self, x: Value, size: RoundingErrors) -> Value:
         if not isinstance(x, PerturbedArray) or x.dtype.kind not in "fc":
@@ -119,13 +129,31 @@ class PerturbedArray(np.ndarray[Any, Any]):
 
     def _wrapped(self, result: Value) -> Value:
         if isinstance(result, tuple | list):
-            return type(result)(map(self._wrapped, result))
+            # eigh, svd, qr and slogdet return named tuples, which take each entry as an argument.
+            return getattr(type(result), "_make", type(result))(map(self._wrapped, result))
         if isinstance(result, np.ndarray | np.inexact) and result.dtype.kind in "fc":
             array = np.asarray(_plain(result))
             wrapped = np.array(array, np.complex128 if array.dtype.kind == "c" else np.float64).view(PerturbedArray)
             wrapped.perturbation = self.perturbation
             return wrapped
         return _plain(result)
+
+
+def _same_numbers(a: Array, b: Array) -> Array | bool:
+    """Return where two arrays have one number in memory: x − x is 0, as on the diagonal of λ[None] − λ[:, None]."""
+    if not np.may_share_memory(a, b):
+        return False
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    one, other = (_addresses(np.broadcast_to(x, shape)) for x in (a, b))
+    return np.asarray(one == other)
+
+
+def _addresses(a: Array) -> Array:
+    """Return where in memory each entry lies."""
+    addresses = np.asarray(a.__array_interface__["data"][0])
+    for extent, stride in zip(a.shape, a.strides, strict=True):
+        addresses = addresses[..., None] + np.arange(extent) * stride
+    return addresses
 
 
 def _plain(x: Value) -> Value:

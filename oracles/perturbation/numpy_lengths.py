@@ -25,6 +25,11 @@ _ELEMENTWISE = frozenset(_ELEMENTWISE_NAMES.split())
 # Matrix products: matrix units may round their operands.
 PRODUCTS = frozenset(("dot", "inner", "outer", "matmul", "vecdot", "matvec", "vecmat", "vdot", "einsum", "tensordot"))
 
+# Decompositions by orthogonal transformations: they are backward stable by norm, so that an entry of the matrix moves
+# by a rounding of the typical one, however small it is itself (Golub & Van Loan, Matrix Computations, 5.2 and 8.3).
+_NORMWISE_NAMES = "eig eigh eigvals eigvalsh svd svdvals qr pinv lstsq cond matrix_rank matrix_norm"
+NORMWISE = frozenset(_NORMWISE_NAMES.split())
+
 
 def length_of_ufunc(ufunc: np.ufunc, method: str, operands: Sequence[Value], options: Mapping[str, Value]) -> int:
     """Return the number of terms of the longest sum in a ufunc's result: 1 for one that is called elementwise.

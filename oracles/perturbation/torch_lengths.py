@@ -33,6 +33,10 @@ POINTWISE = frozenset((
 _PRODUCT_NAMES = "mm bmm addmm baddbmm addbmm mv addmv dot vdot addr linear matmul convolution _convolution _trilinear"
 PRODUCTS = frozenset(_PRODUCT_NAMES.split())
 
+# Backward stable by norm, as in `oracles.perturbation.numpy_lengths`; scaling and squaring is so for ordinary matrices.
+_NORMWISE_NAMES = "_linalg_eigh linalg_eig _linalg_svd linalg_qr linalg_pinv linalg_lstsq linalg_matrix_exp geqrf"
+NORMWISE = frozenset(_NORMWISE_NAMES.split())
+
 
 def reduction_length(name: str, pointwise: bool, args: Sequence[Value]) -> int:
     """Return the number of terms of the longest sum in an operation's result: 1 where nothing is summed.

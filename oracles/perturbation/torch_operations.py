@@ -24,7 +24,13 @@ from typing import Any, NamedTuple, TypeAlias
 from oracles.constants import CONFIDENCE, SIGN_POOL, TRIGAMMA_ERROR
 from oracles.lazy_modules import Tensor, torch
 from oracles.perturbation.sign_pool import sign_pool
-from oracles.perturbation.torch_lengths import PRODUCTS, convolution_backward_lengths, reduction_length, tensors_in
+from oracles.perturbation.torch_lengths import (
+    NORMWISE,
+    PRODUCTS,
+    convolution_backward_lengths,
+    reduction_length,
+    tensors_in,
+)
 from oracles.perturbation.torch_recording import Recording, Step, memory_of, recorded
 from oracles.rule import Perturbation, RoundingErrors
 from oracles.user_code import Raised, attempt
@@ -194,6 +200,8 @@ class PerturbedOperations:
     ) -> Value:
         """Return an operation's result on perturbed operands, or a perturbed result where these leave its domain."""
         moved = [self._perturbed(value, p, size) for value, p in zip(args, plan, strict=False)]
+        if operation.overloadpacket.__name__ in NORMWISE:
+            moved = [self._by_norm(value, m, p, size) for value, m, p in zip(args, moved, plan, strict=False)]
         own = zip(kwargs.items(), plan[len(args) :], strict=True) if kwargs else ()
         options = {n: self._perturbed(value, p, size) for (n, value), p in own}
         if in_place and moved[0] is args[0]:
@@ -259,6 +267,14 @@ class PerturbedOperations:
             difference = self._recomputed[number].as_strided(*geometry)
             value = value.addcmul(difference, self._signs(plan, value.dtype, value.device))
         return value
+
+    def _by_norm(self, value: Value, moved: Value, plan: Value, size: RoundingErrors) -> Value:
+        """Return a perturbed matrix with rounding of its typical entry added to each one; anything else as it is."""
+        if not isinstance(plan, Operand) or value.dim() < 2:
+            return moved
+        typical = torch.linalg.vector_norm(value, dim=(-2, -1), keepdim=True) / math.prod(value.shape[-2:]) ** 0.5
+        signs = self._signs(plan, typical.dtype, value.device)
+        return moved + signs * typical * size.own
 
     def _with_errors(self, x: Tensor, plan: Operand, size: RoundingErrors) -> Tensor:
         """Return a real tensor with each entry times its own 1 ± size, by one product, since ∞ ± ∞ h would be NaN.

@@ -6,32 +6,18 @@ steps changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import (
-    BISECTIONS,
-    EXPERIMENT_SEED,
-    LEAST_BEND,
-    LEAST_GROWTH,
-    LEAST_JUMP,
-    LONGER_SUMS,
-    MOST_PATH_POINTS,
-    MOST_SMOOTH_CHANGE,
-    PATH_LENGTH,
-    PATH_POINTS,
-    ROUGH_AGREEMENT,
-    SMOOTH_STEP,
-    STEP_IN_ROUNDINGS,
-)
-from oracles.diagnosis.candidates import agrees_where_known, floating_primals
+from oracles.constants import LEAST_BEND, LEAST_GROWTH, LONGER_SUMS, ROUGH_AGREEMENT, STEP_IN_ROUNDINGS
+from oracles.decision.iterations import Compared, change_nearby, in_words, stops_early
+from oracles.diagnosis.candidates import agrees_where_known
 from oracles.diagnosis.experiments import Symptoms, Trial
 from oracles.diagnosis.patterns.blocks import resized_trial
 from oracles.numerics import unit_roundoff
-from oracles.rule import Array, Primals, is_differentiable
+from oracles.rule import Array, Output, Primals
 
 ACCUMULATORS = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
@@ -91,23 +77,11 @@ def _precision_of(actual: Array, relative: float, terms: int) -> str:
 
 
 def not_converged(symptoms: Symptoms) -> str | None:
-    """Detect the error of an iteration that stops at a tolerance: small, smooth nearby, with jumps farther away.
-
-    A jump is where the number of steps changes. An iteration of a fixed number of steps has none, and is not found.
-    """
-    if not symptoms.has_expected_shape or not _is_small(symptoms.refusal):
+    """Detect the error of an iteration that stops at a tolerance: see `oracles.decision.iterations`."""
+    if not symptoms.has_expected_shape or not _is_small(symptoms.refusal) or _is_rounded(symptoms):
         return None
-    if _is_rounded(symptoms) or _change_nearby(symptoms, SMOOTH_STEP) > MOST_SMOOTH_CHANGE:
-        return None
-    for name in list(floating_primals(symptoms))[:3]:
-        if any(_jumps(path) for path in _paths(symptoms, name)):
-            size = _relative_error(symptoms.refusal)
-            return (
-                f"the error is small ({size:.1g} of the value) and smooth nearby, and jumps by about its size where "
-                f"{name} moves: like that of an iteration that stops at a tolerance; solve further, or declare "
-                f"oracles.declared(subject, solved_to={size:.0e})"
-            )
-    return None
+    name = stops_early(symptoms.primals, symptoms.delta, partial(_compare_at, symptoms))
+    return in_words(name, _relative_error(symptoms.refusal)) if name else None
 
 
 def _is_rounded(symptoms: Symptoms) -> bool:
@@ -120,66 +94,9 @@ def _is_rounded(symptoms: Symptoms) -> bool:
 
 def _change_nearby(symptoms: Symptoms, step: float) -> float:
     """Return how much the error changes over a small step, as a share of the error; infinite if unknown."""
-    rng = np.random.default_rng((EXPERIMENT_SEED, 7))
-
-    def move(array: Array) -> Array:
-        return array * (1 + step * rng.uniform(0.5, 1, np.shape(array))) if is_differentiable(array) else array
-
-    primals = {n: move(a) for n, a in symptoms.primals.items()}
-    delta = tuple(map(move, symptoms.delta)) if isinstance(symptoms.delta, tuple) else move(symptoms.delta)
-    here, there = symptoms.repetition, symptoms.evaluate_at(primals, delta)
-    if here is None or there is None or there.error.shape != here.error.shape:
-        return float("inf")
-    change = float(np.linalg.norm(there.error - here.error) / np.linalg.norm(here.error))
-    return change if np.isfinite(change) else float("inf")
+    return change_nearby(symptoms.primals, symptoms.delta, partial(_compare_at, symptoms), step)
 
 
-class Path:
-    """A line of points along which one primal moves, from the refused point on."""
-
-    def __init__(self, symptoms: Symptoms, name: str, direction: Array) -> None:
-        self._symptoms, self._name, self._direction = symptoms, name, direction
-
-    def trial(self, t: float) -> Trial | None:
-        """Return the trial at a point of the path, for the refused delta."""
-        primals: Primals = self._symptoms.primals
-        moved = primals[self._name] * (1 + t * self._direction)
-        return self._symptoms.evaluate_at({**primals, self._name: moved}, self._symptoms.delta)
-
-
-def _paths(symptoms: Symptoms, name: str) -> Iterator[Path]:
-    shape = np.shape(symptoms.primals[name])
-    rng = np.random.default_rng((EXPERIMENT_SEED, 8))
-    for direction in (-np.ones(shape), rng.uniform(-1, 1, shape)):
-        yield Path(symptoms, name, direction)
-
-
-def _jumps(path: Path) -> bool:
-    """Return whether the error jumps somewhere along a path while the oracle does not."""
-    points = np.linspace(0, PATH_LENGTH, PATH_POINTS).tolist()
-    trials = [path.trial(t) for t in points]
-    if any(trial is None or not _is_small(trial) for trial in trials):
-        return False
-    # Parts of the path over which the error changes, with the number of halvings that are left.
-    parts = [(*ab, *xy, BISECTIONS) for ab, xy in zip(pairwise(points), pairwise(trials), strict=True)]
-    for _ in range(MOST_PATH_POINTS):
-        parts = [part for part in parts if _change(*part[2:4]) > LEAST_JUMP * max(map(_size, part[2:4]))]
-        if not parts:
-            return False
-        # Depth first: a jump stays as large in ever smaller parts.
-        low, high, first, last, left = parts.pop()
-        if not left:
-            moved = np.linalg.norm(last.expected - first.expected) if first and last else np.inf
-            return bool(moved < LEAST_JUMP * _change(first, last))
-        middle = (low + high) / 2
-        trial = path.trial(middle)
-        parts += [(low, middle, first, trial, left - 1), (middle, high, trial, last, left - 1)]
-    return False
-
-
-def _size(trial: Trial | None) -> float:
-    return float(np.linalg.norm(trial.error)) if trial is not None else np.inf
-
-
-def _change(first: Trial | None, second: Trial | None) -> float:
-    return float(np.linalg.norm(first.error - second.error)) if first is not None and second is not None else np.inf
+def _compare_at(symptoms: Symptoms, primals: Primals, delta: Output) -> Compared | None:
+    trial = symptoms.repetition if primals is symptoms.primals else symptoms.evaluate_at(primals, delta)
+    return None if trial is None else Compared(trial.error, trial.expected)

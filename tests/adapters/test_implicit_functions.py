@@ -1,0 +1,218 @@
+"""Fixed points and solvers of ODEs: implicit and adjoint rules, converged and not."""
+
+import numpy as np
+import pytest
+
+import oracles
+from oracles import Disagreement, Verdict
+
+torch = pytest.importorskip("torch")
+RNG = np.random.default_rng(0)
+POINT = {"W": 0.05 * RNG.standard_normal((3, 3)), "x": RNG.standard_normal(3)}
+STATE = {"W": RNG.standard_normal((3, 3)), "x0": RNG.standard_normal(3)}
+
+
+def fixed_point(rule="implicit", tolerance=1e-15, factor=1.0):
+    """Return the rule of z = tanh(W z + x)."""
+
+    def forward(W, x):
+        z = np.zeros_like(x)
+        for _ in range(40):
+            z, before = np.tanh(W @ z + x), z
+            if np.abs(z - before).max() <= tolerance:
+                break
+        return z, (W, x, z)
+
+    def backward(cache, d):
+        W, x, z = cache
+        slope = 1 - np.tanh(W @ z + x) ** 2
+        A = np.eye(len(z)) - slope[:, None] * W
+        matrix = {"one step": np.eye(len(z)), "not transposed": A}.get(rule, A.T)
+        u = np.linalg.solve(matrix, d) * slope
+        return {"W": factor * np.outer(u, z), "x": factor * u}
+
+    return oracles.manual(forward, backward)
+
+
+def unrolled(W, x):
+    z = torch.zeros_like(x)
+    for _ in range(20):
+        z = torch.tanh(W @ z + x)
+    return z
+
+
+@pytest.mark.parametrize("against", [[oracles.torch_autograd(unrolled)], []], ids=["torch", "alone"])
+def test_fixed_point(against):
+    assert oracles.check(fixed_point(), POINT, against).verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize("rule", ["one step", "not transposed"])
+def test_wrong_rule_of_a_fixed_point(rule):
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(fixed_point(rule), POINT, [oracles.torch_autograd(unrolled)])
+    assert excinfo.value.verdict is Verdict.WRONG
+
+
+def solved(tolerance, factor=1.0):
+    """Return the rule of u = cos(u) / 2 + z, by an iteration that contracts slowly."""
+
+    def forward(z):
+        u = z
+        for _ in range(60):
+            step = 0.5 * np.cos(u) + z - u
+            u = u + step
+            if np.abs(step).max() <= tolerance:
+                break
+        return u, u
+
+    return oracles.manual(forward, lambda u, d: {"z": factor * d / (1 + 0.5 * np.sin(u))})
+
+
+def newton(z):
+    u = z
+    for _ in range(7):
+        u = u - (u - 0.5 * torch.cos(u) - z) / (1 + 0.5 * torch.sin(u))
+    return u
+
+
+NEWTON = [oracles.torch_autograd(newton)]
+Z = {"z": np.random.default_rng(3).standard_normal((3, 2))}
+
+
+def test_not_converged():
+    """The error jumps where the number of steps changes; the report says so, and what to declare."""
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(solved(1e-5), Z, NEWTON)
+    refused = excinfo.value
+    assert refused.verdict is Verdict.UNSTABLE
+    assert "not converged" in refused.diagnosis
+    assert "solved_to" in refused.diagnosis
+    assert oracles.check(solved(1e-16), Z, NEWTON).verdict is Verdict.AGREES
+
+
+def test_solved_to():
+    assert oracles.check(oracles.declared(solved(1e-5), solved_to=1e-5), Z, NEWTON).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(solved(1e-5, 1.01), solved_to=1e-5), Z, NEWTON)
+    assert excinfo.value.verdict is Verdict.WRONG
+
+
+def test_smooth_small_error_is_wrong():
+    """An error of a formula is small and smooth too, and jumps nowhere."""
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(solved(1e-16, 1 + 1e-5), Z, NEWTON)
+    assert excinfo.value.verdict is Verdict.WRONG
+
+
+def test_time_limit():
+    """One second is not enough for a slow solver, and the verdict says so."""
+
+    def slow(z):
+        u = z
+        for _ in range(2000):
+            u = 0.5 * np.cos(u) + z
+        return u, u
+
+    subject = oracles.manual(slow, lambda u, d: {"z": 1.01 * d / (1 + 0.5 * np.sin(u))})
+    with pytest.raises((Disagreement, oracles.Inconclusive)):
+        oracles.check(subject, Z, NEWTON, seconds=1)
+
+
+STEPS, H = 3, 0.1
+
+
+def slope_back(W, x, g):
+    s = g * (1 - np.tanh(W @ x) ** 2)
+    return np.outer(s, x), W.T @ s
+
+
+def runge_kutta(fault=""):
+    """Return the rule of x' = tanh(W x) by the classical Runge-Kutta method, with its discrete adjoint."""
+
+    def stages(W, x):
+        k1 = np.tanh(W @ x)
+        k2 = np.tanh(W @ (x + H / 2 * k1))
+        k3 = np.tanh(W @ (x + H / 2 * k2))
+        return k1, k2, k3, np.tanh(W @ (x + H * k3))
+
+    def forward(W, x0):
+        states = [x0]
+        for _ in range(STEPS):
+            k1, k2, k3, k4 = stages(W, states[-1])
+            states.append(states[-1] + H / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
+        return states[-1], (W, states)
+
+    def backward(cache, d):
+        W, states = cache
+        dW, adjoint = np.zeros_like(W), d
+        for i in reversed(range(STEPS)):
+            x = states[i + 1] if fault == "end of the step" else states[i]
+            k1, k2, k3, _ = stages(W, x)
+            weight = H / 6 if fault == "weight" else H / 3
+            W4, x4 = slope_back(W, x + H * k3, H / 6 * adjoint)
+            W3, x3 = slope_back(W, x + H / 2 * k2, weight * adjoint + H * x4)
+            W2, x2 = slope_back(W, x + H / 2 * k1, weight * adjoint + H / 2 * x3)
+            W1, x1 = slope_back(W, x, H / 6 * adjoint + H / 2 * x2)
+            dW, adjoint = dW + W1 + W2 + W3 + W4, adjoint + x1 + x2 + x3 + x4
+        return {"W": dW, "x0": adjoint}
+
+    return oracles.manual(forward, backward)
+
+
+def torch_runge_kutta(W, x0):
+    x = x0
+    for _ in range(STEPS):
+        k1 = torch.tanh(W @ x)
+        k2 = torch.tanh(W @ (x + H / 2 * k1))
+        k3 = torch.tanh(W @ (x + H / 2 * k2))
+        x = x + H / 6 * (k1 + 2 * k2 + 2 * k3 + torch.tanh(W @ (x + H * k3)))
+    return x
+
+
+def implicit_euler(fault=""):
+    """Return the rule of x1 = x0 + h tanh(W x1), solved by Newton's method."""
+
+    def jacobian(W, x):
+        return np.eye(len(x)) - H * (1 - np.tanh(W @ x) ** 2)[:, None] * W
+
+    def forward(W, x0):
+        x = x0
+        for _ in range(6):
+            x = x - np.linalg.solve(jacobian(W, x), x - x0 - H * np.tanh(W @ x))
+        return x, (W, x0, x)
+
+    def backward(cache, d):
+        W, x0, x1 = cache
+        x = x0 if fault == "start of the step" else x1
+        adjoint = np.linalg.solve(jacobian(W, x).T, d)
+        return {"W": np.outer(H * (1 - np.tanh(W @ x) ** 2) * adjoint, x), "x0": adjoint}
+
+    return oracles.manual(forward, backward)
+
+
+def torch_implicit_euler(W, x0):
+    x = x0
+    for _ in range(20):
+        x = x0 + H * torch.tanh(W @ x)
+    return x
+
+
+ODES = {"runge_kutta": (runge_kutta, torch_runge_kutta), "implicit_euler": (implicit_euler, torch_implicit_euler)}
+
+
+@pytest.mark.parametrize("name", ODES)
+def test_discrete_adjoint(name):
+    make, reference = ODES[name]
+    assert oracles.check(make(), STATE, [oracles.torch_autograd(reference)]).verdict is Verdict.AGREES
+    assert oracles.check(make(), STATE).verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("runge_kutta", "end of the step"), ("runge_kutta", "weight"), ("implicit_euler", "start of the step")],
+)
+def test_wrong_adjoint(name, fault):
+    make, reference = ODES[name]
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(make(fault), STATE, [oracles.torch_autograd(reference)])
+    assert excinfo.value.verdict is Verdict.WRONG
