@@ -216,3 +216,63 @@ def test_wrong_adjoint(name, fault):
     with pytest.raises(Disagreement) as excinfo:
         oracles.check(make(fault), STATE, [oracles.torch_autograd(reference)])
     assert excinfo.value.verdict is Verdict.WRONG
+
+
+COST = {"C": np.random.default_rng(5).random((4, 3))}
+MARGINS, MILD = (np.full(4, 0.25), np.array([0.3, 0.3, 0.4])), 0.5
+
+
+def sinkhorn(tolerance, fault=""):
+    """Return the rule of the plan of entropic optimal transport, by Sinkhorn's iteration and an implicit derivative."""
+
+    def forward(C):
+        K, v = np.exp(-C / MILD), np.ones(3)
+        for _ in range(60):
+            u = MARGINS[0] / (K @ v)
+            v, before = MARGINS[1] / (K.T @ u), v
+            if np.abs(v / before - 1).max() <= tolerance:
+                break
+        P = u[:, None] * K * v
+        return P, P
+
+    def backward(P, d):
+        # The potentials w move so that both margins stay; one of them is free, and fixed at 0.
+        M = np.block([[np.diag(P.sum(1)), P], [P.T, np.diag(P.sum(0))]])[:-1, :-1]
+        w = np.append(np.linalg.solve(M, np.append((P * d).sum(1), (P * d).sum(0))[:-1]), 0)
+        w *= fault != "stopped through the iteration"
+        g = P * (w[:4, None] + w[4:] - d)
+        return {"C": g * {"a factor missing": MILD, "slightly too large": 1 + 1e-6}.get(fault, 1.0) / MILD}
+
+    return oracles.manual(forward, backward)
+
+
+def torch_sinkhorn(C):
+    a, b = (torch.as_tensor(margin, dtype=C.dtype) for margin in MARGINS)
+    K, v = torch.exp(-C / MILD), torch.ones_like(b)
+    for _ in range(30):
+        u = a / (K @ v)
+        v = b / (K.T @ u)
+    return u[:, None] * K * v
+
+
+SINKHORN = [oracles.torch_autograd(torch_sinkhorn)]
+
+
+def test_sinkhorn():
+    subject = oracles.declared(sinkhorn(1e-10), solved_to=1e-10)
+    assert oracles.check(subject, COST, SINKHORN).verdict is Verdict.AGREES
+    assert oracles.check(sinkhorn(1e-16), COST, SINKHORN).verdict is Verdict.AGREES
+
+
+def test_undeclared_sinkhorn():
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(sinkhorn(1e-10), COST, SINKHORN)
+    assert excinfo.value.verdict is Verdict.UNSTABLE
+    assert "solved_to" in excinfo.value.diagnosis
+
+
+@pytest.mark.parametrize("fault", ["stopped through the iteration", "a factor missing", "slightly too large"])
+def test_wrong_sinkhorn(fault):
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.declared(sinkhorn(1e-10, fault), solved_to=1e-10), COST, SINKHORN)
+    assert excinfo.value.verdict is Verdict.WRONG
