@@ -40,6 +40,7 @@ from oracles.rule import (
     Rule,
     Runtime,
     Structured,
+    Unimplemented,
     as_tuple,
     is_differentiable,
 )
@@ -382,7 +383,12 @@ def _differentiated_twice(
         ws = [subject.backend.from_numpy(part) for part in as_tuple(w)]
         for g in gradients:
             _watch(g.grad_fn)
-        second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        try:
+            second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            raise Unimplemented(f"order=2: {subject.label}: torch has no second derivative: {error}") from error
         # What autograd does not reach is taken for a constant, and has the derivative zero: so says its caller too.
         return {n: np.zeros_like(arguments[n]) for n in floating(arguments)} | second
 
