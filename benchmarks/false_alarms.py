@@ -132,7 +132,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
         yield oracle.name, own
         if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
             compiled = _own(_compiled(oracle.reference), example)
-            if not _overflows(compiled, example):
+            if not (_overflows(compiled, example) or _is_nan(compiled, example)):
                 yield "xla", compiled
 
 
@@ -165,7 +165,10 @@ def _overflows(rule: Rule, example: Example) -> bool:
     native = values_of(rule, primals, delta)
     wide = values_of(rule, with_dtype(primals, np.float64), with_dtype(delta, np.float64))
     most = float(ml_dtypes.finfo(example.point.dtype).max)
-    return any(bool(np.any(~np.isfinite(native[n]) & (np.abs(wide[n]) <= most))) for n in native)
+    return any(
+        bool(np.any((~np.isfinite(native[n]) & (np.abs(wide[n]) <= most)) | (np.isnan(native[n]) & ~np.isnan(wide[n]))))
+        for n in native
+    )
 
 
 def _is_nan(framework: Rule, example: Example) -> bool:
