@@ -283,7 +283,9 @@ def _on_a_ladder(
     if SMALLEST_NORMAL < least < step * min(DIFFERENCE_PROBES):
         probes.append(slopes_at(least))
     contradicted = any(not abs(s - slope) <= radius + DIFFERENCE_SAFETY * g + 2 * r for s, g, r in probes)
-    if gap > gap_radius or contradicted:
+    # The gap of a smooth function shrinks with the step: where it grows, the point is a pole, or off the others.
+    grows = gaps[-1] > gaps[0] + DIFFERENCE_SAFETY * roundings[-1]
+    if gap > gap_radius or grows or contradicted:
         return float(slope), np.inf
     # What the first probe's rounding hides, the steps of the ladder may have missed.
     return float(slope), float(radius + probes[0][2])

@@ -208,6 +208,10 @@ ADAPTERS = {
         "training step: agrees", "adjoint: agrees", 'wrong in params[1]["W"][300]', "forgotten: WRONG in ⟨gradient, v1⟩"
     ],
     "bring_a_tree": ["network: agrees", "WRONG in the cotangent of layers[1].b", 'output["top"] by torch', "mixed up"],
+    "bring_a_second_order": [
+        "Swish: agrees", "Detached, first order: agrees", "Detached: WRONG in the cotangent of z", "takes something in",
+        "LostTangent: WRONG in J v",
+    ],
     "run_isolated": [
         "out_of_bounds: WRONG in the call", "right: agrees", "did not return within 2 s", "exit status 3",
         "right: agrees",
