@@ -1,4 +1,4 @@
-"""Judge a double backward and a forward mode; a detach and a lost tangent, which the first order cannot see, are refused.
+"""Judge a double backward and a forward mode: a detach and a lost tangent, which the first order cannot see.
 
 python examples/bring_a_second_order.py
 """
@@ -14,32 +14,38 @@ class Swish(torch.autograd.Function):
 
     @staticmethod
     def forward(z):
+        """Return the output."""
         return z * torch.sigmoid(z)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
+        """Keep what both derivatives need."""
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
     def slope(z):
+        """Return the derivative."""
         s = torch.sigmoid(z)
         return s + z * s * (1 - s)
 
-    @classmethod
-    def backward(cls, ctx, delta):
+    @staticmethod
+    def backward(ctx, delta):
+        """Return delta times the derivative."""
         return delta * Swish.slope(ctx.saved_tensors[0])
 
     @staticmethod
     def jvp(ctx, tangent):
+        """Return the derivative times the tangent."""
         return tangent * Swish.slope(ctx.saved_tensors[0])
 
 
 class Detached(Swish):
     """Its backward takes the slope for a constant."""
 
-    @classmethod
-    def backward(cls, ctx, delta):
+    @staticmethod
+    def backward(ctx, delta):
+        """Return delta times the derivative."""
         return delta * Swish.slope(ctx.saved_tensors[0]).detach()
 
 
@@ -48,6 +54,7 @@ class LostTangent(Swish):
 
     @staticmethod
     def jvp(ctx, tangent):
+        """Return the derivative times the tangent."""
         return tangent * torch.sigmoid(ctx.saved_tensors[0])
 
 
