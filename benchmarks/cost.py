@@ -46,10 +46,12 @@ a process of its own, after three small ones that import and warm what all need,
   fast      torch.autograd.gradcheck(fast_mode=True) of torch's own backward in float64, over the same torch time
   calls     forwards of the subject
   memory    the peak of the process, beyond what it held before the check; with --device that of CUDA's memory
+  order 2   with --order 2: the seconds of a check of order 2 over those of order 1
 
 examples:
   python benchmarks/cost.py                         all cases, about five minutes
   python benchmarks/cost.py --only norm --most 1e6  layer norms of up to a million inputs
+  python benchmarks/cost.py --order 2 --most 1e4    the second order of small layers
   python benchmarks/cost.py --device cuda           torch's layers on a GPU, references there too
   python benchmarks/cost.py --json cost.json        the figures, for a machine"""
 
@@ -91,6 +93,7 @@ class Cost:
     calls: int
     megabytes: float
     device: str
+    order_seconds: float | None = None  # of a check of order 2
 
 
 def cases() -> Iterator[Case]:
@@ -200,13 +203,19 @@ def fast_seconds(function: Callable[..., Foreign], primals: Primals, device: str
 
 
 def check_seconds(
-    counted: Counted, primals: Primals, against: Sequence[Rule], seconds: float, device: str | None
+    counted: Counted,
+    primals: Primals,
+    against: Sequence[Rule],
+    seconds: float,
+    device: str | None,
+    order: int = 1,
 ) -> tuple[str, float]:
     """Return the verdict of one check, and how long it took."""
     subject = replace(counted.rule, evaluate=counted.evaluate)
     start = time.perf_counter()
     try:
-        verdict = str(oracles.check(subject, primals, against, seconds=seconds, device=device).verdict)
+        result = oracles.check(subject, primals, against, seconds=seconds, device=device, order=order)
+        verdict = str(result.verdict)
     except oracles.Disagreement as refusal:
         verdict = f"{refusal.verdict}" + (
             "" if refusal.diagnosis.startswith(f"every entry is {counted.factor:.4g}"[:18]) else ", undiagnosed"
@@ -216,7 +225,7 @@ def check_seconds(
     return verdict, time.perf_counter() - start
 
 
-def cost(case: Case, seconds: float) -> Cost:
+def cost(case: Case, seconds: float, order: int = 1) -> Cost:
     """Run one case, in this process."""
     # What torch imports at its first softmax or norm, and what a first check caches, is no cost of this one.
     for layer in (Tanh(), Softmax(), LayerNorm((4,))):
@@ -230,9 +239,14 @@ def cost(case: Case, seconds: float) -> Cost:
     before = peak_of_memory(case.device, restart=True)
     verdict, spent = check_seconds(counted, primals, [oracle] if case.referenced else [], seconds, case.device)
     more = peak_of_memory(case.device) - before
+    second = None
+    if order == 2 and not case.wrong:
+        _, second = check_seconds(
+            Counted(counted.rule, 1.0), primals, [oracle] if case.referenced else [], seconds, case.device, order
+        )
     fast = None if case.wrong else fast_seconds(function, primals, case.device)
     inputs, device = count_inputs(primals), case.device or "cpu"
-    return Cost(case.name, inputs, case.dtype, verdict, spent, own, fast, counted.calls, more, device)
+    return Cost(case.name, inputs, case.dtype, verdict, spent, own, fast, counted.calls, more, device, second)
 
 
 def peak_of_memory(device: str | None, restart: bool = False) -> float:
@@ -247,13 +261,15 @@ def peak_of_memory(device: str | None, restart: bool = False) -> float:
 def table(costs: Sequence[Cost]) -> Table:
     """Return the table of the costs."""
     result = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for title in ("case", "inputs", "dtype", "verdict", "seconds", "× torch", "fast", "calls", "memory"):
+    for title in ("case", "inputs", "dtype", "verdict", "seconds", "× torch", "fast", "calls", "memory", "order 2"):
         result.add_column(title, justify="left" if title in ("case", "dtype", "verdict") else "right", no_wrap=True)
     for c in costs:
         ratio = f"{c.seconds / c.torch_seconds:.0f}"
         fast = "" if c.fast_seconds is None else f"{c.fast_seconds / c.torch_seconds:.0f}"
         memory = f"{c.megabytes:.0f} MB"
-        result.add_row(c.case, f"{c.inputs}", c.dtype, c.verdict, f"{c.seconds:.2f}", ratio, fast, f"{c.calls}", memory)
+        second = "" if c.order_seconds is None else f"{c.order_seconds / c.seconds:.1f}"
+        cells = (c.case, f"{c.inputs}", c.dtype, c.verdict, f"{c.seconds:.2f}", ratio, fast, f"{c.calls}", memory)
+        result.add_row(*cells, second)
     return result
 
 
@@ -266,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="TEXT", default="", help="the cases whose name has TEXT")
     parser.add_argument("--most", metavar="N", type=float, default=1e9, help="the most inputs of a case")
     parser.add_argument("--seconds", metavar="T", type=float, default=120.0, help="the budget of a check (120)")
+    parser.add_argument("--order", type=int, choices=(1, 2), default=1, help="2: time a check of order 2 too")
     parser.add_argument("--device", metavar="NAME", help="judge torch's own layers on this device: cuda")
     args = parser.parse_args(argv)
     if args.device is not None:
@@ -281,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for each in (replace(case, device=args.device), replace(case, device=args.device, wrong=True)):
             # A process of its own: its peak of memory is that of this check.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
-                costs.append(pool.submit(cost, each, args.seconds).result())
+                costs.append(pool.submit(cost, each, args.seconds, args.order).result())
             console.print(f"{costs[-1].case}: {costs[-1].verdict} in {costs[-1].seconds:.2f} s", highlight=False)
     console.print(table(costs))
     if args.json:

@@ -42,7 +42,17 @@ from oracles.options import Mode  # noqa: E402
 from oracles.properties import EVERY_PROPERTY  # noqa: E402
 from oracles.registry import entries  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
-from oracles.rule import Array, NotPerturbable, ReferenceFailed, Rule, Runtime, as_tuple, with_dtype  # noqa: E402
+from oracles.rule import (  # noqa: E402
+    Array,
+    NotPerturbable,
+    ReferenceFailed,
+    Rule,
+    Runtime,
+    as_tuple,
+    is_differentiable,
+    map_delta,
+    with_dtype,
+)
 from oracles.tolerance import named_outputs, values_of  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
@@ -122,7 +132,7 @@ def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
         yield oracle.name, own
         if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
             compiled = _own(_compiled(oracle.reference), example)
-            if not _overflows(compiled, example):
+            if not (_overflows(compiled, example) or _is_nan(compiled, example)):
                 yield "xla", compiled
 
 
@@ -155,7 +165,10 @@ def _overflows(rule: Rule, example: Example) -> bool:
     native = values_of(rule, primals, delta)
     wide = values_of(rule, with_dtype(primals, np.float64), with_dtype(delta, np.float64))
     most = float(ml_dtypes.finfo(example.point.dtype).max)
-    return any(bool(np.any(~np.isfinite(native[n]) & (np.abs(wide[n]) <= most))) for n in native)
+    return any(
+        bool(np.any((~np.isfinite(native[n]) & (np.abs(wide[n]) <= most)) | (np.isnan(native[n]) & ~np.isnan(wide[n]))))
+        for n in native
+    )
 
 
 def _is_nan(framework: Rule, example: Example) -> bool:
@@ -168,6 +181,26 @@ def _is_nan(framework: Rule, example: Example) -> bool:
     return any(bool(np.isnan(a).any()) for a in values_of(framework, primals, delta).values())
 
 
+def _has_values(framework: Rule, example: Example) -> bool:
+    """Return whether a framework has a double backward that is finite at an example, in its dtype and in float64."""
+    point, second = example.point, framework.derivatives.second
+    wrt = tuple(n for n, a in point.primals.items() if is_differentiable(a))
+    if second is None or not wrt:
+        return True
+    parts = as_tuple(point.delta)
+    names = tuple(f"delta[{i}]" for i in range(len(parts)))
+    primals = {**point.primals, **dict(zip(names, parts, strict=True))}
+    for arrays in (primals, with_dtype(primals, np.float64)):
+        try:
+            y, pullback = second(wrt, names)(**arrays)
+            values = (*as_tuple(y), *pullback(map_delta(np.ones_like, y)).values())
+        except Exception:  # torch has no derivative of some backwards
+            return False
+        if not all(np.isfinite(np.asarray(a, np.float64)).all() for a in values):
+            return False
+    return True
+
+
 def judged(example: Example, subject: Rule, order: int = 1, mode: Mode = "vjp") -> Result | None:
     """Judge one subject at an example; only its output if it has no pullback.
 
@@ -176,6 +209,8 @@ def judged(example: Example, subject: Rule, order: int = 1, mode: Mode = "vjp") 
     if order == 2 or mode == "jvp":
         property_name = "second_order_agrees" if order == 2 else "tangents_agree"
         case = replace(example.case, subject=subject)
+        if subject is not example.case.subject and not _has_values(subject, example):
+            return None  # the framework has no second derivative, or is NaN there
         return EVERY_PROPERTY[property_name](case, example.point, example.case.oracles())
     only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
     case, point = example.case, example.point

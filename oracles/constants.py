@@ -231,6 +231,8 @@ DIFFERENCES_OF_MILLION = 16
 DIFFERENCES_KEPT = 16
 # A derivative of a pullback is not symmetric if it differs from its transpose along so many pairs of directions.
 HESSIAN_DIRECTIONS = 3
+# Smaller slopes are not compared: products inside the pullback underflow, and lose digits.
+LEAST_HESSIAN = 2.0**-900
 # A diagnosis measures so many wrong second derivatives by finite differences of the pullback.
 GRAPH_ENTRIES = 6
 # In a search, second derivatives of up to so many inputs are all measured; of more, so many entries.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -45,11 +47,17 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that no reader, and no crash, ever sees half of it."""
+    """Write a text file so that no reader, and no crash, ever sees half of it.
+
+    It has the permissions of the file that it replaces, else those that the process gives to new files.
+    """
     path = Path(path)
     # In the folder of the file itself: os.replace is atomic within one file system only.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
+        if path.is_file():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -57,7 +65,7 @@ def write_atomically(path: str | Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -159,12 +159,13 @@ def differences_at(entries: Array, name: str, rule: Rule, primals: Primals, delt
         announce(None, f"finite difference {i + 1} of {len(movable)} in {name}")
         direction = np.zeros(slopes.shape[1])
         direction[k] = 1.0
-        slopes[:, k] = directional_derivative(rule, primals, delta, {name: direction.reshape(shape)})
+        own = abs(float(np.ravel(primals[name])[k]))
+        slopes[:, k] = directional_derivative(rule, primals, delta, {name: direction.reshape(shape)}, own=own)
     return Enclosure(*slopes.reshape(2, *shape))
 
 
 def directional_derivative(
-    rule: Rule, primals: Primals, delta: Output, direction: Primals, *, narrow: bool = False
+    rule: Rule, primals: Primals, delta: Output, direction: Primals, *, narrow: bool = False, own: float = 0.0
 ) -> tuple[float, float]:
     """Return ``d/dt ⟨delta, f(primals + t·direction)⟩`` at t = 0, and a radius that bounds its error.
 
@@ -177,6 +178,8 @@ def directional_derivative(
         direction: arrays in the shapes of some of the primals.
         narrow: whether shorter steps are tried where the radius is infinite: a direction of many entries crosses a kink
             of one of them within most steps.
+        own: the size of the entry that the direction moves, if it is one: where it is far smaller than the others, a
+            step of its own size must not contradict the result.
 
     Returns:
         Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
@@ -189,7 +192,7 @@ def directional_derivative(
         step = line.first_step()
         for nearer in DIFFERENCE_NEARER:
             try:
-                slope, radius = _on_a_ladder(line.slopes, step * nearer)
+                slope, radius = _on_a_ladder(line.slopes, step * nearer, DIFFERENCE_STEP * own)
             except (*OUTSIDE_DOMAIN, RuntimeError) as error:
                 if not leaves_domain(error):
                     raise
@@ -263,8 +266,13 @@ def _difference(a: Array, b: Array) -> Array:
     return np.where(a == b, 0.0, a - b)
 
 
-def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step: float) -> tuple[float, float]:
-    """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it."""
+def _on_a_ladder(
+    slopes_at: Callable[[float], tuple[float, float, float]], step: float, least: float = 0.0
+) -> tuple[float, float]:
+    """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it.
+
+    ``least`` is a further probe, where it is smaller than the others.
+    """
     ladder = [slopes_at(step / DIFFERENCE_RATIO**k) for k in range(DIFFERENCE_STEPS)]
     slopes, gaps, roundings = zip(*ladder, strict=True)
     if not _settles(slopes, roundings):
@@ -272,8 +280,12 @@ def _on_a_ladder(slopes_at: Callable[[float], tuple[float, float, float]], step:
     slope, radius = _extrapolated(slopes, roundings, first_power=2)
     gap, gap_radius = _extrapolated(gaps, roundings, first_power=1)
     probes = [slopes_at(step * probe) for probe in DIFFERENCE_PROBES]
+    if SMALLEST_NORMAL < least < step * min(DIFFERENCE_PROBES):
+        probes.append(slopes_at(least))
     contradicted = any(not abs(s - slope) <= radius + DIFFERENCE_SAFETY * g + 2 * r for s, g, r in probes)
-    if gap > gap_radius or contradicted:
+    # The gap of a smooth function shrinks with the step: where it grows, the point is a pole, or off the others.
+    grows = gaps[-1] > gaps[0] + DIFFERENCE_SAFETY * roundings[-1]
+    if gap > gap_radius or grows or contradicted:
         return float(slope), np.inf
     # What the first probe's rounding hides, the steps of the ladder may have missed.
     return float(slope), float(radius + probes[0][2])

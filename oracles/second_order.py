@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, MOST_DIFFERENCES, MOST_MEASURED
+from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, LEAST_HESSIAN, MOST_DIFFERENCES, MOST_MEASURED
 from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
 from oracles.notes import note
 from oracles.rule import (
@@ -307,7 +307,7 @@ def _symmetry_finding(one: str, other: str, first: tuple[float, float], second: 
     quantity = f"⟨w, H v⟩ of {one} and {other}"
     (a, radius), (b, other_radius) = first, second
     bound = radius + other_radius
-    if not np.isfinite(bound):
+    if not np.isfinite(bound) or 0 < max(abs(a), abs(b)) < LEAST_HESSIAN:
         return Finding(quantity, DIFFERENCES, Verdict.VACUOUS, detects_above=float("inf"))
     ratio = abs(a - b) / bound if a != b else 0.0
     if ratio > 1:

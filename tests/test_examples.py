@@ -211,6 +211,10 @@ ADAPTERS = {
     "bring_a_solver": [
         "implicit: agrees", "one step: WRONG in the cotangent of W", "undeclared: UNSTABLE", "not converged",
     ],
+    "bring_a_second_order": [
+        "Swish: agrees", "Detached, first order: agrees", "Detached: WRONG in the cotangent of z", "takes something in",
+        "LostTangent: WRONG in J v",
+    ],
     "run_isolated": [
         "out_of_bounds: WRONG in the call", "right: agrees", "did not return within 2 s", "exit status 3",
         "right: agrees",

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from oracles.rule import (
     Rule,
     Runtime,
     Structured,
+    Unimplemented,
     as_tuple,
     is_differentiable,
 )
@@ -105,7 +106,7 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         call_patterns["torch.vmap over the first primal"] = of_leaves(partial(subject.under_vmap, True))
     evaluate = of_leaves(subject.own_backward)
     has_jvp = subject.function.jvp is not torch.autograd.Function.jvp
-    tangent = partial(_tangent_of, subject, of_leaves) if has_jvp else None
+    tangent = partial(tangent_of, subject, of_leaves) if has_jvp else None
     return Rule(
         evaluate,
         subject.label,
@@ -113,7 +114,7 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         implementation=subject.function,
         call_patterns=call_patterns,
         structured=Structured(evaluate, partial(_function_rule, subject)),
-        derived=Derived(evaluate, partial(_second_of, subject, of_leaves), tangent),
+        derived=Derived(evaluate, partial(second_of, subject, of_leaves), tangent),
     )
 
 
@@ -348,8 +349,23 @@ def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], ba
     return {n: backend.to_numpy(g) for n, g in zip(inputs, gradients, strict=True) if g is not None}
 
 
-def _second_of(
-    subject: _Function | _Subject, around: Callable[[Evaluate], Evaluate], wrt: tuple[str, ...], deltas: tuple[str, ...]
+class CallsTensors(Protocol):
+    """A subject whose output is a function of tensors by name."""
+
+    @property
+    def backend(self) -> Backend:
+        """Converts arrays."""
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+
+    def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the output."""
+
+
+def second_of(
+    subject: CallsTensors, around: Callable[[Evaluate], Evaluate], wrt: tuple[str, ...], deltas: tuple[str, ...]
 ) -> Rule:
     """Return the Rule of the pullback by autograd's engine, which the engine differentiates again."""
     evaluate = around(partial(_differentiated_twice, subject, wrt, deltas))
@@ -357,7 +373,7 @@ def _second_of(
 
 
 def _differentiated_twice(
-    subject: _Function | _Subject, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
+    subject: CallsTensors, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **arguments: Array
 ) -> tuple[Output, Pullback]:
     tensors = leaves(arguments, floating(arguments), subject.backend)
     primals = {n: t for n, t in tensors.items() if n not in deltas}
@@ -382,7 +398,12 @@ def _differentiated_twice(
         ws = [subject.backend.from_numpy(part) for part in as_tuple(w)]
         for g in gradients:
             _watch(g.grad_fn)
-        second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        try:
+            second = engine({n: tensors[n] for n in floating(arguments)}, tuple(gradients), ws, subject.backend)
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            raise Unimplemented(f"order=2: {subject.label}: torch has no second derivative: {error}") from error
         # What autograd does not reach is taken for a constant, and has the derivative zero: so says its caller too.
         return {n: np.zeros_like(arguments[n]) for n in floating(arguments)} | second
 
@@ -404,9 +425,7 @@ def _require_twice_differentiable(gradients: Sequence[Tensor], label: str) -> No
             )
 
 
-def _tangent_of(
-    subject: _Function | _Subject, around: Callable[[Evaluate], Evaluate], tangents: Mapping[str, str]
-) -> Rule:
+def tangent_of(subject: CallsTensors, around: Callable[[Evaluate], Evaluate], tangents: Mapping[str, str]) -> Rule:
     """Return the Rule of the forward mode: outputs and tangents by `torch.autograd.forward_ad`."""
     evaluate = around(partial(_pushed_forward, subject, tangents))
     return Rule(evaluate, subject.label, runtime=Runtime.TORCH)
@@ -423,7 +442,7 @@ def _forward_ad() -> Any:
 
 
 def _pushed_forward(
-    subject: _Function | _Subject, tangents: Mapping[str, str], /, **arguments: Array
+    subject: CallsTensors, tangents: Mapping[str, str], /, **arguments: Array
 ) -> tuple[Output, Pullback]:
     tensors, names = leaves(arguments, (), subject.backend), {*tangents.values()}
     primals = {n: t for n, t in tensors.items() if n not in names}
@@ -484,7 +503,7 @@ def _module_rule(subject: _Subject, trees: Trees) -> Rule:
         implementation=subject.make,
         structured=Structured(evaluate, partial(_module_rule, subject)),
         derived=Derived(
-            evaluate, partial(_second_of, subject, with_autograd), partial(_tangent_of, subject, with_autograd)
+            evaluate, partial(second_of, subject, with_autograd), partial(tangent_of, subject, with_autograd)
         ),
         call_patterns={"forward twice, then backward": with_autograd(subject.forward_twice)},
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from oracles.adapters.torch_code import engine, floating, leaves
+from oracles.adapters.torch_code import engine, floating, leaves, second_of, tangent_of
 from oracles.backends.arrays import Backend, backend_for, with_autograd
 from oracles.backends.devices import Device, on_device
 from oracles.backends.torch_reference import with_detached
@@ -19,6 +19,7 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
     Evaluate,
     Function,
     InvalidInput,
@@ -91,6 +92,9 @@ def _rule(subject: _Differentiated, trees: Trees) -> Rule:
         implementation=subject.implementation,
         call_patterns=patterns,
         structured=Structured(evaluate, partial(_rule, subject)),
+        derived=Derived(
+            evaluate, partial(second_of, subject, with_autograd), partial(tangent_of, subject, with_autograd)
+        ),
     )
 
 
@@ -107,7 +111,7 @@ class _Differentiated:
     def by_the_engine(self, **primals: Array) -> tuple[Output, Pullback]:
         """Evaluate f, and its gradients by autograd's engine."""
         tensors = leaves(primals, floating(primals), self.backend)
-        y = self._call(tensors)
+        y = self.call(tensors)
         return self._outputs(y, tensors), lambda delta: self._gradients(tensors, as_tuple(y), self._seeds(delta))
 
     def one_gradient_alone(self, **primals: Array) -> tuple[Output, Pullback]:
@@ -115,11 +119,11 @@ class _Differentiated:
         runs = []
         for n in floating(primals):
             tensors = leaves(primals, [n], self.backend)
-            runs.append((tensors, self._call(tensors)))
+            runs.append((tensors, self.call(tensors)))
         if len(runs) < 2:
             return self.by_the_engine(**primals)
         everywhere = leaves(primals, floating(primals), self.backend)
-        y = self._call(everywhere)
+        y = self.call(everywhere)
 
         def pullback(delta: Delta) -> Cotangents:
             # Where no output depends on the one primal, torch records nothing, and the gradient is zero.
@@ -130,7 +134,8 @@ class _Differentiated:
 
         return self._outputs(y, everywhere), pullback
 
-    def _call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+    def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the output of f, of tensors."""
         return taken_apart(call_with_trees(self.f, self.trees.rebuilt(tensors)))
 
     def _outputs(self, y: Tensor, tensors: Mapping[str, Tensor]) -> Output:

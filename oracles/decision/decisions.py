@@ -452,6 +452,9 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
     """
     reference = next(iter(comparison.references), None)
+    # In 16 bits a small step changes no primal: every error is smooth there.
+    if comparison.estimator.precision in HALF_NAMES:
+        return comparison
     # What is right in a coarser precision has the rounding of that, which may jump, too.
     if reference is None or _in_coarser_precision(comparison, confirmed=True):
         return comparison

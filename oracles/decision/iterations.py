@@ -35,8 +35,9 @@ class Compared(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The error as a share of the value."""
-        return float(np.linalg.norm(self.error) / np.linalg.norm(self.expected))
+        """The error as a share of the value; infinite where that is zero."""
+        error, value = float(np.linalg.norm(self.error)), float(np.linalg.norm(self.expected))
+        return error / value if value else float("inf") if error else 0.0
 
 
 # The comparison at another point; None where a side raises or is not finite.

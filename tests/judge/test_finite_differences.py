@@ -37,6 +37,16 @@ def test_radius_contains_the_exact_derivative(name, z, delta):
     assert radius <= 1e-7 * (1 + abs(delta))  # a useful radius is small
 
 
+def test_radius_is_infinite_at_a_pole_whose_value_is_finite():
+    """1/z² is finite where z is a rounded zero, and the slopes of both sides cancel."""
+
+    def pole(z):
+        return 1 / (z * z + 1e-300)
+
+    _, radius = directional_derivative(rule(pole), {"z": np.zeros(1)}, np.ones(1), {"z": np.ones(1)})
+    assert radius == np.inf
+
+
 @pytest.mark.parametrize("f", [np.abs, lambda z: np.maximum(z, 0), lambda z: np.maximum(z, 0.1 * z)])
 def test_radius_is_infinite_at_a_kink(f):
     _, radius = directional_derivative(rule(lambda z: f(z)), {"z": np.zeros(3)}, np.ones(3), {"z": np.ones(3)})

@@ -7,6 +7,7 @@ import torch
 
 import oracles
 from oracles import Verdict
+from oracles.decision.judge import judge
 
 BFLOAT16 = ml_dtypes.bfloat16
 ONCE = oracles.Numerics("float16")
@@ -185,3 +186,33 @@ def test_squares_that_float16_holds_are_not_named_an_overflow():
     with pytest.raises(oracles.Disagreement) as excinfo:
         oracles.check(rms(np.float16), {"z": z}, [oracles.torch_autograd(rms_reference)], numerics=ONCE)
     assert "overflows" not in excinfo.value.diagnosis
+
+
+def scaled(sums):
+    """Return z · g, whose cotangent of g sums over the rows, by ``sums``."""
+    return oracles.manual(lambda z, g: (z * g, (z, g)), lambda c, d: {"z": d * c[1], "g": sums(d * c[0])}, name="scale")
+
+
+def along_the_layout(terms):
+    """NumPy's sum over rows in float16: pairwise where the rows are contiguous, one after the other elsewhere."""
+    return terms.sum(axis=0, keepdims=True)
+
+
+def test_an_order_of_a_sum_in_16_bits_is_no_layout_that_is_misread():
+    rng = np.random.default_rng(0)
+    z = (np.abs(rng.standard_normal((2000, 2))) + 1).astype(np.float16)
+    primals = {"z": z, "g": np.ones((1, 2), np.float16)}
+    delta = np.asfortranarray((np.abs(rng.standard_normal((2000, 2))) / 50).astype(np.float16))
+    against = [oracles.torch_autograd(lambda z, g: z * g)]
+    for given in (primals, {**primals, "z": np.asfortranarray(z)}):
+        result = judge(scaled(along_the_layout), given, delta, against)
+        assert result.verdict is not Verdict.WRONG
+        assert not any("contiguous" in f.evidence.reason or "converged" in f.evidence.reason for f in result.findings)
+
+    def misread(terms):
+        shape = terms.shape
+        return along_the_layout(np.lib.stride_tricks.as_strided(terms, shape, np.empty(shape, terms.dtype).strides))
+
+    # A product of arrays in Fortran order has that order, and is misread.
+    result = judge(scaled(misread), {**primals, "z": np.asfortranarray(z)}, delta, against)
+    assert result.verdict is Verdict.WRONG
