@@ -188,7 +188,7 @@ def test_a_wrong_block_among_a_million():
     assert all(block.address.startswith("x[608, ") and block.entries <= 64 for block in blocks)
     assert evaluations["pairs of values for blocks"] <= 60
     assert evaluations["gradients"] <= 4
-    assert len(calls) == evaluations["values of f"] <= 200
+    assert len(calls) == evaluations["values of f"] <= 256  # the noise of f decides how many tables are drawn
 
 
 def test_a_small_array_is_not_hidden_by_a_large_one():
