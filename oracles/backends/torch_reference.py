@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -164,10 +165,16 @@ class _TorchOracle:
     def _pulled_back(self, wrt: tuple[str, ...], deltas: tuple[str, ...], /, **tensors: Tensor) -> tuple[Tensor, ...]:
         seeds = [tensors[n] for n in deltas]
         leaves = {n: tensors[n] for n in wrt}
-        y = self._forward({n: t for n, t in tensors.items() if n not in deltas})
+        y = self._forward_twice_differentiable({n: t for n, t in tensors.items() if n not in deltas})
         gradients = _gradients(leaves, y, seeds, retain=True, create=True)
         # A gradient that depends on nothing is differentiable nevertheless: its derivative is zero.
         return tuple(g if g.requires_grad else g + 0 * seeds[0].sum() for g in gradients.values())
+
+    def _forward_twice_differentiable(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """Evaluate the reference with attention in single operations: torch has no second derivative of its kernels."""
+        attention = import_module("torch.nn.attention")
+        with attention.sdpa_kernel(attention.SDPBackend.MATH):
+            return self._forward(tensors)
 
     def _pushed_forward(self, tangents: Mapping[str, str], /, **tensors: Tensor) -> tuple[Tensor, ...]:
         """Return y and J v; the latter as the derivative of u ↦ Jᵀ u, which is linear, along v.
@@ -177,7 +184,8 @@ class _TorchOracle:
         """
         names = {*tangents.values()}
         own = {n: t.detach().requires_grad_(t.requires_grad) for n, t in tensors.items() if n not in names}
-        y = [part for part in as_tuple(self._forward(own)) if part.is_floating_point() or part.is_complex()]
+        outputs = as_tuple(self._forward_twice_differentiable(own))
+        y = [part for part in outputs if part.is_floating_point() or part.is_complex()]
         seeds = [torch.ones_like(part).requires_grad_(part.requires_grad) for part in y]
         gradients = _gradients({n: own[n] for n in tangents}, tuple(y), seeds, retain=True, create=True)
         pairs = [(g, tensors[tangents[n]]) for n, g in gradients.items() if g.requires_grad]
