@@ -107,3 +107,22 @@ def test_diagnoses_are_counted(tmp_path):
     assert {row["outcome"] for row in rows} == {"right"}
     assert len(rows) == 5
     assert max(map(len, process.stdout.splitlines())) <= 120
+
+
+def test_wrong_double_backwards_are_counted(tmp_path):
+    file = tmp_path / "second.json"
+    process = run("second_order.py", "--points", "1", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    ours, torchs, ours_in_jax, jaxs = json.loads(file.read_text())
+    for count in (ours, ours_in_jax):
+        assert (count["wrong"], count["right"]) == ([30, 30], [0, 5])
+    assert all(peer["wrong"][0] < 30 for peer in (torchs, jaxs))
+
+
+@pytest.mark.deep
+def test_false_alarms_of_the_second_order_are_counted(tmp_path):
+    file = tmp_path / "alarms.json"
+    process = run("false_alarms.py", "--examples", "40", "--order", "2", "--jobs", "1", "--json", str(file))
+    result = json.loads(file.read_text())
+    assert (result["order"], process.returncode) == (2, 0), process.stdout
+    assert result["verdicts"] >= 40
