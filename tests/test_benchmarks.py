@@ -109,6 +109,7 @@ def test_diagnoses_are_counted(tmp_path):
     assert max(map(len, process.stdout.splitlines())) <= 120
 
 
+@pytest.mark.deep
 def test_wrong_double_backwards_are_counted(tmp_path):
     file = tmp_path / "second.json"
     process = run("second_order.py", "--points", "1", "--json", str(file))
