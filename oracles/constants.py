@@ -235,8 +235,9 @@ HESSIAN_DIRECTIONS = 3
 LEAST_HESSIAN = 2.0**-900
 # A diagnosis measures so many wrong second derivatives by finite differences of the pullback.
 GRAPH_ENTRIES = 6
-# In a search, second derivatives of up to so many inputs are all measured; of more, so many entries.
-SEARCHED_DIFFERENCES, SEARCHED_MEASURED = 32, 16
+# Second derivatives of up to so many inputs are all measured; of more, so many entries: each takes 20 pullbacks, and
+# the pullback itself has been judged in every entry.
+SECOND_DIFFERENCES, SECOND_MEASURED = 32, 16
 # All entries are judged along so many random directions for each primal and delta. Under three deltas they miss a gross
 # error with a probability of 0.71^18 = 0.002.
 DIRECTIONS = 6

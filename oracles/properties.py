@@ -22,8 +22,6 @@ from oracles.constants import (
     LARGEST_IN_FLOAT16,
     MORE_SAMPLES,
     REFERENCE_ERRORS,
-    SEARCHED_DIFFERENCES,
-    SEARCHED_MEASURED,
 )
 from oracles.decision.judge import cotangents_like, judge
 from oracles.finite_differences import directional_derivative, finite_difference, remembering
@@ -372,15 +370,7 @@ def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Re
     claimed = _claimed(case, point)
     if not claimed:
         return None
-    second = second_order(
-        case.subject,
-        point.primals,
-        point.delta,
-        references,
-        claimed,
-        most=SEARCHED_MEASURED,
-        up_to=SEARCHED_DIFFERENCES,
-    )
+    second = second_order(case.subject, point.primals, point.delta, references, claimed)
     like = tuple(point.primals[n] for n in claimed)
     (w,) = cotangents_like(like if len(like) > 1 else like[0], np.random.default_rng(3), 1)
     own_differences = [] if references else [finite_difference(remembering(second.subject))]

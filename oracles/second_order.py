@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, LEAST_HESSIAN, MOST_DIFFERENCES, MOST_MEASURED
+from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, LEAST_HESSIAN, SECOND_DIFFERENCES, SECOND_MEASURED
 from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
 from oracles.notes import note
 from oracles.rule import (
@@ -78,9 +78,6 @@ def second_order(
     delta: Delta,
     oracles: Sequence[Rule],
     wrt: Sequence[str],
-    *,
-    most: int = MOST_MEASURED,
-    up_to: int = MOST_DIFFERENCES,
 ) -> SecondOrder:
     """Return the pullback of a subject as a subject, and those of its references as references.
 
@@ -89,7 +86,6 @@ def second_order(
         primals, delta: the point.
         oracles: the references.
         wrt: the primals whose cotangents the pullback returns.
-        most, up_to: how many entries finite differences measure, as in `finite_difference`.
 
     Raises:
         InvalidInput: if the pullback returns nothing.
@@ -103,7 +99,7 @@ def second_order(
         point = with_dtype(point, np.float64)  # finite differences need its digits
     references = [oracle for oracle in oracles if oracle.reference is not None]
     return SecondOrder(
-        differentiated(subject, names, deltas, most=most, up_to=up_to),
+        differentiated(subject, names, deltas),
         tuple(_as_oracle(oracle, names, deltas) for oracle in references),
         point,
         tuple(f"∂L/∂{name}" for name in names),
@@ -144,14 +140,7 @@ def free_names(name: str, count: int, taken: Primals) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name}[{i}]" for i in range(count))
 
 
-def differentiated(
-    rule: Rule,
-    wrt: tuple[str, ...],
-    deltas: tuple[str, ...],
-    *,
-    most: int = MOST_MEASURED,
-    up_to: int = MOST_DIFFERENCES,
-) -> Rule:
+def differentiated(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
     """Return the Rule of a rule's pullback: that of its own, or one by finite differences of the pullback."""
     second = rule.derivatives.second
     if second is not None:
@@ -159,7 +148,8 @@ def differentiated(
         implementation = made.implementation if rule.reference else PullbackOf(rule)
         return replace(made, name=rule.name, numerics=rule.numerics, implementation=implementation)
     pulled = pulled_back(rule, wrt, deltas)
-    differences = _Differences(pulled, finite_difference(remembering(pulled), most=most, up_to=up_to))
+    measured = finite_difference(remembering(pulled), most=SECOND_MEASURED, up_to=SECOND_DIFFERENCES)
+    differences = _Differences(pulled, measured)
     return replace(pulled, evaluate=differences.evaluate, convention=_MeasuredByDifferences(differences))
 
 
