@@ -444,6 +444,22 @@ class Trees:
         """Whether some array is complex."""
         return any(map(_holds_complex, self.roots))
 
+    def complex_trees(self) -> list[Tree]:
+        """Return the complex arrays, among the primals and in lists of them."""
+        return [tree for root in self.roots for tree in (root, *root.children) if tree.is_complex]
+
+    def with_complex(self, leaves: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the leaves with complex arrays joined of their parts; other trees stay taken apart.
+
+        Each complex array stands where its first part does, in the order of the primals.
+        """
+        tree_of = {leaf.name: tree for tree in self.complex_trees() for leaf in tree.leaves()}
+        joined: dict[str, Value] = {}
+        for name, value in leaves.items():
+            tree = tree_of.get(name)
+            joined[tree.name if tree else name] = tree.rebuild(leaves) if tree else value
+        return joined
+
     def rebuilt(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
         """Return the primals whose leaves are given; what is no leaf of a tree stays as it is."""
         if not self.roots:
@@ -583,14 +599,8 @@ def flattened(
 
 def with_complex_arrays(evaluate: Evaluate, trees: Trees, /, **leaves: Array) -> tuple[Output, Pullback]:
     """Evaluate a rule that takes complex arrays of NumPy, at the leaves of trees; other trees stay taken apart."""
-    whole = [tree for root in trees.roots for tree in (root, *root.children) if tree.is_complex]
-    tree_of = {leaf.name: tree for tree in whole for leaf in tree.leaves()}
-    # In the order of the primals: each complex array stands where its first part does.
-    primals: dict[str, Array] = {}
-    for name, array in leaves.items():
-        tree = tree_of.get(name)
-        primals[tree.name if tree else name] = tree.rebuild(leaves) if tree else array
-    y, pullback = evaluate(**primals)
+    whole = trees.complex_trees()
+    y, pullback = evaluate(**trees.with_complex(leaves))
 
     def pullback_of_leaves(delta: Delta) -> Cotangents:
         cotangents = dict(pullback(delta))

@@ -106,7 +106,8 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         call_patterns["torch.vmap over the first primal"] = of_leaves(partial(subject.under_vmap, True))
     evaluate = of_leaves(subject.own_backward)
     has_jvp = subject.function.jvp is not torch.autograd.Function.jvp
-    tangent = partial(tangent_of, subject, of_leaves) if has_jvp else None
+    joined = _WithComplex(subject, trees)
+    tangent = partial(tangent_of, joined, with_autograd) if has_jvp else None
     return Rule(
         evaluate,
         subject.label,
@@ -114,7 +115,7 @@ def _function_rule(subject: _Function, trees: Trees) -> Rule:
         implementation=subject.function,
         call_patterns=call_patterns,
         structured=Structured(evaluate, partial(_function_rule, subject)),
-        derived=Derived(evaluate, partial(second_of, subject, of_leaves), tangent),
+        derived=Derived(evaluate, partial(second_of, joined, with_autograd), tangent),
     )
 
 
@@ -349,6 +350,28 @@ def engine(tensors: Mapping[str, Tensor], y: Tensor, seeds: Sequence[Tensor], ba
     return {n: backend.to_numpy(g) for n, g in zip(inputs, gradients, strict=True) if g is not None}
 
 
+@dataclass(frozen=True)
+class _WithComplex:
+    """A Function of the leaves of trees, which calls it with the complex arrays among them."""
+
+    function: _Function
+    trees: Trees
+
+    @property
+    def backend(self) -> Backend:
+        """Converts arrays."""
+        return self.function.backend
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.function.label
+
+    def call(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the output of forward, of the leaves."""
+        return self.function.call(self.trees.with_complex(tensors))
+
+
 class CallsTensors(Protocol):
     """A subject whose output is a function of tensors by name."""
 
@@ -449,7 +472,7 @@ def _pushed_forward(
     forward_mode = _forward_ad()
     with forward_mode.dual_level():
         duals = {n: forward_mode.make_dual(primals[n], tensors[tangents[n]]) for n in tangents}
-        y = [p for p in _tensors_of(subject.call({**primals, **duals})) if p.is_floating_point() or p.is_complex()]
+        y = [p for p in as_tuple(taken_apart(subject.call({**primals, **duals}))) if p.is_floating_point()]
         pairs = [forward_mode.unpack_dual(part) for part in y]
         parts = [pair.primal for pair in pairs]
         parts += [torch.zeros_like(pair.primal) if pair.tangent is None else pair.tangent for pair in pairs]

@@ -587,3 +587,54 @@ def test_reference_by_torchs_fused_attention_has_a_second_derivative() -> None:
     primals = {n: np.random.default_rng(i).standard_normal((1, 3, 2)) for i, n in enumerate("qkv")}
     subject = oracles.manual(by_hand, backward_by_hand)
     assert oracles.check(subject, primals, [oracles.torch_autograd(attention)], order=2).verdict is Verdict.AGREES
+
+
+class ComplexSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(z: Any) -> Any:
+        return z * z
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Any) -> Any:
+        return delta * 2 * ctx.saved_tensors[0].conj()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Any) -> Any:
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
+class ComplexSquareCut(ComplexSquare):
+    @staticmethod
+    def backward(ctx: Any, delta: Any) -> Any:
+        return delta * 2 * ctx.saved_tensors[0].conj().detach()
+
+
+class ComplexSquareConjugated(ComplexSquare):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Any) -> Any:
+        return 2 * ctx.saved_tensors[0].conj() * tangent
+
+
+def test_complex_numbers_are_pairs_in_further_derivatives_too() -> None:
+    z = RNG.standard_normal((3, 2)) + 1j * RNG.standard_normal((3, 2))
+    against = [oracles.torch_autograd(lambda z: z * z)]
+    result = oracles.check(oracles.torch_function(ComplexSquare), {"z": z}, against, order=2, mode="both")
+    assert result.verdict is Verdict.AGREES
+    assert {"order 2: z.imag", "jvp: z.real_dot"} <= {*result.judged}
+    for wrong in (ComplexSquareCut, ComplexSquareConjugated):
+        assert oracles.check(oracles.torch_function(wrong), {"z": z}, against).verdict is Verdict.AGREES
+        with pytest.raises(Disagreement):
+            oracles.check(oracles.torch_function(wrong), {"z": z}, against, order=2, mode="both")
+
+
+def test_isolated_subject_is_differentiated_twice_in_its_own_process() -> None:
+    pytest.importorskip("cloudpickle")
+    result = oracles.check(oracles.torch_function(Dense), DENSE, DENSE_REFERENCES, order=2, isolate=True, seconds=120)
+    assert result.verdict is Verdict.AGREES
+    with pytest.raises(Disagreement):
+        oracles.check(oracles.torch_function(Detached), DENSE, DENSE_REFERENCES, order=2, isolate=True, seconds=120)
