@@ -183,7 +183,7 @@ def directional_derivative(
 
     Returns:
         Slope and radius. The radius is infinite at a kink, where the domain ends within every step, and where an output
-        is infinite that depends on the direction and has a weight, or is NaN.
+        that depends on the direction is infinite or NaN.
     """
     line = _Line(rule, primals, delta, direction)
     if np.isnan(line.size) or line.moves_an_infinite_output():
@@ -229,11 +229,11 @@ class _Line:
         return parts, sum(float(np.sum(t, where=~np.isinf(p))) for t, p in zip(terms, parts, strict=True))
 
     def moves_an_infinite_output(self) -> bool:
-        """Return whether an infinite output of nonzero weight depends on what the direction moves.
+        """Return whether an infinite output depends on what the direction moves, whatever its weight: 0 · ∞ is unknown.
 
         Near the point that does not show: ∞ stays ∞. So other values are tried, which most functions take.
         """
-        infinite = [np.isinf(m) & (w != 0) for m, w in zip(self.middle, self.weights, strict=True)]
+        infinite = [np.isinf(m) for m in self.middle]
         if not any(map(np.any, infinite)):
             return False
         rng, step = np.random.default_rng(0), ORDINARY_VALUES[0] / 2

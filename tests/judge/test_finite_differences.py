@@ -47,6 +47,16 @@ def test_radius_is_infinite_at_a_pole_whose_value_is_finite():
     assert radius == np.inf
 
 
+def test_radius_is_infinite_where_an_output_overflows_under_a_delta_of_zero():
+    """0 · ∞ is NaN in torch and in JAX, and no difference shows whether it is 0."""
+    with np.errstate(over="ignore"):
+        exp = rule(lambda z: np.exp(z))
+        _, radius = directional_derivative(exp, {"z": np.array([775.0])}, np.zeros(1), {"z": np.ones(1)})
+        _, elsewhere = directional_derivative(exp, {"z": np.array([700.0])}, np.zeros(1), {"z": np.ones(1)})
+    assert radius == np.inf
+    assert elsewhere < np.inf
+
+
 @pytest.mark.parametrize("f", [np.abs, lambda z: np.maximum(z, 0), lambda z: np.maximum(z, 0.1 * z)])
 def test_radius_is_infinite_at_a_kink(f):
     _, radius = directional_derivative(rule(lambda z: f(z)), {"z": np.zeros(3)}, np.ones(3), {"z": np.ones(3)})
