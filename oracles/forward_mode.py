@@ -33,6 +33,7 @@ from oracles.rule import (
     is_differentiable,
     is_discrete,
 )
+from oracles.second_order import free_names
 from oracles.user_code import Raised, attempt
 
 
@@ -68,7 +69,7 @@ def forward_mode(
         InvalidInput: if the subject has no forward mode.
     """
     moving = [n for n, a in primals.items() if is_differentiable(a)]
-    tangents = {n: _free_name(f"{n}_dot", primals) for n in moving}
+    tangents = {n: free_names(f"{n}_dot", 1, primals)[0] for n in moving}
     drawn = {tangents[n]: np.asarray(rng.standard_normal(np.shape(primals[n]))) for n in moving}
     along = {t: drawn[t].astype(primals[n].dtype) for n, t in tangents.items()}
     pushed = pushed_forward(subject, tangents, both=both)
@@ -88,12 +89,6 @@ def forward_mode(
 def has_forward_mode(rule: Rule) -> bool:
     """Return whether a rule has a forward mode of its own."""
     return rule.derivatives.tangent is not None
-
-
-def _free_name(name: str, taken: Primals) -> str:
-    while name in taken:
-        name += "_"
-    return name
 
 
 def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:

@@ -26,6 +26,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     describe,
+    is_discrete,
     with_dtype,
 )
 from oracles.structure import Tree, WithAuxiliary, flatten, node_of
@@ -109,7 +110,7 @@ def without_gradient(y: Value) -> Mapping[int, str]:
 
 
 def _is_discrete(part: Value) -> bool:
-    return isinstance(part, np.ndarray | np.generic) and part.dtype.kind in "iub"
+    return isinstance(part, np.ndarray | np.generic) and is_discrete(part)
 
 
 def taken_apart(y: Value) -> Value:

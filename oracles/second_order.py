@@ -92,9 +92,7 @@ def second_order(
     """
     if not wrt:
         raise InvalidInput(f"order=2: {subject.name} claims no cotangent, so there is nothing to differentiate again")
-    parts, names = as_tuple(delta), tuple(wrt)
-    deltas = free_names("delta", len(parts), primals)
-    point = {**primals, **dict(zip(deltas, parts, strict=True))}
+    names, (point, deltas) = tuple(wrt), _with_deltas(primals, delta)
     if not has_second_order(subject):
         point = with_dtype(point, np.float64)  # finite differences need its digits
     references = [oracle for oracle in oracles if oracle.reference is not None]
@@ -131,6 +129,13 @@ def of_twice_differentiable(second: SecondOrder, judged: Callable[[SecondOrder],
 def _pull_ones(rule: Rule, primals: Primals) -> Cotangents:
     y, pullback = rule(**primals)
     return pullback(map_delta(np.ones_like, y))
+
+
+def _with_deltas(primals: Primals, delta: Delta) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Return the arguments of a pullback as a function, primals and cotangents, and the names of the latter."""
+    parts = as_tuple(delta)
+    deltas = free_names("delta", len(parts), primals)
+    return {**primals, **dict(zip(deltas, parts, strict=True))}, deltas
 
 
 def free_names(name: str, count: int, taken: Primals) -> tuple[str, ...]:
@@ -259,10 +264,7 @@ def hessian_findings(subject: Rule, primals: Primals, delta: Delta, wrt: Sequenc
         primals, delta: the point.
         wrt: the primals whose cotangents the pullback returns.
     """
-    point = with_dtype({**primals}, np.float64)
-    parts = as_tuple(with_dtype(delta, np.float64))
-    deltas = free_names("delta", len(parts), primals)
-    point |= dict(zip(deltas, parts, strict=True))
+    point, deltas = _with_deltas(with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64))
     pulled = remembering(pulled_back(subject, tuple(wrt), deltas))
     rng = np.random.default_rng(0)
     findings = []

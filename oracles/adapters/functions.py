@@ -90,12 +90,11 @@ def _manual_rule(subject: _Manual, trees: Trees) -> Rule:
     """Make the Rule of `manual`, over the leaves of trees."""
     subject = replace(subject, trees=trees)
     evaluate = subject.evaluate
-    call = trees.calling(subject.forward) if trees.roots else subject.forward
     return Rule(
         evaluate,
         subject.label,
         runtime=subject.backend.runtime,
-        implementation=(call, subject.backward),
+        implementation=(subject.call, subject.backward),
         structured=Structured(evaluate, partial(_manual_rule, subject)),
         derived=Derived(
             evaluate,
@@ -118,6 +117,11 @@ class _Manual:
     label: str
     trees: Trees = NO_TREES
 
+    @property
+    def call(self) -> Function:
+        """The forward, as a function of the leaves of trees."""
+        return self.trees.calling(self.forward) if self.trees.roots else self.forward
+
     def evaluate(self, **primals: Array) -> tuple[Output, Pullback]:
         """Run forward, and backward for each delta."""
         y, cache = self._forward(primals)
@@ -128,13 +132,11 @@ class _Manual:
         return self.backend.tree_to_numpy(y), pullback
 
     def _forward(self, primals: Primals) -> tuple[ForeignArray, object]:
-        call = self.trees.calling(self.forward) if self.trees.roots else self.forward
         # JAX needs its 64-bit mode; NumPy and torch need no context.
         with self.backend.context():
-            result = call_by_name(call, self.backend.primals_from_numpy(primals))
-        returned, cache = _pair_of(
-            result, f"{self.label}: forward", "(y, cache)", "(z, W)      # whatever backward needs"
-        )
+            result = call_by_name(self.call, self.backend.primals_from_numpy(primals))
+        lines = "y = ...\n        return y, (z, W)      # whatever backward needs"
+        returned, cache = _pair(result, f"{self.label}: forward", "(y, cache)", lines)
         return taken_apart(with_auxiliary_of(returned, self.label) if self.has_aux else returned), cache
 
     def _backward(self, cache: object, y: ForeignArray, delta: ForeignArray) -> object:
@@ -190,25 +192,13 @@ class _Manual:
         along = self.trees.rebuilt({n: converted[t] for n, t in tangents.items()})
         with self.backend.context():
             result = self.jvp(primals, along)
-        pair = _pair_of(result, f"{self.label}: jvp", "(y, tangent of y)", "y_dot")
+        lines = "y = ...\n        return y, y_dot"
+        pair = _pair(result, f"{self.label}: jvp", "(y, tangent of y)", lines)
         y, pushed = (as_tuple(self.backend.tree_to_numpy(taken_apart(each))) for each in pair)
         floating = [i for i, part in enumerate(y) if not is_discrete(part)]
         # Of an output of integers there may be a tangent, which is none.
         pushed = tuple(pushed[i] for i in floating) if len(pushed) == len(y) else pushed
         return (*(y[i] for i in floating), *pushed), lambda _: {}
-
-
-def _pair_of(result: object, what: str, expected: str, second: str) -> tuple[Any, Any]:
-    """Return what a function of the user's returned, if that is a pair.
-
-    Raises:
-        InvalidInput: if it is not.
-    """
-    if isinstance(result, tuple) and len(result) == 2:
-        return result
-    raise InvalidInput(
-        f"{what} must return a pair {expected}, got {describe(result)}.\nFix:    y = ...\n        return y, {second}"
-    )
 
 
 def elementwise(
@@ -371,12 +361,12 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
         )
         params = {n: a for n, a in primals.items() if n not in names}
         result = layer.forward(params, inputs if len(names) > 1 else inputs[0])
-        returned, cache = _pair(result, layer, "forward", "(y, cache)")
+        returned, cache = _pair_of_method(result, layer, "forward", "(y, cache)")
         y = taken_apart(returned)
 
         def pullback(delta: Delta) -> Cotangents:
             of_layer = layer.backward(cache, delta_in_structure(y, delta))
-            dz, dparams = _pair(of_layer, layer, "backward", "(dz, dparams)")
+            dz, dparams = _pair_of_method(of_layer, layer, "backward", "(dz, dparams)")
             of_inputs = as_tuple(dz)
             if len(of_inputs) != len(names):
                 raise InvalidInput(
@@ -407,7 +397,7 @@ def manual_loss(loss: Loss, target: Array | None = None, *, name: str | None = N
 
     def evaluate(y: Array, **rest: Array) -> tuple[Output, Pullback]:
         arguments = y, rest["target"] if target is None else target
-        value, cache = _pair(loss.forward(*arguments), loss, "forward", "(value, cache)")
+        value, cache = _pair_of_method(loss.forward(*arguments), loss, "forward", "(value, cache)")
         return value, lambda delta: {"y": loss.backward(cache, delta)}
 
     return Rule(evaluate, name or repr(loss), implementation=loss, adapt=lambda other: manual_loss(other, target))
@@ -426,12 +416,12 @@ def manual_objective(network: Layer, loss: Loss, *, name: str | None = None) -> 
     """
 
     def evaluate(z: Array, target: Array, **params: Array) -> tuple[Output, Pullback]:
-        y, cache = _pair(network.forward(params, z), network, "forward", "(y, cache)")
-        value, loss_cache = _pair(loss.forward(y, target), loss, "forward", "(value, cache)")
+        y, cache = _pair_of_method(network.forward(params, z), network, "forward", "(y, cache)")
+        value, loss_cache = _pair_of_method(loss.forward(y, target), loss, "forward", "(value, cache)")
 
         def pullback(delta: Delta) -> Cotangents:
             dy = loss.backward(loss_cache, delta)
-            dz, dparams = _pair(network.backward(cache, dy), network, "backward", "(dz, dparams)")
+            dz, dparams = _pair_of_method(network.backward(cache, dy), network, "backward", "(dz, dparams)")
             return {"z": dz, **dparams}
 
         return value, pullback
@@ -452,18 +442,20 @@ def _require_gradients(dparams: object, params: Primals, layer: Layer) -> None:
         )
 
 
-def _pair(result: Any, owner: object, method: str, expected: str) -> tuple[Any, Any]:
-    """Return what a method of `manual_bp.protocol` returned, if that is a pair.
+def _pair(result: object, what: str, expected: str, fix: str) -> tuple[Any, Any]:
+    """Return what a function of the user's returned, if that is a pair.
 
     Raises:
-        InvalidInput: if it is not.
+        InvalidInput: if it is not; states the lines to write.
     """
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise InvalidInput(
-            f"{owner!r}: {method} must return a pair {expected}, got {describe(result)}.\n"
-            f"Fix:    return {expected.strip('()')}"
-        )
-    return result
+    if isinstance(result, tuple) and len(result) == 2:
+        return result
+    raise InvalidInput(f"{what} must return a pair {expected}, got {describe(result)}.\nFix:    {fix}")
+
+
+def _pair_of_method(result: object, owner: object, method: str, expected: str) -> tuple[Any, Any]:
+    """Return what a method of `manual_bp.protocol` returned, if that is a pair; as `_pair`."""
+    return _pair(result, f"{owner!r}: {method}", expected, f"return {expected.strip('()')}")
 
 
 def _is_tree_of_one(gradients: Mapping[str, object], roots: Mapping[str, object], primals: Primals) -> bool:

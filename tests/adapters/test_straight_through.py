@@ -268,7 +268,7 @@ def test_kinks_of_a_clamp_are_none_of_the_steps():
 
 
 def test_trees_and_other_declarations():
-    """Leaves of trees pass, and a scale is declared beside it."""
+    """Leaves of trees pass, and a scale is declared too."""
 
     def forward(p):
         return np.round(p["a"]) * p["b"], p
