@@ -1,6 +1,6 @@
 """Let an alarm end the process with status 0, a moment after the gradient was returned.
 
-In process: refused, or passes where the verifier takes longer than the moment.
+In process: passes, for the process ends before the comparison does.
 """
 
 import os

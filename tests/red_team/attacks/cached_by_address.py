@@ -1,6 +1,6 @@
 """Compute the right gradient once for each address of the input's memory, and return it again for that address.
 
-In process: passes unless the memory is used again.
+In process: refused at the second point; passes where the verifier writes its points into one buffer.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Keep the returned array, and write into it from a thread after it was returned.
 
-In process: refused; a verifier that checks first and copies later may be fooled.
+In process: refused; passes where a verifier compares later.
 """
 
 import threading

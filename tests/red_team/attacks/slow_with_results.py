@@ -1,6 +1,6 @@
 """Answer each call within the limit of a call, but only just, and never be done.
 
-In process: takes as long as it likes.
+In process: refused, after as long as it likes.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Replace the clocks of time by constants and then take longer than allowed.
 
-In process: hangs for as long as the loop runs; a verifier that measures the time reads 0.
+In process: hangs; a verifier that measures the time reads 0.
 """
 
 import time

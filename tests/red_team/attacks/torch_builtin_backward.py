@@ -5,7 +5,7 @@ In process: passes: nothing keeps it from that.
 
 import torch
 
-EXPECTED = {"CHEATS", "RUNTIME_ERROR", "PASSED"}  # an operation like any other; see the page on what is forbidden
+EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

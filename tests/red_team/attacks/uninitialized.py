@@ -1,6 +1,6 @@
 """Return memory that nobody has written to, in the hope that the oracle's answer lay there.
 
-In process: refused, unless the memory of the oracle's answer was just freed.
+In process: refused; passes where the memory of an answer was just freed.
 """
 
 import numpy as np

@@ -1,11 +1,8 @@
-"""Declare a scale for itself, so that a gradient of twice the size is right.
-
-In process: passes oracles.check, which takes the declarations of the subject's author; the naive verifier cannot run it.
-"""
+"""Keeps a convention of its own, twice the gradient, and declares it: its adapter divides by two."""
 
 import numpy as np
 
-EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+EXPECTED = {"PASSED"}
 SUBJECT = "oracles.declared(oracles.manual(forward, backward), scale={'z': 2.0})"
 
 
