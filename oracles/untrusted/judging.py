@@ -148,7 +148,8 @@ def _job(
         f"{path or 'subject.py'}:{name}", "" if path else text, os.path.dirname(path),
         tuple(path for each in secret for path in _with_compiled(os.path.abspath(each))), packages, no_autograd, limits,
     )  # fmt: skip
-    needed = tuple(n for n in ("torch", "jax") if n not in packages and re.search(rf"\b{n}\b", text))
+    used = [n for n in ("torch", "jax") if re.search(rf"\b{n}\b", text) or (n == "torch" and no_autograd)]
+    needed = tuple(n for n in used if n not in packages)
     rules = tuple(each.rule for each in named)
     texts = tuple(each.text for each in named)
     return _Job(subject, texts, rules, tuple(cases_of(cases)), start, needed, text, seconds)
@@ -178,7 +179,7 @@ class _Record:
 
 def _judged(job: _Job, sandbox: Sandbox) -> Judgement:
     """Judge a job, whatever the subject does."""
-    found = names_in(job.source) if job.start.forbids_autograd else []
+    found = names_in(job.source) + names_in(job.subject) if job.start.forbids_autograd else []
     remote = RemoteSubject(sandbox, job.start, job.packages, job.seconds)
     record = _Record()
     status, reason, refusal = Status.PASSED, "", None
@@ -241,6 +242,8 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
                     subject, point.primals, job.references, seed=_check_seed(job, point), **case.options
                 )  # fmt: skip
         except Disagreement as refusal:
+            if remote.failure is not None:
+                raise remote.failure from None
             record.points.append({**described, "verdict": str(refusal.verdict)})
             record.verdict = str(refusal.verdict)
             raise _status_of(refusal, remote, point, began) from None
@@ -309,9 +312,7 @@ def _type_refused(point: UntrustedPoint, calls: Sequence[Call], real: Sequence[s
 
 
 def _status_of(refusal: Disagreement, remote: RemoteSubject, point: UntrustedPoint, began: int) -> Exception:
-    """Return what a refusal of `oracles.check` is: the first that fits of the subject's failures and statuses."""
-    if remote.failure is not None:
-        return remote.failure
+    """Return what a refusal of `oracles.check` is: the first status that fits."""
     reason = str(refusal.evidence.reason) or _reason_of(refusal)
     calls = remote.calls[began:]
     real = [n for n, a in point.primals.items() if is_differentiable(a)]

@@ -20,7 +20,7 @@ def forward(z):
 
 
 def backward(z, delta):
-    for name in ("references", "tests.red_team.references", "red_team.references"):
+    for name in ("references", "attacks.references"):
         try:
             silu = importlib.import_module(name).silu
         except (ImportError, OSError):
