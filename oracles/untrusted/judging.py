@@ -128,6 +128,8 @@ def _job(
     Raises:
         InvalidInput: if they do not fit.
     """
+    if not hasattr(os, "fork"):
+        raise InvalidInput("judge_untrusted: this system cannot fork processes. Fix:    use Linux, or WSL on Windows")
     if not seconds > 0:
         raise InvalidInput(f"judge_untrusted: seconds: expected a positive number, got {seconds!r}")
     parts = _SUBJECT.fullmatch(subject)
@@ -251,6 +253,8 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
         except InvalidInput as error:
             if remote.failure is not None:
                 raise remote.failure from None
+            if remote.last_output is None:
+                raise  # the subject has not answered yet: the job is invalid
             raise _Refused(Status.WRONG_SHAPE, str(error).partition("\n")[0]) from None
         finally:
             if remote.failure is not None and remote.failure.kind != "RUNTIME_ERROR":

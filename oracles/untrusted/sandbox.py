@@ -13,8 +13,8 @@ Linux has all of it, for any user, where user namespaces are allowed. What a sys
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
-import resource
 import signal
 import struct
 import sys
@@ -240,6 +240,8 @@ def restrict(limits: Limits, rules: int | None) -> set[Protection]:
 
 
 def _limit(limits: Limits) -> None:
+    import resource  # Windows has no such module
+
     in_use = _address_space()
     wanted = {
         resource.RLIMIT_CPU: limits.cpu_seconds,
@@ -263,4 +265,4 @@ def _address_space() -> int | None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError):
         return None
-    return pages * resource.getpagesize()
+    return pages * mmap.PAGESIZE
