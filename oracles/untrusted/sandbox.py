@@ -216,18 +216,20 @@ def paths_without(roots: Sequence[str], hidden: Sequence[str]) -> tuple[list[str
     secrets = {os.path.realpath(path) for path in hidden}
     readable: list[str] = []
     listable: list[str] = []
-    waiting = [os.path.realpath(root) for root in roots]
+    seen: set[str] = set()
+    waiting = list(roots)
     while waiting:
-        path = waiting.pop()
-        if any(path == secret or path.startswith(secret + os.sep) for secret in secrets):
+        path = os.path.realpath(waiting.pop())  # a link may lead to what is hidden
+        if path in seen or any(path == secret or path.startswith(secret + os.sep) for secret in secrets):
             continue
+        seen.add(path)
         if not any(secret.startswith(path.rstrip(os.sep) + os.sep) for secret in secrets):
             readable.append(path)
             continue
         listable.append(path)
         with suppress(OSError):
-            waiting += [entry.path for entry in os.scandir(path) if os.path.realpath(entry.path) not in secrets]
-    return list(dict.fromkeys(readable)), list(dict.fromkeys(listable))
+            waiting += [entry.path for entry in os.scandir(path)]
+    return readable, listable
 
 
 def restrict(limits: Limits, rules: int | None) -> set[Protection]:
