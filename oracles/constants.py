@@ -583,8 +583,10 @@ NEARBY_POINTS = 3
 
 # --- Subjects that are not trusted (oracles/untrusted) ---
 
-# How much an answer of a subject's process may take, and its header.
-MOST_ANSWER_BYTES = 2**31
+# How much the arrays of an answer of a subject's process may take: this, and so many times those of the question. An
+# output may be larger than the inputs: an outer product. The header of an answer may take less.
+LEAST_ANSWER_BYTES = 2**28
+ANSWER_SHARE = 16
 MOST_HEADER_BYTES = 2**20
 # How much of a text that a subject's process sends is read.
 MOST_TEXT = 500

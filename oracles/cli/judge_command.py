@@ -73,7 +73,8 @@ def _report(judged: Judgement) -> str:
     if judged.report:
         lines += [f"  {line}" for line in judged.report.splitlines()[1:-1]]
     kept_from = ", ".join(judged.protections) or "nothing: this system has no such protection"
-    lines.append(f"  {len(judged.points)} points, {judged.calls} calls; the subject was kept from: {kept_from}")
+    points = f"{len(judged.points)} point{'s' * (len(judged.points) != 1)}"
+    lines.append(f"  {points}, {judged.calls} calls; the subject was kept from: {kept_from}")
     lines.append(f"  reproduce: --seed {judged.seed}")
     return "\n".join(lines)
 

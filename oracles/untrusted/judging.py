@@ -128,6 +128,8 @@ def _job(
     Raises:
         InvalidInput: if they do not fit.
     """
+    if not hasattr(os, "fork"):
+        raise InvalidInput("judge_untrusted: this system cannot fork processes. Fix:    use Linux, or WSL on Windows")
     if not seconds > 0:
         raise InvalidInput(f"judge_untrusted: seconds: expected a positive number, got {seconds!r}")
     parts = _SUBJECT.fullmatch(subject)
@@ -226,51 +228,68 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
     """
     remote.process()
     for point in points_of(job.cases, job.seed):
-        case = job.cases[point.case]
-        subject = remote.rule(job.subject)
-        if case.declared:
-            subject = declared(subject, **case.declared)
-        described = {
-            "case": point.case, "point": point.point, "dtype": point.dtype,
-            "shapes": {n: list(np.shape(a)) for n, a in point.primals.items()},
-        }  # fmt: skip
+        # An exception outside of a domain, which the judge has tolerated at an earlier point, is no reason at this one.
+        remote.forget_failure()
         began = len(remote.calls)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", InconclusiveWarning)
-                result = check(
-                    subject, point.primals, job.references, seed=_check_seed(job, point), **case.options
-                )  # fmt: skip
-        except Disagreement as refusal:
-            if remote.failure is not None:
-                raise remote.failure from None
-            record.points.append({**described, "verdict": str(refusal.verdict)})
-            record.verdict = str(refusal.verdict)
-            raise _status_of(refusal, remote, point, began) from None
-        except Inconclusive as unknown:
-            record.points.append({**described, "verdict": "inconclusive"})
-            record.inconclusive = str(unknown).partition("\n")[0]
+        outcome = _checked(job, remote, point)
+        record.points.append({**_described_point(point), **_measured(outcome)})
+        failure = remote.failure
+        if failure is not None and (failure.kind != "RUNTIME_ERROR" or not isinstance(outcome, Result)):
+            raise failure
+        if isinstance(outcome, _Refused):
+            raise outcome
+        if isinstance(outcome, Inconclusive):
+            record.inconclusive = str(outcome).partition("\n")[0]
             continue
+        record.verdict = _graver(record.verdict, outcome.verdict)
+        if isinstance(outcome, Disagreement):
+            raise _status_of(outcome, remote, point, began)
+        _require_all(outcome, job.cases[point.case], point, remote)
+
+
+def _checked(
+    job: _Job, remote: RemoteSubject, point: UntrustedPoint
+) -> Result | Disagreement | Inconclusive | _Refused:
+    """Return what `oracles.check` says at a point.
+
+    Raises:
+        InvalidInput: if the job is invalid: the subject has not answered yet.
+    """
+    case, subject = job.cases[point.case], remote.rule(job.subject)
+    if case.declared:
+        subject = declared(subject, **case.declared)
+    seed = int(np.random.default_rng((job.seed, point.case, point.point)).integers(2**31))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconclusiveWarning)
+        try:
+            return check(subject, point.primals, job.references, seed=seed, **case.options)
+        except (Disagreement, Inconclusive) as outcome:
+            return outcome
         except InvalidInput as error:
-            if remote.failure is not None:
-                raise remote.failure from None
-            raise _Refused(Status.WRONG_SHAPE, str(error).partition("\n")[0]) from None
-        finally:
-            if remote.failure is not None and remote.failure.kind != "RUNTIME_ERROR":
-                raise remote.failure
-        record.points.append({**described, **_measured(result)})
-        record.verdict = str(max((result.verdict, Verdict(record.verdict or "agrees")), key=list(Verdict).index))
-        _require_all(result, case, point, remote)
+            if remote.last_output is None:
+                raise
+            return _Refused(Status.WRONG_SHAPE, str(error).partition("\n")[0])
 
 
-def _check_seed(job: _Job, point: UntrustedPoint) -> int:
-    return int(np.random.default_rng((job.seed, point.case, point.point)).integers(2**31))
+def _described_point(point: UntrustedPoint) -> dict[str, Any]:
+    shapes = {n: list(np.shape(a)) for n, a in point.primals.items()}
+    return {"case": point.case, "point": point.point, "dtype": point.dtype, "shapes": shapes}
 
 
-def _measured(result: Result) -> dict[str, Any]:
-    counts = list(result.judged.values())
+def _graver(verdict: str, other: Verdict) -> str:
+    return str(max(Verdict(verdict or other), other, key=list(Verdict).index))
+
+
+def _measured(outcome: Result | Exception) -> dict[str, Any]:
+    """Return what the JSON says of a point besides where it is."""
+    if isinstance(outcome, Disagreement):
+        return {"verdict": str(outcome.verdict)}
+    if not isinstance(outcome, Result):
+        return {"verdict": "inconclusive" if isinstance(outcome, Inconclusive) else "wrong"}
+    counts = list(outcome.judged.values())
     return {
-        "verdict": str(result.verdict), "ratio": number(result.ratio), "detects_above": number(result.detects_above),
+        "verdict": str(outcome.verdict), "ratio": number(outcome.ratio),
+        "detects_above": number(outcome.detects_above),
         "judged": [sum(k for k, _ in counts), sum(n for _, n in counts)],
     }  # fmt: skip
 
@@ -312,7 +331,9 @@ def _type_refused(point: UntrustedPoint, calls: Sequence[Call], real: Sequence[s
 
 
 def _status_of(refusal: Disagreement, remote: RemoteSubject, point: UntrustedPoint, began: int) -> Exception:
-    """Return what a refusal of `oracles.check` is: the first status that fits."""
+    """Return what a refusal of `oracles.check` is: the first that fits of the subject's failures and statuses."""
+    if remote.failure is not None:
+        return remote.failure
     reason = str(refusal.evidence.reason) or _reason_of(refusal)
     calls = remote.calls[began:]
     real = [n for n, a in point.primals.items() if is_differentiable(a)]

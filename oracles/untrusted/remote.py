@@ -23,7 +23,7 @@ from weakref import finalize
 import numpy as np
 
 from oracles.adapters.child_process import packed
-from oracles.constants import GRACE_SECONDS, MOST_ANSWER_BYTES, MOST_RECORDED, SCRATCH_MB, START_SECONDS
+from oracles.constants import ANSWER_SHARE, GRACE_SECONDS, LEAST_ANSWER_BYTES, MOST_RECORDED, SCRATCH_MB, START_SECONDS
 from oracles.evaluations import same_values
 from oracles.forked import describe_ending
 from oracles.rule import (
@@ -205,6 +205,7 @@ class Process:
     protections: tuple[str, ...]
     ended: bool = False
     evaluations: int = 0
+    most_bytes: int = LEAST_ANSWER_BYTES
     released: list[int] = field(default_factory=list)
 
     def forward(self, primals: Mapping[str, Array], seconds: float) -> tuple[Answer, int]:
@@ -230,6 +231,7 @@ class Process:
         if self.ended:
             raise SubjectFailed("RUNTIME_ERROR", f"{what}: the process of the subject has ended")
         released, self.released[:] = list(self.released), []
+        self.most_bytes = LEAST_ANSWER_BYTES + ANSWER_SHARE * sum(np.asarray(a).nbytes for a in arrays.values())
         question = (kind, number, released, {n: packed(n, np.asarray(a)) for n, a in arrays.items()}, is_tuple)
         try:
             ask(self.connection, question, time.monotonic() + seconds)
@@ -244,7 +246,7 @@ class Process:
             SubjectFailed: if there is none, or it is no answer.
         """
         try:
-            answer = read_answer(self.connection, time.monotonic() + seconds, MOST_ANSWER_BYTES)
+            answer = read_answer(self.connection, time.monotonic() + seconds, self.most_bytes)
         except (Ended, TooLate, Malformed) as error:
             raise self._failure(error, what, seconds) from None
         if answer.forbidden:
@@ -312,6 +314,10 @@ class RemoteSubject:
         self.failure: SubjectFailed | None = None
         self.written: set[str] = set()
         self.protections: tuple[str, ...] = ()
+
+    def forget_failure(self) -> None:
+        """Forget why it gave no answer."""
+        self.failure = None
 
     def close(self) -> None:
         """End its process."""

@@ -13,8 +13,8 @@ Linux has all of it, for any user, where user namespaces are allowed. What a sys
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
-import resource
 import signal
 import struct
 import sys
@@ -61,7 +61,7 @@ class Limits:
 
 # From the headers of Linux: linux/sched.h, linux/prctl.h, linux/mount.h, linux/landlock.h, asm-generic/unistd.h.
 _NEW_USER, _NEW_MOUNTS, _NEW_NETWORK, _NEW_IPC, _NEW_PIDS = 0x10000000, 0x00020000, 0x40000000, 0x08000000, 0x20000000
-_SET_NO_NEW_PRIVILEGES, _SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE = 38, 1, 4
+_SET_NO_NEW_PRIVILEGES, _SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 38, 1, 4, 36
 _MOUNT_RECURSIVELY, _MOUNT_PRIVATE = 0x4000, 0x40000
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 0x1
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -142,6 +142,23 @@ class ProcessNamespaces:
     def leave(self) -> None:
         """Let further children be in the namespace of this process, so that `enter` can be called again."""
         _call(_libc().setns(self._own, _NEW_PIDS))
+
+
+def adopt_orphans() -> None:
+    """Let processes whose parent has ended become children of this one, and not of the system's first process."""
+    if sys.platform == "linux":
+        _libc().prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """End all children of this process, and what becomes one by that: what a subject has left in the background."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    with suppress(OSError):
+        while pids := listed.read_text().split():
+            for pid in map(int, pids):
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 def landlock_version() -> int:
@@ -242,6 +259,8 @@ def restrict(limits: Limits, rules: int | None) -> set[Protection]:
 
 
 def _limit(limits: Limits) -> None:
+    import resource  # Windows has no such module
+
     in_use = _address_space()
     wanted = {
         resource.RLIMIT_CPU: limits.cpu_seconds,
@@ -265,4 +284,4 @@ def _address_space() -> int | None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError):
         return None
-    return pages * resource.getpagesize()
+    return pages * mmap.PAGESIZE

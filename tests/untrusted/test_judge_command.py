@@ -1,12 +1,18 @@
 import io
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from subjects import REFERENCE, SILU, edited
 
 from oracles.__main__ import main
+from oracles.untrusted.sandbox import Protection, landlock_version
 from oracles.untrusted.schema import SCHEMAS, require_valid
+from oracles.untrusted.statuses import Status
 
+DOCS = Path(__file__).parents[2] / "docs"
 CASE = {"shapes": "z=2,3", "points": 1}
 WRONG = edited("a + z * a", "a - z * a")
 
@@ -103,3 +109,39 @@ def test_wrong_usage_is_status_2(folder, name):
 def test_the_schemas_are_printed(capsys):
     assert main(["judge", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out) == {name: SCHEMAS[name] for name in ("job", "judgement")}
+
+
+def documented(marker):
+    page = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `(\w+)` \|", page.split(f"<!-- {marker} -->\n")[1].split("\n\n")[0], re.MULTILINE)
+
+
+def test_json_has_the_keys_that_are_documented(folder):
+    arguments = ["--reference", "reference.py:silu", "--cases", "cases.json", "--json", "out.json"]
+    assert main(["judge", "--subject", "right.py:forward,backward", *arguments]) == 0
+    document = json.loads((folder / "out.json").read_text())
+    assert list(document) == documented("judgement") == SCHEMAS["judgement"]["required"]
+    assert list(document["points"][0]) == documented("judged-point")
+
+
+@pytest.mark.skipif(not landlock_version(), reason="the page shows the protections of Linux")
+def test_the_page_shows_what_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "verify_your_own" / "untrusted.md").read_text(encoding="utf-8")
+    for name, text in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (command,) = re.findall(r"<!-- judge -->\n```bash\noracles (.*?)\n```", page)
+    assert main(shlex.split(command)) == 1
+    (shown,) = re.findall(r"<!-- judge-output -->\n```text\n(.*?)```", page, re.DOTALL)
+    printed = capsys.readouterr().out
+    assert [re.sub(r"-?\d[\d.e+-]*", "#", line) for line in printed.splitlines()] == [
+        re.sub(r"-?\d[\d.e+-]*", "#", line) for line in shown.splitlines()
+    ]
+
+
+def test_every_status_is_described():
+    page = (DOCS / "verify_your_own" / "untrusted.md").read_text(encoding="utf-8")
+    section = page.split("## Statuses")[1].split("## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [str(status) for status in Status]
+    needs = page.split("## What it needs")[1]
+    assert re.findall(r"^\| `(\w+)` \|", needs, re.MULTILINE) == [str(each) for each in Protection]
