@@ -37,7 +37,7 @@ class SearchOptions:
     """The options of a search on a command line; ``None`` if one is not given.
 
     An option overrides the argument of a decorator, and that overrides the profile. Without any of them the loaded
-    Hypothesis profile decides the number of points.
+    Hypothesis profile decides the number of points. ``climb`` and ``keep`` are those of `oracles.search.run_search`.
     """
 
     against: tuple[str, ...] | None = None
@@ -47,6 +47,8 @@ class SearchOptions:
     seconds: int | None = None
     blocks: tuple[int, ...] = ()
     properties: tuple[str, ...] = ()
+    climb: int = 0
+    keep: bool = False
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""
