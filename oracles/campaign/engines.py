@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from oracles.campaign.worker import Task, Worker, worker_name
-from oracles.constants import CAMPAIGN_GRACE_SECONDS, CAMPAIGN_POLL_SECONDS
+from oracles.constants import CAMPAIGN_POLL_SECONDS
 from oracles.lazy_modules import LazyModule
 
 ray = LazyModule("ray")
@@ -90,8 +90,3 @@ def run_on_dask(task: Task, workers: int | None, address: str | None, tick: Tick
 
 
 ENGINES: dict[str, Engine] = {"local": run_here, "ray": run_on_ray, "dask": run_on_dask}
-
-
-def time_left(task: Task) -> float:
-    """Return the seconds until the last worker ends."""
-    return task.deadline + CAMPAIGN_GRACE_SECONDS - time.time()
