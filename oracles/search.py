@@ -331,9 +331,11 @@ def _drive(
         judge(example)
 
     conforms.__name__ = conforms.__qualname__ = name
-    test = _settings(count, keep, sparse)(given(drawn)(conforms))
+    test = given(drawn)(conforms)
+    # Hypothesis's seed takes the database away, and so comes before the settings.
+    test = test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test)
     try:
-        (test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test))()
+        _settings(count, keep, sparse)(test)()
     except SkipTest:
         if Phase.generate in settings().phases:
             raise  # else stored examples alone are judged, and there is none

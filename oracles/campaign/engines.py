@@ -82,11 +82,21 @@ def run_on_dask(task: Task, workers: int | None, address: str | None, tick: Tick
     here: dict[str, Any] = {} if address else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.Client(address, **here) as client:
         count = workers or max(sum(client.nthreads().values()), 1)
-        pending = [client.submit(work, task, i, pure=False, retries=3) for i in range(count)]
-        while not all(future.done() for future in pending):
+
+        def start(i: int) -> Any:
+            return client.submit(work, task, i, pure=False)
+
+        pending = {i: start(i) for i in range(count)}
+        units = 0
+        while pending:
             tick()
             time.sleep(CAMPAIGN_POLL_SECONDS)
-        return sum(client.gather(pending))
+            for i, future in list(pending.items()):
+                if future.status == "error" and isinstance(future.exception(), distributed.KilledWorker):
+                    pending[i] = start(i)  # Dask gives a task up whose process was killed a few times
+                elif future.done():
+                    units += pending.pop(i).result()
+        return units
 
 
 ENGINES: dict[str, Engine] = {"local": run_here, "ray": run_on_ray, "dask": run_on_dask}

@@ -8,6 +8,8 @@ campaigns share and none of them changes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from hypothesis.database import (
     ReadOnlyDatabase,
 )
 
-from oracles.campaign.redis_store import PREFIX, connect, is_redis
+from oracles.campaign.redis_store import PREFIX, connect, is_redis, redis
 from oracles.lazy_modules import LazyModule
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ else:  # it needs redis
     hypothesis_redis = LazyModule("hypothesis.extra.redis")
 
 FOLDER = "examples"
+# How long Redis keeps an example that no campaign reads.
+KEPT_FOR = timedelta(days=366)
 
 
 class Saved(ExampleDatabase):
@@ -63,6 +67,33 @@ class Saved(ExampleDatabase):
         self._values.clear()
 
 
+class Forgiving(ExampleDatabase):
+    """Another database, whose failures say nothing of a subject: what cannot be read is not replayed.
+
+    Results are not in it: whether these can be written, the store says.
+    """
+
+    def __init__(self, database: ExampleDatabase, errors: tuple[type[Exception], ...]) -> None:
+        super().__init__()
+        self._database, self._errors = database, errors
+
+    def fetch(self, key: bytes) -> Iterable[bytes]:
+        """Return the values of a key, or none."""
+        with suppress(*self._errors):
+            return tuple(self._database.fetch(key))
+        return ()
+
+    def save(self, key: bytes, value: bytes) -> None:
+        """Add a value to a key, if that is possible."""
+        with suppress(*self._errors):
+            self._database.save(key, value)
+
+    def delete(self, key: bytes, value: bytes) -> None:
+        """Remove a value of a key, if that is possible."""
+        with suppress(*self._errors):
+            self._database.delete(key, value)
+
+
 def database_at(location: str) -> ExampleDatabase:
     """Return the database of a store, or of a folder of Hypothesis's own, such as ``.hypothesis/examples``.
 
@@ -70,16 +101,20 @@ def database_at(location: str) -> ExampleDatabase:
         MissingPackage: for the address of a Redis server, if redis is not installed.
     """
     if is_redis(location):
-        return hypothesis_redis.RedisExampleDatabase(
-            connect(location, text=False), key_prefix=f"{PREFIX}example:".encode()
+        own = connect(location, text=False)
+        found = hypothesis_redis.RedisExampleDatabase(
+            own, key_prefix=f"{PREFIX}example:".encode(), expire_after=KEPT_FOR
         )
+        return Forgiving(found, (OSError, redis.RedisError))
     of_store = Path(location) / FOLDER
-    return DirectoryBasedExampleDatabase(of_store if of_store.is_dir() else Path(location))
+    folder = of_store if of_store.is_dir() else Path(location)
+    return Forgiving(DirectoryBasedExampleDatabase(folder), (OSError,))
 
 
 def databases(store: str, shared: str | None) -> tuple[ExampleDatabase, ExampleDatabase]:
     """Return the database of a store, and the one that replays read: with a second one that nobody changes."""
     if not is_redis(store):
-        (Path(store) / FOLDER).mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            (Path(store) / FOLDER).mkdir(parents=True, exist_ok=True)
     own = database_at(store)
     return own, own if shared is None else MultiplexedDatabase(own, ReadOnlyDatabase(database_at(shared)))

@@ -14,7 +14,7 @@ from oracles.options import DTYPE_NAMES
 SHOWN = 20
 
 
-def duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Return a time in words: "8 h 5 min", "42 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -29,7 +29,7 @@ def status_lines(document: Json) -> Iterator[str]:
     yield f"  {versions}"
     again = f", {document['leased_again']} leased again" if document["leased_again"] else ""
     yield (
-        f"  {counted(document['units'], 'unit')} recorded in {duration(document['seconds'])}{again}; "
+        f"  {counted(document['units'], 'unit')} recorded in {in_words(document['seconds'])}{again}; "
         f"{counted(document['points'], 'point')}, {counted(len(document['failures']), 'failure')}"
     )
     for each in document["apart"]:
@@ -38,7 +38,7 @@ def status_lines(document: Json) -> Iterator[str]:
     for failure in document["failures"]:
         yield (
             f"  {failure['subject']}: {failure['verdict']} in {failure['primal'] or failure['property']}, found after "
-            f"{duration(failure['found_after'])}, in {counted(failure['units'], 'unit')}: "
+            f"{in_words(failure['found_after'])}, in {counted(failure['units'], 'unit')}: "
             f"{failure['diagnosis'] or failure['text'].partition(chr(10))[0]}"
         )
     yield from (f"  inconclusive: {line}" for line in document["inconclusive"])
@@ -50,7 +50,7 @@ def _workers(workers: Sequence[Json]) -> Iterator[str]:
     for each in workers:
         rate = f"{each['points'] / each['busy']:.1f}" if each["busy"] else "–"
         state = "at work" if each["at_work"] else ""
-        rows.append((each["worker"], str(each["units"]), str(each["points"]), duration(each["busy"]), rate, state))
+        rows.append((each["worker"], str(each["units"]), str(each["points"]), in_words(each["busy"]), rate, state))
     yield from align(rows) if len(rows) > 1 else ()
 
 

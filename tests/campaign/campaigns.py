@@ -4,12 +4,20 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from oracles.campaign.units import Plan, Searched
+from oracles import registry
+from oracles.campaign.identity import identity
+from oracles.campaign.store import open_store
+from oracles.campaign.units import Leasing, Plan, Searched
+from oracles.campaign.worker import Task
+
+ROOT = Path(__file__).parents[2]
 
 PLAN = Plan(
     "a" * 32,
@@ -21,7 +29,7 @@ ABOUT = {"versions": {"numpy": "2"}, "files": []}
 
 # A right layer and a wrong one without references, so that nothing loads a framework.
 CASES = '''
-import os, time, signal
+import ctypes, os, time
 import numpy as np
 import oracles
 from oracles.strategies import real
@@ -57,7 +65,7 @@ def wrong(draw):
 
 
 def dies(cache, delta):
-    os.kill(os.getpid(), signal.SIGKILL)
+    ctypes.string_at(0)
 
 
 @oracles.oracle_for(Deadly)
@@ -141,3 +149,41 @@ def require_redis():
     pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
+
+
+PROPERTIES = ("adjoint_of_own_primal", "same_every_time")
+
+
+class Campaign:
+    """A plan on the layers of a file, and a store."""
+
+    def __init__(self, folder, layers, *, properties=PROPERTIES, store="store", **changes):
+        self.file = folder / "own_cases.py"
+        self.file.write_text(CASES)
+        sys.modules.pop("own_cases", None)
+        self.about = identity(registry.entries_of(str(self.file)), [str(self.file)])
+        searches = tuple(Searched(layer, name, "float64") for layer in layers for name in properties)
+        settings = {"points": 4, "climb": 4, "block": 2, "rounds": 3, **changes}
+        self.plan = Plan(self.about["code"], searches, (str(self.file),), against=("torch",), **settings)
+        self.location = str(folder / store)
+        self.store = open_store(self.location)
+        self.store.open_plan(self.plan, self.about)
+
+    def task(self, *, plan=None, lease=60.0, examples_from=None, seconds=100.0):
+        plan = plan or self.plan
+        return Task(self.location, plan, time.time() + seconds, examples_from, Leasing(lease))
+
+    @property
+    def records(self):
+        return {each["key"]: each for each in self.store.records(self.plan.code)}
+
+    @property
+    def expected(self):
+        return {self.plan.unit(number).key for number in range(self.plan.units)}
+
+
+def wait_for(condition, seconds=60.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

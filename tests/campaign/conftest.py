@@ -1,8 +1,11 @@
-"""Stores of both kinds."""
+"""Stores of both kinds, and cases that are forgotten again."""
+
+import sys
 
 import pytest
-from campaigns import ABOUT, PLAN, RedisServer, require_redis
+from campaigns import ABOUT, PLAN, ROOT, RedisServer, require_redis
 
+from oracles import registry
 from oracles.campaign.store import open_store
 
 
@@ -33,3 +36,11 @@ def store(location):
     opened.open_plan(PLAN, ABOUT)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def forget_cases(monkeypatch):
+    """What a test registers is forgotten, so that the next one may register it again."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(registry, "_ENTRIES", {entry.name: entry for entry in registry.entries()})
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
