@@ -20,6 +20,8 @@ redis = LazyModule("redis")
 PREFIX = "oracles:campaign:"
 # Between two attempts to reach a server that does not answer, which double, and how many there are: two minutes.
 FIRST_PAUSE, LONGEST_PAUSE, ATTEMPTS = 0.1, 10.0, 18
+# What a server says that has no memory, or no disk, left.
+_NO_SPACE = "OOM", "maxmemory", "MISCONF", "No space"
 # Results that are read at once.
 PAGE = 500
 
@@ -120,8 +122,8 @@ class RedisStore:
         """Turn the errors of Redis into those of a store."""
         try:
             yield
-        except (redis.exceptions.OutOfMemoryError, redis.exceptions.ResponseError) as error:
-            if any(word in str(error) for word in ("OOM", "MISCONF", "No space")):  # no memory, or no disk
+        except redis.exceptions.ResponseError as error:
+            if any(word in str(error) for word in _NO_SPACE):
                 raise full(self.location) from error
             raise StoreFailed(f"{self.location}: {error}") from error
         except (redis.exceptions.RedisError, OSError) as error:

@@ -51,8 +51,8 @@ def test_a_server_without_memory_loses_nothing(server):
 
 
 def test_examples_are_in_redis_and_a_shared_database_is_only_read(server, tmp_path):
+    of_shared, _ = databases(str(tmp_path / "shared"), None)
     own, replayed = databases(server.url, str(tmp_path / "shared"))
-    _, of_shared = databases(str(tmp_path / "shared"), None)
     of_shared.save(b"key", b"shared")
     saved = Saved()
     saved.save(b"key", b"own")
