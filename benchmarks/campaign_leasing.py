@@ -15,13 +15,17 @@ import multiprocessing
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
-import numpy as np
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, where "oracles" would be a benchmark
 
-from oracles.campaign.store import open_store
-from oracles.campaign.units import Plan, Searched
+import numpy as np  # noqa: E402
+
+from oracles.campaign.store import open_store  # noqa: E402
+from oracles.campaign.units import Plan, Searched  # noqa: E402
 
 LEASE, HEARTBEATS = 60.0, 3  # those of a campaign
 SPREAD = 0.8  # of the logarithm of a duration: 1 in 200 units takes ten times as long as the typical one
@@ -170,7 +174,7 @@ def main():
     parser.add_argument("--workers", type=int, default=10_000)
     parser.add_argument("--units", type=int, default=10_000_000)
     parser.add_argument("--mean", type=float, nargs="*", default=[10.0, 60.0], help="mean seconds of a unit")
-    parser.add_argument("--service", type=float, default=1e-4, help="seconds of the store for one request")
+    parser.add_argument("--service", type=float, default=2.2e-4, help="seconds of the store for one request")
     parser.add_argument("--failures", type=float, default=0.1, help="failures of one worker an hour")
     parser.add_argument("--seconds", type=float, help="measure the stores for so long instead")
     parser.add_argument("--redis", action="store_true", help="measure Redis too")

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from oracles.constants import CAMPAIGN_ATTEMPTS, CAMPAIGN_LEASE_SECONDS
@@ -84,7 +85,7 @@ class Plan:
     block: int = 10
     rounds: int | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The hash of the plan, without its end: a campaign that goes on for more rounds is the same one."""
         return content_hash(asdict(replace(self, rounds=None, folder="")))
