@@ -1,4 +1,4 @@
-"""The command line: ``oracles verify``, ``check``, ``campaign``, ``list``, ``explain``, ``new`` and others."""
+"""The command line: ``oracles verify``, ``check``, ``judge``, ``campaign``, ``list``, ``new`` and others."""
 
 from __future__ import annotations
 
@@ -92,6 +92,10 @@ def _run_command(args: argparse.Namespace) -> int:
         from oracles.cli.campaign_command import campaign
 
         return campaign(args)
+    if args.command == "judge":
+        from oracles.cli.judge_command import judge_command
+
+        return judge_command(args)
     if args.command == "completion":
         from oracles.cli.completion import print_completion
 
