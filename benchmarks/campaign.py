@@ -2,9 +2,9 @@
 
     python benchmarks/campaign.py [--layers Linear Tanh Softmax LayerNorm] [--rounds 2] [--repeat 1]
 
-Both runs do the same units. The wall-clock time counts from the first unit to the last, without the start of the processes.
-On a machine that does other work too, the processor time says more: `cpu_s` is that of all processes of the run, and what a
-second worker adds to it, by the memory and the caches that both share, is what two cores of a quiet machine lose.
+Both runs do the same units. The wall-clock time counts from the first unit to the last, without the start of the
+processes. On a machine that does other work too, the processor time says more: `cpu_s` is that of all processes of the
+run, and what a second worker adds to it, by the memory that both share, is what two cores of a quiet machine lose.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, wh
 
 from oracles.campaign.engines import run_here  # noqa: E402
 from oracles.campaign.identity import identity  # noqa: E402
-from oracles.campaign.store import open_store  # noqa: E402
+from oracles.campaign.locations import open_store  # noqa: E402
 from oracles.campaign.summary import summary  # noqa: E402
 from oracles.campaign.units import Plan, Searched  # noqa: E402
 from oracles.campaign.worker import Task  # noqa: E402
@@ -38,9 +38,7 @@ def run(layers, rounds, block, workers):
     """Do all units of these layers with so many workers, and return what it took."""
     selected = entries(layers)
     about = identity(selected, ())
-    searches = tuple(
-        Searched(entry.name, name, "float64") for entry in selected for name in properties_of(entry)
-    )
+    searches = tuple(Searched(entry.name, name, "float64") for entry in selected for name in properties_of(entry))
     plan = Plan(about["code"], searches, against=("torch",), block=block, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)

@@ -2,8 +2,8 @@
 
     python benchmarks/campaign_engines.py [--tasks 500]
 
-An engine of a campaign only keeps workers alive, since the store shares out the work. So what counts is: how long it takes
-to start, whether a worker whose process is killed is started again, and how soon.
+An engine of a campaign only keeps workers alive, since the store shares out the work. So what counts is: how long it
+takes to start, whether a worker whose process is killed is started again, and how soon.
 """
 
 import argparse
@@ -112,7 +112,15 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             imported, started, task, used, processes, again, results = measure(args.tasks, folder)
         after = "never" if again is None else f"{again:.2f}"
-        row = f"{imported:.2f}", f"{started:.2f}", f"{1000 * task:.2f}", f"{used:.0f}", str(processes), after, str(results)
+        row = (
+            f"{imported:.2f}",
+            f"{started:.2f}",
+            f"{1000 * task:.2f}",
+            f"{used:.0f}",
+            str(processes),
+            after,
+            str(results),
+        )
         widths = [len(word) for word in head.split("  ")[1:]]
         print(f"{name:<6}  " + "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)))
 

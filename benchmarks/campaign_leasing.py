@@ -3,9 +3,10 @@
     python benchmarks/campaign_leasing.py                              10,000 workers, 10,000,000 units
     python benchmarks/campaign_leasing.py --seconds 5 --redis          how many leases a second the stores really bear
 
-The simulation: every worker leases a unit, renews its lease, and records the result. Durations of units are drawn from a
-lognormal distribution, whose longest units are ten times the typical one. Workers fail at random, are started again, and
-their units are leased again when their leases end. A request waits in one queue: a store does one change at a time.
+The simulation: every worker leases a unit, renews its lease, and records the result. Durations of units are drawn from
+a lognormal distribution, whose longest units take ten times as long as the typical one. Workers fail at random, are
+started again, and their units are leased again when their leases end. Requests wait in one queue: a store does one
+change at a time. The heartbeats and the record of a unit are charged together with its lease.
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder, wh
 
 import numpy as np  # noqa: E402
 
-from oracles.campaign.store import open_store  # noqa: E402
+from oracles.campaign.locations import open_store  # noqa: E402
 from oracles.campaign.units import Plan, Searched  # noqa: E402
 
 LEASE, HEARTBEATS = 60.0, 3  # those of a campaign

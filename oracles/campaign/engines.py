@@ -1,6 +1,6 @@
 """Who keeps the workers of a campaign alive: this process, Ray, or Dask. The store alone shares out the work.
 
-An engine starts so many workers, replaces those that end, and stops them. Each worker is `oracles.campaign.worker.Worker`
+An engine starts so many workers, replaces those that end, and stops them. Each is an `oracles.campaign.worker.Worker`
 with the same task, so engines and machines may be mixed on one store.
 """
 

@@ -1,7 +1,7 @@
 """The examples of a campaign, in Hypothesis's own databases.
 
-A store has a database of its own: a folder beside the results, or Redis. What a search by seeds finds is saved there. It
-reads nothing from there, so that a seed means the same everywhere. Replays read it, and a second database that many
+A store has a database of its own: a folder next to the results, or Redis. What a search by seeds finds is saved there.
+It reads nothing from there, so that a seed means the same everywhere. Replays read it, and a second database that many
 campaigns share and none of them changes.
 """
 

@@ -1,7 +1,7 @@
 """The process that judges the units of one worker: ``python -m oracles.campaign.judging``.
 
-It reads one line of JSON for each unit and answers with lines of JSON. It knows nothing of the store, so whatever the code
-under judgement does to it, the worker in the other process gives the unit back.
+It reads one line of JSON for each unit and answers with lines of JSON. It writes no results into the store: whatever the
+code under judgement does to this process, the worker in the other one gives the unit back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import BrokenCases, Entry, entries, entries_of
 from oracles.report.disagreement import Disagreement, number
 from oracles.search import Search
+from oracles.tally import Tally
 
 _NUMBERS = re.compile(r"-?\d[\d.]*(?:e[+-]?\d+)?")
 _SEARCHING = (Phase.generate, Phase.target, Phase.shrink)
@@ -53,11 +53,11 @@ class Judging:
         self.code = identity(self._entries.values(), plan.cases)["code"]
         self._saved = Saved()
         self._own, replayed = databases(store, shared)
-        register = settings.register_profile
         # Of one seed every process draws the same: no database is read, and nothing depends on the loaded profile.
-        common = {"derandomize": False, "print_blob": False}
-        register("campaign-search", settings(database=self._saved, phases=_SEARCHING, **common))
-        register("campaign-replay", settings(database=replayed, phases=_REPLAYING, **common))
+        common = settings(database=None, derandomize=False, print_blob=False)
+        profiles = {"search": (self._saved, _SEARCHING), "replay": (replayed, _REPLAYING)}
+        for kind, (database, phases) in profiles.items():
+            settings.register_profile(f"campaign-{kind}", settings(common, database=database, phases=phases))
 
     def result(self, unit: Unit, tick: Callable[[], object] = lambda: None) -> tuple[Json, Json | None]:
         """Judge a unit; return its record and, of a failure, the example.
@@ -66,8 +66,8 @@ class Judging:
         """
         settings.load_profile(f"campaign-{unit.kind}")
         started = time.perf_counter()
-        search, error, worst = self._search(unit, None), None, {}
-        done = 0
+        worst: dict[str, int | None] = {}
+        search, error, done = self._search(unit, None), None, 0
         for seed in unit.seeds or (None,):
             search = self._search(unit, seed, search)
             before = dict(search.tally.worst_ratio)
@@ -93,8 +93,8 @@ class Judging:
         entry: Entry = self._entries[searched.layer]
         climb = plan.climb if seed is not None and searched.property in ORACLE_PROPERTIES else 0
         options = SearchOptions(plan.against, plan.points, seed, blocks=plan.tiles, climb=climb, keep=True)
-        tally = {"tally": before.tally} if before else {}
-        return Search(entry.cases, searched.property, searched.dtype, entry.name, options=options, **tally)
+        tally = before.tally if before else Tally()
+        return Search(entry.cases, searched.property, searched.dtype, entry.name, options=options, tally=tally)
 
 
 def _record(unit: Unit, plan: Plan, outcome: Outcome, search: Search, worst: dict[str, int | None]) -> Json:
@@ -207,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

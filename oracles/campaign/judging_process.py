@@ -38,6 +38,7 @@ class JudgingProcess:
 
     @property
     def pid(self) -> int | None:
+        """The id of the process."""
         return self._process.pid if self._process else None
 
     def start(self, wait: Callable[[], None]) -> str:

@@ -79,7 +79,7 @@ def progress_drawing(steps: Sequence[Json]) -> Progress | None:
         return _BOTTOM - value / (largest or 1.0) * (_BOTTOM - _TOP)
 
     heights = {name: _rounded_up(value) for name, value in (("points", most), ("discoveries", found))}
-    paths = {name: f"M{_LEFT:.1f} {_BOTTOM:.1f}" for name in heights}
+    paths = dict.fromkeys(heights, f"M{_LEFT:.1f} {_BOTTOM:.1f}")
     for each in steps:
         for line, largest in heights.items():
             paths[line] += f"H{x(each['seconds']):.1f}V{y(each[line], largest):.1f}"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from oracles.campaign.units import Json, Lease, Plan
@@ -74,27 +73,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Free what it holds."""
-
-
-def open_store(location: str, *, create: bool = True) -> Store:
-    """Open the store in a folder, or at ``redis://HOST:PORT/DB``.
-
-    Args:
-        location: the folder, or the address of a Redis server.
-        create: whether to make a store where there is none.
-
-    Raises:
-        StoreFailed: if there is none, it is of another version, or it does not answer.
-        MissingPackage: for an address, if redis is not installed.
-    """
-    from oracles.campaign.redis_store import RedisStore, is_redis
-    from oracles.campaign.sqlite_store import SqliteStore
-
-    if is_redis(location):
-        return RedisStore(location, create=create)
-    if "://" in location:
-        raise StoreFailed(f"expected a folder or redis://HOST:PORT/DB, got {location}")
-    return SqliteStore(Path(location), create=create)
 
 
 def require_schema(location: str, found: object) -> None:

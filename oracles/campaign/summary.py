@@ -181,4 +181,3 @@ class _Collected:
             steps.append({"seconds": at - self._started, "points": points, "discoveries": len(known)})
         every = max(1, len(steps) // PROGRESS)
         return steps[::-every][::-1]
-

@@ -1,7 +1,7 @@
 """What a campaign has to do, as units of work: one search, by a block of seeds.
 
-A plan is finite data, and the n-th unit is a function of the plan and n. So nobody lists ten million units: workers lease
-numbers, see `oracles.campaign.store`. The key of a unit is the hash of everything that its result depends on.
+A plan is finite data, and the n-th unit is a function of the plan and n. So nobody lists ten million units: workers
+lease numbers, see `oracles.campaign.store`. The key of a unit is the hash of all that its result depends on.
 """
 
 from __future__ import annotations

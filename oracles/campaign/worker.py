@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from oracles.campaign.judging_process import Ended, JudgingProcess
-from oracles.campaign.store import Store, StoreFailed, open_store
+from oracles.campaign.locations import open_store
+from oracles.campaign.store import Store, StoreFailed
 from oracles.campaign.units import Json, Lease, Leasing, Plan, Unit, content_hash
 from oracles.constants import CAMPAIGN_ATTEMPTS, CAMPAIGN_GRACE_SECONDS, CAMPAIGN_POLL_SECONDS
 from oracles.environment import pin_threads

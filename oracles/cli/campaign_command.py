@@ -11,8 +11,9 @@ from pathlib import Path
 
 from oracles.campaign.engines import ENGINES
 from oracles.campaign.identity import identity
+from oracles.campaign.locations import open_store
 from oracles.campaign.page import write_campaign_page
-from oracles.campaign.store import Store, StoreFailed, open_store
+from oracles.campaign.store import Store, StoreFailed
 from oracles.campaign.summary import summary
 from oracles.campaign.units import Json, Plan, Searched
 from oracles.campaign.worker import Task

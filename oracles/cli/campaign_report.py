@@ -77,7 +77,9 @@ def coverage_rows(document: Json) -> list[tuple[str, ...]]:
     dtypes = sorted({name for each in points.values() for name in each}, key=_dtype_order)
     rows = [("layer", *dtypes, "shapes", "largest", "values", "ties", "not drawn")]
     for layer, each in document["coverage"].items():
-        largest = ", ".join(f"{name} {'×'.join(map(str, extents)) or '()'}" for name, extents in each["largest"].items())
+        largest = ", ".join(
+            f"{name} {'×'.join(map(str, extents)) or '()'}" for name, extents in each["largest"].items()
+        )
         values = "{:.0e} … {:.0e}".format(*each["magnitudes"]) if each["magnitudes"] else "–"
         never = ", ".join(name for name, number in each["counts"].items() if not number)
         by_dtype = (str(points[layer].get(name, 0)) for name in dtypes)

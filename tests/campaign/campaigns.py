@@ -13,7 +13,7 @@ import pytest
 
 from oracles import registry
 from oracles.campaign.identity import identity
-from oracles.campaign.store import open_store
+from oracles.campaign.locations import open_store
 from oracles.campaign.units import Leasing, Plan, Searched
 from oracles.campaign.worker import Task
 
@@ -28,7 +28,7 @@ PLAN = Plan(
 ABOUT = {"versions": {"numpy": "2"}, "files": []}
 
 # A right layer and a wrong one without references, so that nothing loads a framework.
-CASES = '''
+CASES = """
 import ctypes, os, time
 import numpy as np
 import oracles
@@ -71,7 +71,7 @@ def dies(cache, delta):
 @oracles.oracle_for(Deadly)
 def deadly(draw):
     return case(draw, dies)
-'''
+"""
 
 
 def record(plan, number, *, worker="w", points=10, failure=None, started=1000.0, seconds=2.0, **changes):

@@ -6,7 +6,7 @@ import pytest
 from campaigns import ABOUT, PLAN, ROOT, RedisServer, require_redis
 
 from oracles import registry
-from oracles.campaign.store import open_store
+from oracles.campaign.locations import open_store
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 from campaigns import CASES, ROOT, wait_for
 
 from oracles.__main__ import main
+from oracles.campaign.locations import open_store
 from oracles.campaign.sqlite_store import FILE
-from oracles.campaign.store import open_store
 from oracles.options import duration
 
 QUICK = "--store", "s", "--dtype", "float64", "--max-examples", "3", "--seeds-per-unit", "1", "--against", "torch"
@@ -73,7 +73,12 @@ class Folder:
     def start(self, *arguments, pause="0.05"):
         env = {**self.env, "PAUSE": pause}
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command(*arguments),
+            cwd=self.path,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def show(self, *arguments):

@@ -1,4 +1,4 @@
-"""Workers that judge: a killed process, a killed worker, a full disk, other code. Nothing is lost, nothing counted twice."""
+"""Workers that judge, killed processes and workers, a full disk, other code: nothing is lost or counted twice."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from oracles.campaign.worker import OtherCode, Worker
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("forget_cases"), pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals"),
+    pytest.mark.usefixtures("forget_cases"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals"),
 ]
 
 

@@ -7,7 +7,8 @@ import pytest
 from campaigns import ABOUT, PLAN, RedisServer, finish, numbers, require_redis
 
 from oracles.campaign.examples import Saved, databases
-from oracles.campaign.store import StoreFull, open_store
+from oracles.campaign.locations import open_store
+from oracles.campaign.store import StoreFull
 
 
 @pytest.fixture

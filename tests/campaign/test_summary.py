@@ -6,9 +6,11 @@ import pytest
 from campaigns import ABOUT, PLAN, example, record
 
 from oracles.campaign.coverage_documents import coverage_document, coverage_of
+from oracles.campaign.locations import open_store
 from oracles.campaign.page import campaign_page, progress_drawing
-from oracles.campaign.store import StoreFailed, open_store
+from oracles.campaign.store import StoreFailed
 from oracles.campaign.summary import PROGRESS, summary
+from oracles.campaign.units import Lease
 from oracles.cli.campaign_report import in_words, report_lines, status_lines
 from oracles.coverage import Coverage
 
@@ -123,7 +125,7 @@ def test_the_page_has_what_was_found_and_escapes_names(document):
 
 def test_progress_is_drawn_in_few_steps(empty):
     for number in range(3 * PROGRESS):
-        lease = empty.lease(PLAN, "w", 60) or lease
+        lease = empty.lease(PLAN, "w", 60) or Lease(PLAN.name, 99, "none")
         result = record(PLAN, 3, started=1000.0 + number, key=str(number))
         assert empty.record(lease, str(number), result, None)
     steps = summary(empty)["progress"]

@@ -1,4 +1,4 @@
-"""A plan is a list of units that nobody writes down: the n-th one follows from n, and its key from what it depends on."""
+"""A plan lists units that nobody writes down: the n-th one follows from n, its key from what it depends on."""
 
 import json
 from dataclasses import replace
