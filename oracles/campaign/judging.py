@@ -1,7 +1,7 @@
 """The process that judges the units of one worker: ``python -m oracles.campaign.judging``.
 
-It reads one line of JSON for each unit and answers with lines of JSON. It writes no results into the store: whatever the
-code under judgement does to this process, the worker in the other one gives the unit back.
+It reads one line of JSON for each unit and answers with lines of JSON. It writes no results into the store: whatever
+the code under judgement does to this process, the worker in the other one gives the unit back.
 """
 
 from __future__ import annotations

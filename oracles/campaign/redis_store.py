@@ -93,7 +93,7 @@ def is_redis(location: str) -> bool:
 def connect(address: str, *, text: bool = True) -> Any:
     """Return a connection that waits two minutes for a server that is restarted; it answers in text or bytes."""
     pauses = redis.retry.Retry(redis.backoff.ExponentialBackoff(LONGEST_PAUSE, FIRST_PAUSE), ATTEMPTS)
-    errors = [redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError]
+    errors = [redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError, OSError]
     return redis.Redis.from_url(address, decode_responses=text, retry=pauses, retry_on_error=errors)
 
 
