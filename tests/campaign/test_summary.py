@@ -1,9 +1,10 @@
 """What is counted of records, and what status, report and page show of it."""
 
 import json
+import re
 
 import pytest
-from campaigns import ABOUT, PLAN, example, record
+from campaigns import ABOUT, PLAN, ROOT, example, record
 
 from oracles.campaign.coverage_documents import coverage_document, coverage_of
 from oracles.campaign.locations import open_store
@@ -13,6 +14,7 @@ from oracles.campaign.summary import PROGRESS, summary
 from oracles.campaign.units import Lease
 from oracles.cli.campaign_report import in_words, report_lines, status_lines
 from oracles.coverage import Coverage
+from oracles.report.disagreement import to_text
 
 
 @pytest.fixture
@@ -138,6 +140,14 @@ def test_progress_is_drawn_in_few_steps(empty):
 
 def test_times_in_words():
     assert [in_words(seconds) for seconds in (0.4, 61, 3600 * 8 + 300)] == ["0 s", "1 min 1 s", "8 h 5 min"]
+
+
+def test_the_document_has_the_keys_that_are_documented(document):
+    page = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    for marker, keys in {"campaign": [*document], "campaign-failure": [*document["failures"][0]]}.items():
+        table = page.split(f"<!-- {marker} -->\n")[1].split("\n\n")[0]
+        assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == keys
+    assert json.loads(to_text(document))["units"] == 4
 
 
 def test_nothing_is_found_in_an_empty_store(tmp_path):
