@@ -598,7 +598,7 @@ CAMPAIGN_TICK_SECONDS = 2.0
 CAMPAIGN_GRACE_SECONDS = 30.0
 # How often a worker looks whether its process has answered, the user has interrupted, or a unit was given back.
 CAMPAIGN_POLL_SECONDS = 0.2
-# Seeds of one unit: of 30 points each, and 30 that climb, it takes seconds, against milliseconds of its lease.
+# Seeds of one unit: of 30 points each, and 10 that climb, it takes seconds, against milliseconds of its lease.
 CAMPAIGN_BLOCK = 10
 
 # --- Subjects that are not trusted (oracles/untrusted) ---

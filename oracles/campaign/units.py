@@ -79,7 +79,7 @@ class Plan:
     folder: str = ""
     against: tuple[str, ...] = ()
     points: int = 30
-    climb: int = 30
+    climb: int = 10
     tiles: tuple[int, ...] = ()
     seed: int = 0
     block: int = 10

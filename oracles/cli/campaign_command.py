@@ -120,7 +120,7 @@ def _plan(args: argparse.Namespace, selected: list[Entry], cases: tuple[str, ...
         os.getcwd(),
         tuple(args.against or FRAMEWORK_NAMES),
         points=args.max_examples,
-        climb=args.max_examples,
+        climb=args.max_examples // 3 if args.climb is None else args.climb,
         tiles=tuple(args.blocks),
         seed=args.seed,
         block=args.seeds_per_unit,

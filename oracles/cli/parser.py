@@ -318,7 +318,13 @@ def _add_campaign(commands: Commands) -> None:
         type=at_least(1),
         default=VERIFY_POINTS,
         metavar="N",
-        help=f"points of each seed, and as many that climb towards the worst (default: {VERIFY_POINTS})",
+        help=f"points of each seed (default: {VERIFY_POINTS})",
+    )
+    campaign.add_argument(
+        "--climb",
+        type=at_least(0),
+        metavar="N",
+        help="points of each seed besides that climb towards the worst error / tolerance (default: a third of those)",
     )
     campaign.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: 0)")
     campaign.add_argument(
