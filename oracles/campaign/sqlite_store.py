@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from oracles.campaign.store import SCHEMA, StoreFailed, full, is_no_space, no_st
 from oracles.campaign.units import Json, Lease, Plan
 
 FILE = "campaign.sqlite"
+# Below this a disk counts as full: the memory that SQLite's processes share, and a page.
+LEAST_FREE_BYTES = 2**16
 # How long a transaction waits for the others.
 BUSY_SECONDS = 60.0
 
@@ -95,11 +98,15 @@ class SqliteStore:
             yield
         except sqlite3.DatabaseError as error:
             message = str(error)
-            if "is full" in message or "disk I/O error" in message:
+            if "is full" in message or ("disk I/O error" in message and self._has_no_space()):
                 raise full(self.location) from error
             raise StoreFailed(f"{self.location}: {message}") from error
         except OSError as error:
             raise full(self.location) if is_no_space(error) else error from error
+
+    def _has_no_space(self) -> bool:
+        """Return whether a page of memory that processes share would not fit: then SQLite cannot say that it is full."""
+        return shutil.disk_usage(self.location).free < LEAST_FREE_BYTES
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

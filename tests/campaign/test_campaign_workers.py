@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,28 @@ def test_a_full_disk_stops_the_workers_and_loses_nothing(tmp_path, monkeypatch):
         connection.execute("update leases set expires = 0")
     assert Worker(campaign.task(), "w").run() == campaign.plan.units - len(recorded)
     assert campaign.records.keys() == campaign.expected
+
+
+def test_a_real_disk_that_is_full_stops_a_worker_and_loses_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        campaign = Campaign(tmp_path, ["Right"], properties=PROPERTIES[1:], store="disk", rounds=40)
+        filler = disk / "filler"
+        filler.write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 40_000))
+        with pytest.raises(StoreFull, match="no space is left"):
+            Worker(campaign.task(lease=0.5), "w").run()
+        recorded = set(campaign.records)
+        assert recorded
+        filler.unlink()
+        time.sleep(0.6)  # the lease ends
+        assert Worker(campaign.task(), "w").run() == campaign.plan.units - len(recorded)
+        assert campaign.records.keys() == campaign.expected
+        campaign.store.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_other_code_is_not_mixed_in(tmp_path):
