@@ -66,8 +66,10 @@ Subjects, all of them right, each judged by torch and JAX in float64 as any subj
 in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
-With --order 2 the pullbacks are the subjects: those of manual_bp by finite differences, and the frameworks' own double
-backward; with --mode jvp the frameworks' own directional derivatives.
+With --order 2 the pullbacks are the subjects: those of manual_bp by finite differences, not in half precision, and the
+frameworks' own double backward; with --mode jvp the frameworks' own directional derivatives, of which manual_bp has
+none. The examples are the same. Left out is what the framework cannot differentiate, and what is NaN or infinite: of
+the second order in either dtype, of the forward mode as in the next sentence, there of y, J v and Jᵀ delta.
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows
 or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not;
 and where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
@@ -88,7 +90,7 @@ examples:
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
   python benchmarks/false_alarms.py --first 50000              the examples from number 50000 on
   python benchmarks/false_alarms.py --only complex             functions of complex numbers alone
-  python benchmarks/false_alarms.py --order 2                  double backwards
+  python benchmarks/false_alarms.py --order 2                  double backwards; about 4 GB for each process
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
 CHUNK = 120  # examples handed to a process at a time, at most
