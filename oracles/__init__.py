@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from oracles.rule import ReferenceFailed as ReferenceFailed
     from oracles.rule import Rule as Rule
     from oracles.rule import Unimplemented as Unimplemented
+    from oracles.untrusted.judgement import Judgement as Judgement
+    from oracles.untrusted.judging import judge_untrusted as judge_untrusted
+    from oracles.untrusted.remote import Sandbox as Sandbox
     from oracles.verdict import Result as Result
     from oracles.verdict import Verdict as Verdict
 
@@ -61,10 +64,12 @@ _MODULES = {
     "InconclusiveWarning": "report.disagreement",
     "InternalError": "rule",
     "InvalidInput": "rule",
+    "Judgement": "untrusted.judgement",
     "ReferenceFailed": "rule",
     "Result": "verdict",
     "Numerics": "numerics",
     "Rule": "rule",
+    "Sandbox": "untrusted.remote",
     "TaylorResult": "functionals",
     "Unimplemented": "rule",
     "Update": "adapters.objects",
@@ -78,6 +83,7 @@ _MODULES = {
     "isolated": "adapters.child_process",
     "jax_function": "adapters.jax_functions",
     "jax_vjp": "backends.jax_reference",
+    "judge_untrusted": "untrusted.judging",
     "manual": "adapters.functions",
     "manual_layer": "adapters.functions",
     "manual_loss": "adapters.functions",

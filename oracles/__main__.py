@@ -1,4 +1,4 @@
-"""The command line: ``oracles verify``, ``check``, ``list``, ``explain``, ``conventions``, ``new``, ``completion``."""
+"""The command line: ``oracles verify``, ``check``, ``judge``, ``list``, ``conventions``, ``new``, ``completion``."""
 
 from __future__ import annotations
 
@@ -88,6 +88,10 @@ def _run_command(args: argparse.Namespace) -> int:
         from oracles.cli.check_command import check
 
         return check(args)
+    if args.command == "judge":
+        from oracles.cli.judge_command import judge_command
+
+        return judge_command(args)
     if args.command == "completion":
         from oracles.cli.completion import print_completion
 

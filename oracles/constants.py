@@ -580,3 +580,22 @@ LONE_ARRAYS = 16
 NEARBY = 1 / 8
 # So many must show the same error: one may lie next to another kink.
 NEARBY_POINTS = 3
+
+# --- Subjects that are not trusted (oracles/untrusted) ---
+
+# How much the arrays of an answer of a subject's process may take: this, and so many times those of the question. An
+# output may be larger than the inputs: an outer product. The header of an answer may take less.
+LEAST_ANSWER_BYTES = 2**28
+ANSWER_SHARE = 16
+MOST_HEADER_BYTES = 2**20
+# How much of a text that a subject's process sends is read.
+MOST_TEXT = 500
+# How many calls of a subject are kept to ask some of them again.
+MOST_RECORDED = 256
+# How many of them are asked again, and how many calls that are not judged stand between them.
+REPEATED_CALLS = 6
+DECOY_CALLS = 3
+# How long a process that has closed its connection to the judge has to end.
+GRACE_SECONDS = 1.0
+# The size of the folder in memory in which a subject may write.
+SCRATCH_MB = 64

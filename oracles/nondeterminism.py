@@ -92,12 +92,12 @@ def in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int =
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         with _filled_tensors(fills_tensors):
-            _fill_freed_memory(sizes, byte)
+            fill_freed_memory(sizes, byte)
             y, pullback = subject(**primals)
 
         def pull_back(delta: Output) -> Cotangents:
             with _filled_tensors(fills_tensors):
-                _fill_freed_memory(sizes, byte)
+                fill_freed_memory(sizes, byte)
                 return pullback(delta)
 
         return y, pull_back
@@ -169,7 +169,7 @@ def _same_state(a: Any, b: Any) -> bool:
     return np.array_equal(a, b)
 
 
-def _fill_freed_memory(sizes: set[int], byte: int) -> None:
+def fill_freed_memory(sizes: set[int], byte: int) -> None:
     """Fill blocks of these sizes and free them: the next array of such a size that nobody writes shows the byte."""
     for size in sizes:
         if not 0 < size <= REMEMBERED_BYTES:

@@ -199,13 +199,13 @@ def _evaluate(processes: _Processes, /, **primals: Array) -> tuple[Output, Pullb
 
 def _ask_with_arrays(child: _Child, arrays: Mapping[str, Array], operation: str, is_tuple: bool = True) -> Any:
     """Send arrays with a question, and copy back what the subject wrote into them."""
-    answer, written = child.ask(({n: _packed(n, np.asarray(a)) for n, a in arrays.items()}, is_tuple), operation)
+    answer, written = child.ask(({n: packed(n, np.asarray(a)) for n, a in arrays.items()}, is_tuple), operation)
     for n, values in written.items():
         arrays[n][...] = values
     return answer
 
 
-class _Packed(NamedTuple):
+class Packed(NamedTuple):
     """The arguments from which `np.ndarray` makes the same array, strides included."""
 
     shape: tuple[int, ...]
@@ -216,21 +216,27 @@ class _Packed(NamedTuple):
     writeable: bool
 
     def array(self) -> Array:
+        """Return the array, which shares this memory."""
         result: Array = np.ndarray(*self[:5])
         result.flags.writeable = self.writeable
         return result
 
 
-def _packed(name: str, array: Array) -> _Packed:
+def packed(name: str, array: Array) -> Packed:
+    """Return an array of numbers as its memory, so that another process makes the same array, strides included.
+
+    Raises:
+        InvalidInput: if it is an array of objects; ``name`` is what the message calls it.
+    """
     if array.dtype.kind == "O":
         raise InvalidInput(f"isolated: {name}: expected numbers, got objects, which no other process can take")
     # The memory reaches from the entry of the lowest address, offset bytes before the first one, to the highest.
     reach = [stride * max(n - 1, 0) for stride, n in zip(array.strides, array.shape, strict=True)]
     offset = -sum(r for r in reach if r < 0)
     memory = bytearray(offset + sum(r for r in reach if r > 0) + array.itemsize)
-    packed = _Packed(array.shape, array.dtype, memory, offset, array.strides, True)
-    packed.array()[...] = array
-    return packed._replace(writeable=array.flags.writeable)
+    result = Packed(array.shape, array.dtype, memory, offset, array.strides, True)
+    result.array()[...] = array
+    return result._replace(writeable=array.flags.writeable)
 
 
 def _serve(pipe: Connection, evaluate: Evaluate) -> None:
@@ -245,8 +251,8 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
         if question is None:  # another evaluation begins
             pullback = None
             continue
-        packed, is_tuple = question
-        arrays = {n: parts.array() for n, parts in packed.items()}
+        parts_by_name, is_tuple = question
+        arrays = {n: parts.array() for n, parts in parts_by_name.items()}
         before = {n: a.tobytes() for n, a in arrays.items()}
         try:
             if pullback is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
@@ -21,7 +20,8 @@ from oracles.cli.outcomes import LEGEND, Outcome, align, not_judged, skipped
 from oracles.cli.progress_line import progress_line
 from oracles.cli.stored_arrays import arrays_of
 from oracles.cli.subjects import NamedReference, adapt, find_reference, find_target
-from oracles.constants import CHECK_SECONDS, LEAST_POSITIVE
+from oracles.constants import CHECK_SECONDS
+from oracles.drawn_shapes import parse_shapes
 from oracles.environment import describe_error, installed_versions, require_writable, write_atomically
 from oracles.invariance import DETERMINISTIC, likely_batched
 from oracles.lazy_modules import LazyModule
@@ -38,7 +38,7 @@ from oracles.rule import (
     is_differentiable,
     with_dtype,
 )
-from oracles.strategies import Drawn, indices, probabilities, real
+from oracles.strategies import Drawn
 from oracles.structure import flattened, mapped, nested
 from oracles.verdict import Finding, Result, Verdict
 
@@ -47,13 +47,6 @@ html = LazyModule("oracles.report.html")  # it loads what a small check does not
 # (seed, dtype, or None to keep the dtypes) -> primals
 Tree: TypeAlias = Any  # an array, or a tree of arrays
 PrimalsSource: TypeAlias = Callable[[int, str | None], dict[str, Tree]]
-
-_SHAPE = re.compile(r"(?P<name>[^\s=:]+)=(?P<dims>\d*(?:,\d+)*),?(?::(?P<kind>\w+)(?:<(?P<below>\d+))?)?")
-_SHAPES_HELP = (
-    'expected "name=extents" separated by spaces, with a kind where it is no signed number: '
-    "positive, probabilities, int<K, bool.\n"
-    'Fix:    --shapes "z=4,3 W=3,2 b=1,2 idx=4:int<3 s="'
-)
 
 
 def check(args: argparse.Namespace) -> int:
@@ -226,44 +219,6 @@ def source(primals: str | None, shapes: str | None, module: ModuleType, subject:
         f"no primals are given for {subject.name}.\n"
         'Fix:    --shapes "z=4,3 W=3,2", or --primals FILE.npz, or primals = {"z": ...} in the file'
     )
-
-
-def parse_shapes(text: str) -> dict[str, Drawn]:
-    """Return how to draw each primal that ``--shapes`` names.
-
-    Raises:
-        Unusable: (a ValueError) where the text cannot be read; quotes the part and shows the syntax.
-    """
-    drawn: dict[str, Drawn] = {}
-    for part in text.split():
-        match = _SHAPE.fullmatch(part)
-        kind = _KINDS.get((match["kind"] or "real") if match else "")
-        if match is None or kind is None or (match["kind"] == "int") != (match["below"] is not None):
-            raise Unusable(f"--shapes: cannot read {part!r}: {_SHAPES_HELP}")
-        if match["name"] in drawn:
-            raise Unusable(f"--shapes: {match['name']!r} is named twice")
-        dims = tuple(int(extent) for extent in match["dims"].split(",") if extent)
-        if match["below"] is not None and int(match["below"]) < 1:
-            raise Unusable(f"--shapes: {part!r}: there is no integer from 0 below {match['below']}")
-        drawn[match["name"]] = kind(dims, int(match["below"] or 1))
-    if not drawn:
-        raise Unusable(f"--shapes: nothing in {text!r}: {_SHAPES_HELP}")
-    return drawn
-
-
-def _probabilities(dims: tuple[int, ...], below: int) -> Drawn:
-    if not dims:
-        raise Unusable("--shapes: probabilities need at least one axis, over which they sum to one")
-    return probabilities(*dims)
-
-
-_KINDS: Mapping[str, Callable[[tuple[int, ...], int], Drawn]] = {
-    "real": lambda dims, below: real(*dims),
-    "positive": lambda dims, below: Drawn(dims, lambda rng, shape, _: LEAST_POSITIVE + rng.exponential(size=shape)),
-    "probabilities": _probabilities,
-    "int": lambda dims, below: indices(*dims, below=below),
-    "bool": lambda dims, below: Drawn(dims, lambda rng, shape, _: np.asarray(rng.random(shape) < 0.5)),
-}
 
 
 def _draw(drawn: Mapping[str, Drawn], subject: Rule, seed: int, dtype: str) -> dict[str, Array]:

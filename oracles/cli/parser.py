@@ -93,6 +93,22 @@ exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or
 """
 
 
+JUDGE = """\
+The subject runs in processes of its own, without the reference, the seeds, the network and any file that it does not
+need. SUBJECT is FILE.py:NAME as of `oracles check`; REF is torch:FILE.py:NAME, jax:jax.nn.silu or FILE.py:NAME.
+
+CASES is a JSON file, or an .npz file with the primals of one point:
+  {"cases": [{"shapes": "z=n,3 W=3,2", "extents": {"n": [1, 65]}, "dtypes": ["float32"], "points": 5}]}
+
+JOBS.jsonl has an object in each line: {"id": 7, "subject": "k.py:forward,backward", "reference": "torch:ref.py:f",
+"cases": [...]}; "source" may hold the text of the subject. --schema prints all keys. With --batch - jobs are read from
+the standard input, and each judgement is written to the standard output before the next job is read.
+
+statuses: PASSED, WRONG_NUMERICS, WRONG_SHAPE, WRONG_DTYPE, RUNTIME_ERROR, TIMEOUT, NOT_DETERMINISTIC, CHEATS,
+             NOT_JUDGED
+exit status: 0 all passed, 1 one did not pass, 2 wrong usage, or nothing is known of one, 130 interrupted
+"""
+
 NEW = """\
 examples:
   oracles new test net.py:Dense                a class that keeps its weights, a torch.nn.Module, a layer
@@ -183,6 +199,7 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     explain.add_argument("name", metavar="NAME", choices=layers, help="Linear, wrong, batch_is_a_sum, …")
     _add_verify(commands, layers)
     _add_check(commands)
+    _add_judge(commands)
     _add_new(commands)
     completion = commands.add_parser(
         "completion",
@@ -291,6 +308,43 @@ def _add_check(commands: Commands) -> None:
     check.add_argument("--script", metavar="OUT.py", help="if refused, write a stand-alone file that reproduces it")
     _add_files(check)
     check.add_argument("-q", "--quiet", action="store_true", help="print the first line of the report")
+
+
+def _add_judge(commands: Commands) -> None:
+    judge = commands.add_parser(
+        "judge",
+        help="judge code that is not trusted: one subject, or a file of jobs",
+        usage="oracles judge --subject FILE.py:NAME --reference REF --cases FILE [options]\n"
+        "       oracles judge --batch JOBS.jsonl --json OUT.jsonl [options]",
+        epilog=JUDGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _a_file(judge.add_argument("--subject", metavar="SUBJECT", help="FILE.py:NAME, which this process never imports"))
+    judge.add_argument(
+        "--reference", action="append", default=[], metavar="REF", help="what is right, of a trusted file; repeatable"
+    )
+    _a_file(judge.add_argument("--cases", metavar="CASES", help="where it is judged"))
+    _a_file(judge.add_argument("--batch", metavar="JOBS.jsonl", help="judge the jobs of a file; - is standard input"))
+    _a_file(judge.add_argument("--json", metavar="OUT", help="write the judgement as JSON, of a batch one a line"))
+    judge.add_argument("--resume", action="store_true", help="keep the judgements that OUT has, and judge the others")
+    judge.add_argument("--seconds", type=float, default=10.0, metavar="T", help="the limit of a call (default: 10)")
+    judge.add_argument(
+        "--memory", type=at_least(16), default=2048, metavar="MB", help="memory of the subject (default: 2048)"
+    )
+    judge.add_argument(
+        "--processes", type=at_least(1), default=64, metavar="N", help="processes and threads of it (default: 64)"
+    )
+    judge.add_argument(
+        "--forbid", type=names_of("names of packages"), default=(), metavar="NAMES",
+        help="packages that it must not use, torch,jax; torch.autograd forbids torch's own derivatives",
+    )  # fmt: skip
+    judge.add_argument("--seed", type=at_least(0), metavar="S", help="of all draws (default: a new one)")
+    judge.add_argument("-j", "--jobs", type=at_least(1), metavar="N", help="processes of a batch (default: the cores)")
+    judge.add_argument(
+        "--diagnosis", action="store_true", help="of a batch: diagnose each refusal, which takes seconds"
+    )
+    judge.add_argument("--no-diagnosis", action="store_true", help="of one subject: diagnose no refusal")
+    judge.add_argument("--schema", action="store_true", help="print the JSON Schema of jobs and judgements")
 
 
 def _add_dtypes(command: argparse.ArgumentParser, default: str, choices: Sequence[str] | None = None) -> None:

@@ -1,0 +1,312 @@
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from subjects import REFERENCE, SILU, edited
+
+import oracles
+from oracles.untrusted.sandbox import Protection, landlock_version
+from oracles.untrusted.schema import require_valid
+
+SILU_OF_TORCH = "torch:torch.nn.functional.silu"
+CASES = [{"shapes": "z=n,3", "extents": {"n": [1, 5]}, "dtypes": ["float64", "float32"], "points": 2}]
+
+
+def judged(source, sandbox, subject="forward,backward", reference=SILU_OF_TORCH, cases=CASES, **options):
+    options = {"seed": 0, "diagnosis": False, **options}
+    return oracles.judge_untrusted(subject, reference, cases, source=source, sandbox=sandbox, **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_right_subject_passes(sandbox, seed):
+    result = judged(SILU, sandbox, seed=seed)
+    assert (result.status, result.verdict) == ("PASSED", "agrees"), result.reason
+    assert result.passed
+    assert len(result.points) == 4
+    assert {point["dtype"] for point in result.points} == {"float64", "float32"}
+    require_valid(result.document(), "judgement", "")
+
+
+SLOPE = "delta * (a + z * a * (1 - a))"
+STATUSES = {
+    "wrong numbers": ("a + z * a * (1 - a)", "a + z * a", "WRONG_NUMERICS"),
+    "zeros": ("delta * (a", "0 * delta * (a", "WRONG_NUMERICS"),
+    "NaN": ("delta * (a", "np.nan * delta * (a", "WRONG_NUMERICS"),
+    "no gradient": ('return {"z"', 'return {} if True else {"z"', "WRONG_NUMERICS"),
+    "a wrong forward": ("return z * a, (z, a)", "return z * a + 1, (z, a)", "WRONG_NUMERICS"),
+    "its argument overwritten": ("z, a = cache", "z, a = cache; delta *= 2; delta /= 2", "PASSED"),
+    "its argument spoiled": ("    a = 1", "    z += 1; z -= 1; z[0] = 3; a = 1", "WRONG_NUMERICS"),
+    "a transposed gradient": (SLOPE, f"({SLOPE}).T", "WRONG_SHAPE"),
+    "a sum": (SLOPE, f"({SLOPE}).sum(0)", "WRONG_SHAPE"),
+    "another dtype": (SLOPE, f"({SLOPE}).astype(np.float16)", "WRONG_DTYPE"),
+    "text": (SLOPE, "'0'", "WRONG_DTYPE"),
+    "objects": (SLOPE, f"({SLOPE}).astype(object)", "WRONG_DTYPE"),
+    "a wrong output": ("return z * a,", "return (z * a).sum(),", "WRONG_SHAPE"),
+    "an exception": ("z, a = cache", "z, a = cache; raise KeyError('z')", "RUNTIME_ERROR"),
+    "a syntax error": ("z, a = cache", "z, a =", "RUNTIME_ERROR"),
+    "no such name": ("def backward", "def backwards", "RUNTIME_ERROR"),
+    "a crash": ("z, a = cache", "import ctypes; ctypes.string_at(0); z, a = cache", "RUNTIME_ERROR"),
+    "SystemExit": ("z, a = cache", "raise SystemExit(0)", "RUNTIME_ERROR"),
+    "the end of the process": ("z, a = cache", "import os; os._exit(0)", "CHEATS"),
+    "its end at import": ("import numpy as np", "import os; os._exit(0)", "CHEATS"),
+    "random numbers": ("(1 - a))}", "(1 - a)) + (np.random.rand() > 0.5)}", "NOT_DETERMINISTIC WRONG_NUMERICS"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_the_status_of_a_wrong_subject(sandbox, name):
+    old, new, expected = STATUSES[name]
+    result = judged(edited(old, new), sandbox)
+    assert result.status in expected.split(), (result.status, result.reason)
+    assert judged(SILU, sandbox, cases=[{"shapes": "z=2,3", "points": 1}]).passed  # the next one is judged as ever
+
+
+def test_an_endless_call_is_a_timeout(sandbox):
+    result = judged(edited("z, a = cache", "\n    while True: pass"), sandbox, seconds=0.5)
+    assert (result.status, result.verdict) == ("TIMEOUT", "")
+
+
+def test_right_for_the_first_calls_only(sandbox):
+    counting = edited("z, a = cache", "calls.append(1); z, a = cache; a = a if len(calls) < 14 else 0 * a")
+    result = judged("calls = []\n" + counting, sandbox, cases=[{"shapes": "z=2,3", "points": 2}])
+    assert result.status in ("NOT_DETERMINISTIC", "WRONG_NUMERICS"), result.reason
+
+
+def test_what_it_computed_in_this_process_only(sandbox):
+    """The answers to earlier calls, kept by their arguments: a new process has none of them."""
+    kept = edited("z, a = cache", "z, a = cache; seen.append(1); a = a if len(seen) > 1 else 0 * a")
+    result = judged("seen = [1]\n" + kept, sandbox, cases=[{"shapes": "z=2,3", "points": 1}])
+    assert result.passed
+    kept = edited("    a = 1", "    seen.append(1); a = (len(seen) != 9) / (1 + np.exp(-z)) if 1 else 1")
+    result = judged("seen = []\n" + kept, sandbox, cases=[{"shapes": "z=2,3", "points": 2}])
+    assert result.status != "PASSED"
+
+
+def test_without_the_reference_nothing_is_judged(sandbox, tmp_path):
+    path = tmp_path / "reference.py"
+    path.write_text("import torch\ndef f(z):\n    raise ValueError('no')\n")
+    result = judged(SILU, sandbox, reference=f"torch:{path}:f")
+    assert result.status == "NOT_JUDGED"
+    assert "ReferenceFailed" in result.reason
+
+
+def test_the_framework_of_a_reference_is_the_one_that_its_file_imports(sandbox, tmp_path):
+    path = tmp_path / "reference.py"
+    path.write_text("import jax\ndef f(z):\n    return jax.nn.silu(z)\n")
+    result = judged(SILU, sandbox, reference=f"{path}:f")
+    assert result.status == "PASSED", result.reason
+
+
+def test_a_missing_gradient_may_be_left_out(sandbox):
+    source = """
+def forward(z, g):
+    return z * g, (z, g)
+
+def backward(cache, delta):
+    return {"z": delta * cache[1]}
+"""
+    cases = [{"shapes": "z=4,3 g=4,3", "points": 1}]
+    reference = "torch:torch.mul"
+    reference_file = "import torch\ndef mul(z, g):\n    return z * g\n"
+    folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"reference-{secrets.token_hex(4)}.py")
+    with open(folder, "w") as file:
+        file.write(reference_file)
+    try:
+        reference = f"torch:{folder}:mul"
+        assert judged(source, sandbox, reference=reference, cases=cases).status == "WRONG_NUMERICS"
+        assert judged(source, sandbox, reference=reference, cases=[{**cases[0], "wrt": ["z"]}]).passed
+    finally:
+        os.remove(folder)
+
+
+def test_primals_from_a_file(sandbox, tmp_path):
+    np.savez(tmp_path / "point.npz", z=np.array([[0.5, -2.0]], np.float32))
+    result = judged(SILU, sandbox, cases=str(tmp_path / "point.npz"))
+    assert (result.status, result.points[0]["shapes"]) == ("PASSED", {"z": [1, 2]})
+
+
+def test_the_same_seed_draws_the_same_points(sandbox):
+    cases = [{"shapes": "z=n,3", "extents": {"n": [1, 60]}, "points": 4}]
+    first, again, other = (judged(SILU, sandbox, cases=cases, seed=seed).points for seed in (5, 5, 6))
+    assert [point["shapes"] for point in first] == [point["shapes"] for point in again]
+    assert [point["shapes"] for point in first] != [point["shapes"] for point in other]
+
+
+LINUX = pytest.mark.skipif(not landlock_version(), reason="needs Landlock")
+# What a subject tries at its import; it raises where that works.
+REACHES = {
+    "the reference": "open({reference!r}).read()",
+    "other processes": "open('/proc/1/environ', 'rb').read()",
+    "its own memory": "open('/proc/self/mem', 'rb').read(0)",
+    "a file of the user": "open({other!r}).read()",
+    "writing next to the reference": "open({folder!r} + '/new', 'w')",
+    "the mode of the reference": "__import__('os').chmod({reference!r}, 0)",
+    "the network": "__import__('socket').create_connection(('127.0.0.1', {port}), 1)",
+    "a program": "if __import__('subprocess').run(['/bin/cat', {reference!r}]).returncode: raise OSError",
+}
+TRYING = """
+try:
+    {}
+except OSError:
+    pass
+else:
+    raise RuntimeError("reached")
+"""
+
+
+@LINUX
+@pytest.mark.parametrize("name", REACHES)
+def test_a_subject_reaches_nothing_of_the_judge(sandbox, tmp_path, name):
+    import socket
+
+    reference, other = tmp_path / "reference.py", tmp_path / "other.txt"
+    reference.write_text(REFERENCE)
+    other.write_text("other")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        tried = REACHES[name].format(reference=str(reference), folder=str(tmp_path), other=str(other), port=port)
+        source = f"{TRYING.format(tried)}{SILU}"
+        result = judged(source, sandbox, reference=f"torch:{reference}:silu", cases=[{"shapes": "z=2,3", "points": 1}])
+    assert result.status == "PASSED", result.reason
+    assert set(result.protections) == {str(each) for each in Protection}
+    assert oct(reference.stat().st_mode & 0o777) != "0o0"
+
+
+@LINUX
+def test_a_file_of_a_subject_may_import_its_neighbours_but_not_the_reference(sandbox, tmp_path):
+    (tmp_path / "helper.py").write_text("import numpy as np\ndef sigmoid(z):\n    return 1 / (1 + np.exp(-z))\n")
+    (tmp_path / "reference.py").write_text(REFERENCE)
+    kernel = tmp_path / "kernel.py"
+    reference, cases = f"torch:{tmp_path / 'reference.py'}:silu", [{"shapes": "z=2,3", "points": 1}]
+    kernel.write_text("from helper import sigmoid\n" + edited("1 / (1 + np.exp(-z))", "sigmoid(z)"))
+    subject = f"{kernel}:forward,backward"
+    assert oracles.judge_untrusted(subject, reference, cases, sandbox=sandbox, diagnosis=False).passed
+    kernel.write_text("import reference\n" + SILU)
+    result = oracles.judge_untrusted(subject, reference, cases, sandbox=sandbox, diagnosis=False)
+    assert (result.status, "reference" in result.reason) == ("RUNTIME_ERROR", True)
+
+
+@LINUX
+def test_what_is_left_in_the_background_ends_with_the_subject(sandbox, tmp_path):
+    source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n    os._exit(0)\n" + SILU
+    assert judged(source, sandbox, cases=[{"shapes": "z=2,3", "points": 1}]).passed
+    outer = next(iter(sandbox._templates.values())).process.pid
+    assert [children(pid) for pid in children(outer)] == [[]]
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+# A user namespace in which no other can be made, as in a container that forbids them.
+WITHOUT_NAMESPACES = """
+echo 0 > /proc/sys/user/max_user_namespaces || exit 77
+exec {} {}
+"""
+JUDGE_TWO = """
+import oracles, sys
+sources = [open(name).read() for name in ("right.py", "leaves.py")]
+with oracles.Sandbox() as sandbox:
+    for source in sources:
+        judged = oracles.judge_untrusted(
+            "forward,backward", "torch:torch.nn.functional.silu", [{"shapes": "z=2,3", "points": 1}], source=source,
+            sandbox=sandbox, diagnosis=False,
+        )
+        print(judged.status, *judged.protections)
+    (template,) = sandbox._templates.values()
+    print(open(f"/proc/{template.process.pid}/task/{template.process.pid}/children").read().split())
+"""
+
+
+@LINUX
+def test_without_namespaces_files_and_limits_are_left(tmp_path):
+    (tmp_path / "right.py").write_text(SILU)
+    leaves = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n    os._exit(0)\n" + SILU
+    (tmp_path / "leaves.py").write_text(leaves)
+    (tmp_path / "two.py").write_text(JUDGE_TWO)
+    script = WITHOUT_NAMESPACES.format(sys.executable, "two.py")
+    env = {**os.environ, "PYTHONPATH": str(Path(oracles.__file__).parents[1])}
+    try:
+        command = ["unshare", "-U", "-r", "sh", "-c", script]
+        run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if run.returncode == 77 or "unshare" in run.stderr:
+        pytest.skip("needs user namespaces")
+    assert run.stdout.splitlines() == ["PASSED files limits", "PASSED files limits", "[]"], run.stderr
+
+
+@LINUX
+def test_memory_and_disk_are_limited(sandbox):
+    cases = [{"shapes": "z=2,3", "points": 1}]
+    eats = edited("z, a = cache", "z, a = cache; bytearray(2**30)")
+    result = judged(eats, sandbox, cases=cases, memory_mb=256)
+    assert (result.status, "MemoryError" in result.reason) == ("RUNTIME_ERROR", True)
+    fills = edited("z, a = cache", "z, a = cache; open('x', 'wb').write(bytes(2**28))")
+    assert judged(fills, sandbox, cases=cases).status == "RUNTIME_ERROR"
+
+
+def test_a_package_that_is_forbidden_cannot_be_imported(sandbox):
+    source = "import torch\n" + SILU
+    assert judged(source, sandbox, cases=[{"shapes": "z=2,3", "points": 1}]).passed
+    result = judged(source, sandbox, forbid=["torch"])
+    assert (result.status, "torch" in result.reason) == ("RUNTIME_ERROR", True)
+
+
+FUNCTION = """
+import torch
+
+class Silu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z * torch.sigmoid(z)
+
+    @staticmethod
+    def backward(ctx, delta):
+        (z,) = ctx.saved_tensors
+        a = torch.sigmoid(z)
+        return delta * (a + z * a * (1 - a))
+"""
+OWN_BACKWARD = {
+    "grad": "return torch.autograd.grad(torch.nn.functional.silu(x), x, delta)[0]",
+    "a tensor's backward": "torch.nn.functional.silu(x).backward(delta); return x.grad",
+    "by another name": "g = getattr(torch.autograd, 'gr' + 'ad'); return g(torch.nn.functional.silu(x), x, delta)[0]",
+    "forward mode": "return torch.func.jvp(torch.nn.functional.silu, (z,), (delta,))[1]",
+}
+
+
+@pytest.mark.parametrize("name", OWN_BACKWARD)
+def test_torchs_own_derivatives_can_be_forbidden(sandbox, name):
+    cases = [{"shapes": "z=2,3", "points": 1}]
+    assert judged(FUNCTION, sandbox, "Silu", cases=cases, forbid=["torch.autograd"]).passed
+    body = f"""
+        with torch.enable_grad():
+            x = z.detach().requires_grad_()
+            {OWN_BACKWARD[name]}
+"""
+    source = edited("a = torch.sigmoid(z)\n        return delta * (a + z * a * (1 - a))", body, FUNCTION)
+    assert judged(source, sandbox, "Silu", cases=cases, forbid=["torch.autograd"]).status == "CHEATS"
+    assert judged(source, sandbox, "Silu", cases=cases).passed  # where it is not forbidden, it is right
+
+
+INVALID = {
+    "seconds": {"seconds": 0},
+    "forbid": {"forbid": ["numpy"]},
+    "cases": {"cases": [{"shapes": "z=k,3"}]},
+    "dtypes": {"cases": [{"shapes": "z=2", "dtypes": ["int32"]}]},
+    "shapes": {"cases": [{"points": 3}]},
+    "reference": {"reference": []},
+    "subject": {"source": None},
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_arguments_are_refused_by_name(sandbox, name):
+    options = {"source": SILU, **INVALID[name]}
+    with pytest.raises(ValueError, match=name):
+        judged(options.pop("source"), sandbox, **options)
