@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +69,6 @@ def in_process(which: str, attack: Described, folder: Path) -> str:
         return "not run"
     if which == "naive" and attack.subject not in ("forward,backward", "Silu"):
         return "not run"
-    shutil.rmtree(folder, ignore_errors=True)
     copied(folder)
     reference = f"{folder / 'references.py'}:{attack.function}"
     case = attack.cases[0]
@@ -98,9 +98,13 @@ def limit() -> None:
 
 
 def copied(folder: Path) -> Path:
-    """Copy the red team, since its attacks write over files, and let Python compile the references."""
-    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__", "test_*"), dirs_exist_ok=True)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(folder / "references.py")], check=True)
+    """Copy the red team with the references compiled, since its attacks write over files."""
+    compiled = folder.with_name("compiled")
+    if not compiled.exists():
+        shutil.copytree(FOLDER, compiled, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
+        subprocess.run([sys.executable, "-m", "compileall", "-q", str(compiled / "references.py")], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(compiled, folder)
     return folder
 
 
@@ -123,9 +127,11 @@ def measured(attacks: list[Described]) -> list[Outcome]:
     """Let every attack run three times."""
     outcomes = []
     with tempfile.TemporaryDirectory() as name, Sandbox() as sandbox:
-        other = Path(name, "in_process")
+        copied(Path(name, "judged"))
+        pool = ThreadPoolExecutor(2)
         for attack in attacks:
-            naive, check = (in_process(which, attack, other) for which in ("naive", "check"))
+            verifiers = [pool.submit(in_process, which, attack, Path(name, which)) for which in ("naive", "check")]
+            naive, check = (verifier.result() for verifier in verifiers)
             status, reason, seconds = judged(attack, copied(Path(name, "judged")), sandbox)
             expected = tuple(sorted(attack.expected))
             outcomes.append(Outcome(attack.name, attack.does, naive, check, status, expected, seconds, reason))
