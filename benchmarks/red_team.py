@@ -54,6 +54,7 @@ class Outcome:
     """What became of one attack."""
 
     attack: str
+    kind: str
     does: str
     naive: str
     check: str
@@ -134,7 +135,9 @@ def measured(attacks: list[Described]) -> list[Outcome]:
             naive, check = (verifier.result() for verifier in verifiers)
             status, reason, seconds = judged(attack, copied(Path(name, "judged")), sandbox)
             expected = tuple(sorted(attack.expected))
-            outcomes.append(Outcome(attack.name, attack.does, naive, check, status, expected, seconds, reason))
+            outcomes.append(
+                Outcome(attack.name, attack.kind, attack.does, naive, check, status, expected, seconds, reason)
+            )
             print(f"\r{len(outcomes)} of {len(attacks)}", end="", file=sys.stderr, flush=True)
     print("\r", end="", file=sys.stderr)
     return outcomes
@@ -148,12 +151,27 @@ def show(outcomes: list[Outcome]) -> None:
         mark = "" if each.untrusted in each.expected else "  !"
         table.add_row(each.attack, each.naive, each.check, each.untrusted + mark, f"{each.seconds:.2f}")
     Console(width=120, highlight=False).print(table)
+    show_kinds(outcomes)
     for column in ("naive", "check"):
-        run = [o for o in outcomes if getattr(o, column) != "not run"]
-        print(f"{column}: {sum(getattr(o, column) == 'passes' for o in run)} of {len(run)} pass")
-    passed = sum(o.untrusted == "PASSED" for o in outcomes)
+        print(f"{column}: {passed(outcomes, column)} pass")
     others = sum(o.untrusted not in o.expected for o in outcomes)
-    print(f"untrusted: {passed} of {len(outcomes)} pass, {others} with another status than expected")
+    print(f"untrusted: {passed(outcomes, 'untrusted')} pass, {others} with another status than expected")
+
+
+def show_kinds(outcomes: list[Outcome]) -> None:
+    """Print of how many attacks of each kind each verifier is fooled."""
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("kind", "attacks", "naive", "check", "untrusted"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    for kind in sorted({o.kind for o in outcomes}):
+        own = [o for o in outcomes if o.kind == kind]
+        table.add_row(kind, str(len(own)), passed(own, "naive"), passed(own, "check"), passed(own, "untrusted"))
+    Console(width=120, highlight=False).print(table)
+
+
+def passed(outcomes: list[Outcome], column: str) -> str:
+    run = [value for o in outcomes if (value := getattr(o, column)) != "not run"]
+    return f"{sum(value in ('passes', 'PASSED') for value in run)} of {len(run)}"
 
 
 def main() -> int:

@@ -105,7 +105,7 @@ def test_there_are_many_of_both():
     statuses = {status for attack in ATTACKS for status in attack.expected}
     assert not statuses & {"PASSED", "NOT_JUDGED"}
     assert {status for honest in HONEST for status in honest.expected} == {"PASSED"}
-    assert all(attack.does and attack.in_process for attack in ATTACKS)
+    assert all(attack.does and attack.in_process and attack.kind for attack in ATTACKS)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -251,3 +251,37 @@ def test_a_warm_process_sees_new_files(change, sandbox, tmp_path):
             diagnosis=False, sandbox=sandbox,
         )  # fmt: skip
         assert judgement.status == ("PASSED" if scale == 1 else "WRONG_NUMERICS"), judgement.reason
+
+
+SHARED_MEMORY = """
+import ctypes, os
+
+def forward(z):
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.shmget(0, 2**20, 0o1600) >= 0:
+        raise ValueError("memory that outlives the process")
+    raise ValueError("none")
+
+def backward(cache, delta):
+    return {}
+"""
+UNPRINTABLE = r"""
+class Escape(Exception):
+    pass
+
+def forward(z):
+    raise Escape("\ud800 \x1b[31m \r \x07 \x00")
+
+def backward(cache, delta):
+    return {}
+"""
+
+
+def test_no_memory_outlives_the_process(sandbox, protected):
+    assert judged_text(SHARED_MEMORY, sandbox).reason.endswith("ValueError: none")
+
+
+def test_what_a_subject_says_can_be_printed(sandbox):
+    judgement = judged_text(UNPRINTABLE, sandbox)
+    assert "Escape" in judgement.reason
+    assert judgement.reason.isprintable()
