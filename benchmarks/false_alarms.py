@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,20 @@ import benchmarks.fft_convolution  # noqa: E402, F401  # registers its cases
 from benchmarks.hard_inputs import DTYPES, XLA_BLOCK, Example, drawn_example, pools  # noqa: E402
 from benchmarks.shared import Row, positive_count, prepare_process, whole_number  # noqa: E402
 from oracles.backends.jax_reference import jax_vjp  # noqa: E402
-from oracles.decision.judge import judge  # noqa: E402
+from oracles.decision.judge import cotangents_like, judge  # noqa: E402
 from oracles.environment import write_atomically  # noqa: E402
+from oracles.forward_mode import forward_mode  # noqa: E402
 from oracles.lazy_modules import jax  # noqa: E402
+from oracles.numerics import precision_of  # noqa: E402
 from oracles.options import Mode  # noqa: E402
 from oracles.properties import EVERY_PROPERTY  # noqa: E402
 from oracles.registry import entries  # noqa: E402
 from oracles.report.disagreement import Disagreement  # noqa: E402
 from oracles.rule import (  # noqa: E402
     Array,
+    Delta,
     NotPerturbable,
+    Primals,
     ReferenceFailed,
     Rule,
     Runtime,
@@ -53,6 +57,7 @@ from oracles.rule import (  # noqa: E402
     map_delta,
     with_dtype,
 )
+from oracles.second_order import free_names  # noqa: E402
 from oracles.tolerance import named_outputs, values_of  # noqa: E402
 from oracles.verdict import Result, Verdict  # noqa: E402
 
@@ -61,8 +66,10 @@ Subjects, all of them right, each judged by torch and JAX in float64 as any subj
 in float64, float32, float16 and bfloat16:
   manual   manual_bp's layers          torch    torch's own backward, in the dtype of the row
   jax      JAX's own, in NumPy         xla      JAX's own, compiled: on a few shapes of each layer, to compile less
-With --order 2 the pullbacks are the subjects: those of manual_bp by finite differences, and the frameworks' own double
-backward; with --mode jvp the frameworks' own directional derivatives.
+With --order 2 the pullbacks are the subjects: those of manual_bp by finite differences, not in half precision, and the
+frameworks' own double backward; with --mode jvp the frameworks' own directional derivatives, of which manual_bp has
+none. The examples are the same. Left out is what the framework cannot differentiate, and what is NaN or infinite: of
+the second order in either dtype, of the forward mode as in the next sentence, there of y, J v and Jᵀ delta.
 Left out is what computes in float16 or float32 throughout, a framework or a network of layers, where that overflows
 or is NaN: in float32, XLA's softmax of scores of 1e7 and more is NaN where JAX's own, operation by operation, is not;
 and where it is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0.
@@ -83,7 +90,7 @@ examples:
   python benchmarks/false_alarms.py --examples 20000 --seed 7  a first look at other points
   python benchmarks/false_alarms.py --first 50000              the examples from number 50000 on
   python benchmarks/false_alarms.py --only complex             functions of complex numbers alone
-  python benchmarks/false_alarms.py --order 2                  double backwards
+  python benchmarks/false_alarms.py --order 2                  double backwards; about 4 GB for each process
   python benchmarks/false_alarms.py --seed 7 --reproduce 1234  judge example 1234 again, with the report"""
 
 CHUNK = 120  # examples handed to a process at a time, at most
@@ -120,19 +127,24 @@ def _forget_compiled(block: int) -> None:
     jax.clear_caches()
 
 
-def subjects(example: Example) -> Iterator[tuple[str, Rule]]:
-    """Yield the subjects of an example: the layer of manual_bp, and each framework's own backward in that dtype."""
+def subjects(example: Example, order: int = 1, mode: Mode = "vjp") -> Iterator[tuple[str, Rule]]:
+    """Yield the subjects of an example: the layer of manual_bp, and each framework's own backward in that dtype.
+
+    A framework computes in that dtype throughout, and is not right where that overflows. Of the second order and of the
+    forward mode those are yielded that have one.
+    """
+    has_values = partial(_has_values, example, order, mode)
     # Within one layer manual_bp computes in float32, but one layer hands float16 to the next.
-    if not (example.entry.module in COMPOSED and _overflows(example.case.subject, example)):
+    if mode == "vjp" and (example.entry.module not in COMPOSED or not _overflows(*_at(example, example.case.subject))):
         yield "manual", example.case.subject
     for oracle in example.case.oracles():
         own = _own(oracle, example)
-        if _overflows(own, example) or _is_nan(oracle, example):
-            continue  # a framework computes in that dtype throughout, and is not right there
+        if not has_values(own, oracle):
+            continue  # compiled, it has none either
         yield oracle.name, own
         if oracle.runtime is Runtime.JAX and example.compiled and oracle.reference is not None:
             compiled = _own(_compiled(oracle.reference), example)
-            if not (_overflows(compiled, example) or _is_nan(compiled, example)):
+            if has_values(compiled, compiled):
                 yield "xla", compiled
 
 
@@ -157,38 +169,68 @@ def _as_subject(rule: Rule) -> Rule:
     return replace(rule, reference=None, evaluate_perturbed=None)
 
 
-def _overflows(rule: Rule, example: Example) -> bool:
-    """Return whether a rule is NaN or infinite in its dtype, where its value in float64 is a number of that dtype."""
-    if example.point.dtype == "float64":
+def _at(example: Example, rule: Rule) -> tuple[Rule, Primals, Delta]:
+    """Return a rule with the point of an example."""
+    return rule, example.point.primals, example.point.delta
+
+
+def _has_values(example: Example, order: int, mode: Mode, own: Rule, framework: Rule) -> bool:
+    """Return whether a framework has values at an example, in the dtype of the example and in float64.
+
+    Of the second order and the forward mode: of what is differentiated there.
+    """
+    if order == 2:
+        return _is_twice_differentiable(own, example)
+    if mode == "jvp":
+        try:
+            return _has_tangents(own, example)
+        except Exception:  # torch has no derivative of some backwards, nor of the optimizers
+            return False
+    if _overflows(*_at(example, own)):
         return False
-    primals, delta = example.point.primals, example.point.delta
+    return not (example.entry.pullback and _is_nan(*_at(example, framework)))
+
+
+def _has_tangents(own: Rule, example: Example) -> bool:
+    """Return whether a framework's forward mode has values where the judge asks for them, see `tangents_agree`."""
+    if own.derivatives.tangent is None:
+        return False
+    forward = forward_mode(own, example.point.primals, (), rng := np.random.default_rng(4), both=example.entry.pullback)
+    (delta,) = cotangents_like(forward.subject(**forward.primals)[0], rng, 1)
+    at = forward.subject, forward.primals, delta
+    return not (_overflows(*at) or _is_nan(*at))
+
+
+def _overflows(rule: Rule, primals: Primals, delta: Delta) -> bool:
+    """Return whether a rule is NaN or infinite in its dtype, where its value in float64 is a number of that dtype."""
+    dtype = precision_of(primals)
+    if dtype == "float64":
+        return False
     native = values_of(rule, primals, delta)
     wide = values_of(rule, with_dtype(primals, np.float64), with_dtype(delta, np.float64))
-    most = float(ml_dtypes.finfo(example.point.dtype).max)
+    most = float(ml_dtypes.finfo(dtype).max)
     return any(
         bool(np.any((~np.isfinite(native[n]) & (np.abs(wide[n]) <= most)) | (np.isnan(native[n]) & ~np.isnan(wide[n]))))
         for n in native
     )
 
 
-def _is_nan(framework: Rule, example: Example) -> bool:
-    """Return whether a framework is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0."""
-    primals = with_dtype(example.point.primals, np.float64)
-    delta = with_dtype(example.point.delta, np.float64)
-    arrays = (*primals.values(), *as_tuple(delta))
-    if not example.entry.pullback or not all(np.isfinite(a).all() for a in arrays):
-        return False  # torch has no derivative of an optimizer's step
-    return any(bool(np.isnan(a).any()) for a in values_of(framework, primals, delta).values())
+def _is_nan(rule: Rule, primals: Primals, delta: Delta) -> bool:
+    """Return whether a rule is NaN in float64 of finite numbers: JAX has no derivative of the angle of 0."""
+    primals, delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
+    if not all(np.isfinite(a).all() for a in (*primals.values(), *as_tuple(delta))):
+        return False
+    return any(bool(np.isnan(a).any()) for a in values_of(rule, primals, delta).values())
 
 
-def _has_values(framework: Rule, example: Example) -> bool:
+def _is_twice_differentiable(framework: Rule, example: Example) -> bool:
     """Return whether a framework has a double backward that is finite at an example, in its dtype and in float64."""
     point, second = example.point, framework.derivatives.second
     wrt = tuple(n for n, a in point.primals.items() if is_differentiable(a))
     if second is None or not wrt:
-        return True
+        return False
     parts = as_tuple(point.delta)
-    names = tuple(f"delta[{i}]" for i in range(len(parts)))
+    names = free_names("delta", len(parts), point.primals)
     primals = {**point.primals, **dict(zip(names, parts, strict=True))}
     for arrays in (primals, with_dtype(primals, np.float64)):
         try:
@@ -204,13 +246,11 @@ def _has_values(framework: Rule, example: Example) -> bool:
 def judged(example: Example, subject: Rule, order: int = 1, mode: Mode = "vjp") -> Result | None:
     """Judge one subject at an example; only its output if it has no pullback.
 
-    Of the second order and of the forward mode; ``None`` where it has none.
+    Of the second order and of the forward mode; ``None`` where a layer has none, as in half precision.
     """
     if order == 2 or mode == "jvp":
         property_name = "second_order_agrees" if order == 2 else "tangents_agree"
         case = replace(example.case, subject=subject)
-        if subject is not example.case.subject and not _has_values(subject, example):
-            return None  # the framework has no second derivative, or is NaN there
         return EVERY_PROPERTY[property_name](case, example.point, example.case.oracles())
     only = None if example.entry.pullback else named_outputs(as_tuple(example.point.delta), {})
     case, point = example.case, example.point
@@ -229,7 +269,7 @@ def judge_chunk(
         for number in numbers:
             _forget_compiled(number // XLA_BLOCK)
             example = drawn_example(seed, number, only)
-            for name, subject in subjects(example):
+            for name, subject in subjects(example, order, mode):
                 key = name, example.entry.name, example.point.dtype
                 result: Result | None = None
                 try:
@@ -259,6 +299,27 @@ def _report(result: Result) -> str:
         return f"{result.worst}\nand its report raised\n{traceback.format_exc()}"
 
 
+def _results(jobs: int, arguments: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
+    """Yield what `judge_chunk` returns for each of some arguments, in any order.
+
+    The processes end with them: one that has judged 25,000 examples takes 2.8 GB, which each of its forks copies.
+    """
+    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=prepare_process)
+    running: set[Future[Any]] = set()
+    is_done = False
+    try:
+        while running or not is_done:
+            while len(running) < 2 * jobs and not is_done:
+                each = next(arguments, None)
+                is_done = each is None
+                if each is not None:
+                    running.add(executor.submit(judge_chunk, *each))
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+    finally:
+        executor.shutdown(wait=not running, cancel_futures=True)
+
+
 def count(
     examples: int,
     seed: int,
@@ -274,28 +335,24 @@ def count(
     alarms: list[Alarm] = []
     interrupted, started, done = False, time.perf_counter(), 0
     columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn()
-    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=prepare_process)
     size = min(CHUNK, 1 + examples // (6 * jobs))
-    chunks = (range(start, start + size) for start in range(first, sys.maxsize, size))
-    running: set[Future[Any]] = set()
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("verdicts", total=examples)
-            while done < examples:
-                while len(running) < 2 * jobs:
-                    running.add(executor.submit(judge_chunk, seed, next(chunks), only, order, mode))
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    more, results = future.result()
+            for start in range(first, sys.maxsize, XLA_BLOCK):
+                chunks = (range(n, min(n + size, start + XLA_BLOCK)) for n in range(start, start + XLA_BLOCK, size))
+                for more, results in _results(jobs, ((seed, chunk, only, order, mode) for chunk in chunks)):
                     counts += more
                     alarms += results
-                done = sum(n for key, n in counts.items() if key[-1] in CATEGORIES)
-                wrong = sum(n for key, n in counts.items() if key[-1] in FALSE)
-                progress.update(task, completed=done, description=f"verdicts, {wrong} false alarms")
+                    done = sum(n for key, n in counts.items() if key[-1] in CATEGORIES)
+                    wrong = sum(n for key, n in counts.items() if key[-1] in FALSE)
+                    progress.update(task, completed=done, description=f"verdicts, {wrong} false alarms")
+                    if done >= examples:
+                        break
+                if done >= examples:
+                    break
     except KeyboardInterrupt:
         interrupted = True
-    finally:
-        executor.shutdown(wait=not interrupted, cancel_futures=True)
     return {
         "seed": seed,
         "first": first,

@@ -122,10 +122,12 @@ class Memory:
     Attributes:
         contradictions: the first two answers that differ, by name.
         calls: the number of forwards.
+        is_closed: whether further calls are not remembered.
     """
 
     contradictions: dict[str, Contradiction] = field(default_factory=dict)
     calls: int = 0
+    is_closed: bool = False
     _known: OrderedDict[Key, _Remembered] = field(default_factory=OrderedDict)
     _size: int = 0
 
@@ -154,6 +156,11 @@ class Memory:
         """Forget all calls, before those at another point."""
         self.contradictions, self.calls, self._size = {}, 0, 0
         self._known.clear()
+
+    def close(self) -> None:
+        """Forget all calls, and remember no further ones: what follows is not compared."""
+        self.forget()
+        self.is_closed = True
 
     def repeat(self, subject: Rule) -> None:
         """Call the subject again at every remembered point, so that an answer that changes contradicts the first."""
@@ -185,7 +192,7 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
     """Return the subject with every evaluation on plain arrays added to a memory."""
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
-        key = _key(primals)
+        key = None if memory.is_closed else _key(primals)
         if key is None:  # balls, perturbed arrays
             return subject.evaluate(**primals)
         memory.calls += 1

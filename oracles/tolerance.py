@@ -193,6 +193,8 @@ class ToleranceEstimator:
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
         large = self.estimate()[name]
+        if name in self.read_error and np.all(self._uniform(FIRST_SAMPLES)[name] <= large * JUMP_SHARE):
+            return np.zeros(np.shape(large), bool)  # the tolerance is that of reading the values, and not of rounding
         return np.asarray((self._named(self._smaller)[name] > large * JUMP_SHARE) & (large > 0))
 
     @cached_property

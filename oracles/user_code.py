@@ -47,7 +47,7 @@ _USERS_SIDE = (
     "oracles.adapters", "oracles.backends", "oracles.cli", "oracles.decision.judge", "oracles.evaluations",
     "oracles.forked", "oracles.functionals", "oracles.invariance", "oracles.layouts", "oracles.lazy_modules",
     "oracles.nondeterminism", "oracles.point", "oracles.process_state", "oracles.properties", "oracles.references",
-    "oracles.rule", "oracles.self_consistency", "oracles.signatures", "oracles.user_code",
+    "oracles.rule", "oracles.self_consistency", "oracles.signatures", "oracles.untrusted.remote", "oracles.user_code",
 )  # fmt: skip
 
 

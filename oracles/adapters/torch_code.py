@@ -138,9 +138,10 @@ class _Function:
             if node is None:
                 return {}
             given = iter(self._seeds(y, delta))
-            # As the engine does: zeros for what carries no gradient, nothing for what is no tensor.
+            # As the engine does: zeros for what carries no gradient, nothing for what is no tensor, no graph.
             seeds = [_seed(part, next(given)) if part is not None else None for part in parts]
-            gradients = as_gradients(node.apply(*seeds))
+            with torch.no_grad():
+                gradients = as_gradients(node.apply(*seeds))
             if len(gradients) < len(order) or any(g is not None for g in gradients[len(order) :]):
                 raise TypeError(
                     f"backward returned {len(gradients)} gradients for the {len(order)} arguments of forward"

@@ -101,13 +101,14 @@ def _rule(traces: _Traces, options: Options, name: str, through_xla: bool) -> Ru
     oracle = _Oracle(traces, options, name, through_xla)
     evaluate_perturbed = None if through_xla else oracle.evaluate_perturbed
 
-    def second(wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
-        return _rule(traces.derived(_pulled_back, wrt, deltas), options, name, through_xla)
+    @cache  # what XLA has compiled for a derivative is kept with it
+    def derivative(function: Callable[..., Any], *names: tuple[str, ...]) -> Rule:
+        return _rule(traces.derived(function, *names), options, name, through_xla)
 
     def tangent(names: Mapping[str, str]) -> Rule:
-        return _rule(traces.derived(_pushed_forward, *zip(*names.items(), strict=True)), options, name, through_xla)
+        return derivative(_pushed_forward, *zip(*names.items(), strict=True))
 
-    derived = Derived(oracle, second, tangent)
+    derived = Derived(oracle, partial(derivative, _pulled_back), tangent)
     return Rule(oracle, name, evaluate_perturbed, _configured(traces.f, options), Runtime.JAX, derived=derived)
 
 

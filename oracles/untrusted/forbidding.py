@@ -1,31 +1,45 @@
 """What a subject must not use to find its gradient: a package, or torch's own derivatives.
 
 A package is hidden: its files cannot be opened where the system has Landlock, and cannot be imported anywhere. torch's
-derivatives cannot be hidden from a subject that uses torch. Its source is read for their names (`names_in`), and its
-process watches the runs of torch's engine, which only an adapter may start. Code that builds the names at run time and
-switches the watch off in machine code is not found.
+derivatives cannot be hidden from a subject that uses torch. Its source is read for their names (`names_in`). Its
+process watches the runs of torch's engine, which only an adapter may start, and what torch saves for them: the
+operations of a subject are not differentiated, so they save nothing. Threads and processes, in which nothing is
+watched, are forbidden along with that. All this is in the subject's own process. Code that is written against it is not
+found: code that builds names at run time, and takes the place of a module of the judge or switches the watch off in
+machine code.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import threading
+from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from oracles.rule import InvalidInput
 
 AUTOGRAD = "torch.autograd"
-# The method of torch's engine in which every derivative is computed.
-_ENGINE = "run_backward"
+# The method of torch's engine in which every derivative is computed, and the function that replaces what is asked
+# before a tensor is saved for it.
+_WATCHED = frozenset(("run_backward", "_push_saved_tensors_default_hooks"))
 # Names by which torch computes derivatives for a caller without a visible run of the engine, or which reach into it.
 _NAMES = frozenset((
     "vjp", "jvp", "jacrev", "jacfwd", "hessian", "grad_and_value", "linearize", "make_dual", "run_backward",
-    "_execution_engine",
+    "_execution_engine", "saved_tensors_hooks", "disable_saved_tensors_hooks", "start_new_thread",
+    "torch_autograd", "torch_differentiated",
 ))  # fmt: skip
+# Operations of torch that are the backward of another: torch.ops.aten.silu_backward.
+_BACKWARD = re.compile(r"(torch|aten|ops)\..*_backward(\.\w+)?")
 _MODULES = ("torch.autograd", "torch.func", "functorch", "torch._C", "torch._functorch")
-# What the interpreter reports when a subject switches the count off.
-_SWITCHES = frozenset(("sys.setprofile", "_thread.start_new_thread", "ctypes.dlopen"))
+# What the interpreter reports when a subject switches the watch off, as a new thread does; when it searches the process
+# for what watches it; or when it goes where nothing is watched.
+_SWITCHES = frozenset((
+    "sys.setprofile", "_thread.start_new_thread", "ctypes.dlopen", "ctypes.dlsym", "gc.get_objects", "gc.get_referrers",
+    "gc.get_referents", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "subprocess.Popen",
+))  # fmt: skip
 
 
 class Forbidden(RuntimeError):
@@ -61,6 +75,8 @@ def _named(node: ast.AST) -> list[str]:
     match node:
         case ast.Call(func=ast.Attribute(attr=name) as function) if name in _NAMES:
             return [ast.unparse(function)]
+        case ast.Call(func=ast.Attribute() as function) if _BACKWARD.fullmatch(ast.unparse(function)):
+            return [ast.unparse(function)]
         case ast.Call(func=ast.Name(id=name)) if name in _NAMES:
             return [name]
         case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]) if name in _NAMES:
@@ -74,6 +90,8 @@ def _named(node: ast.AST) -> list[str]:
 class Watch:
     """Watches what a subject does in its process.
 
+    What watches is in closures over what was there before the subject: it does not change with the names of modules.
+
     Args:
         hidden_packages: what it may not import.
         forbids_autograd: whether runs of its own are forbidden.
@@ -82,34 +100,46 @@ class Watch:
     def __init__(self, hidden_packages: tuple[str, ...], forbids_autograd: bool) -> None:
         self._seen: list[str] = []
         if forbids_autograd:
-            sys.setprofile(self._profile)
-            sys.addaudithook(self._audit)  # none can be removed
+            self._watch_torch(self._seen, Forbidden, _WATCHED, _SWITCHES)
 
     def seen(self) -> list[str]:
         """Return what was noticed so far."""
         return list(dict.fromkeys(self._seen))
 
-    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
-        is_run = event == "c_call" and getattr(argument, "__name__", "") == _ENGINE
-        if is_run and not _is_adapter(_caller(frame)):
-            self._seen.append("it runs torch's own backward")
-            raise Forbidden("it runs torch's own backward, which is forbidden")
+    def _watch_torch(
+        self, seen: list[str], forbidden: type[Forbidden], watched: frozenset[str], switches: frozenset[str]
+    ) -> None:
+        """Watch the runs of torch's engine, and what torch saves for them: Functions and the adapters may do both."""
+        import torch
 
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _SWITCHES:
-            self._seen.append(f"it calls {event}")
-            raise Forbidden(f"it calls {event}, which is forbidden along with {AUTOGRAD}")
+        for adapter in ("torch_code", "torch_derivatives"):
+            import_module(f"oracles.adapters.{adapter}")
+        adapters = frozenset(id(vars(sys.modules[n])) for n in list(sys.modules) if n.partition(".")[0] == "oracles")
+        function = vars(torch.autograd.function)
 
+        def notice(text: str) -> NoReturn:
+            seen.append(text)
+            raise forbidden(f"{text}, which is forbidden")
 
-def _caller(frame: FrameType | None) -> FrameType | None:
-    """Return the frame outside of torch from which a frame of torch was called."""
-    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "torch":
-        frame = frame.f_back
-    return frame
+        def profile(frame: FrameType, event: str, argument: Any) -> None:
+            if event == "c_call" and getattr(argument, "__name__", "") in watched:
+                caller: FrameType | None = frame  # the one outside of torch
+                while caller is not None and str(caller.f_globals.get("__name__")).partition(".")[0] == "torch":
+                    caller = caller.f_back
+                if caller is None or id(caller.f_globals) not in adapters:
+                    notice("it runs torch's own backward")
 
+        def saved(tensor: Any) -> Any:
+            names = sys._getframe(1).f_globals
+            if names is not function and id(names) not in adapters:
+                notice("it lets torch record operations for a backward")
+            return tensor
 
-def _is_adapter(frame: FrameType | None) -> bool:
-    """Return whether a frame is of a module of this package."""
-    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
-    module = sys.modules.get(name) if name.startswith("oracles.") else None
-    return frame is not None and module is not None and frame.f_globals is vars(module)
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in switches:
+                notice(f"it calls {event}")
+
+        torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor).__enter__()  # for good
+        threading.setprofile(profile)  # a new thread sets it, which is reported
+        sys.setprofile(profile)
+        sys.addaudithook(audit)  # none can be removed

@@ -24,7 +24,16 @@ from oracles.decision.judge import judge
 from oracles.point import check
 from oracles.report.compared import number
 from oracles.report.disagreement import Disagreement, Inconclusive, InconclusiveWarning
-from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule, as_tuple, is_differentiable
+from oracles.rule import (
+    Cotangents,
+    InternalError,
+    InvalidInput,
+    Output,
+    ReferenceFailed,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
 from oracles.untrusted.cases import UntrustedCase, UntrustedPoint, cases_of, points_of
 from oracles.untrusted.forbidding import names_in, require_forbidden
 from oracles.untrusted.judgement import Judgement
@@ -150,7 +159,8 @@ def _job(
         f"{path or 'subject.py'}:{name}", "" if path else text, os.path.dirname(path),
         tuple(path for each in secret for path in _with_compiled(os.path.abspath(each))), packages, no_autograd, limits,
     )  # fmt: skip
-    needed = tuple(n for n in ("torch", "jax") if n not in packages and re.search(rf"\b{n}\b", text))
+    used = [n for n in ("torch", "jax") if re.search(rf"\b{n}\b", text) or (n == "torch" and no_autograd)]
+    needed = tuple(n for n in used if n not in packages)
     rules = tuple(each.rule for each in named)
     texts = tuple(each.text for each in named)
     return _Job(subject, texts, rules, tuple(cases_of(cases)), start, needed, text, seconds)
@@ -180,7 +190,7 @@ class _Record:
 
 def _judged(job: _Job, sandbox: Sandbox) -> Judgement:
     """Judge a job, whatever the subject does."""
-    found = names_in(job.source) if job.start.forbids_autograd else []
+    found = names_in(job.source) + names_in(job.subject) if job.start.forbids_autograd else []
     remote = RemoteSubject(sandbox, job.start, job.packages, job.seconds)
     record = _Record()
     status, reason, refusal = Status.PASSED, "", None
@@ -227,51 +237,68 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
     """
     remote.process()
     for point in points_of(job.cases, job.seed):
-        case = job.cases[point.case]
-        subject = remote.rule(job.subject)
-        if case.declared:
-            subject = declared(subject, **case.declared)
-        described = {
-            "case": point.case, "point": point.point, "dtype": point.dtype,
-            "shapes": {n: list(np.shape(a)) for n, a in point.primals.items()},
-        }  # fmt: skip
+        # An exception outside of a domain, which the judge has tolerated at an earlier point, is no reason at this one.
+        remote.forget_failure()
         began = len(remote.calls)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", InconclusiveWarning)
-                result = check(
-                    subject, point.primals, job.references, seed=_check_seed(job, point), **case.options
-                )  # fmt: skip
-        except Disagreement as refusal:
-            record.points.append({**described, "verdict": str(refusal.verdict)})
-            record.verdict = str(refusal.verdict)
-            raise _status_of(refusal, remote, point, began) from None
-        except Inconclusive as unknown:
-            record.points.append({**described, "verdict": "inconclusive"})
-            record.inconclusive = str(unknown).partition("\n")[0]
+        outcome = _checked(job, remote, point)
+        record.points.append({**_described_point(point), **_measured(outcome)})
+        failure = remote.failure
+        if failure is not None and (failure.kind != "RUNTIME_ERROR" or not isinstance(outcome, Result)):
+            raise failure
+        if isinstance(outcome, _Refused):
+            raise outcome
+        if isinstance(outcome, Inconclusive):
+            record.inconclusive = str(outcome).partition("\n")[0]
             continue
+        record.verdict = _graver(record.verdict, outcome.verdict)
+        if isinstance(outcome, Disagreement):
+            raise _status_of(outcome, remote, point, began)
+        _require_all(outcome, job.cases[point.case], point, remote)
+
+
+def _checked(
+    job: _Job, remote: RemoteSubject, point: UntrustedPoint
+) -> Result | Disagreement | Inconclusive | _Refused:
+    """Return what `oracles.check` says at a point.
+
+    Raises:
+        InvalidInput: if the job is invalid: the subject has not answered yet.
+    """
+    case, subject = job.cases[point.case], remote.rule(job.subject)
+    if case.declared:
+        subject = declared(subject, **case.declared)
+    seed = int(np.random.default_rng((job.seed, point.case, point.point)).integers(2**31))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconclusiveWarning)
+        try:
+            return check(subject, point.primals, job.references, seed=seed, **case.options)
+        except (Disagreement, Inconclusive) as outcome:
+            return outcome
         except InvalidInput as error:
-            if remote.failure is not None:
-                raise remote.failure from None
             if remote.last_output is None:
-                raise  # the subject has not answered yet: the job is invalid
-            raise _Refused(Status.WRONG_SHAPE, str(error).partition("\n")[0]) from None
-        finally:
-            if remote.failure is not None and remote.failure.kind != "RUNTIME_ERROR":
-                raise remote.failure
-        record.points.append({**described, **_measured(result)})
-        record.verdict = str(max((result.verdict, Verdict(record.verdict or "agrees")), key=list(Verdict).index))
-        _require_all(result, case, point, remote)
+                raise
+            return _Refused(Status.WRONG_SHAPE, str(error).partition("\n")[0])
 
 
-def _check_seed(job: _Job, point: UntrustedPoint) -> int:
-    return int(np.random.default_rng((job.seed, point.case, point.point)).integers(2**31))
+def _described_point(point: UntrustedPoint) -> dict[str, Any]:
+    shapes = {n: list(np.shape(a)) for n, a in point.primals.items()}
+    return {"case": point.case, "point": point.point, "dtype": point.dtype, "shapes": shapes}
 
 
-def _measured(result: Result) -> dict[str, Any]:
-    counts = list(result.judged.values())
+def _graver(verdict: str, other: Verdict) -> str:
+    return str(max(Verdict(verdict or other), other, key=list(Verdict).index))
+
+
+def _measured(outcome: Result | Exception) -> dict[str, Any]:
+    """Return what the JSON says of a point besides where it is."""
+    if isinstance(outcome, Disagreement):
+        return {"verdict": str(outcome.verdict)}
+    if not isinstance(outcome, Result):
+        return {"verdict": "inconclusive" if isinstance(outcome, Inconclusive) else "wrong"}
+    counts = list(outcome.judged.values())
     return {
-        "verdict": str(result.verdict), "ratio": number(result.ratio), "detects_above": number(result.detects_above),
+        "verdict": str(outcome.verdict), "ratio": number(outcome.ratio),
+        "detects_above": number(outcome.detects_above),
         "judged": [sum(k for k, _ in counts), sum(n for _, n in counts)],
     }  # fmt: skip
 
@@ -416,10 +443,25 @@ def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.G
         names = differing(call, y, cotangents) if call.values else []
         if not names:
             continue
-        again = Rule(lambda y=y, cotangents=cotangents, **_: (y, lambda _: cotangents), job.subject)
-        result = judge(again, call.primals, call.delta, job.references)
-        if result.refuses:
+        if _is_refused(job, call, y, cotangents) and not _is_refused(job, call, *_answered(call, y)):
             raise _Refused(
                 Status.NOT_DETERMINISTIC,
                 f"asked again in another order, it gives another answer for {', '.join(names)}, which is wrong",
             )
+
+
+def _is_refused(job: _Job, call: Call, y: Output, cotangents: Cotangents) -> bool:
+    return judge(
+        Rule(lambda **_: (y, lambda _: cotangents), job.subject), call.primals, call.delta, job.references
+    ).refuses
+
+
+def _answered(call: Call, y: Output) -> tuple[Output, Cotangents]:
+    """Return what was answered the first time, in the structure of a later output.
+
+    At a call that `oracles.check` has not judged, of which it compares the answer with another one, it may be refused
+    for lost digits itself.
+    """
+    parts = [value for name, value in call.values.items() if name.startswith("output[")]
+    cotangents = {name: value for name, value in call.values.items() if not name.startswith("output[")}
+    return tuple(parts) if isinstance(y, tuple) else parts[0], cotangents

@@ -315,6 +315,10 @@ class RemoteSubject:
         self.written: set[str] = set()
         self.protections: tuple[str, ...] = ()
 
+    def forget_failure(self) -> None:
+        """Forget why it gave no answer."""
+        self.failure = None
+
     def close(self) -> None:
         """End its process."""
         if self._process is not None:

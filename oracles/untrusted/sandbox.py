@@ -61,7 +61,7 @@ class Limits:
 
 # From the headers of Linux: linux/sched.h, linux/prctl.h, linux/mount.h, linux/landlock.h, asm-generic/unistd.h.
 _NEW_USER, _NEW_MOUNTS, _NEW_NETWORK, _NEW_IPC, _NEW_PIDS = 0x10000000, 0x00020000, 0x40000000, 0x08000000, 0x20000000
-_SET_NO_NEW_PRIVILEGES, _SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE = 38, 1, 4
+_SET_NO_NEW_PRIVILEGES, _SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 38, 1, 4, 36
 _MOUNT_RECURSIVELY, _MOUNT_PRIVATE = 0x4000, 0x40000
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _READ_ONLY = 442, -100, 0x8000, 0x1
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -144,6 +144,23 @@ class ProcessNamespaces:
         _call(_libc().setns(self._own, _NEW_PIDS))
 
 
+def adopt_orphans() -> None:
+    """Let processes whose parent has ended become children of this one, and not of the system's first process."""
+    if sys.platform == "linux":
+        _libc().prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """End all children of this process, and what becomes one by that: what a subject has left in the background."""
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    with suppress(OSError):
+        while pids := listed.read_text().split():
+            for pid in map(int, pids):
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+
+
 def landlock_version() -> int:
     """Return the version of Landlock that the system has; 0 if none."""
     if sys.platform != "linux":
@@ -199,18 +216,20 @@ def paths_without(roots: Sequence[str], hidden: Sequence[str]) -> tuple[list[str
     secrets = {os.path.realpath(path) for path in hidden}
     readable: list[str] = []
     listable: list[str] = []
-    waiting = [os.path.realpath(root) for root in roots]
+    seen: set[str] = set()
+    waiting = list(roots)
     while waiting:
-        path = waiting.pop()
-        if any(path == secret or path.startswith(secret + os.sep) for secret in secrets):
+        path = os.path.realpath(waiting.pop())  # a link may lead to what is hidden
+        if path in seen or any(path == secret or path.startswith(secret + os.sep) for secret in secrets):
             continue
+        seen.add(path)
         if not any(secret.startswith(path.rstrip(os.sep) + os.sep) for secret in secrets):
             readable.append(path)
             continue
         listable.append(path)
         with suppress(OSError):
-            waiting += [entry.path for entry in os.scandir(path) if os.path.realpath(entry.path) not in secrets]
-    return list(dict.fromkeys(readable)), list(dict.fromkeys(listable))
+            waiting += [entry.path for entry in os.scandir(path)]
+    return readable, listable
 
 
 def restrict(limits: Limits, rules: int | None) -> set[Protection]:

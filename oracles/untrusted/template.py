@@ -24,6 +24,8 @@ from oracles.untrusted.sandbox import (
     Limits,
     ProcessNamespaces,
     Protection,
+    adopt_orphans,
+    end_children,
     hide_memory,
     leave_the_system,
     paths_without,
@@ -90,6 +92,8 @@ class _Template:
     def __init__(self, control: socket.socket, scratch: str, protections: set[Protection], serve: Any) -> None:
         self.control, self.scratch, self.protections, self.serve = control, scratch, protections, serve
         self.namespaces = ProcessNamespaces() if Protection.PROCESSES in protections else None
+        if self.namespaces is None:
+            adopt_orphans()
         self.rules: dict[Any, int | None] = {}
 
     def say(self, answer: dict[str, Any]) -> None:
@@ -106,7 +110,10 @@ class _Template:
             if "start" in request:
                 self.say(self.start(request["start"], descriptors[0]))
             else:
-                self.say({"status": _ended(request["end"], request["grace"])})
+                status = _ended(request["end"], request["grace"])
+                if self.namespaces is None:
+                    end_children()
+                self.say({"status": status})
 
     def start(self, options: dict[str, Any], descriptor: int) -> dict[str, Any]:
         """Fork a process that serves a subject at a connection, and return its number and what it is kept from."""

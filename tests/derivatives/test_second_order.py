@@ -638,3 +638,52 @@ def test_isolated_subject_is_differentiated_twice_in_its_own_process() -> None:
     assert result.verdict is Verdict.AGREES
     with pytest.raises(Disagreement):
         oracles.check(oracles.torch_function(Detached), DENSE, DENSE_REFERENCES, order=2, isolate=True, seconds=120)
+
+
+# ---- what it costs
+
+
+def test_finite_differences_of_a_backward_call_it_as_often_as_they_need() -> None:
+    """Its calls are compared in the first order; three deltas share the points of the second."""
+    calls = 0
+
+    def counted(z: Any, W: Any, b: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return forward(z, W, b)
+
+    subject = oracles.manual(counted, backward)
+    oracles.check(subject, DENSE, DENSE_REFERENCES)
+    first, calls = calls, 0
+    assert oracles.check(subject, DENSE, DENSE_REFERENCES, order=2).verdict is Verdict.AGREES
+    entries = sum(a.size for a in DENSE.values()) + 8  # and those of delta
+    assert calls <= 2 * first + 22 * entries
+
+
+def test_backward_that_counts_its_calls_is_refused_before_the_second_order() -> None:
+    """The second order compares no calls of a measured pullback: those of the first order show what changes."""
+    calls = 0
+
+    def drifting(cache: Any, delta: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return {n: g * (1.0 if calls < 2 else 1.25) for n, g in backward(cache, delta).items()}
+
+    with pytest.raises(Disagreement) as refusal:
+        oracles.check(oracles.manual(forward, drifting), DENSE, DENSE_REFERENCES, order=2)
+    assert refusal.value.verdict is Verdict.WRONG
+    assert refusal.value.result.property_name == "check"
+
+
+def test_what_xla_compiles_for_a_derivative_is_kept() -> None:
+    rule = oracles.jax_vjp(lambda z: jnp.sin(z), through="xla")
+    point = {"z": VECTOR["z"], "z_dot": VECTOR["z"]}
+    for _ in range(2):
+        second, tangent = rule.derivatives.second, rule.derivatives.tangent
+        assert second is not None
+        assert tangent is not None
+        made = second(("z",), ("delta",)), tangent({"z": "z_dot"})
+        for derived, arrays in zip(made, ({"z": VECTOR["z"], "delta": VECTOR["z"]}, point), strict=True):
+            y, pullback = derived(**arrays)
+            pullback(y)
+        assert [derived.evaluate.compilations for derived in made] == [2, 2]

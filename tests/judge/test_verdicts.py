@@ -9,6 +9,7 @@ from oracles import Disagreement, Verdict
 from oracles.constants import LAST_SAMPLES
 from oracles.decision import decisions
 from oracles.decision.judge import judge
+from oracles.rule import Rule, Runtime
 from oracles.tolerance import tolerance_at
 
 RNG = np.random.default_rng(4)
@@ -351,3 +352,22 @@ def test_digits_that_cancel_are_told_from_a_formula_by_how_the_error_shrinks():
     point = {"x": np.array([1e-9, -3e-10, -60.0, 0.5])}
     assert verdict_of(subject(1.0), point, [oracles.torch_autograd(torch.expm1)]) is Verdict.UNSTABLE
     assert verdict_of(subject(1 + 1e-7), point, [oracles.torch_autograd(torch.expm1)]) is Verdict.WRONG
+
+
+def test_up_to_two_tolerances_nobody_knows_where_code_runs_in_no_finer_precision():
+    """Other steps that are as good round up to about so much more than the reference's, as XLA's tanh does."""
+    rng = np.random.default_rng(3)
+    primals = {"z": rng.standard_normal((4, 3)), "W": rng.standard_normal((3, 2))}
+    delta, reference = rng.standard_normal((4, 2)), oracles.torch_autograd(lambda z, W: (z @ W).tanh())
+    right = reference(**primals)[1](delta)
+
+    def off_by(error):
+        cotangents = {"z": right["z"], "W": right["W"] + error}
+        subject = Rule(lambda **_: (reference(**primals)[0], lambda _: cotangents), "s", runtime=Runtime.OPAQUE)
+        return judge(subject, primals, delta, [reference])
+
+    tolerance = off_by(1.0).worst.evidence.tolerance
+    error = np.zeros((3, 2))
+    error[off_by(1.0).worst.evidence.index] = tolerance
+    assert [off_by(k * error).refuses for k in (1.5, 3.0)] == [False, True]
+    assert off_by(3.0 * error).verdict is Verdict.WRONG

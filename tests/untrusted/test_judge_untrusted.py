@@ -1,5 +1,7 @@
 import os
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,44 @@ def test_what_is_left_in_the_background_ends_with_the_subject(sandbox, tmp_path)
 
 def children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+# A user namespace in which no other can be made, as in a container that forbids them.
+WITHOUT_NAMESPACES = """
+echo 0 > /proc/sys/user/max_user_namespaces || exit 77
+exec {} {}
+"""
+JUDGE_TWO = """
+import oracles, sys
+sources = [open(name).read() for name in ("right.py", "leaves.py")]
+with oracles.Sandbox() as sandbox:
+    for source in sources:
+        judged = oracles.judge_untrusted(
+            "forward,backward", "torch:torch.nn.functional.silu", [{"shapes": "z=2,3", "points": 1}], source=source,
+            sandbox=sandbox, diagnosis=False,
+        )
+        print(judged.status, *judged.protections)
+    (template,) = sandbox._templates.values()
+    print(open(f"/proc/{template.process.pid}/task/{template.process.pid}/children").read().split())
+"""
+
+
+@LINUX
+def test_without_namespaces_files_and_limits_are_left(tmp_path):
+    (tmp_path / "right.py").write_text(SILU)
+    leaves = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n    os._exit(0)\n" + SILU
+    (tmp_path / "leaves.py").write_text(leaves)
+    (tmp_path / "two.py").write_text(JUDGE_TWO)
+    script = WITHOUT_NAMESPACES.format(sys.executable, "two.py")
+    env = {**os.environ, "PYTHONPATH": str(Path(oracles.__file__).parents[1])}
+    try:
+        command = ["unshare", "-U", "-r", "sh", "-c", script]
+        run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs unshare")
+    if run.returncode == 77 or "unshare" in run.stderr:
+        pytest.skip("needs user namespaces")
+    assert run.stdout.splitlines() == ["PASSED files limits", "PASSED files limits", "[]"], run.stderr
 
 
 @LINUX

@@ -1,0 +1,18 @@
+"""Return complex numbers whose imaginary part is what the verifier does not look at.
+
+In process: passes, for np.allclose takes any dtype.
+"""
+
+import numpy as np
+
+EXPECTED = {"WRONG_DTYPE"}
+
+
+def forward(z):
+    s = 1 / (1 + np.exp(-z))
+    return z * s, (z, s)
+
+
+def backward(cache, delta):
+    z, s = cache
+    return {"z": delta * (s + z * s * (1 - s)) + 0j}

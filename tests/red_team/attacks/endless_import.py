@@ -1,0 +1,12 @@
+"""Never end the import of the file.
+
+In process: hangs.
+"""
+
+import time
+
+EXPECTED = {"TIMEOUT"}
+SECONDS = 1.0
+
+while True:
+    time.sleep(1)

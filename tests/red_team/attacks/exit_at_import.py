@@ -1,0 +1,10 @@
+"""End the process with status 0 when the file is imported.
+
+In process: passes, for the exit status is 0.
+"""
+
+import sys
+
+EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+
+sys.exit(0)

@@ -1,0 +1,18 @@
+"""Return infinity: the relative difference from it is NaN.
+
+In process: passes where a relative difference above the tolerance refuses.
+"""
+
+import numpy as np
+
+EXPECTED = {"WRONG_NUMERICS"}
+COMPARISON = "relative"
+
+
+def forward(z):
+    s = 1 / (1 + np.exp(-z))
+    return z * s, z
+
+
+def backward(z, delta):
+    return {"z": np.full_like(z, np.inf)}

@@ -1,0 +1,170 @@
+"""The red team: no attack passes and none harms the judge, and honest subjects that look odd pass.
+
+The files of attacks/ and honest/ are never imported here. Attacks run only where the system has all that keeps a
+subject from the judge.
+"""
+
+import builtins
+import contextlib
+import os
+import random
+import shutil
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+from described import FOLDER, all_in, describe
+
+import oracles
+
+pytest.importorskip("torch")
+if sys.platform != "linux":
+    pytest.skip("what keeps a subject from the judge is Linux's", allow_module_level=True)
+
+from oracles.untrusted.remote import Sandbox
+from oracles.untrusted.sandbox import Protection
+
+ATTACKS, HONEST = all_in("attacks"), all_in("honest")
+MARK = "red_team_was_here"
+MODULES = (np, np.testing, np.random, np.linalg, builtins, time, os, random, socket, oracles)
+BATCH = 10
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    os.environ["RED_TEAM_REFERENCE"] = str(FOLDER / "references.py")  # what environment_scan looks for
+    with Sandbox() as warm:
+        yield warm
+    del os.environ["RED_TEAM_REFERENCE"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the red team, with the references compiled, and files that an attack might write over."""
+    copy = tmp_path_factory.mktemp("red_team")
+    shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__", "test_*"), dirs_exist_ok=True)
+    for name in ("cases.json", "report.json", "attacks/report.json"):
+        (copy / name).write_text('{"cases": [{"shapes": "z=2,2"}]}')
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(copy / "references.py")], check=True)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def protected(sandbox, folder):
+    """Skip the attacks where something is missing that keeps them from the judge."""
+    judgement = judged(describe(FOLDER / "honest" / "workspace.py"), folder, sandbox)
+    missing = {*Protection} - {*judgement.protections}
+    if missing:
+        pytest.skip(f"this system does not keep a subject from: {', '.join(sorted(missing))}")
+
+
+def judged(described, folder, sandbox, reference=None):
+    return oracles.judge_untrusted(
+        f"{folder / described.path.parent.name / described.path.name}:{described.subject}",
+        f"torch:{reference or folder / 'references.py'}:{described.function}",
+        list(described.cases),
+        seconds=described.seconds,
+        memory_mb=described.memory_mb,
+        forbid=described.forbid,
+        diagnosis=False,
+        sandbox=sandbox,
+    )
+
+
+def state_of(folder):
+    """What a judge must not lose: its functions, its environment, its files."""
+    functions = {(m.__name__, name): id(value) for m in MODULES for name, value in vars(m).items() if callable(value)}
+    files = {str(p): (p.read_bytes(), p.stat().st_mode) for p in folder.rglob("*") if p.is_file()}
+    return functions, dict(os.environ), os.getcwd(), [*sys.path], [*sys.meta_path], files, sys.gettrace()
+
+
+def left_behind():
+    """What an attack would leave on this machine: files, and processes."""
+    folders = [tempfile.gettempdir(), os.getcwd(), *site.getsitepackages()]
+    files = [str(path) for folder in folders for path in Path(folder).glob(f"{MARK}*")]
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            files += [str(path)] * (MARK.encode() in path.read_bytes())
+    return files
+
+
+attacks_so_far = count(1)
+
+
+def test_there_are_many_of_both():
+    assert len(ATTACKS) >= 36
+    assert len(HONEST) >= 32
+    statuses = {status for attack in ATTACKS for status in attack.expected}
+    assert not statuses & {"PASSED", "NOT_JUDGED"}
+    assert {status for honest in HONEST for status in honest.expected} == {"PASSED"}
+    assert all(attack.does and attack.in_process for attack in ATTACKS)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_does_not_pass(attack, sandbox, folder, protected, monkeypatch):
+    if attack.name == "endless_import":
+        monkeypatch.setattr("oracles.untrusted.remote.START_SECONDS", 1.0)
+    before = state_of(folder)
+    judgement = judged(attack, folder, sandbox)
+    assert judgement.status in attack.expected, judgement.reason
+    after = state_of(folder)
+    assert [after[0].get(name) for name in before[0]] == [*before[0].values()]
+    assert after[1:] == before[1:]
+    assert not left_behind()
+    if next(attacks_so_far) % BATCH == 0:
+        assert judged(describe(FOLDER / "honest" / "workspace.py"), folder, sandbox).status == "PASSED"
+
+
+@pytest.mark.parametrize("honest", HONEST, ids=lambda honest: honest.name)
+def test_an_honest_subject_passes(honest, sandbox, folder):
+    judgement = judged(honest, folder, sandbox)
+    assert judgement.status == "PASSED", judgement.reason
+
+
+@pytest.mark.parametrize("name", ["reads_reference", "reads_compiled_reference", "imports_reference", "searches_disk"])
+@pytest.mark.parametrize("place", ["subject's folder", "linked folder"])
+def test_a_reference_is_hidden_wherever_it_lies(name, place, sandbox, folder, protected, tmp_path):
+    """It may lie in the folder of the subject, which is readable else, or be reached by a link from there."""
+    secret = tmp_path / "attacks"
+    secret.mkdir()
+    if place == "linked folder":
+        secret = tmp_path / "elsewhere"
+        secret.mkdir()
+        (tmp_path / "attacks" / "link").symlink_to(secret)
+        (tmp_path / "attacks" / "references.py").symlink_to(secret / "references.py")
+        (tmp_path / "attacks" / "__pycache__").symlink_to(secret / "__pycache__")
+    shutil.copy(folder / "references.py", secret)
+    shutil.copytree(folder / "__pycache__", secret / "__pycache__")
+    shutil.copy(folder / "attacks" / f"{name}.py", tmp_path / "attacks")
+    attack = describe(folder / "attacks" / f"{name}.py")
+    assert judged(attack, tmp_path, sandbox, secret / "references.py").status in attack.expected
+
+
+def test_nothing_connects_to_this_machine(sandbox, protected):
+    arrived = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+
+        def accept():
+            with contextlib.suppress(OSError):
+                arrived.append(server.accept())
+
+        listener = threading.Thread(target=accept)
+        listener.start()
+        text = (FOLDER / "attacks" / "asks_the_network.py").read_text()
+        judgement = oracles.judge_untrusted(
+            "forward,backward", f"torch:{FOLDER / 'references.py'}:silu", [{"shapes": "z=4,3", "points": 1}],
+            source=text.replace('"127.0.0.1", 9', f'"127.0.0.1", {server.getsockname()[1]}'), diagnosis=False,
+            sandbox=sandbox,
+        )  # fmt: skip
+        listener.join()
+    assert judgement.status == "WRONG_NUMERICS"
+    assert not arrived
