@@ -105,7 +105,7 @@ class SqliteStore:
             raise full(self.location) if is_no_space(error) else error from error
 
     def _has_no_space(self) -> bool:
-        """Return whether the memory that processes share would not fit: then SQLite cannot say that it is full."""
+        """Return whether a page of memory that processes share would not fit, so that SQLite cannot say it is full."""
         return shutil.disk_usage(self.location).free < LEAST_FREE_BYTES
 
     @contextmanager
