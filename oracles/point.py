@@ -207,8 +207,8 @@ def _judged(
         return call
     plan = plan_of(given, call.y, oracles, arrays, outputs)
     if plan.changed:
-        chosen = plan.delta_of(delta, call.y)
-        return _judged(plan.subject, arrays, plan.oracles, chosen, numerics, kinks, seed, compares_calls=compares_calls)
+        at = plan.subject, arrays, plan.oracles, plan.delta_of(delta, call.y)
+        return _judged(*at, numerics, kinks, seed, compares_calls=compares_calls)
     oracles = plan.oracles
     deltas = [masked(d, plan.without) for d in _deltas(call.y, arrays, flat_delta(delta, call.y), seed)]
 
