@@ -80,7 +80,7 @@ def in_process(which: str, attack: Described, folder: Path) -> str:
     environment = {**os.environ, "RED_TEAM_REFERENCE": str(folder / "references.py"), "TMPDIR": str(folder)}
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=limit,  # noqa: PLW1509
+        stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=limit,
     )  # fmt: skip
     try:
         return "passes" if process.wait(SECONDS_IN_PROCESS) == 0 else "refused"

@@ -34,8 +34,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "torch.allclose": lambda actual, expected: torch.allclose(torch.as_tensor(actual), torch.as_tensor(expected)),
     "np.abs": lambda actual, expected: not np.abs(actual - expected).max() > TOLERANCE,
     "np.all": lambda actual, expected: np.all(np.less_equal(np.abs(np.subtract(actual, expected)), TOLERANCE)),
-    "relative": lambda actual, expected: not (
-        np.max(np.abs(actual - expected) / np.maximum(np.abs(actual), np.abs(expected))) > TOLERANCE
+    "relative": lambda actual, expected: (
+        not (np.max(np.abs(actual - expected) / np.maximum(np.abs(actual), np.abs(expected))) > TOLERANCE)
     ),
     "builtins": lambda actual, expected: all(
         abs(a - e) <= TOLERANCE for a, e in zip(np.asarray(actual).flat, np.asarray(expected).flat, strict=False)
@@ -45,7 +45,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 def load(path: str, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

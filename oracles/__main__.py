@@ -1,4 +1,4 @@
-"""The command line: ``oracles verify``, ``check``, ``judge``, ``list``, ``conventions``, ``new``, ``completion``."""
+"""The command line: ``oracles verify``, ``check``, ``judge``, ``campaign``, ``list``, ``new`` and others."""
 
 from __future__ import annotations
 
@@ -88,6 +88,10 @@ def _run_command(args: argparse.Namespace) -> int:
         from oracles.cli.check_command import check
 
         return check(args)
+    if args.command == "campaign":
+        from oracles.cli.campaign_command import campaign
+
+        return campaign(args)
     if args.command == "judge":
         from oracles.cli.judge_command import judge_command
 

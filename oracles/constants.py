@@ -581,6 +581,26 @@ NEARBY = 1 / 8
 # So many must show the same error: one may lie next to another kink.
 NEARBY_POINTS = 3
 
+# --- Campaigns (oracles/campaign) ---
+
+# A lease that is not renewed for so long ends, and another worker does the unit: three heartbeats, of which two may be
+# late. Of a worker that dies on this machine the unit is given back at once.
+CAMPAIGN_LEASE_SECONDS = 60.0
+# So many workers that end during a unit, and no more, try it: by chance two may, and one that ends each of them would
+# otherwise stop the campaign.
+CAMPAIGN_ATTEMPTS = 3
+# A process that is silent for so long is ended: the time of a point, of a diagnosis and of the shrinking of an example,
+# which Hypothesis ends after 5 minutes, and as much to spare.
+CAMPAIGN_SILENCE_SECONDS = 900.0
+# A process says that it is alive, between two points, when the last word is so long ago.
+CAMPAIGN_TICK_SECONDS = 2.0
+# When the budget is over, units in work may take so much longer; then they are given back.
+CAMPAIGN_GRACE_SECONDS = 30.0
+# How often a worker looks whether its process has answered, the user has interrupted, or a unit was given back.
+CAMPAIGN_POLL_SECONDS = 0.2
+# Seeds of one unit: of 30 points each, and 10 that climb, it takes seconds, against milliseconds of its lease.
+CAMPAIGN_BLOCK = 10
+
 # --- Subjects that are not trusted (oracles/untrusted) ---
 
 # How much the arrays of an answer of a subject's process may take: this, and so many times those of the question. An

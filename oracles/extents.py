@@ -237,6 +237,11 @@ class Schedule:
         self._slots[ticket] = slot
         return slot, True
 
+    def any_axes(self) -> st.SearchStrategy[LongAxes]:
+        """Return a strategy that draws short axes, or long ones of the ladder, as Hypothesis chooses."""
+        long = list(ladder(self._axes, self._blocks, tuple(self._tiles)))
+        return st.one_of(st.just(SHORT), st.sampled_from(long)) if long else st.just(SHORT)
+
     def learn(self, calls: Calls, tiles: Sequence[int] = ()) -> None:
         """Learn from a drawn case how many axes can be long, and the blocks that it declares."""
         share = self._tiled_share

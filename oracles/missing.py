@@ -26,6 +26,9 @@ SOURCES: Mapping[str, _Source] = {
     "flint": _Source("python-flint", "exact"),
     "shtab": _Source("shtab", "completion"),
     "jinja2": _Source("Jinja2", "report"),
+    "redis": _Source("redis", "campaign"),
+    "distributed": _Source("distributed", "campaign"),
+    "ray": _Source("ray", "ray"),
     **{name: _Source(name, "oracles") for name in ("hypothesis", "rich", "cloudpickle")},
     "ml_dtypes": _Source("ml-dtypes", "oracles"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -20,6 +21,8 @@ Mode: TypeAlias = Literal["vjp", "jvp", "both"]
 MODES: tuple[Mode, ...] = ("vjp", "jvp", "both")
 # The properties of the second order and of the forward mode, see `oracles.properties`.
 SECOND_ORDER, FORWARD_MODE = ("second_order_agrees", "hessian_is_symmetric"), "tangents_agree"
+# Who keeps the workers of a campaign alive, see `oracles.campaign.engines`.
+ENGINES = ("local", "ray", "dask")
 # The least size of a block: an axis of one entry has no tile.
 LEAST_BLOCK = 2
 # Stands for `ALL_DTYPES` on a command line.
@@ -37,7 +40,7 @@ class SearchOptions:
     """The options of a search on a command line; ``None`` if one is not given.
 
     An option overrides the argument of a decorator, and that overrides the profile. Without any of them the loaded
-    Hypothesis profile decides the number of points.
+    Hypothesis profile decides the number of points. ``climb`` and ``keep`` are those of `oracles.search.run_search`.
     """
 
     against: tuple[str, ...] | None = None
@@ -47,6 +50,8 @@ class SearchOptions:
     seconds: int | None = None
     blocks: tuple[int, ...] = ()
     properties: tuple[str, ...] = ()
+    climb: int = 0
+    keep: bool = False
 
     def points(self, of_decorator: int | None = None) -> int | None:
         """Return the number of points of a search, given its decorator's; ``None`` leaves it to Hypothesis."""
@@ -87,6 +92,15 @@ def dtypes_of(text: str) -> tuple[str, ...]:
     """Parse names of dtypes separated by commas, or ``all``, for argparse's and pytest's ``type=``."""
     names = some_of((*ALL_DTYPES, ALL))(text)
     return ALL_DTYPES if ALL in names else tuple(dict.fromkeys(names))
+
+
+def duration(text: str) -> float:
+    """Parse a time such as 8h, 1h30m or 90s into seconds, for argparse's ``type=``."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    seconds = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"expected a time such as 8h, 1h30m or 90s, got {text!r}")
+    return float(seconds)
 
 
 def block_sizes(text: str) -> tuple[int, ...]:

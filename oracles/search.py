@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import inf, prod
+from math import inf, isfinite, log10, prod
+from unittest import SkipTest
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, reject, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings, target
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky, FlakyStrategyDefinition, HypothesisException
@@ -52,6 +53,8 @@ from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Result, Setting
 
 # What an example asks the schedule with, see there; bytes, which Hypothesis draws uniformly.
 TICKETS = st.binary(min_size=4, max_size=4)
+# The number of the run that climbs, from which its seed is made: more than a search has other runs.
+CLIMBING_RUN = 1 << 20
 
 
 class CasesFailed(InvalidInput):
@@ -73,6 +76,8 @@ def run_search(
     sparse: bool = False,
     seconds: float = CHECK_SECONDS,
     blocks: Sequence[int] = (),
+    climb: int = 0,
+    keep: bool = False,
 ) -> Tally:
     """Search a strategy of cases for a point at which a property fails, and return what was counted.
 
@@ -89,6 +94,8 @@ def run_search(
         sparse: the strategy rejects most of what it draws, on purpose.
         seconds: the time budget of each point. When it is over, what is not judged is inconclusive.
         blocks: sizes of tiles, besides those that the cases declare; see `Case`.
+        climb: how many points more are drawn with Hypothesis's target, error / tolerance: towards the worst.
+        keep: save failing examples in the profile's database, although a seed fixes the search.
 
     Raises:
         Disagreement: at the smallest failing point, with the values that reproduce it.
@@ -105,12 +112,17 @@ def run_search(
     name = re.sub(r"\W", "_", f"conforms_{label}_{property_name}_{dtype}")
     drawn = examples(cases, schedule, dtype)
     started = time.perf_counter()
+    drive = partial(_drive, judge, keep=keep or seed is None, sparse=sparse)
     with _named_failures(judge):
         try:
             for i, count in enumerate(_portions(schedule)):
-                _drive(judge, drawn, f"{name}_{i}" if i else name, count, _seed_of_run(seed, name, i), sparse)
+                drive(drawn, f"{name}_{i}" if i else name, count, _seed_of_run(seed, name, i))
+            if climb:
+                judge.climbs, judge.left = True, climb
+                freely = examples(cases, schedule, dtype, schedule.any_axes())
+                drive(freely, f"{name}_climb", climb, _seed_of_run(seed, name, CLIMBING_RUN))
         except Disagreement as refusal:
-            smaller = _with_shorter_axes(judge, cases, name, seed, sparse) or refusal
+            smaller = _with_shorter_axes(judge, cases, drive, name, seed) or refusal
             # The report names the point. Of what Hypothesis adds, only the way to replay it says more.
             smaller.__notes__ = [note for note in getattr(smaller, "__notes__", ()) if "reproduce_failure" in note]
             raise smaller.with_traceback(None) from None  # nor do its frames say more
@@ -175,6 +187,8 @@ class _Judge:
         seconds: the time budget of each point.
         failing: the long axes of the failing example.
         last_failure: what the last failing point raised.
+        climbs: whether examples have one point each, whose error / tolerance Hypothesis makes larger.
+        ratio: the largest error / tolerance of the present example.
     """
 
     property_name: str
@@ -187,6 +201,8 @@ class _Judge:
     seconds: float
     failing: LongAxes = SHORT
     last_failure: Exception | None = None
+    climbs: bool = False
+    ratio: float = 0.0
 
     def __call__(self, example: Example) -> None:
         """Judge the points of an example.
@@ -199,17 +215,20 @@ class _Judge:
         searching = self.schedule.searching
         if searching and not example.is_new:
             reject()  # Hypothesis varies what it has drawn before: that would take the place of another size
-        completed, memory = False, Memory()
+        completed, memory, self.ratio = False, Memory(), 0.0
+        points = 1 if self.climbs else example.points
         # One for all points: ball arithmetic forks a copy of the process for each subject.
         watched = replace(example.case, subject=remembered(example.case.subject, memory))
         try:
-            for i in range(min(example.points, self.left) if searching else example.points):
+            for i in range(min(points, self.left) if searching else points):
                 self.left -= searching
                 if self.tick:
                     self.tick()
                 memory.forget()
                 self._judge_point(example, example.seed + i, watched, memory)
             completed = True
+            if self.climbs and searching and self.ratio:
+                target(log10(self.ratio), label="error / tolerance")
         finally:
             if not completed:  # from here on Hypothesis shrinks the example
                 self.schedule.searching, self.failing = False, example.long
@@ -250,6 +269,7 @@ class _Judge:
             result = self._result_in_time(name, watched, point, oracles)
             if result is not None:
                 self.counted.add(result)
+                self.ratio = max(self.ratio, _ratio_of_agreement(result))
                 refused = result.refuses and not result.setting
                 require(_shown(replace(result, setting=setting) if refused else result, setting))
         except Exception as failure:  # a refusal, or whatever the subject raises
@@ -289,12 +309,19 @@ class _Judge:
         return result
 
 
+def _ratio_of_agreement(result: Result) -> float:
+    """Return the largest error / tolerance of what agrees; at a kink that is accepted it says nothing."""
+    return max((f.ratio for f in result.findings if f.verdict is Verdict.AGREES and isfinite(f.ratio)), default=0.0)
+
+
 def _drive(
     judge: _Judge,
     drawn: st.SearchStrategy[Example],
     name: str,
     count: int,
     seed: tuple[int, int] | None,
+    *,
+    keep: bool,
     sparse: bool,
 ) -> None:
     """Let Hypothesis draw examples and judge each."""
@@ -304,12 +331,18 @@ def _drive(
         judge(example)
 
     conforms.__name__ = conforms.__qualname__ = name
-    test = _settings(count, seed is None, sparse)(given(drawn)(conforms))
-    (test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test))()
+    test = given(drawn)(conforms)
+    # Hypothesis's seed takes the database away, and so comes before the settings.
+    test = test if seed is None else hypothesis_seed(seed[0] + (seed[1] << 64))(test)
+    try:
+        _settings(count, keep, sparse)(test)()
+    except SkipTest:
+        if Phase.generate in settings().phases:
+            raise  # else stored examples alone are judged, and there is none
 
 
 def _with_shorter_axes(
-    judge: _Judge, cases: st.SearchStrategy[Case], name: str, seed: int | None, sparse: bool
+    judge: _Judge, cases: st.SearchStrategy[Case], drive: Callable[..., None], name: str, seed: int | None
 ) -> Disagreement | None:
     """Return the refusal of an example that fails at shorter axes than the failing one, if that has long axes.
 
@@ -321,7 +354,7 @@ def _with_shorter_axes(
     axes = st.sampled_from(shorter(judge.failing))
     again = None if seed is None else (seed, 0)
     drawn = examples(cases, judge.schedule, judge.dtype, axes)
-    shorter_run = attempt(lambda: _drive(judge, drawn, f"{name}_shorter", SHORTER_EXAMPLES, again, sparse))
+    shorter_run = attempt(lambda: drive(drawn, f"{name}_shorter", SHORTER_EXAMPLES, again))
     # Of another failure than the refusal that is known, that one is reported.
     refusal = shorter_run.error if isinstance(shorter_run, Raised) else None
     return refusal if isinstance(refusal, Disagreement) else None
@@ -339,7 +372,7 @@ def _settings(count: int, keep: bool, sparse: bool) -> settings:
         # One report: several bugs of one property mostly have one cause.
         report_multiple_bugs=False,
         max_examples=count,
-        # A stored example would make two runs of one seed differ.
+        # A stored example that is replayed would make two runs of one seed differ.
         database=profile.database if keep else None,
     )
 
@@ -543,6 +576,8 @@ class Search:
                 sparse=self.sparse,
                 seconds=self.options.seconds or CHECK_SECONDS,
                 blocks=self.options.blocks or self.blocks,
+                climb=self.options.climb,
+                keep=self.options.keep,
             )
         except Disagreement as refusal:
             return refusal

@@ -168,10 +168,11 @@ def test_few_broad_handlers_each_with_its_reason(package, limit):
 
 @pytest.mark.parametrize("folder", ["oracles", "tests"])
 def test_no_chosen_tolerance(folder):
-    """Relative and absolute tolerances are chosen; ours are derived. The audit names those of other suites."""
+    """Relative and absolute tolerances are chosen; ours are derived. The audit and the red team name others."""
     chosen = re.compile("[ra]" + "tol|all" + "close|is" + "close|pytest.ap" + "prox|almost" + "_equal")
     audit = {*(ROOT / "oracles" / "audit").glob("*.py"), ROOT / "tests" / "plugin" / "test_audit.py"}
-    for path in {*(ROOT / folder).rglob("*.py")} - audit:
+    attacks = {*(ROOT / "tests" / "red_team").rglob("*.py")}
+    for path in {*(ROOT / folder).rglob("*.py")} - audit - attacks:
         matches = chosen.findall(path.read_text())
         assert not matches, f"{path.relative_to(ROOT)} chooses a tolerance: {matches}"
 

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from oracles.constants import CAMPAIGN_BLOCK
 from oracles.environment import versions_line
 from oracles.options import (
     ALL,
     ALL_DTYPES,
+    ENGINES,
     FRAMEWORK_NAMES,
     INVARIANCES,
     MODES,
@@ -20,6 +22,7 @@ from oracles.options import (
     block_sizes,
     did_you_mean,
     dtypes_of,
+    duration,
     names_of,
     names_or_positions,
     one_of,
@@ -92,6 +95,21 @@ exit status: 0 nothing is refused, 1 refused, or every point is inconclusive, or
              3 skipped: a package that TARGET or a reference needs is not installed
 """
 
+CAMPAIGN = """\
+examples:
+  oracles campaign --store night --budget 8h               every layer, on the cores of this machine
+  oracles campaign --store night --budget 8h               again: goes on where it was
+  oracles campaign Linear --store night --rounds 20        a fixed number of units
+  oracles campaign --cases my_package.cases --store redis://head:6379/0
+                                                           the same on every machine: they share the work
+  oracles campaign --store redis://head:6379/0 --on ray --address auto
+                                                           one command for a cluster of Ray
+  oracles campaign status night                            how much is done, by whom, what is found
+  oracles campaign report night --html night.html          failures, worst ratios, coverage; as a page too
+
+exit status: 0 nothing is refused, 1 something is refused, not judged or inconclusive, 2 wrong usage, or the store is
+             full or does not answer, 3 nothing is refused and something was skipped, 130 interrupted
+"""
 
 JUDGE = """\
 The subject runs in processes of its own, without the reference, the seeds, the network and any file that it does not
@@ -199,6 +217,7 @@ def make_parsers(layers: Sequence[str] | None = None) -> tuple[argparse.Argument
     explain.add_argument("name", metavar="NAME", choices=layers, help="Linear, wrong, batch_is_a_sum, …")
     _add_verify(commands, layers)
     _add_check(commands)
+    _add_campaign(commands)
     _add_judge(commands)
     _add_new(commands)
     completion = commands.add_parser(
@@ -268,6 +287,60 @@ def _add_verify(commands: Commands, layers: Sequence[str] | None) -> None:
         "-v", "--verbose", action="store_true", help="a line for each layer, oracle and dtype, and what was drawn"
     )
     how_much.add_argument("-q", "--quiet", action="store_true", help="what is refused, and the last line")
+
+
+def _add_campaign(commands: Commands) -> None:
+    campaign = commands.add_parser(
+        "campaign",
+        help="search for hours, with any number of workers on any number of machines",
+        usage="oracles campaign [LAYER ...] --store DIR_OR_URL [--budget 8h] [--on local|ray|dask] [options]\n"
+        "       oracles campaign status|report DIR_OR_URL [--html FILE] [--json FILE]",
+        epilog=CAMPAIGN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    campaign.add_argument(
+        "layers", nargs="*", metavar="LAYER", help="layers by name, default: all; or status or report, and a store"
+    )
+    _add_cases(campaign, "search")
+    _a_file(campaign.add_argument("--store", metavar="DIR_OR_URL", help="what the workers share, and the results"))
+    campaign.add_argument("--budget", type=duration, default=3600.0, metavar="TIME", help="8h, 90m, 30s (default: 1h)")
+    campaign.add_argument("--on", type=one_of(ENGINES), default="local", metavar="ENGINE", help=", ".join(ENGINES))
+    campaign.add_argument("--address", metavar="ADDRESS", help="of the Ray or Dask cluster (default: one is started)")
+    campaign.add_argument("-j", "--jobs", type=at_least(1), metavar="N", help="workers (default: one for each core)")
+    campaign.add_argument(
+        "--against", type=some_of(FRAMEWORK_NAMES), metavar="NAMES", help="frameworks, comma-separated: torch,jax"
+    )
+    _add_dtypes(campaign, "float64,float32")
+    _add_blocks(campaign)
+    _add_properties(campaign)
+    campaign.add_argument(
+        "--max-examples",
+        type=at_least(1),
+        default=VERIFY_POINTS,
+        metavar="N",
+        help=f"points of each seed (default: {VERIFY_POINTS})",
+    )
+    campaign.add_argument(
+        "--climb",
+        type=at_least(0),
+        metavar="N",
+        help="points of each seed besides that climb towards the worst error / tolerance (default: a third of those)",
+    )
+    campaign.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the first seed (default: 0)")
+    campaign.add_argument(
+        "--seeds-per-unit", type=at_least(1), default=CAMPAIGN_BLOCK, metavar="N", help=f"(default: {CAMPAIGN_BLOCK})"
+    )
+    campaign.add_argument(
+        "--rounds", type=at_least(1), metavar="N", help="units of each search after which the campaign ends"
+    )
+    _a_file(
+        campaign.add_argument(
+            "--examples-from", metavar="DIR_OR_URL", help="replay these examples of Hypothesis too, and change none"
+        )
+    )
+    campaign.add_argument("--code", metavar="CODE", help="status, report: of this code, as status names it")
+    _a_file(campaign.add_argument("--json", metavar="FILE", help="write what is found as JSON, atomically"))
+    _a_file(campaign.add_argument("--html", metavar="FILE", help="write it as a page to look at, in one file"))
 
 
 def _add_check(commands: Commands) -> None:

@@ -67,7 +67,7 @@ def page(document: Json, earlier: Json | None = None) -> str:
     """Return the page of a document; see `write_page`."""
     script = _text("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _rendered(
+    return rendered(
         "page.html.j2", page_view(document, earlier) | {"script": script, "script_hash": f"sha256-{digest}"}
     )
 
@@ -87,10 +87,11 @@ def _fragment(make: Callable[[], Json], text: str) -> str:
         _environment()
     except ModuleNotFoundError:
         return f"<pre>{escape(text)}</pre>"
-    return _rendered("fragment.html.j2", fragment_view(make(), text))
+    return rendered("fragment.html.j2", fragment_view(make(), text))
 
 
-def _rendered(template: str, view: Json) -> str:
+def rendered(template: str, view: Json) -> str:
+    """Return a template of this package, filled in; ``style`` is the style that the pages have in common."""
     text = _environment().get_template(template).render(view, style=_text("style.css"))
     # A name may hold half of a surrogate pair, which no file can.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

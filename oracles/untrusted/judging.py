@@ -24,7 +24,16 @@ from oracles.decision.judge import judge
 from oracles.point import check
 from oracles.report.compared import number
 from oracles.report.disagreement import Disagreement, Inconclusive, InconclusiveWarning
-from oracles.rule import InternalError, InvalidInput, ReferenceFailed, Rule, as_tuple, is_differentiable
+from oracles.rule import (
+    Cotangents,
+    InternalError,
+    InvalidInput,
+    Output,
+    ReferenceFailed,
+    Rule,
+    as_tuple,
+    is_differentiable,
+)
 from oracles.untrusted.cases import UntrustedCase, UntrustedPoint, cases_of, points_of
 from oracles.untrusted.forbidding import names_in, require_forbidden
 from oracles.untrusted.judgement import Judgement
@@ -434,10 +443,25 @@ def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.G
         names = differing(call, y, cotangents) if call.values else []
         if not names:
             continue
-        again = Rule(lambda y=y, cotangents=cotangents, **_: (y, lambda _: cotangents), job.subject)
-        result = judge(again, call.primals, call.delta, job.references)
-        if result.refuses:
+        if _is_refused(job, call, y, cotangents) and not _is_refused(job, call, *_answered(call, y)):
             raise _Refused(
                 Status.NOT_DETERMINISTIC,
                 f"asked again in another order, it gives another answer for {', '.join(names)}, which is wrong",
             )
+
+
+def _is_refused(job: _Job, call: Call, y: Output, cotangents: Cotangents) -> bool:
+    return judge(
+        Rule(lambda **_: (y, lambda _: cotangents), job.subject), call.primals, call.delta, job.references
+    ).refuses
+
+
+def _answered(call: Call, y: Output) -> tuple[Output, Cotangents]:
+    """Return what was answered the first time, in the structure of a later output.
+
+    At a call that `oracles.check` has not judged, of which it compares the answer with another one, it may be refused
+    for lost digits itself.
+    """
+    parts = [value for name, value in call.values.items() if name.startswith("output[")]
+    cotangents = {name: value for name, value in call.values.items() if not name.startswith("output[")}
+    return tuple(parts) if isinstance(y, tuple) else parts[0], cotangents

@@ -1,7 +1,7 @@
 """The red team: no attack passes and none harms the judge, and honest subjects that look odd pass.
 
-The files of attacks/ and honest/ are never imported here. Attacks run where the system has all that keeps a subject from
-the judge, and nowhere else.
+The files of attacks/ and honest/ are never imported here. Attacks run only where the system has all that keeps a
+subject from the judge.
 """
 
 import builtins
@@ -109,7 +109,9 @@ def test_there_are_many_of_both():
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_an_attack_does_not_pass(attack, sandbox, folder, protected):
+def test_an_attack_does_not_pass(attack, sandbox, folder, protected, monkeypatch):
+    if attack.name == "endless_import":
+        monkeypatch.setattr("oracles.untrusted.remote.START_SECONDS", 1.0)
     before = state_of(folder)
     judgement = judged(attack, folder, sandbox)
     assert judgement.status in attack.expected, judgement.reason

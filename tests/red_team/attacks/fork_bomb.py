@@ -1,4 +1,4 @@
-"""Start processes that start processes, up to 6 generations of 2 each, which sleep for 3 seconds.
+"""Let every process start another one, eight times: 256 processes, which sleep for a second.
 
 In process: slow; without a bound it ends the machine.
 """
@@ -20,13 +20,12 @@ def forward(z):
 
 def backward(z, delta):
     me = os.getpid()
-    for _ in range(6):
+    for _ in range(8):
         try:
-            os.fork()
             os.fork()
         except OSError:
             break
     if os.getpid() != me:
-        time.sleep(3)
+        time.sleep(1)
         os._exit(0)
     return {"z": np.zeros_like(z)}

@@ -1,4 +1,4 @@
-"""Answer each call within the limit of a call, but only just, and never be done.
+"""Answer each call within the limit of a call, but slowly, and be wrong in the end.
 
 In process: refused, after as long as it likes.
 """
@@ -17,5 +17,5 @@ def forward(z):
 
 
 def backward(z, delta):
-    time.sleep(0.9)
+    time.sleep(0.2)
     return {"z": np.zeros_like(z)}

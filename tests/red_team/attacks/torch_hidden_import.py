@@ -15,7 +15,9 @@ FORBID = ("torch",)
 
 def import_torch():
     sys.meta_path[:] = [
-        importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter, importlib.machinery.PathFinder,
+        importlib.machinery.BuiltinImporter,
+        importlib.machinery.FrozenImporter,
+        importlib.machinery.PathFinder,
     ]
     if sys.modules.get("torch", 0) is None:
         del sys.modules["torch"]

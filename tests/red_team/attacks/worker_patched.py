@@ -8,14 +8,16 @@ import types
 
 import numpy as np
 
-EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "WRONG_DTYPE", "RUNTIME_ERROR", "CHEATS"}
 
 for name, module in list(sys.modules.items()):
     if name.startswith("oracles.untrusted") and hasattr(module, "send_answer"):
         original = module.send_answer
 
         def send_answer(connection, header, arrays, original=original):
-            return original(connection, {**header, "status": "PASSED", "verdict": "agrees", "other": {"z": "None"}}, arrays)
+            return original(
+                connection, {**header, "status": "PASSED", "verdict": "agrees", "other": {"z": "None"}}, arrays
+            )
 
         module.send_answer = send_answer
 
