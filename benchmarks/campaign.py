@@ -39,7 +39,7 @@ def run(layers, rounds, block, workers):
     selected = entries(layers)
     about = identity(selected, ())
     searches = tuple(Searched(entry.name, name, "float64") for entry in selected for name in properties_of(entry))
-    plan = Plan(about["code"], searches, against=("torch",), block=block, rounds=rounds)
+    plan = Plan(about["code"], searches, against=("torch",), climb=30, block=block, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
         store.open_plan(plan, about)

@@ -89,7 +89,7 @@ def _search(args: argparse.Namespace) -> int:
     store.open_plan(plan, {name: about[name] for name in ("versions", "files")})
     print(_heading(store, plan, args), flush=True)
     task = Task(location, plan, time.time() + args.budget, args.examples_from)
-    jobs = args.jobs or (available_cores() if args.on == "local" else None)
+    jobs = args.jobs or (available_cores(most=sys.maxsize) if args.on == "local" else None)
     interrupted = False
     try:
         ENGINES[args.on](task, jobs, args.address, _progress(store, task))

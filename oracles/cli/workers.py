@@ -24,10 +24,10 @@ SECONDS_TO_BE_INTERRUPTED = 1.0  # a second interrupt would end a worker that pa
 SECONDS_TO_END = 10.0
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use, at most `MOST_WORKERS`."""
+def available_cores(most: int = MOST_WORKERS) -> int:
+    """Return the number of cores that this process may use, at most so many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(cores, most)
 
 
 @dataclass
