@@ -127,3 +127,11 @@ def test_false_alarms_of_the_second_order_are_counted(tmp_path):
     result = json.loads(file.read_text())
     assert (result["order"], process.returncode) == (2, 0), process.stdout
     assert result["verdicts"] >= 40
+
+
+def test_the_red_team_is_counted(tmp_path):
+    file = tmp_path / "red_team.json"
+    process = run("red_team.py", "--only", "exit_in_backward", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    (row,) = json.loads(file.read_text())
+    assert (row["naive"], row["untrusted"]) == ("passes", "CHEATS")

@@ -87,13 +87,23 @@ def state_of(folder):
 
 
 def left_behind():
-    """What an attack would leave on this machine: files, and processes."""
+    """The files that an attack would leave on this machine."""
     folders = [tempfile.gettempdir(), os.getcwd(), *site.getsitepackages()]
-    files = [str(path) for folder in folders for path in Path(folder).glob(f"{MARK}*")]
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            files += [str(path)] * (MARK.encode() in path.read_bytes())
-    return files
+    return [str(path) for folder in folders for path in Path(folder).glob(f"{MARK}*")]
+
+
+def survives():
+    """Whether the process of surviving_child is there a second later: it sleeps for longer."""
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        found = False
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                found |= MARK.encode() in path.read_bytes()
+        if not found:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 attacks_so_far = count(1)
@@ -119,6 +129,7 @@ def test_an_attack_does_not_pass(attack, sandbox, folder, protected, monkeypatch
     assert [after[0].get(name) for name in before[0]] == [*before[0].values()]
     assert after[1:] == before[1:]
     assert not left_behind()
+    assert attack.name != "surviving_child" or not survives()
     if next(attacks_so_far) % BATCH == 0:
         assert judged(describe(FOLDER / "honest" / "workspace.py"), folder, sandbox).status == "PASSED"
 
