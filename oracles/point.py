@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -207,16 +208,14 @@ def _judged(
         return call
     plan = plan_of(given, call.y, oracles, arrays, outputs)
     if plan.changed:
-        chosen = plan.delta_of(delta, call.y)
-        return _judged(plan.subject, arrays, plan.oracles, chosen, numerics, kinks, seed, compares_calls=compares_calls)
+        at = plan.subject, arrays, plan.oracles, plan.delta_of(delta, call.y)
+        return _judged(*at, numerics, kinks, seed, compares_calls=compares_calls)
     oracles = plan.oracles
     deltas = [masked(d, plan.without) for d in _deltas(call.y, arrays, flat_delta(delta, call.y), seed)]
 
-    def judge_at(d: Output, called: Called | None) -> Result:
-        return judge(guarded, arrays, d, oracles, numerics=numerics, kinks=kinks, property_name="check", called=called)
-
+    judge_at = partial(judge, guarded, arrays, oracles=oracles, numerics=numerics, kinks=kinks, property_name="check")
     announce(f"judging under cotangent 1 of {len(deltas)}")
-    results = [judge_at(deltas[0], (call.y, call.pullback))]
+    results = [judge_at(deltas[0], called=(call.y, call.pullback))]
     setting = Setting(subject, oracles, arrays, deltas[0], working)
     second = _second_call(results[0], setting, call) if compares_calls else None
     agree = second is not None or not compares_calls
@@ -228,9 +227,9 @@ def _judged(
             break
         announce(f"judging under cotangent {i + 1} of {len(deltas)}")
         # After all other calls, the second one must still give the right answer, and so must one more call.
-        result = judge_at(d, second if i == 1 else None)
+        result = judge_at(d, called=second if i == 1 else None)
         if i == 1 and second and result.refuses:
-            result = judge_at(d, None)
+            result = judge_at(d)
             agree = agree and result.refuses
         results.append(result)
     if second and len(results) == 1:

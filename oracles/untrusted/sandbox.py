@@ -70,6 +70,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2
 _FILE_RIGHTS_BY_VERSION = (13, 14, 15, 15, 16)
 _NETWORK_VERSION, _SCOPE_VERSION = 4, 6
 _CAPABILITY_VERSION = 0x20080522
+_NOBODY = 65534
 MIB = 2**20
 
 
@@ -101,7 +102,10 @@ def leave_the_system(scratch: str, scratch_mb: int) -> set[Protection]:
     """
     if sys.platform != "linux":
         return set()
-    libc, user, group = _libc(), os.getuid(), os.getgid()
+    libc, user, group = _libc(), os.geteuid(), os.getegid()
+    if user == 0:
+        with suppress(OSError):  # Linux does not limit the number of root's processes, and counts by the real user
+            os.setresuid(_NOBODY, user, user)
     try:
         _call(libc.unshare(_NEW_USER | _NEW_MOUNTS | _NEW_NETWORK | _NEW_IPC | _NEW_PIDS))
     except OSError:

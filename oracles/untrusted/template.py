@@ -10,8 +10,10 @@ import gc
 import importlib
 import json
 import os
+import secrets
 import signal
 import socket
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -213,15 +215,26 @@ def _ended(pid: int, grace: float) -> int | None:
 
 
 def _empty(folder: str) -> None:
-    """Remove what an earlier subject has left in a folder."""
-    for path, folders, files in os.walk(folder, topdown=False):
-        for name in files:
+    """Remove what an earlier subject has left in a folder: paths that are longer than the system takes, too."""
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    token, count, before = secrets.token_hex(8), 0, [""]
+    while (names := os.listdir(top)) and names != before:
+        before = names
+        for name in names:
             with suppress(OSError):
-                os.unlink(os.path.join(path, name))
-        for name in folders:
-            whole = os.path.join(path, name)
-            with suppress(OSError):
-                os.unlink(whole) if os.path.islink(whole) else os.rmdir(whole)
+                if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=top)
+                    continue
+                os.chmod(name, 0o700, dir_fd=top)
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+                try:
+                    for each in os.listdir(inner):  # what is deep inside comes up level by level
+                        count += 1
+                        os.rename(each, f"{token}{count}", src_dir_fd=inner, dst_dir_fd=top)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)
+    os.close(top)
 
 
 def _close_others(descriptor: int) -> None:

@@ -160,11 +160,62 @@ def test_nothing_connects_to_this_machine(sandbox, protected):
         listener = threading.Thread(target=accept)
         listener.start()
         text = (FOLDER / "attacks" / "asks_the_network.py").read_text()
-        judgement = oracles.judge_untrusted(
-            "forward,backward", f"torch:{FOLDER / 'references.py'}:silu", [{"shapes": "z=4,3", "points": 1}],
-            source=text.replace('"127.0.0.1", 9', f'"127.0.0.1", {server.getsockname()[1]}'), diagnosis=False,
-            sandbox=sandbox,
-        )  # fmt: skip
+        text = text.replace('"127.0.0.1", 9', f'"127.0.0.1", {server.getsockname()[1]}')
+        judgement = judged_text(text, sandbox)
         listener.join()
     assert judgement.status == "WRONG_NUMERICS"
     assert not arrived
+
+
+LEFT = """
+import os, tempfile
+
+found = os.listdir(tempfile.gettempdir())
+
+def forward(z):
+    os.chdir(tempfile.gettempdir())
+    for _ in range(40):  # a path that is longer than the system takes
+        os.makedirs("x" * 200, exist_ok=True)
+        os.chdir("x" * 200)
+    open("file", "w").close()
+    os.chmod(".", 0)
+    raise ValueError(f"found {found}")
+
+def backward(cache, delta):
+    return {}
+"""
+PROCESSES = """
+import os, time
+
+def forward(z):
+    for n in range(100):
+        try:
+            if os.fork() == 0:
+                time.sleep(1)
+                os._exit(0)
+        except OSError:
+            break
+    raise ValueError(f"{n} processes")
+
+def backward(cache, delta):
+    return {}
+"""
+
+
+def judged_text(source, sandbox, **options):
+    reference = f"torch:{FOLDER / 'references.py'}:silu"
+    cases = [{"shapes": "z=4,3", "points": 1}]
+    return oracles.judge_untrusted(
+        "forward,backward", reference, cases, source=source, diagnosis=False, sandbox=sandbox, **options
+    )
+
+
+def test_nothing_is_left_for_later_subjects(sandbox, protected):
+    for _ in range(2):
+        judgement = judged_text(LEFT, sandbox)
+        assert judgement.reason.endswith("found ['subject.py']"), judgement.reason
+
+
+def test_the_number_of_processes_is_limited_for_root_too(sandbox, protected):
+    reason = judged_text(PROCESSES, sandbox, processes=20).reason
+    assert 5 < int(reason.split()[-2]) < 20
