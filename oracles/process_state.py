@@ -46,8 +46,8 @@ COMPUTED_WITH: Mapping[str, Sequence[str]] = {
         asfortranarray atleast_1d bincount bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil
         choose clip concatenate conjugate copysign copyto cos cosh count_nonzero cumsum diff divide dot einsum empty
         equal errstate exp exp2 expand_dims expm1 eye flatnonzero flip floor floor_divide fmax fmod frexp frompyfunc
-        full full_like get_printoptions geterr greater greater_equal imag indices invert iscomplexobj isfinite isin
-        isinf isnan ix_ ldexp left_shift less less_equal lexsort linspace load log log1p log2 logaddexp logical_not
+        frombuffer full full_like get_printoptions geterr greater greater_equal imag indices invert iscomplexobj
+        isfinite isin isinf isnan ix_ ldexp left_shift less less_equal lexsort linspace load log log1p log2 logaddexp logical_not
         matmul max maximum may_share_memory mean median min minimum moveaxis multiply nan_to_num ndim negative
         nextafter nonzero not_equal ones ones_like pad partition positive power prod ptp ravel real require reshape
         resize result_type right_shift rint roll round savez searchsorted set_printoptions shape shares_memory sign
