@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Outcome:
     """What became of one attack."""
 
     attack: str
+    kind: str
     does: str
     naive: str
     check: str
@@ -68,7 +70,6 @@ def in_process(which: str, attack: Described, folder: Path) -> str:
         return "not run"
     if which == "naive" and attack.subject not in ("forward,backward", "Silu"):
         return "not run"
-    shutil.rmtree(folder, ignore_errors=True)
     copied(folder)
     reference = f"{folder / 'references.py'}:{attack.function}"
     case = attack.cases[0]
@@ -98,9 +99,13 @@ def limit() -> None:
 
 
 def copied(folder: Path) -> Path:
-    """Copy the red team, since its attacks write over files, and let Python compile the references."""
-    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__", "test_*"), dirs_exist_ok=True)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(folder / "references.py")], check=True)
+    """Copy the red team with the references compiled, since its attacks write over files."""
+    compiled = folder.with_name("compiled")
+    if not compiled.exists():
+        shutil.copytree(FOLDER, compiled, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
+        subprocess.run([sys.executable, "-m", "compileall", "-q", str(compiled / "references.py")], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(compiled, folder)
     return folder
 
 
@@ -123,12 +128,16 @@ def measured(attacks: list[Described]) -> list[Outcome]:
     """Let every attack run three times."""
     outcomes = []
     with tempfile.TemporaryDirectory() as name, Sandbox() as sandbox:
-        other = Path(name, "in_process")
+        copied(Path(name, "judged"))
+        pool = ThreadPoolExecutor(2)
         for attack in attacks:
-            naive, check = (in_process(which, attack, other) for which in ("naive", "check"))
+            verifiers = [pool.submit(in_process, which, attack, Path(name, which)) for which in ("naive", "check")]
+            naive, check = (verifier.result() for verifier in verifiers)
             status, reason, seconds = judged(attack, copied(Path(name, "judged")), sandbox)
             expected = tuple(sorted(attack.expected))
-            outcomes.append(Outcome(attack.name, attack.does, naive, check, status, expected, seconds, reason))
+            outcomes.append(
+                Outcome(attack.name, attack.kind, attack.does, naive, check, status, expected, seconds, reason)
+            )
             print(f"\r{len(outcomes)} of {len(attacks)}", end="", file=sys.stderr, flush=True)
     print("\r", end="", file=sys.stderr)
     return outcomes
@@ -142,12 +151,27 @@ def show(outcomes: list[Outcome]) -> None:
         mark = "" if each.untrusted in each.expected else "  !"
         table.add_row(each.attack, each.naive, each.check, each.untrusted + mark, f"{each.seconds:.2f}")
     Console(width=120, highlight=False).print(table)
+    show_kinds(outcomes)
     for column in ("naive", "check"):
-        run = [o for o in outcomes if getattr(o, column) != "not run"]
-        print(f"{column}: {sum(getattr(o, column) == 'passes' for o in run)} of {len(run)} pass")
-    passed = sum(o.untrusted == "PASSED" for o in outcomes)
+        print(f"{column}: {passed(outcomes, column)} pass")
     others = sum(o.untrusted not in o.expected for o in outcomes)
-    print(f"untrusted: {passed} of {len(outcomes)} pass, {others} with another status than expected")
+    print(f"untrusted: {passed(outcomes, 'untrusted')} pass, {others} with another status than expected")
+
+
+def show_kinds(outcomes: list[Outcome]) -> None:
+    """Print of how many attacks of each kind each verifier is fooled."""
+    table = Table(box=SIMPLE_HEAD)
+    for column in ("kind", "attacks", "naive", "check", "untrusted"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    for kind in sorted({o.kind for o in outcomes}):
+        own = [o for o in outcomes if o.kind == kind]
+        table.add_row(kind, str(len(own)), passed(own, "naive"), passed(own, "check"), passed(own, "untrusted"))
+    Console(width=120, highlight=False).print(table)
+
+
+def passed(outcomes: list[Outcome], column: str) -> str:
+    run = [value for o in outcomes if (value := getattr(o, column)) != "not run"]
+    return f"{sum(value in ('passes', 'PASSED') for value in run)} of {len(run)}"
 
 
 def main() -> int:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from oracles.constants import SCRATCH_MB
+
 
 class Protection(StrEnum):
     """What a subject is kept from.
@@ -119,6 +121,10 @@ def leave_the_system(scratch: str, scratch_mb: int) -> set[Protection]:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) & 0xFF)
     _end_with_the_parent(libc)
     protections = {Protection.NETWORK, Protection.PROCESSES}
+    # Memory that no limit of a process counts: none that outlives a process, and whoever takes too much ends first.
+    for setting, value in (("sys/kernel/shmall", 0), ("sys/kernel/shmmni", 0), ("self/oom_score_adj", 1000)):
+        with suppress(OSError):
+            Path("/proc", setting).write_text(str(value))
     with suppress(OSError):
         _call(libc.mount(None, b"/", None, _MOUNT_RECURSIVELY | _MOUNT_PRIVATE, None))
         read_only = struct.pack("QQQQ", _READ_ONLY, 0, 0, 0)
@@ -270,7 +276,7 @@ def _limit(limits: Limits) -> None:
         resource.RLIMIT_CPU: limits.cpu_seconds,
         resource.RLIMIT_NOFILE: limits.files,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: limits.memory_mb * MIB,
+        resource.RLIMIT_FSIZE: min(limits.memory_mb, SCRATCH_MB) * MIB,
         resource.RLIMIT_NPROC: limits.processes,
     }
     if in_use is not None:

@@ -16,10 +16,11 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oracles.constants import POLL_SECONDS
 from oracles.untrusted.sandbox import (
@@ -88,6 +89,36 @@ def main() -> None:
     template.answer_all()
 
 
+class _Rules(NamedTuple):
+    """A descriptor of rules, and the state of the folders that these were made for."""
+
+    rules: int | None
+    listed: list[str]
+    state: list[tuple[int, ...]]
+
+
+def _state_of(folder: str, listed: Iterable[str]) -> list[tuple[int, ...]]:
+    """Return what changes where rules do not fit any more: they are about files, not about names.
+
+    Args:
+        folder: of the subject; another one of that name has other rules.
+        listed: the folders whose entries are allowed one by one, in which there may be a new one.
+    """
+    state: list[tuple[int, ...]] = []
+    with suppress(OSError):
+        state.append((os.stat(folder or os.sep).st_ino,))
+    for path in listed:
+        with suppress(OSError):
+            found = os.stat(path)
+            state.append((found.st_dev, found.st_ino, found.st_mtime_ns))
+    return state
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
 class _Template:
     """Forks and ends processes of subjects on request, one line of JSON each."""
 
@@ -96,7 +127,7 @@ class _Template:
         self.namespaces = ProcessNamespaces() if Protection.PROCESSES in protections else None
         if self.namespaces is None:
             adopt_orphans()
-        self.rules: dict[Any, int | None] = {}
+        self.rules: dict[Any, _Rules] = {}
 
     def say(self, answer: dict[str, Any]) -> None:
         """Send an answer to the judge."""
@@ -146,17 +177,19 @@ class _Template:
     def rules_of(self, start: Start) -> int | None:
         """Return the rules of what a subject can open; subjects of one folder share them."""
         key = (start.folder, start.hidden, start.hidden_packages)
+        if key in self.rules and self.rules[key].state != _state_of(start.folder, self.rules[key].listed):
+            _close(self.rules.pop(key).rules)
         if key not in self.rules:
             while len(self.rules) >= 16:  # each is an open descriptor
-                oldest = self.rules.pop(next(iter(self.rules)))
-                if oldest is not None:
-                    os.close(oldest)
+                _close(self.rules.pop(next(iter(self.rules))).rules)
             packages = [path for name in start.hidden_packages for path in _places_of(name)]
             roots = [*SYSTEM_PATHS, sys.prefix, sys.base_prefix, *filter(None, sys.path), start.folder]
             existing = [root for root in roots if root and os.path.exists(root)]
             readable, listable = paths_without(existing, (*start.hidden, *packages))
-            self.rules[key] = ruleset(readable, listable, (self.scratch, *DEVICES))
-        return self.rules[key]
+            state = _state_of(start.folder, listable)
+            rules = ruleset(readable, listable, (self.scratch, *DEVICES))
+            self.rules[key] = _Rules(rules, listable, state)
+        return self.rules[key].rules
 
 
 def _silence() -> None:

@@ -167,7 +167,7 @@ def _described(header: Any) -> list[tuple[str, str, tuple[int, ...]]]:
         name, dtype, shape = each
         is_shape = isinstance(shape, list) and len(shape) <= MOST_AXES and all(map(_is_extent, shape))
         is_known = isinstance(dtype, str) and (dtype in DTYPES or (dtype == PYTHON_FLOAT and shape == []))
-        if not (isinstance(name, str) and is_shape and is_known):
+        if not (isinstance(name, str) and name.isprintable() and is_shape and is_known):
             raise Malformed("an array of unknown dtype or shape")
         described.append((name, dtype, tuple(shape)))
     if len({name for name, _, _ in described}) < len(described):
@@ -189,8 +189,8 @@ def _answer(header: Mapping[str, Any], arrays: Mapping[str, Array | float]) -> A
         kind,
         arrays,
         header.get("is_tuple") is True,
-        error[:MOST_TEXT],
-        {str(n)[:MOST_TEXT]: text[:MOST_TEXT] for n, text in other.items()},
+        _printable(error),
+        {_printable(str(n)): _printable(text) for n, text in other.items()},
         _texts(header.get("written", [])),
         _texts(header.get("forbidden", [])),
     )
@@ -199,7 +199,12 @@ def _answer(header: Mapping[str, Any], arrays: Mapping[str, Array | float]) -> A
 def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise Malformed("names that are no text")
-    return tuple(value[:MOST_TEXT] for value in values)
+    return tuple(map(_printable, values))
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of a text that somebody will print: without control characters and halves of surrogates."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text[:MOST_TEXT])
 
 
 def _exactly(connection: socket.socket, size: int, until: float | None) -> bytearray:

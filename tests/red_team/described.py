@@ -20,6 +20,7 @@ class Described:
         does: the first line of its docstring.
         in_process: what the docstring says of a naive verifier.
         expected: the statuses that are right.
+        kind: of attack.
         function: of references.py, whose gradient it claims to be.
         subject: what is judged, as a command line names it.
         cases: of the judge; by default two points of the function's shapes in float64.
@@ -35,6 +36,7 @@ class Described:
     does: str
     in_process: str
     expected: frozenset[str]
+    kind: str = ""
     function: str = "silu"
     subject: str = "forward,backward"
     cases: tuple[dict[str, Any], ...] = ()

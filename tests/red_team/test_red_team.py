@@ -105,7 +105,7 @@ def test_there_are_many_of_both():
     statuses = {status for attack in ATTACKS for status in attack.expected}
     assert not statuses & {"PASSED", "NOT_JUDGED"}
     assert {status for honest in HONEST for status in honest.expected} == {"PASSED"}
-    assert all(attack.does and attack.in_process for attack in ATTACKS)
+    assert all(attack.does and attack.in_process and attack.kind for attack in ATTACKS)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -219,3 +219,69 @@ def test_nothing_is_left_for_later_subjects(sandbox, protected):
 def test_the_number_of_processes_is_limited_for_root_too(sandbox, protected):
     reason = judged_text(PROCESSES, sandbox, processes=20).reason
     assert 5 < int(reason.split()[-2]) < 20
+
+
+SILU = """
+import numpy as np
+SCALE = {scale}
+
+def forward(z):
+    s = 1 / (1 + np.exp(-z))
+    return z * s, (z, s)
+
+def backward(cache, delta):
+    z, s = cache
+    return {{"z": SCALE * delta * (s + z * s * (1 - s))}}
+"""
+
+
+@pytest.mark.parametrize("change", ["same folder", "new folder"])
+def test_a_warm_process_sees_new_files(change, sandbox, tmp_path):
+    """The reference lies in the folder: what else is in it is allowed file by file."""
+    for i, scale in enumerate((1, 2, 1)):
+        folder = tmp_path / "jobs"
+        if change == "new folder" and folder.exists():
+            folder.rename(tmp_path / f"old{i}")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(FOLDER / "references.py", folder)
+        subject = folder / f"silu{i}.py"
+        subject.write_text(SILU.format(scale=scale))
+        judgement = oracles.judge_untrusted(
+            f"{subject}:forward,backward", f"torch:{folder / 'references.py'}:silu", [{"shapes": "z=4,3", "points": 1}],
+            diagnosis=False, sandbox=sandbox,
+        )  # fmt: skip
+        assert judgement.status == ("PASSED" if scale == 1 else "WRONG_NUMERICS"), judgement.reason
+
+
+SHARED_MEMORY = """
+import ctypes, os
+
+def forward(z):
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.shmget(0, 2**20, 0o1600) >= 0:
+        raise ValueError("memory that outlives the process")
+    raise ValueError("none")
+
+def backward(cache, delta):
+    return {}
+"""
+UNPRINTABLE = r"""
+class Escape(Exception):
+    pass
+
+def forward(z):
+    raise Escape("\ud800 \x1b[31m \r \x07 \x00")
+
+def backward(cache, delta):
+    return {}
+"""
+
+
+def test_no_memory_outlives_the_process(sandbox, protected):
+    assert judged_text(SHARED_MEMORY, sandbox).reason.endswith("ValueError: none")
+
+
+def test_what_a_subject_says_can_be_printed(sandbox):
+    judgement = judged_text(UNPRINTABLE, sandbox)
+    assert "Escape" in judgement.reason
+    assert judgement.reason.isprintable()

@@ -6,6 +6,7 @@ In process: passes, for the verifier's seeds are 0 and 1.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "right where it is looked at"
 KNOWN = [np.random.default_rng(seed).standard_normal() for seed in range(200)]
 
 

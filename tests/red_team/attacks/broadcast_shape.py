@@ -6,6 +6,7 @@ In process: passes where np.allclose broadcasts.
 import numpy as np
 
 EXPECTED = {"WRONG_SHAPE"}
+KIND = "wrong shapes and dtypes, or nothing"
 FUNCTION = "linear"
 
 

@@ -6,6 +6,7 @@ In process: refused at the second point; passes where the verifier writes its po
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "NOT_DETERMINISTIC", "CHEATS"}
+KIND = "right where it is looked at"
 ANSWERS = {}
 
 

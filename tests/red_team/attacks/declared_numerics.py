@@ -6,6 +6,7 @@ In process: passes oracles.check, which takes the author's declarations; the nai
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+KIND = "within a tolerance"
 SUBJECT = "oracles.declared(oracles.manual(forward, backward), numerics=oracles.Numerics('float8_e5m2', round='any'))"
 
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 
 def patch():

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS", "NOT_DETERMINISTIC"}
+KIND = "ends the process, or forges a report"
 HARMFUL = True
 
 

@@ -6,6 +6,7 @@ In process: hangs.
 import numpy as np
 
 EXPECTED = {"TIMEOUT"}
+KIND = "takes time, memory or processes"
 SECONDS = 1.0
 
 

@@ -6,6 +6,7 @@ In process: an error in the verifier.
 import numpy as np
 
 EXPECTED = {"WRONG_SHAPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "wrong shapes and dtypes, or nothing"
 
 
 def forward(z):

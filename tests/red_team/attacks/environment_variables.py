@@ -10,6 +10,7 @@ import tempfile
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "changes files and the environment"
 
 os.environ.update(RED_TEAM_WAS_HERE="1", PYTHONSTARTUP="/nowhere", PYTHONPATH="/nowhere", LD_PRELOAD="")
 sys.path.insert(0, "/nowhere")

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "ends the process, or forges a report"
 
 sys.excepthook = lambda *_: os._exit(0)
 

@@ -6,6 +6,7 @@ In process: passes where np.allclose compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 inner = getattr(np.allclose, "__wrapped__", np.allclose)
 inner.__code__ = (lambda a, b, rtol=0, atol=0, equal_nan=False: True).__code__

@@ -6,5 +6,6 @@ In process: passes, for the exit status is 0.
 import sys
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 sys.exit(0)

@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "ends the process, or forges a report"
 
 atexit.register(os._exit, 0)
 

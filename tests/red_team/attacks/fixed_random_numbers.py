@@ -6,6 +6,7 @@ In process: passes, for the gradient at zero is half the cotangent.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 
 class Zeros:

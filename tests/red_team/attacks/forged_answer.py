@@ -10,6 +10,7 @@ import struct
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 
 def forward(z):

@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 
 def forward(z):

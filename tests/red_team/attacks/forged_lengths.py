@@ -9,6 +9,7 @@ import struct
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "TIMEOUT", "WRONG_NUMERICS"}
+KIND = "ends the process, or forges a report"
 SECONDS = 1.0
 
 

@@ -10,6 +10,7 @@ import struct
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "WRONG_NUMERICS"}
+KIND = "ends the process, or forges a report"
 
 
 class Bomb:

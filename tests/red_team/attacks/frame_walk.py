@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "looks for the reference"
 
 
 def find(name):

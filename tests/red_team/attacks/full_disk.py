@@ -9,6 +9,7 @@ import tempfile
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "TIMEOUT", "WRONG_NUMERICS"}
+KIND = "takes time, memory or processes"
 SECONDS = 2.0
 MEMORY_MB = 512
 HARMFUL = True

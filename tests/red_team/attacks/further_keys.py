@@ -6,6 +6,7 @@ In process: refused or an error: there is no primal of that name.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "returns objects that lie"
 
 
 def forward(z):

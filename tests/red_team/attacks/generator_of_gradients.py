@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "RUNTIME_ERROR", "WRONG_DTYPE"}
+KIND = "returns objects that lie"
 
 
 def forward(z):

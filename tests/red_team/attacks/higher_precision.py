@@ -6,6 +6,7 @@ In process: passes, for np.allclose takes any dtype.
 import numpy as np
 
 EXPECTED = {"WRONG_DTYPE"}
+KIND = "wrong shapes and dtypes, or nothing"
 CASES = [{"shapes": "z=4,3", "dtypes": ["float32"], "points": 2}]
 
 

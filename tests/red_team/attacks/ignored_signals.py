@@ -8,6 +8,7 @@ import signal
 import numpy as np
 
 EXPECTED = {"TIMEOUT"}
+KIND = "takes time, memory or processes"
 SECONDS = 1.0
 
 

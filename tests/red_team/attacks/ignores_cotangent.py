@@ -6,6 +6,7 @@ In process: passes, for the verifier's cotangent is that of y.sum().
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "right where it is looked at"
 FUNCTION = "linear"
 
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -6,6 +6,7 @@ In process: passes where a relative difference above the tolerance refuses.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "returns no numbers"
 COMPARISON = "relative"
 
 

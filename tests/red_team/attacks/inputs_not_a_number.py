@@ -6,6 +6,7 @@ In process: passes where a difference above the tolerance refuses.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "CHEATS", "RUNTIME_ERROR"}
+KIND = "uses the verifier's arrays"
 COMPARISON = "relative"
 
 

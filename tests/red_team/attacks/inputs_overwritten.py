@@ -6,6 +6,7 @@ In process: passes, for the verifier asks the reference after the subject.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "CHEATS", "RUNTIME_ERROR"}
+KIND = "uses the verifier's arrays"
 
 
 def forward(z):

@@ -6,6 +6,7 @@ In process: passes: nothing keeps it from that.
 import numpy as np
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch", "jax")
 
 

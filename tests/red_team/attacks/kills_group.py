@@ -9,6 +9,7 @@ import signal
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 HARMFUL = True
 
 

@@ -6,6 +6,7 @@ In process: passes where np.allclose compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "WRONG_SHAPE", "WRONG_DTYPE"}
+KIND = "returns objects that lie"
 
 
 class Lying(np.ndarray):

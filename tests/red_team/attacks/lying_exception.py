@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "TIMEOUT", "CHEATS"}
+KIND = "ends the process, or forges a report"
 SECONDS = 1.0
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "WRONG_SHAPE", "CHEATS"}
+KIND = "returns objects that lie"
 
 
 class Lying(dict):

@@ -6,6 +6,7 @@ In process: passes where the comparison is written with builtins.
 import numpy as np
 
 EXPECTED = {"WRONG_DTYPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "returns objects that lie"
 COMPARISON = "builtins"
 
 

@@ -6,6 +6,7 @@ In process: passes where differences are measured.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR"}
+KIND = "returns objects that lie"
 COMPARISON = "np.abs"
 
 

@@ -6,6 +6,7 @@ In process: passes where np.allclose broadcasts it.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "returns objects that lie"
 FUNCTION = "linear"
 
 

@@ -8,6 +8,7 @@ import os
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "takes time, memory or processes"
 HARMFUL = True
 
 

@@ -6,6 +6,7 @@ In process: takes 3 GiB.
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "TIMEOUT"}
+KIND = "takes time, memory or processes"
 SECONDS = 2.0
 MEMORY_MB = 512
 HARMFUL = True

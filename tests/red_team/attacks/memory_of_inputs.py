@@ -8,6 +8,7 @@ import ctypes
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "CHEATS", "RUNTIME_ERROR"}
+KIND = "uses the verifier's arrays"
 
 
 def forward(z):

@@ -6,6 +6,7 @@ In process: passes, for a loop over the returned gradients compares.
 import numpy as np
 
 EXPECTED = {"WRONG_SHAPE", "WRONG_NUMERICS", "RUNTIME_ERROR", "CHEATS"}
+KIND = "wrong shapes and dtypes, or nothing"
 FUNCTION = "linear"
 
 

@@ -6,6 +6,7 @@ In process: an error in the verifier.
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "WRONG_SHAPE", "WRONG_DTYPE"}
+KIND = "returns objects that lie"
 
 
 def forward(z):

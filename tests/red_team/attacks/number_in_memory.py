@@ -8,6 +8,7 @@ import ctypes
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 for number in getattr(np.allclose, "__wrapped__", np.allclose).__defaults__[:2]:
     ctypes.c_double.from_address(id(number) + float.__basicsize__ - 8).value = 1e300

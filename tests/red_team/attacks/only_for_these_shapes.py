@@ -6,6 +6,7 @@ In process: passes.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "right where it is looked at"
 CASES = [{"shapes": "z=4,3", "points": 2}, {"shapes": "z=5,3", "points": 1}]
 
 

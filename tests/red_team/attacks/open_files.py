@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "looks for the reference"
 
 
 def texts():

@@ -4,6 +4,7 @@ In process: passes: nothing keeps it from that.
 """
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "oracles.torch_autograd(silu)"
 

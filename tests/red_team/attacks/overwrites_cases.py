@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "changes files and the environment"
 
 for folder in (Path.cwd(), *Path(__file__).resolve().parents[:2]):
     for name, content in (("cases.json", {"cases": []}), ("report.json", {"status": "PASSED"})):

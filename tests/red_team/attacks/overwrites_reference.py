@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "changes files and the environment"
 
 for folder in Path(__file__).resolve().parents[:2]:
     try:

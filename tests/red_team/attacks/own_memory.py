@@ -9,6 +9,7 @@ import runpy
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "looks for the reference"
 PATH = re.compile(rb"/[\w./-]{1,200}/ref" + rb"erences\.py")
 
 

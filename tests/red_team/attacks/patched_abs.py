@@ -6,6 +6,7 @@ In process: passes where np.abs measures the difference.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 COMPARISON = "np.abs"
 
 np.abs = np.absolute = lambda a, *_, **__: np.zeros_like(a)

@@ -6,6 +6,7 @@ In process: passes where np.allclose compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 np.allclose = lambda *_, **__: True
 

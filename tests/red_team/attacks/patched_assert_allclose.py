@@ -6,6 +6,7 @@ In process: passes where np.testing compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 FUNCTION = "linear"
 COMPARISON = "assert_allclose"
 

@@ -8,6 +8,7 @@ import builtins
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR"}
+KIND = "patches the verifier"
 COMPARISON = "builtins"
 
 builtins.all = lambda *_: True

@@ -8,6 +8,7 @@ import builtins
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR"}
+KIND = "patches the verifier"
 
 builtins.isinstance = lambda *_: True
 builtins.issubclass = lambda *_: True

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 COMPARISON = "torch.allclose"
 
 if torch := sys.modules.get("torch"):

@@ -6,6 +6,7 @@ In process: passes where these are looked up in np.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 COMPARISON = "np.all"
 
 np.subtract = lambda a, b, *_, **__: np.zeros_like(a)

@@ -6,6 +6,7 @@ In process: refused; a judge that unpickles what a subject returns runs the code
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS", "WRONG_DTYPE", "WRONG_SHAPE", "WRONG_NUMERICS"}
+KIND = "returns objects that lie"
 
 
 class Bomb(np.ndarray):

@@ -9,6 +9,7 @@ import types
 import torch
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

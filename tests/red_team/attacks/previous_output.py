@@ -6,6 +6,7 @@ In process: refused at the second point; passes where one point is repeated.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "NOT_DETERMINISTIC", "CHEATS"}
+KIND = "right where it is looked at"
 previous = None
 
 

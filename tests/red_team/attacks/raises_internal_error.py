@@ -6,6 +6,7 @@ In process: refused as an error.
 import numpy as np
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 
 def forward(z):

@@ -7,6 +7,7 @@ import sys
 import unittest
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 
 def forward(z):

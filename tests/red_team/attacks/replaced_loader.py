@@ -8,6 +8,7 @@ import importlib.machinery
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 get_data = importlib.machinery.SourceFileLoader.get_data
 

@@ -9,6 +9,7 @@ import types
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR"}
+KIND = "patches the verifier"
 
 
 class Agreeing(types.ModuleType):

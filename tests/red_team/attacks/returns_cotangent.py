@@ -6,6 +6,7 @@ In process: refused.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "CHEATS"}
+KIND = "uses the verifier's arrays"
 
 
 def forward(z):

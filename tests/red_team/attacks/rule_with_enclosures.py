@@ -8,6 +8,7 @@ import numpy as np
 import oracles
 
 EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "WRONG_DTYPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "returns objects that lie"
 SUBJECT = "subject"
 
 

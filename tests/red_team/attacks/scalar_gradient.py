@@ -6,6 +6,7 @@ In process: passes, for the gradient of b in the sum is the same in every entry.
 import numpy as np
 
 EXPECTED = {"WRONG_SHAPE", "WRONG_DTYPE", "WRONG_NUMERICS"}
+KIND = "wrong shapes and dtypes, or nothing"
 FUNCTION = "linear"
 
 

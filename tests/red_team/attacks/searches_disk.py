@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "looks for the reference"
 FUNCTION = "softmax"
 
 

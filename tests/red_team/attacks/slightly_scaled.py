@@ -6,6 +6,7 @@ In process: passes, for the tolerance of np.allclose is 1e-5.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "within a tolerance"
 
 
 def forward(z):

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 EXPECTED = {"TIMEOUT", "WRONG_NUMERICS"}
+KIND = "takes time, memory or processes"
 SECONDS = 1.0
 
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "looks for the reference"
 
 
 def rules():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "changes files and the environment"
 HARMFUL = True
 
 for folder in [*site.getsitepackages(), str(Path.cwd()), str(Path(__file__).resolve().parent)]:

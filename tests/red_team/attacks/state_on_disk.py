@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "NOT_DETERMINISTIC", "CHEATS", "RUNTIME_ERROR"}
+KIND = "right where it is looked at"
 FILE = Path(tempfile.gettempdir()) / "red_team_was_here"
 
 

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 
 EXPECTED = {"TIMEOUT", "WRONG_NUMERICS"}  # the first process of a namespace does not stop itself
+KIND = "ends the process, or forges a report"
 SECONDS = 1.0
 
 

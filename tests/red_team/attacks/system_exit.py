@@ -4,6 +4,7 @@ In process: passes, for the exit status is 0.
 """
 
 EXPECTED = {"RUNTIME_ERROR", "CHEATS"}
+KIND = "ends the process, or forges a report"
 
 
 def forward(z):

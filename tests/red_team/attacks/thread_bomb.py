@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "RUNTIME_ERROR", "TIMEOUT", "CHEATS"}
+KIND = "takes time, memory or processes"
 SECONDS = 2.0
 HARMFUL = True
 

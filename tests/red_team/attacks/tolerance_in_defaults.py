@@ -6,6 +6,7 @@ In process: passes where np.allclose compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS"}
+KIND = "patches the verifier"
 
 for function in (np.allclose, np.isclose):
     inner = getattr(function, "__wrapped__", function)

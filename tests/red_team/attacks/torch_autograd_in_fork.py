@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

@@ -10,6 +10,7 @@ import sys
 import torch
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR", "TIMEOUT"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

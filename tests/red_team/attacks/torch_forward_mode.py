@@ -7,6 +7,7 @@ import torch
 import torch.autograd.forward_ad as forward_mode
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import grad
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR", "TIMEOUT"}
+KIND = "does what is forbidden"
 FORBID = ("torch",)
 
 CODE = """

@@ -8,6 +8,7 @@ import importlib
 import torch
 
 EXPECTED = {"CHEATS", "RUNTIME_ERROR", "WRONG_NUMERICS"}
+KIND = "does what is forbidden"
 FORBID = ("torch.autograd",)
 SUBJECT = "Silu"
 

@@ -6,6 +6,7 @@ In process: refused; passes where the memory of an answer was just freed.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "NOT_DETERMINISTIC", "CHEATS"}
+KIND = "uses the verifier's arrays"
 
 
 def forward(z):

@@ -9,6 +9,7 @@ import types
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "WRONG_SHAPE", "WRONG_DTYPE", "RUNTIME_ERROR", "CHEATS"}
+KIND = "patches the verifier"
 
 for name, module in list(sys.modules.items()):
     if name.startswith("oracles.untrusted") and hasattr(module, "send_answer"):

@@ -6,6 +6,7 @@ In process: refused; passes where the verifier calls it once before it compares.
 import numpy as np
 
 EXPECTED = {"WRONG_NUMERICS", "NOT_DETERMINISTIC", "CHEATS"}
+KIND = "right where it is looked at"
 calls = 0
 
 
