@@ -42,17 +42,17 @@ COMPUTED_WITH: Mapping[str, Sequence[str]] = {
     "numpy": tuple(
         """
         abs absolute add all any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin
-        argsort argwhere array array2string array_equal array_split asanyarray asarray ascontiguousarray
-        asfortranarray atleast_1d bincount bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil
-        choose clip concatenate conjugate copysign copyto cos cosh count_nonzero cumsum diff divide dot einsum empty
-        equal errstate exp exp2 expand_dims expm1 eye flatnonzero flip floor floor_divide fmax fmod frexp frompyfunc
-        full full_like get_printoptions geterr greater greater_equal imag indices invert iscomplexobj isfinite isin
-        isinf isnan ix_ ldexp left_shift less less_equal lexsort linspace load log log1p log2 logaddexp logical_not
-        matmul max maximum may_share_memory mean median min minimum moveaxis multiply nan_to_num ndim negative
-        nextafter nonzero not_equal ones ones_like pad partition positive power prod ptp ravel real require reshape
-        resize result_type right_shift rint roll round savez searchsorted set_printoptions shape shares_memory sign
-        signbit sin sinh size sort sqrt square stack subtract sum swapaxes take take_along_axis tan tanh tile
-        transpose tril triu trunc unique unravel_index vdot vstack where zeros zeros_like
+        argsort argwhere array array2string array_equal array_split asanyarray asarray ascontiguousarray asfortranarray
+        atleast_1d bincount bitwise_and bitwise_or bitwise_xor broadcast_shapes broadcast_to cbrt ceil choose clip
+        concatenate conjugate copysign copyto cos cosh count_nonzero cumsum diff divide dot einsum empty equal errstate
+        exp exp2 expand_dims expm1 eye flatnonzero flip floor floor_divide fmax fmod frexp frombuffer frompyfunc full
+        full_like get_printoptions geterr greater greater_equal imag indices invert iscomplexobj isfinite isin isinf
+        isnan ix_ ldexp left_shift less less_equal lexsort linspace load log log1p log2 logaddexp logical_not matmul max
+        maximum may_share_memory mean median min minimum moveaxis multiply nan_to_num ndim negative nextafter nonzero
+        not_equal ones ones_like pad partition positive power prod ptp ravel real require reshape resize result_type
+        right_shift rint roll round savez searchsorted set_printoptions shape shares_memory sign signbit sin sinh size
+        sort sqrt square stack subtract sum swapaxes take take_along_axis tan tanh tile transpose tril triu trunc unique
+        unravel_index vdot vstack where zeros zeros_like
     """.split()  # noqa: SIM905
     ),
     "numpy.linalg": ("lstsq", "norm", "solve", "qr", "svd"),

@@ -492,7 +492,7 @@ def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
     """
     right = formula_is_right(comparison)
     if right is False and not _in_coarser_precision(comparison, confirmed=True):
-        return wrong(comparison)
+        return wrong(replace(comparison, right_formula=False))
     return replace(comparison, right_formula=right)
 
 
@@ -532,12 +532,13 @@ def wrong(comparison: Comparison) -> list[Finding]:
     """Refuse what nothing above explains.
 
     Question: is the error larger than what other steps, that are as good as the reference's, may round by? It is only
-    asked where nobody knows whether the formula is right: the code runs in no finer precision.
+    asked where nobody knows whether the formula is right: the code runs in no finer precision, and no kink is near.
+    There the tolerance is the size of a jump, which is no rounding.
     Consequence: WRONG.
     """
     reason = "a kink is near, and this is no subgradient" if comparison.kink_nearby else ""
     is_small = all(np.all(ratio <= LEAST_LOSS) for ratio in comparison.ratios.values())
-    if comparison.right_formula is None and is_small:
+    if comparison.right_formula is None and is_small and not reason:
         return _unless_rounding(comparison, Verdict.WRONG, reason, within=LEAST_LOSS)
     return comparison.findings(Verdict.WRONG, reason=reason)
 
