@@ -1,6 +1,6 @@
 """Scan the memory of the parent process through /proc/PPID/mem for the path of the reference, and read that file.
 
-In process: passes, for the parent has started the verifier with the path.
+In process: refused, unless the path is still in the memory of the parent, which has started the verifier with it.
 """
 
 import os
