@@ -615,6 +615,8 @@ MOST_RECORDED = 256
 # How many of them are asked again, and how many calls that are not judged stand between them.
 REPEATED_CALLS = 6
 DECOY_CALLS = 3
+# How long the loading of a subject may take at least, with packages that it imports.
+LOADING_SECONDS = 20.0
 # How long a process that has closed its connection to the judge has to end.
 GRACE_SECONDS = 1.0
 # The size of the folder in memory in which a subject may write.

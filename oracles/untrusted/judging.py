@@ -74,7 +74,7 @@ def judge_untrusted(
         cases: where it is judged: ``[{"shapes": "z=4,3 W=3,2", "dtypes": ["float32"], "points": 3}]``, or the path of a
             JSON file of ``{"cases": [...]}``, or of an ``.npz`` file of primals, see `oracles.untrusted.cases`.
         source: the text of the subject's file, in place of one on disk.
-        seconds: the limit of one call, and of the loading.
+        seconds: the limit of one call. The loading of the subject has 20 s, or this where it is longer.
         memory_mb: how much memory the subject may take beyond what its packages take.
         processes: how many processes and threads it may have.
         forbid: packages that it must not use, ``["torch", "jax"]``; ``"torch.autograd"`` forbids torch's derivatives.

@@ -23,7 +23,15 @@ from weakref import finalize
 import numpy as np
 
 from oracles.adapters.child_process import packed
-from oracles.constants import ANSWER_SHARE, GRACE_SECONDS, LEAST_ANSWER_BYTES, MOST_RECORDED, SCRATCH_MB, START_SECONDS
+from oracles.constants import (
+    ANSWER_SHARE,
+    GRACE_SECONDS,
+    LEAST_ANSWER_BYTES,
+    LOADING_SECONDS,
+    MOST_RECORDED,
+    SCRATCH_MB,
+    START_SECONDS,
+)
 from oracles.evaluations import same_values
 from oracles.forked import describe_ending
 from oracles.rule import (
@@ -114,7 +122,7 @@ class Sandbox:
             template = self._templates[key] = _Template(packages)
         process = template.fork(start)
         try:
-            process.receive(max(seconds, START_SECONDS), "the import of the subject")
+            process.receive(max(seconds, LOADING_SECONDS), "the import of the subject")
         except BaseException:
             process.end()
             raise

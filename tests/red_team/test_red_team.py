@@ -121,7 +121,7 @@ def test_there_are_many_of_both():
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_an_attack_does_not_pass(attack, sandbox, folder, protected, monkeypatch):
     if attack.name == "endless_import":
-        monkeypatch.setattr("oracles.untrusted.remote.START_SECONDS", 1.0)
+        monkeypatch.setattr("oracles.untrusted.remote.LOADING_SECONDS", 1.0)
     before = state_of(folder)
     judgement = judged(attack, folder, sandbox)
     assert judgement.status in attack.expected, judgement.reason
