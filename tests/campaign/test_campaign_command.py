@@ -72,14 +72,18 @@ class Folder:
 
     def start(self, *arguments, pause="0.05"):
         env = {**self.env, "PAUSE": pause}
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.path,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        try:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.path,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def show(self, *arguments):
         command = [sys.executable, "-m", "oracles", "campaign", *arguments]
