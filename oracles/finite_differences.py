@@ -298,8 +298,10 @@ def _on_a_ladder(
     grows = gaps[-1] > gaps[0] + DIFFERENCE_SAFETY * roundings[-1]
     if gap > gap_radius or grows or contradicted:
         return float(slope), np.inf
+    # A probe that its gap alone excuses confirms the slope no better than it agrees: steps longer than a bend miss it.
+    off = max(abs(s - slope) - 2 * r for s, _, r in probes)
     # What the first probe's rounding hides, the steps of the ladder may have missed.
-    return float(slope), float(radius + probes[0][2])
+    return float(slope), float(max(radius, off) + probes[0][2])
 
 
 def _settles(slopes: Sequence[float], roundings: Sequence[float]) -> bool:

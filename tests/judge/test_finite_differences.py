@@ -94,3 +94,17 @@ def test_radius_contains_the_exact_derivative_of_subnormal_numbers(name, v):
         error = abs(Decimal(slope) - Decimal("1.75") * derivative(Decimal(v)) * Decimal(v))
         assert error <= Decimal(radius)
     assert radius <= max(1e-7 * v, 2.0**-1022)
+
+
+def test_bend_that_every_step_of_the_ladder_jumps_over_is_within_the_radius():
+    """Another entry makes the steps long, and both ends are flat: the probes that meet the bend know better."""
+
+    def bump(z):
+        near = 1 / np.cosh(z[:1] - 16.5) ** 2
+        return np.concatenate([near, np.tanh(z[1:]), np.full(50, 0.5)]), z
+
+    point, delta = {"z": np.array([0.0, 1.1e6])}, np.ones(52)
+    rule = Rule(lambda z: (bump(z)[0], lambda delta: {}))
+    slope, radius = directional_derivative(rule, point, delta, {"z": np.array([1.0, 0.0])})
+    truth = 2 * np.tanh(16.5) / np.cosh(16.5) ** 2
+    assert abs(slope - truth) <= radius
