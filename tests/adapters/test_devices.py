@@ -16,7 +16,7 @@ CASES = Path(__file__).with_name("cases_of_devices.py")
 LEAST = 60  # cases: fewer were left out by mistake
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_devices_in_a_process_of_their_own():
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(CASES)]
     environment = {n: value for n, value in os.environ.items() if not n.startswith("PYTEST")}

@@ -181,7 +181,7 @@ def test_a_search_reports_both_answers_of_one_wrong_call(number, raises):
         assert excinfo.value.evidence.subject * 4 == earlier
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_a_search_reports_an_answer_that_is_wrong_once_in_1009_calls():
     calls = []
 

@@ -55,7 +55,7 @@ class SearchPair:
         cases: makes the strategy of cases of a subject.
         refused_by: the property that refuses the wrong subject.
         dtypes: the dtypes in which the search must refuse it.
-        verdict, pattern: as in `PointPair`.
+        verdict, pattern, deep: as in `PointPair`.
     """
 
     name: str
@@ -66,6 +66,7 @@ class SearchPair:
     dtypes: tuple[str, ...] = ("float64",)
     verdict: str = "wrong"
     pattern: str | None = None
+    deep: bool = False
 
 
 POINT_PAIRS: list[PointPair] = []

@@ -112,7 +112,13 @@ TILES: dict[str, tuple[Callable[[int], bool], int]] = {
 }
 for _where, (_condition, _axis) in TILES.items():
     _name = f"wrong_{_where}"
-    in_search(_name, tiled(_condition, _axis, _name), tiled(), lambda subject: squares(subject, blocks=(16, 48)))
+    in_search(
+        _name,
+        tiled(_condition, _axis, _name),
+        tiled(),
+        lambda subject: squares(subject, blocks=(16, 48)),
+        deep=_axis == 0,
+    )
 
 
 # --- Memory ---

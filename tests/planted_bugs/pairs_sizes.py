@@ -79,8 +79,10 @@ GRADIENTS = {
         dz * 0 if z.shape[0] > 1 and bool(np.any(~np.any(delta, axis=1))) else dz
     ),
 }
+# Of several sizes on one axis one is judged in every run.
+DEEP = ("wrong_above_64", "wrong_above_128", "wrong_at_129", "wrong_from_33_rows", "wrong_at_65_rows")
 for name, gradient in GRADIENTS.items():
-    in_search(name, square(gradient, name), square(), squares)
+    in_search(name, square(gradient, name), square(), squares, deep=name in DEEP)
 
 
 def shift_torch(z):

@@ -73,7 +73,7 @@ def test_an_unknown_layer_is_answered_with_the_closest(two, workers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["here", "xdist"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.deep)], ids=["here", "xdist"])
 def test_refusals_leave_a_line_to_paste_a_script_and_the_results(two, workers):
     options = (
         "-k",
