@@ -78,18 +78,17 @@ def register(
     oracle_for(type(name, (), {}), name=f"complex {name}")(cases)
 
 
-def unit(z: Array) -> Array:
-    """Return z/|z|, and 0 at 0: by parts, since NumPy's quotient of complex numbers is NaN where |z| is subnormal."""
-    size, parts = np.abs(z), np.stack([z.real, z.imag])
+def per_size(w: Array, z: Array) -> Array:
+    """Return w/|z|, and 0 where z is 0: by parts, since NumPy's quotient of complex numbers is NaN at subnormal |z|."""
+    size, parts = np.abs(z), np.stack([w.real, w.imag])
     x, y = np.divide(parts, size, out=np.zeros_like(parts), where=size > 0)
     result: Array = x + z.dtype.type(1j) * y
     return result
 
 
-def inverse(z: Array) -> Array:
-    """Return 1/|z|, and 0 at 0."""
-    size = np.abs(z)
-    return np.divide(1, size, out=np.zeros_like(size), where=size > 0)
+def of_angle(d: Array, z: Array) -> tuple[Array, ...]:
+    # Not d · (1/|z|), which is NaN where d is 0 and 1/|z| overflows.
+    return (per_size(1j * d * per_size(z, z), z),)
 
 
 def of_rfft(d: Array, x: Array) -> tuple[Array, ...]:
@@ -120,10 +119,10 @@ register("conjugate product", two, lambda z, w: z.conj() * w, lambda d, z, w: (d
          lambda z, w: z.conj() * w, lambda z, w: z.conj() * w)  # fmt: skip
 register("matmul", factors, np.matmul, lambda d, z, W: (d @ W.conj().T, z.conj().T @ d),
          lambda z, W: z @ W, lambda z, W: z @ W)  # fmt: skip
-register("abs", one, np.abs, lambda d, z: (d * unit(z),), lambda z: z.abs(), lambda z: jnp.abs(z))
+register("abs", one, np.abs, lambda d, z: (d * per_size(z, z),), lambda z: z.abs(), lambda z: jnp.abs(z))
 register("squared modulus", one, lambda z: z.real**2 + z.imag**2, lambda d, z: (2 * d * z,),
          lambda z: z.real**2 + z.imag**2, lambda z: z.real**2 + z.imag**2)  # fmt: skip
-register("angle", one, np.angle, lambda d, z: (1j * d * unit(z) * inverse(z),),
+register("angle", one, np.angle, of_angle,
          lambda z: z.angle(), lambda z: jnp.angle(z))  # fmt: skip
 register("polar", radius_and_angle, lambda r, t: r * np.cos(t) + 1j * (r * np.sin(t)), of_polar,
          lambda r, t: torch.polar(r, t), lambda r, t: jax.lax.complex(r * jnp.cos(t), r * jnp.sin(t)))  # fmt: skip
