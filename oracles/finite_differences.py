@@ -30,6 +30,7 @@ from oracles.constants import (
     ORDINARY_VALUES,
     REMEMBERED_BYTES,
     SETTLED_FROM,
+    TINY_SIZE,
 )
 from oracles.notes import note
 from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
@@ -192,7 +193,7 @@ def directional_derivative(
         step = line.first_step()
         for nearer in DIFFERENCE_NEARER:
             try:
-                slope, radius = _on_a_ladder(line.slopes, step * nearer, DIFFERENCE_STEP * own)
+                slope, radius = _on_a_ladder(line.slopes, step * nearer, DIFFERENCE_STEP * own, line.is_tiny)
             except (*OUTSIDE_DOMAIN, RuntimeError) as error:
                 if not leaves_domain(error):
                     raise
@@ -222,6 +223,12 @@ class _Line:
         unit = max((float(np.max(np.abs(self.direction[name]))) for name in names), default=1.0)
         unit = max(unit, SMALLEST_NORMAL)  # along subnormal numbers a step would be infinite
         return DIFFERENCE_STEP * (2.0 ** round(float(np.log2(size))) if size > LEAST_SIZE else LEAST_SIZE) / unit
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether all numbers that may be moved are far smaller than the shortest step of a ladder."""
+        moved = [a for name, a in self.primals.items() if np.any(self.direction.get(name, 0.0))]
+        return all(float(np.max(np.abs(a), initial=0.0)) < TINY_SIZE for a in moved)
 
     def outputs(self, t: float) -> tuple[Array, float]:
         """Return f(primals + t·direction), and the size of the terms of ⟨delta, f⟩ there."""
@@ -278,11 +285,12 @@ def _difference(a: Array, b: Array) -> Array:
 
 
 def _on_a_ladder(
-    slopes_at: Callable[[float], tuple[float, float, float]], step: float, least: float = 0.0
+    slopes_at: Callable[[float], tuple[float, float, float]], step: float, least: float = 0.0, is_tiny: bool = False
 ) -> tuple[float, float]:
     """Return the slope extrapolated from a ladder of steps, and its radius: infinite where probes contradict it.
 
-    ``least`` is a further probe, where it is smaller than the others.
+    ``least`` is a further probe, where it is smaller than the others. Where all numbers are tiny, no other probe is
+    near the point, and what the rounding of this one hides is unknown.
     """
     ladder = [slopes_at(step / DIFFERENCE_RATIO**k) for k in range(DIFFERENCE_STEPS)]
     slopes, gaps, roundings = zip(*ladder, strict=True)
@@ -301,7 +309,8 @@ def _on_a_ladder(
     # A probe that its gap alone excuses confirms the slope no better than it agrees: steps longer than a bend miss it.
     off = max(abs(s - slope) - 2 * r for s, _, r in probes)
     # What the first probe's rounding hides, the steps of the ladder may have missed.
-    return float(slope), float(max(radius, off) + probes[0][2])
+    hidden = probes[-1][2] if is_tiny and len(probes) > len(DIFFERENCE_PROBES) else 0.0
+    return float(slope), float(max(radius, off, hidden) + probes[0][2])
 
 
 def _settles(slopes: Sequence[float], roundings: Sequence[float]) -> bool:

@@ -108,3 +108,14 @@ def test_bend_that_every_step_of_the_ladder_jumps_over_is_within_the_radius():
     slope, radius = directional_derivative(rule, point, delta, {"z": np.array([1.0, 0.0])})
     truth = 2 * np.tanh(16.5) / np.cosh(16.5) ** 2
     assert abs(slope - truth) <= radius
+
+
+def test_what_no_step_shows_of_tiny_numbers_is_unknown():
+    """Another output is so large that its rounding hides the slope at steps of the entry's own size."""
+    z = np.array([1e-69, 1e-94])
+    rule = Rule(lambda z: (1 / np.where(z == 0, 1, z), lambda delta: {}))
+    slope, radius = directional_derivative(rule, {"z": z}, np.array([1e-9, 5e2]), {"z": np.array([1.0, 0.0])}, own=z[0])
+    assert abs(slope + 1e-9 / z[0] ** 2) <= radius
+    alone = Rule(lambda z: (z**2, lambda delta: {}))
+    slope, radius = directional_derivative(alone, {"z": z[:1]}, np.ones(1), {"z": np.ones(1)}, own=z[0])
+    assert abs(slope - 2 * z[0]) <= radius <= 1e-20
