@@ -51,7 +51,10 @@ from oracles.untrusted.template import Start
 from oracles.untrusted.wire import Answer, Ended, Malformed, TooLate, ask, read_answer
 
 T = TypeVar("T")
-PRELOADED = ("numpy", "oracles.adaptable", "oracles.adapters.functions", "oracles.untrusted.subject_process")
+PRELOADED = (
+    "numpy", "numpy.fft", "oracles.adaptable", "oracles.adapters.child_process", "oracles.adapters.functions",
+    "oracles.untrusted.subject_process",
+)  # fmt: skip
 
 
 class SupportsClose(Protocol):

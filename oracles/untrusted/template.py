@@ -79,10 +79,11 @@ def main() -> None:
     for name in options["preload"]:
         with suppress(ImportError):
             importlib.import_module(name)
-    from oracles.untrusted.subject_process import serve  # it loads NumPy, after the namespaces
+    from oracles.untrusted.subject_process import serve, warm_up  # it loads NumPy, after the namespaces
 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    warm_up()
     gc.freeze()
     template = _Template(control, scratch, protections, serve)
     template.say({"protections": sorted(protections)})
