@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import IO
 
 from oracles.campaign.units import Json, Plan
 from oracles.constants import CAMPAIGN_POLL_SECONDS, CAMPAIGN_SILENCE_SECONDS
+from oracles.forked import describe_ending
 
 # How many characters of what a process says before it ends are shown.
 SHOWN = 2000
@@ -119,7 +119,7 @@ class JudgingProcess:
         said = process.stderr.read()[-SHOWN:].strip() if process.stderr else ""
         status = process.wait()
         self.end()
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        how = describe_ending(status)
         return f"{how}\n{said}" if said else how
 
 

@@ -38,7 +38,16 @@ from oracles.untrusted.cases import UntrustedCase, UntrustedPoint, cases_of, poi
 from oracles.untrusted.forbidding import names_in, require_forbidden
 from oracles.untrusted.judgement import Judgement
 from oracles.untrusted.references import references_of
-from oracles.untrusted.remote import Call, Process, RemoteSubject, Sandbox, SubjectFailed, asked_again, differing
+from oracles.untrusted.remote import (
+    Call,
+    Process,
+    RemoteSubject,
+    Sandbox,
+    SubjectFailed,
+    asked_again,
+    differing,
+    named_values,
+)
 from oracles.untrusted.sandbox import Limits
 from oracles.untrusted.statuses import Status
 from oracles.untrusted.template import Start
@@ -396,9 +405,7 @@ def _changed(calls: Sequence[Call]) -> list[str]:
     changed: list[str] = []
     for call in calls:
         earlier = first.setdefault(_key(call), call)
-        y = tuple(value for name, value in call.values.items() if name.startswith("output["))
-        rest = {name: value for name, value in call.values.items() if not name.startswith("output[")}
-        changed += differing(earlier, y, rest)
+        changed += differing(earlier.values, call.values)
     return changed
 
 
@@ -440,7 +447,7 @@ def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.G
     for i in rng.permutation(len(calls)):
         call = calls[i]
         y, cotangents = asked_again(call, process, job.seconds)
-        names = differing(call, y, cotangents) if call.values else []
+        names = differing(call.values, named_values(y, cotangents)) if call.values else []
         if not names:
             continue
         if _is_refused(job, call, y, cotangents) and not _is_refused(job, call, *_answered(call, y)):

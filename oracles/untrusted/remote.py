@@ -312,7 +312,6 @@ class RemoteSubject:
     Attributes:
         calls: what was asked and answered, at most `MOST_RECORDED`.
         failure: the first reason why it gave no answer.
-        written: the primals that it wrote into.
         last_output: what the last forward returned.
         protections: what its process is kept from.
     """
@@ -323,7 +322,6 @@ class RemoteSubject:
         self.last_output: Any = None
         self.calls: list[Call] = []
         self.failure: SubjectFailed | None = None
-        self.written: set[str] = set()
         self.protections: tuple[str, ...] = ()
 
     def forget_failure(self) -> None:
@@ -360,7 +358,7 @@ class RemoteSubject:
             self._write(answer, parts)
             cotangents = _values(answer)
             if len(self.calls) < MOST_RECORDED:
-                self.calls.append(Call(kept, copied, _named(y, cotangents)))
+                self.calls.append(Call(kept, copied, named_values(y, cotangents)))
             return cotangents
 
         finalize(pullback, process.released.append, number)
@@ -379,7 +377,6 @@ class RemoteSubject:
             array = arrays.get(name)
             if array is not None and array.size and array.flags.writeable:
                 array[...] = ~array if array.dtype.kind == "b" else array + np.ones((), array.dtype)
-                self.written.add(name)
 
 
 def asked_again(call: Call, process: Process, seconds: float) -> tuple[Output, Cotangents]:
@@ -393,14 +390,14 @@ def asked_again(call: Call, process: Process, seconds: float) -> tuple[Output, C
     return y, _values(process.pullback(number, call.delta, seconds)[0])
 
 
-def differing(call: Call, y: Output, cotangents: Cotangents) -> list[str]:
-    """Return the names of the outputs and cotangents that are not those of an earlier call, to the bit."""
-    values = _named(y, cotangents)
-    names = dict.fromkeys((*call.values, *values))
-    return [n for n in names if n not in values or n not in call.values or not _same(values[n], call.values[n])]
+def differing(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> list[str]:
+    """Return the names of the outputs and cotangents of one call that are not those of another, to the bit."""
+    names = dict.fromkeys((*earlier, *later))
+    return [n for n in names if n not in later or n not in earlier or not _same(later[n], earlier[n])]
 
 
-def _named(y: Output, cotangents: Cotangents) -> dict[str, Any]:
+def named_values(y: Output, cotangents: Cotangents) -> dict[str, Any]:
+    """Return outputs, as "output[0]" …, and cotangents in one mapping."""
     return {f"output[{i}]": part for i, part in enumerate(as_tuple(y))} | cotangents
 
 
