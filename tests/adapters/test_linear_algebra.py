@@ -275,9 +275,15 @@ def test_without_reference(name):
     assert oracles.check(subject_of(name), RIGHT[name][3](3.0)).verdict is Verdict.AGREES
 
 
+@pytest.mark.filterwarnings("ignore::oracles.InconclusiveWarning")
 def test_without_reference_next_to_a_pole():
-    """The slopes along steps longer than the distance to a singular matrix grow as 1/h², and extrapolate to nothing."""
+    """The slopes along steps longer than the distance to a singular matrix grow as 1/h², and extrapolate to nothing.
+
+    At 1e8 the rounding of the inverse alone moves a gradient by about a tenth of its size. Whether that is still an
+    agreement depends on the processor; a refusal is wrong on any.
+    """
     assert not oracles.check(subject_of("inverse"), {"A": matrix(6, 1e8)}).refuses
+    assert oracles.check(subject_of("inverse"), {"A": matrix(6, 1e6)}).verdict is Verdict.AGREES
     with pytest.raises(Disagreement) as excinfo:
         oracles.check(subject_of("inverse", scaled(RIGHT["inverse"][1])), {"A": matrix(6, 1e6)})
     assert excinfo.value.verdict is Verdict.WRONG
