@@ -31,7 +31,18 @@ from oracles.layouts import check_shared, contiguous, expanded, repeated_rows
 from oracles.numerics import unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.registry import Case, Entry
-from oracles.rule import Array, Cotangents, Output, Primals, Rule, as_tuple, is_differentiable, map_delta, with_dtype
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Output,
+    Primals,
+    Rule,
+    as_tuple,
+    is_differentiable,
+    map_delta,
+    one_or_tuple,
+    with_dtype,
+)
 from oracles.second_order import (
     SecondOrder,
     has_second_order,
@@ -372,7 +383,7 @@ def second_order_agrees(case: Case, point: Point, oracles: Sequence[Rule]) -> Re
         return None
     second = second_order(case.subject, point.primals, point.delta, references, claimed)
     like = tuple(point.primals[n] for n in claimed)
-    (w,) = cotangents_like(like if len(like) > 1 else like[0], np.random.default_rng(3), 1)
+    (w,) = cotangents_like(one_or_tuple(like), np.random.default_rng(3), 1)
     own_differences = [] if references else [finite_difference(remembering(second.subject))]
 
     def judged(second: SecondOrder) -> Result:

@@ -8,7 +8,7 @@ Integer and boolean primals (indices, masks, labels) have no cotangent. ``y`` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -316,6 +316,11 @@ def _fix_of(primals: Primals) -> str:
 def as_tuple(y: Any) -> tuple[Any, ...]:
     """Return an output, or a cotangent of one, as a tuple: one array becomes a tuple of one."""
     return tuple(y) if isinstance(y, tuple | list) else (y,)
+
+
+def one_or_tuple(parts: Sequence[Any]) -> Any:
+    """Return several outputs, or their cotangents, as a tuple, and one alone: the inverse of `as_tuple`."""
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 def map_delta(function: Callable[[Array], Array], delta: Delta) -> Delta:

@@ -36,6 +36,7 @@ from oracles.rule import (
     Runtime,
     as_tuple,
     map_delta,
+    one_or_tuple,
     with_dtype,
 )
 from oracles.user_code import Raised, attempt, describe_fault
@@ -177,7 +178,7 @@ def pulled_back(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Ru
         if missing:
             raise InvalidInput(f"{rule.name}: backward: it returns no cotangent of {', '.join(missing)} here")
         gradients = tuple(cotangents[n] for n in wrt)
-        return gradients if len(gradients) > 1 else gradients[0], lambda _: {}
+        return one_or_tuple(gradients), lambda _: {}
 
     # Not on balls: they would prove that the code of the pullback is differentiated rightly, and it is what is judged.
     return Rule(evaluate, rule.name, runtime=Runtime.OPAQUE, implementation=PullbackOf(rule), numerics=rule.numerics)
@@ -292,7 +293,7 @@ def _relative_direction(a: Array, rng: np.random.Generator) -> Array:
 def _slope_along(pulled: Rule, point: Primals, wrt: Sequence[str], v: Primals, w: Primals) -> tuple[float, float]:
     """Return ⟨w, H v⟩ and how far it may be off."""
     weights = tuple(w[n] if n in w else np.zeros(np.shape(point[n])) for n in wrt)
-    return directional_derivative(pulled, point, weights if len(weights) > 1 else weights[0], v, narrow=True)
+    return directional_derivative(pulled, point, one_or_tuple(weights), v, narrow=True)
 
 
 def _symmetry_finding(one: str, other: str, first: tuple[float, float], second: tuple[float, float]) -> Finding:

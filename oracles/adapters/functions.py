@@ -28,6 +28,7 @@ from oracles.rule import (
     as_tuple,
     describe,
     is_discrete,
+    one_or_tuple,
     require_primals,
 )
 from oracles.signatures import call_by_name
@@ -179,7 +180,7 @@ class _Manual:
             return named | dict(zip(deltas, map(self.backend.to_numpy, as_tuple(of_delta)), strict=True))
 
         results = tuple(cotangents[n] for n in wrt)
-        return results if len(results) > 1 else results[0], pullback
+        return one_or_tuple(results), pullback
 
     def tangent_rule(self, tangents: Mapping[str, str]) -> Rule:
         """Return the Rule of the author's ``jvp``."""
@@ -360,7 +361,7 @@ def manual_layer(layer: Layer, *, name: str | None = None) -> Rule:
             np.random.default_rng(int(primals[n])) if n.split(".")[-1] == "rng" else primals[n] for n in names
         )
         params = {n: a for n, a in primals.items() if n not in names}
-        result = layer.forward(params, inputs if len(names) > 1 else inputs[0])
+        result = layer.forward(params, one_or_tuple(inputs))
         returned, cache = _pair_of_method(result, layer, "forward", "(y, cache)")
         y = taken_apart(returned)
 

@@ -43,6 +43,7 @@ from oracles.rule import (
     Unimplemented,
     as_tuple,
     is_differentiable,
+    one_or_tuple,
 )
 from oracles.self_consistency import move_point
 from oracles.signatures import hidden_signatures, hides_parameters
@@ -432,7 +433,7 @@ def _differentiated_twice(
         return {n: np.zeros_like(arguments[n]) for n in floating(arguments)} | second
 
     arrays = tuple(subject.backend.to_numpy(g) for g in gradients)
-    return arrays if len(arrays) > 1 else arrays[0], pullback
+    return one_or_tuple(arrays), pullback
 
 
 def _require_twice_differentiable(gradients: Sequence[Tensor], label: str) -> None:

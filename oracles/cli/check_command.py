@@ -36,6 +36,7 @@ from oracles.rule import (
     ReferenceFailed,
     Rule,
     is_differentiable,
+    one_or_tuple,
     with_dtype,
 )
 from oracles.strategies import Drawn
@@ -124,7 +125,7 @@ def _check_points(
                     f"Fix:    --batched {','.join(likely_batched(leaves))}"
                 )
             fed = precision_of(leaves)
-            delta = None if parts is None else with_dtype(parts if len(parts) > 1 else parts[0], fed)
+            delta = None if parts is None else with_dtype(one_or_tuple(parts), fed)
             try:
                 result = check_point(
                     rule, nested(primals), [each.rule for each in against], delta, outputs=args.outputs,

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
 
+from oracles.forked import describe_ending
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -72,7 +74,7 @@ def run_in_workers(
         except (EOFError, OSError):
             del workers[pipe]
             worker.process.join()
-            lost(worker.task, _how(worker.process.exitcode))
+            lost(worker.task, describe_ending(worker.process.exitcode or 0))
             start()
             return
         if not done:
@@ -149,9 +151,3 @@ def _received(pipes: list[Connection], receive: Callable[[Any], None], seconds: 
             if not done:
                 receive(result)
     return pipes
-
-
-def _how(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit status {exit_code}"

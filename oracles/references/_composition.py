@@ -37,8 +37,3 @@ def apply(framework: Framework, layer: Link, z: Any, primals: Mapping[str, Any])
     reference, options = layer
     y = getattr(reference, framework)(z, **primals, **dict(options))
     return y if isinstance(y, tuple) else (y,)
-
-
-def one_or_tuple(parts: tuple[Any, ...]) -> Any:
-    """Return the outputs as a reference returns them: one array, or a tuple of several."""
-    return parts if len(parts) > 1 else parts[0]

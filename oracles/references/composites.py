@@ -24,8 +24,9 @@ from manual_bp import (
 )
 from oracles.adapters.functions import manual_layer
 from oracles.lazy_modules import JaxArray, Tensor, jnp, torch
-from oracles.references._composition import Framework, Link, apply, link, one_or_tuple, own_primals, parameters_of
+from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of
 from oracles.registry import Case, Reference, oracle_for
+from oracles.rule import one_or_tuple
 from oracles.strategies import Drawn, real, rows, widths
 
 

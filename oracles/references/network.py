@@ -31,9 +31,10 @@ from manual_bp import (
 )
 from oracles.adapters.functions import manual_layer, manual_objective
 from oracles.lazy_modules import JaxArray, Tensor
-from oracles.references._composition import Framework, Link, apply, link, one_or_tuple, own_primals, parameters_of
+from oracles.references._composition import Framework, Link, apply, link, own_primals, parameters_of
 from oracles.references.cross_entropy import softmax_cross_entropy_jax, softmax_cross_entropy_torch
 from oracles.registry import Case, Reference, oracle_for
+from oracles.rule import one_or_tuple
 from oracles.strategies import Drawn, booleans, indices, pixels, positive, real, rows, widths
 
 Chain: TypeAlias = tuple[Link, ...]
