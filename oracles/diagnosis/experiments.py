@@ -437,6 +437,15 @@ def least_squares_factor(
     return k, np.sum(tolerance * np.abs(along), axis=axes, keepdims=keepdims) / square
 
 
+def added_factor(error: Array, along: Array, tolerance: Array) -> tuple[Array, Array] | None:
+    """Return k with ``error ≈ k·along`` and its uncertainty; ``None`` if the tolerance may have made half of k.
+
+    Along an array that is large beside the tolerance any error is nearly k·along, with a tiny k.
+    """
+    k, uncertainty = least_squares_factor(error, along, tolerance)
+    return (k, uncertainty) if np.abs(k) > 2 * uncertainty else None
+
+
 def axis_subsets(ndim: int) -> list[Axes]:
     """Return every set of at least one axis, the small ones first."""
     return [axes for k in range(1, ndim + 1) for axes in combinations(range(ndim), k)]

@@ -10,8 +10,10 @@ from diagnosed_bugs import BUGS, CONV, DENSE, EMBED, LOSS, MAX, NORM, RELU, SOFT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracles import Rule, finite_difference, manual
+import oracles
+from oracles import Rule, finite_difference, manual, torch_autograd
 from oracles.diagnosis.diagnose import NO_PATTERN_FOUND, PATTERNS, diagnose
+from oracles.diagnosis.diagnose import diagnosis_of as diagnosis_of_result
 from oracles.diagnosis.experiments import Symptoms, agrees
 from oracles.numerics import Numerics
 from oracles.rule import as_tuple, with_dtype
@@ -303,3 +305,22 @@ def test_errors_move_with_the_sign():
     for layer, pattern in ((RELU, "signs"), (negative(TANH), "signs")):
         diagnosis = diagnosis_of(layer, lambda c, d, g: np.where(c < 0, g + 0.1 * d, g), "z")
         assert (diagnosis.pattern, "negative" in str(diagnosis)) == (pattern, True)
+
+
+@pytest.mark.parametrize("z", [[-30.0, -35.0, -20.0, -3.0, 1.0], [-30.0], [-16.0, 20.0, -17.0, 1.0]])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_lost_digits_are_no_added_term_and_zeros_do_not_ignore_delta(z, dtype):
+    """The derivative of elu, written as y + 1 with y = exp(z) - 1, loses the digits of exp(z), down to zero."""
+    torch = pytest.importorskip("torch")
+
+    def forward(z):
+        return np.where(z > 0, z, np.expm1(np.minimum(z, 0))), z
+
+    def rounded(z, delta):
+        return {"z": delta * np.where(z > 0, 1, (np.exp(np.minimum(z, 0)) - 1) + 1)}
+
+    reference = torch_autograd(lambda z: torch.nn.functional.elu(z))
+    with pytest.raises(oracles.Disagreement) as refusal:
+        oracles.check(manual(forward, rounded), {"z": np.array(z, dtype)}, [reference])
+    told = diagnosis_of_result(refusal.value.result).pattern
+    assert told not in ("added_primal", "added_array", "added_constant", "delta_ignored")

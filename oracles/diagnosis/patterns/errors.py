@@ -13,7 +13,7 @@ from oracles.constants import (
     REARRANGED_AXES,
 )
 from oracles.decision.precision import point_on_a_line
-from oracles.diagnosis.experiments import Axes, Symptoms, Trial, agrees, axes_text, axis_subsets, least_squares_factor
+from oracles.diagnosis.experiments import Axes, Symptoms, Trial, added_factor, agrees, axes_text, axis_subsets
 from oracles.numerics import unit_roundoff
 from oracles.rule import Array, as_tuple
 
@@ -23,7 +23,10 @@ def added_constant(symptoms: Symptoms) -> str | None:
     if symptoms.expected.size < 2 or not symptoms.has_expected_shape:
         return None
     ones = np.ones(symptoms.expected.shape)
-    c, uncertainty = least_squares_factor(symptoms.refusal.error, ones, symptoms.tolerance)
+    constant = added_factor(symptoms.refusal.error, ones, symptoms.tolerance)
+    if constant is None:
+        return None
+    c, uncertainty = constant
     if not symptoms.always(partial(_is_constant_error, c=c, uncertainty=uncertainty)):
         return None
     return f"the error is the constant {float(c):.6g}, in every entry and for every delta"
@@ -42,7 +45,10 @@ def added_array(symptoms: Symptoms) -> str | None:
         # An array of one magnitude looks like a constant, except for delta, which each trial draws anew.
         if np.unique(np.abs(array)).size < 2 and not name.startswith("delta"):
             continue
-        c, uncertainty = least_squares_factor(symptoms.refusal.error, array, symptoms.tolerance)
+        factor = added_factor(symptoms.refusal.error, array, symptoms.tolerance)
+        if factor is None:
+            continue
+        c, uncertainty = factor
         if symptoms.always(partial(_is_added, name=name, c=c, uncertainty=uncertainty)):
             meaning = ""
             if name == symptoms.name:

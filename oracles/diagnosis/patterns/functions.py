@@ -16,7 +16,7 @@ from oracles.diagnosis.candidates import (
     formula,
     is_confirmed,
 )
-from oracles.diagnosis.experiments import Expectation, Symptoms, Trial, agrees, least_squares_factor
+from oracles.diagnosis.experiments import Expectation, Symptoms, Trial, added_factor, agrees
 from oracles.rule import Array, Primals
 
 ArrayFunction = Callable[[Array], Array]
@@ -221,11 +221,11 @@ def added_primal(symptoms: Symptoms) -> str | None:
         return None
     known = np.isfinite(symptoms.tolerance) & np.isfinite(symptoms.refusal.error)
     error, along, tolerance = (np.where(known, a, 0) for a in (symptoms.refusal.error, primal, symptoms.tolerance))
-    factor, uncertainty = least_squares_factor(error, along, tolerance)
-    if not is_confirmed(symptoms, partial(_is_added_primal, factor, uncertainty)):
+    factor = added_factor(error, along, tolerance)
+    if factor is None or not is_confirmed(symptoms, partial(_is_added_primal, *factor)):
         return None
     return (
-        f"the error is {float(factor):.6g} × {symptoms.name}, for every delta and at other values: "
+        f"the error is {float(factor[0]):.6g} × {symptoms.name}, for every delta and at other values: "
         "a weight decay term in the gradient"
     )
 
