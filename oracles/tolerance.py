@@ -290,6 +290,10 @@ class ToleranceEstimator:
         # In place: on large arrays fresh memory costs more than the arithmetic.
         with np.errstate(invalid="ignore"):  # ∞ − ∞: the deviation is unknown, so it is taken for infinite
             np.abs(np.subtract(deviation, self._unperturbed, out=deviation), out=deviation)
+        no_number = np.isnan(deviation)
+        if perturbation.absolute and self._largest is not None:
+            # What underflows keeps its sign: a sum of squares may become 0, and no negative number under a root.
+            deviation[no_number & np.isfinite(self._largest)] = 0.0
         deviation[np.isnan(deviation)] = np.inf
         return deviation if share == 1.0 else np.divide(deviation, share, out=deviation)
 

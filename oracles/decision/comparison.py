@@ -138,9 +138,12 @@ class Comparison:
     @property
     def expected(self) -> Array:
         """The best known value: the midpoint of ball arithmetic, else the value of the first oracle that refuses."""
+        refusing = [value_and_radius(self.answers[o])[0] for o in self.refusing if o != EXACT]
+        if EXACT not in self.answers:
+            return refusing[0]
         # Ball arithmetic is certain, a reference is not.
-        best = EXACT if EXACT in self.answers else self.refusing[0]
-        return value_and_radius(self.answers[best])[0]
+        mid, radius = value_and_radius(self.answers[EXACT])
+        return np.where(is_known(mid, radius), mid, refusing[0]) if refusing else mid
 
     @property
     def neighbourhood(self) -> Neighbourhood:

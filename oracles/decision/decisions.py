@@ -619,13 +619,14 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 def _across_a_kink(comparison: Comparison) -> list[Finding]:
     """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
     references = comparison.references
-    if not comparison.is_cotangent or not references:
+    if not comparison.is_cotangent or not comparison.answers:
         return []
-    expected, _ = value_and_radius(comparison.answers[references[0].name])
+    judge = references[0].name if references else next(iter(comparison.answers))
+    expected, radius = value_and_radius(comparison.answers[judge])
     with np.errstate(invalid="ignore"):
         size, error = np.abs(expected), np.abs(comparison.value - expected)
         least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
-        large = (error > size / 2) & (error > least) & np.isfinite(comparison.tolerance)
+        large = (error > size / 2) & (error > least + radius) & np.isfinite(comparison.tolerance)
     if not np.any(large):
         return []
     jumping = comparison.estimator.jumping(comparison.name)
@@ -633,7 +634,12 @@ def _across_a_kink(comparison: Comparison) -> list[Finding]:
         return []
     on_one_side = comparison.estimator.backward_tolerance(comparison.name)
     beyond = replace(comparison, tolerance=np.where(jumping, on_one_side, comparison.tolerance))
-    if not beyond.refusing or not _is_subgradient(beyond):
+    if not beyond.refusing:
+        return []
+    if not references:
+        # The tolerance is that of the subject's own pullback, and an enclosure of finite radius knows of no kink.
+        return beyond.findings(Verdict.WRONG, reason="the pullback jumps where its function has a derivative")
+    if not _is_subgradient(beyond):
         return []
     point = comparison.estimator
     tied = partial(stays_tied, comparison.name, large & jumping, references[0], point.primals, point.delta, on_one_side)

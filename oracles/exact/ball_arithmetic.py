@@ -120,7 +120,7 @@ def _certified_enclosures(
     rounding = {name: np.zeros(e.mid.shape) for name, e in exact.items()}
     with working_precision(bits):
         # The farthest point over all branches that rounding can take.
-        for evaluation in _rounded_evaluations(rule, primals, numerics):
+        for evaluation in _rounded_evaluations(rule, primals, numerics, point.evaluation().is_off_ties):
             for name, balls in evaluation.values_and_cotangents(delta).items():
                 distance = _farthest(balls, exact[name])
                 rounding[name] = np.maximum(rounding[name], np.nextafter(distance, inf))
@@ -144,19 +144,60 @@ class _Evaluation:
         y: the outputs, arrays of balls.
         has_many_outputs: whether the forward returned a tuple.
         leaves: where each floating primal starts on the tape, and its shape.
+        beside: the evaluation next to the point, if there were ties.
     """
 
     tape: Tape
     y: tuple[Array, ...]
     has_many_outputs: bool
     leaves: dict[str, tuple[int, tuple[int, ...]]]
+    beside: _Evaluation | None = None
 
     def values(self) -> dict[str, Array]:
         """Return the outputs as arrays of arb."""
         return named_outputs(tuple(object_array([b.value for b in part.flat], part.shape) for part in self.y), {})
 
+    @property
+    def is_off_ties(self) -> bool:
+        """Whether the derivative is that of the evaluation next to the point.
+
+        A continuous function that equals a smooth one except where two numbers are equal, equals it there too.
+        """
+        if self.beside is None or not all(is_equality for _, _, is_equality in self.tape.ties):
+            return False
+        pairs = self._outputs_with(self.beside)
+        return bool(pairs) and all(there.is_finite() and here.overlaps(there) for here, there in pairs)
+
+    @property
+    def _jumps(self) -> bool:
+        """Whether the function has another value next to the point."""
+        pairs = self._outputs_with(self.beside) if self.beside is not None else []
+        return all(there.is_finite() for _, there in pairs) and not all(here.overlaps(there) for here, there in pairs)
+
+    def _outputs_with(self, other: _Evaluation) -> list[tuple[Arb, Arb]]:
+        """Return the entries of the outputs in pairs with those of another evaluation."""
+        theirs = other.values()
+        return [pair for name, part in self.values().items() for pair in zip(part.flat, theirs[name].flat, strict=True)]
+
     def cotangents(self, delta: Output) -> dict[str, Array]:
-        """Return the cotangents as arrays of arb."""
+        """Return the cotangents as arrays of arb; NaN is what a tie decides.
+
+        Where the function jumps at a tie, the branch of the point itself is all that can be differentiated.
+        """
+        here = self._swept(delta)
+        if self.beside is None or self._jumps:
+            return here
+        there = self.beside._swept(delta)
+        if self.is_off_ties:
+            return there
+        tied = self.tape.tied()
+        for name, (start, _) in self.leaves.items():
+            for k, other in enumerate(there[name].flat):
+                if start + k in tied and not (other.is_finite() and here[name].flat[k].overlaps(other)):
+                    here[name].flat[k] = _balls().NAN
+        return here
+
+    def _swept(self, delta: Output) -> dict[str, Array]:
         deltas = [np.asarray(d) for d in as_tuple(delta)]
         if [d.shape for d in deltas] != [part.shape for part in self.y]:
             raise ValueError(f"delta: expected {[p.shape for p in self.y]}, got {[d.shape for d in deltas]}")
@@ -234,8 +275,15 @@ class _ExactPoint:
     def evaluation(self) -> _Evaluation:
         """Return the evaluation at the present level."""
         if self.level not in self.evaluations:
-            self.evaluations = {self.level: _evaluate(self.rule, self.primals, _balls().Tape)}
+            self.evaluations = {self.level: self._evaluated()}
         return self.evaluations[self.level]
+
+    def _evaluated(self) -> _Evaluation:
+        new_tape = _balls().Tape
+        evaluation = _evaluate(self.rule, self.primals, new_tape)
+        if not evaluation.tape.ties:
+            return evaluation
+        return replace(evaluation, beside=_evaluate(self.rule, self.primals, partial(new_tape, off_ties=True)))
 
     def enclosures(self, question: Callable[[_Evaluation], dict[str, Array]]) -> dict[str, Enclosure]:
         """Return what a function computes from an evaluation, in the first precision that decides every entry."""
@@ -253,13 +301,14 @@ class _ExactPoint:
                 self.level += 1
 
 
-def _rounded_evaluations(rule: Rule, primals: Primals, numerics: Numerics) -> Iterator[_Evaluation]:
+def _rounded_evaluations(rule: Rule, primals: Primals, numerics: Numerics, off_ties: bool) -> Iterator[_Evaluation]:
     """Evaluate with rounding, once for every combination of comparisons that rounding can turn."""
     balls = _balls()
     accumulated, tiny = unit_roundoff(numerics.accumulate), smallest_normal(numerics.inner)
     branches: list[bool] | None = []
     for _ in range(MOST_BRANCHES):
-        evaluation = _evaluate(rule, primals, partial(balls.RoundedTape, numerics.unit, accumulated, tiny, branches))
+        new_tape = partial(balls.RoundedTape, numerics.unit, accumulated, tiny, branches, off_ties)
+        evaluation = _evaluate(rule, primals, new_tape)
         yield evaluation
         tape: RoundedTape = evaluation.tape  # type: ignore[assignment]
         branches = tape.next_branches()

@@ -26,7 +26,8 @@ from oracles.rule import NotPerturbable
 
 Arb: TypeAlias = Any  # flint.arb; python-flint has no types
 Partial: TypeAlias = Any  # an arb, or SAME or MINUS; None of a constant
-ZERO, ONE = arb(0), arb(1)
+ZERO, ONE, NAN = arb(0), arb(1), arb("nan")
+GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly and never repeat
 SAME, MINUS = 1, -1  # the partial derivatives of sums: no product, no rounding; compared by identity
 
 
@@ -35,10 +36,24 @@ class Undecided(NotPerturbable):
 
 
 class Tape:
-    """The operations in order, each as ``(a, ∂/∂a, b, ∂/∂b)`` with the indices of its operands; −1 is a constant."""
+    """The operations in order, each as ``(a, ∂/∂a, b, ∂/∂b)`` with the indices of its operands; −1 is a constant.
 
-    def __init__(self) -> None:
+    A tie is a comparison of two equal numbers whose outcome holds at this point alone: ``x == 0`` at x = 0, ``x² > 0``.
+    The branch that it chooses says nothing about the derivative.
+
+    Args:
+        off_ties: whether ties get the outcome that they have next to the point.
+
+    Attributes:
+        nodes: the operations.
+        ties: the indices of what was compared at each tie, and whether it was compared by == or !=.
+    """
+
+    def __init__(self, off_ties: bool = False) -> None:
         self.nodes: list[tuple[int, Partial, int, Partial]] = []
+        self.off_ties = off_ties
+        self.ties: list[tuple[int, int, bool]] = []
+        self.tangents: list[Arb] = []
 
     def leaves(self, floats: Iterable[object]) -> list[Ball]:
         """Append inputs, exactly the given floats, at consecutive indices."""
@@ -71,6 +86,34 @@ class Tape:
     def decide(self, a: Ball, b: Ball) -> bool:
         """Decide a comparison of balls that overlap."""
         raise Undecided(f"undecided comparison of {a!r} and {b!r}")
+
+    def decide_equal(self, a: Ball, b: Ball, outcome: bool, is_equality: bool) -> bool:
+        """Return the outcome of a comparison of two equal numbers.
+
+        An inequality holds at this point alone only where the difference of the numbers has an extremum.
+        """
+        if not (is_equality or (self._tangent(a) - self._tangent(b)).is_zero()):
+            return outcome
+        self.ties.append((a.index, b.index, is_equality))
+        return outcome != self.off_ties
+
+    def _tangent(self, ball: Ball) -> Arb:
+        """Return the derivative of a ball along an arbitrary direction of all inputs."""
+        known = self.tangents
+        for index, (a, da, b, db) in enumerate(self.nodes[len(known) :], len(known)):
+            own = arb((index * GOLDEN) % 1.0 + 0.5) if a < 0 and b < 0 else ZERO
+            known.append(own + (known[a] * da if a >= 0 else ZERO) + (known[b] * db if b >= 0 else ZERO))
+        return known[ball.index] if ball.index >= 0 else ZERO
+
+    def tied(self) -> set[int]:
+        """Return the indices of all numbers on which a tie depends."""
+        waiting, found = [index for a, b, _ in self.ties for index in (a, b)], set[int]()
+        while waiting:
+            index = waiting.pop()
+            if index >= 0 and index not in found:
+                found.add(index)
+                waiting += [self.nodes[index][0], self.nodes[index][2]]
+        return found
 
     def sweep(self, seeds: Iterable[tuple[Ball, object]]) -> list[Arb]:
         """Return Σ seed·∂ball/∂node for every node, exactly 0 if there is no path."""
@@ -114,10 +157,13 @@ class RoundedTape(Tape):
         accumulated: that of partial sums.
         tiny: the smallest normal number; less may be flushed to zero.
         branches: the outcomes of the first such comparisons, in order; further ones are true.
+        off_ties: as of a `Tape`.
     """
 
-    def __init__(self, unit: float, accumulated: float, tiny: float, branches: Iterable[bool] = ()) -> None:
-        super().__init__()
+    def __init__(
+        self, unit: float, accumulated: float, tiny: float, branches: Iterable[bool] = (), off_ties: bool = False
+    ) -> None:
+        super().__init__(off_ties)
         self.unit, self.accumulated, self.floor = unit, accumulated, arb(0, tiny)
         self.noises: dict[tuple[float, int], Arb] = {}
         self.chains: dict[int, tuple[Arb, Arb, int]] = {}  # of each partial sum: the sum, Σ |terms|, how many terms
@@ -207,10 +253,12 @@ class Ball:
 
     def __abs__(self) -> Ball:
         sign = self.sign()
-        return self if sign > 0 else -self if sign < 0 else Ball(ZERO, self.tape, -1)
+        # At 0 it depends on the number, with the derivative 0: ``abs(x) == 0`` is a tie.
+        return self if sign > 0 else -self if sign < 0 else self.tape.record(ZERO, self.index, ZERO, roundings=0)
 
     def __bool__(self) -> bool:
-        return self.sign() != 0
+        ball: Any = self
+        return bool(ball != 0)
 
     def sign(self) -> int:
         """Return 1, 0 or −1, a constant."""
@@ -311,9 +359,13 @@ def _binary(function: Callable[[Ball, Ball], object], *, swapped: bool = False) 
 
 
 def _relation(holds: Callable[[Any, Any], bool], fails: Callable[[Any, Any], bool]) -> Callable[[Ball, Ball], bool]:
+    is_equality = holds in (operator.eq, operator.ne)
+
     def relation(a: Ball, b: Ball) -> bool:
         if a is b and not a.value.is_nan():
             return holds(0, 0)
+        if (a.index >= 0 or b.index >= 0) and a.value == b.value:
+            return a.tape.decide_equal(a, b, holds(0, 0), is_equality)
         return holds(a.value, b.value) or (not fails(a.value, b.value) and a.tape.decide(a, b))
 
     return relation
