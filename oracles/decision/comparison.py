@@ -151,6 +151,8 @@ class Comparison:
         rule, point = next(iter(self.references), self.setting.subject), self.estimator
         least_step = smallest_normal(point.precision)
         fresh = Neighbourhood(rule, point.primals, point.delta, least_step)
+        # What the subject chooses at a tie proves nothing about its choice.
+        fresh = fresh if self.references else fresh.off_ties()
         return self.neighbourhoods.setdefault((rule.name, least_step), fresh)
 
     def with_samples(self, samples: int) -> Comparison:

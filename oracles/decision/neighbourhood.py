@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import TypeAlias
@@ -15,6 +15,7 @@ from oracles.rule import Array, Output, Primals, Rule, is_differentiable
 from oracles.time_budget import require_time
 
 SMALLEST_NORMAL = 2.0**-1022  # of float64
+OFF_TIES, LONGER = 2.0**-6, 2.0**10  # the way off a tie, as a share of a step, and the length of that
 # The lowest and the highest value of each entry among gradients, by the primal's name; flat arrays.
 Extremes: TypeAlias = Mapping[str, tuple[Array, Array]]
 
@@ -27,18 +28,31 @@ class Neighbourhood:
         rule: computes the gradients.
         primals, delta: the point, in float64.
         least_step: the smallest step that counts: a primal closer to a kink may be flushed onto it.
+        length: the length of all steps, in units of `KINK_STEP`.
+        shift: how far the point is moved first.
     """
 
     rule: Rule
     primals: Primals
     delta: Output
     least_step: float = SMALLEST_NORMAL
+    length: float = 1.0
+    shift: Primals = field(default_factory=dict)
 
     @cached_property
     def sizes(self) -> dict[str, float]:
         """The size of a step for each primal that has a cotangent."""
         floating = {n: a for n, a in self.primals.items() if is_differentiable(a) and a.size > 0}
-        return {n: _step(a, self.least_step) for n, a in floating.items()}
+        return {n: self.length * _step(a, self.least_step) for n, a in floating.items()}
+
+    def off_ties(self) -> Neighbourhood:
+        """Return the gradients near another point, which is off every tie by far less than a step.
+
+        Steps are longer: else a step would by chance be as many units in the last place as the way off a tie.
+        """
+        rng, wider = np.random.default_rng(1), replace(self, length=LONGER)
+        shift = {n: OFF_TIES * h * rng.standard_normal(self.primals[n].shape) for n, h in wider.sizes.items()}
+        return replace(wider, shift=shift)
 
     @cached_property
     def near(self) -> Extremes:
@@ -102,7 +116,8 @@ class Neighbourhood:
     def gradients(self, step: Primals, factor: float = 1.0) -> dict[str, Array]:
         """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array."""
         require_time()
-        moved = {n: a + factor * step[n] if n in step else a for n, a in self.primals.items()}
+        shifted = {n: a + self.shift[n] if n in self.shift else a for n, a in self.primals.items()}
+        moved = {n: a + factor * step[n] if n in step else a for n, a in shifted.items()}
         cotangents = self.rule(**moved)[1](self.delta)
         arrays = {n: g for n, g in cotangents.items() if n in self.sizes and isinstance(g, np.ndarray)}
         return {
