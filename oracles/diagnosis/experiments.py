@@ -351,6 +351,9 @@ class Symptoms:
     def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
         estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)
         estimate = {n: EXPERIMENT_MARGIN * a for n, a in estimator.estimate(EXPERIMENT_SAMPLES).items()}
+        # The oracle may have a cotangent that the source of the tolerance lacks: of a jvp alone nothing is pulled back.
+        unknown = {n: np.full(np.shape(midpoint(a)), np.inf) for n, a in answers.items() if n not in estimate}
+        estimate |= unknown
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
 
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:

@@ -9,6 +9,8 @@ import pytest
 
 import oracles
 from oracles import Disagreement, InvalidInput, Verdict
+from oracles.diagnosis.diagnose import diagnosis_of
+from oracles.outputs import in_core
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -83,6 +85,17 @@ def test_wrong_jvp_is_refused(name: str, references: Any) -> None:
         oracles.check(subject, PRIMALS, references, mode="jvp")
     assert refusal.value.verdict is Verdict.WRONG
     assert refusal.value.result.property_name == "check, jvp"
+
+
+@pytest.mark.parametrize("mode", ["jvp", "both"])
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_jvp_without_a_reference_has_a_report(name: str, mode: Any) -> None:
+    with pytest.raises(Disagreement) as refusal:
+        oracles.check(oracles.manual(forward, backward, jvp=WRONG[name]), PRIMALS, mode=mode)
+    assert "J v" in str(refusal.value)
+    patterns = {"zero": "all_zero", "one row": "wrong_only_in_locations"}
+    if mode == "jvp" and name in patterns:
+        assert diagnosis_of(in_core(refusal.value.result)).pattern == patterns[name]
 
 
 def test_backward_is_judged_against_the_forward_mode() -> None:
