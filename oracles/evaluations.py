@@ -10,13 +10,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
+from numbers import Number
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from oracles.backends.arrays import copied
 from oracles.constants import REMEMBERED_BYTES
-from oracles.rule import Array, Cotangents, Delta, Evaluate, Output, Primals, Pullback, Rule, as_tuple
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Delta,
+    Evaluate,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+    is_real,
+)
 from oracles.tolerance import named_outputs
 from oracles.user_code import Raised, attempt
 
@@ -37,12 +50,25 @@ def same_values(actual: object, expected: object) -> bool:
 
 
 def different(a: Array, b: Array) -> Array:
-    """Return where two arrays of one shape differ in value or in the sign of a zero; NaN equals NaN."""
-    if a.dtype.kind in "iub":
-        return np.asarray(a != b)
+    """Return where two arrays of one shape and dtype differ in value or in the sign of a zero; NaN equals NaN.
+
+    Of objects that are no numbers only the types are compared.
+    """
+    if a.dtype.kind == "c":
+        return different(a.real, b.real) | different(a.imag, b.imag)
+    if a.dtype.kind == "O":
+        return np.asarray(np.frompyfunc(_objects_differ, 2, 1)(a, b), bool)
+    if not is_differentiable(a):  # integers, texts, times
+        return np.asarray((a != b) & ((a == a) | (b == b)))
     with np.errstate(invalid="ignore"):
         equal = np.equal(a, b) & (np.signbit(a) == np.signbit(b))
     return np.asarray(~(equal | (np.isnan(a) & np.isnan(b))))
+
+
+def _objects_differ(a: Any, b: Any) -> bool:
+    if not (isinstance(a, Number) and isinstance(b, Number)):
+        return type(a) is not type(b)
+    return bool(a != b and (a == a or b == b))  # NaN alone is not itself
 
 
 def copies_of(primals: Primals) -> dict[str, Array]:
@@ -95,8 +121,9 @@ class Contradiction:
 
     @property
     def size(self) -> float:
-        """The largest difference of an entry; infinite if the shapes differ, or one of the answers is NaN."""
-        if not self.name or np.shape(self.first) != np.shape(self.second):
+        """The largest difference of an entry; infinite if the shapes differ, or an answer is NaN or not real."""
+        is_number = is_real(self.first) and is_real(self.second)
+        if not self.name or not is_number or np.shape(self.first) != np.shape(self.second):
             return float("inf")
         first, second = np.asarray(self.first, np.float64), np.asarray(self.second, np.float64)
         with np.errstate(all="ignore"):

@@ -39,6 +39,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_real,
     map_delta,
     one_or_tuple,
     with_dtype,
@@ -114,6 +115,8 @@ def adjoint_of_own_primal(case: Case, point: Point, oracles: Sequence[Rule]) -> 
     wide = with_dtype(dict(point.primals), np.float64)
     delta = with_dtype(point.delta, np.float64)
     cotangents = case.subject(**wide)[1](delta)
+    if not _are_real(cotangents):
+        return None
     estimator = tolerance_at(oracles, wide, delta, "float64", fallback=case.subject)
     findings = []
     for v in _directions({n: wide[n] for n in cotangents}):
@@ -262,6 +265,8 @@ def additive_in_delta(case: Case, point: Point, oracles: Sequence[Rule]) -> Resu
     mixed = _map(lambda d, e: (2 * d - e).astype(d.dtype), delta, other)
     _, pullback = case.subject(**point.primals)
     of_delta, of_other, of_mixed = (dict(pullback(d)) for d in (delta, other, mixed))
+    if not _are_real(of_delta):
+        return None
     tolerances = [_self_tolerance(case, point, oracles, d) for d in (delta, other, mixed)]
 
     def tolerance(n: str, samples: int) -> Array:
@@ -325,6 +330,8 @@ def batch_is_a_sum(case: Case, point: Point, oracles: Sequence[Rule]) -> Result 
         return None
     outputs, pullback = case.subject(**point.primals)
     whole = named_outputs(as_tuple(outputs), dict(pullback(point.delta)))
+    if not _are_real(whole):
+        return None
     per_row = {*case.batched}
     if np.ndim(as_tuple(outputs)[0]):
         per_row |= {*named_outputs(as_tuple(outputs), {})}
@@ -492,6 +499,11 @@ def properties_of(entry: Entry) -> tuple[str, ...]:
 
 def _self_tolerance(case: Case, point: Point, oracles: Sequence[Rule], delta: Output) -> Tolerance:
     return self_tolerance_at(case.subject, oracles, point.primals, delta, case.numerics_at(point.primals))
+
+
+def _are_real(values: Cotangents) -> bool:
+    """Return whether values can be computed with; what is not real is refused for its dtype by other properties."""
+    return all(map(is_real, values.values()))
 
 
 def _is_not_finite(array: Array) -> Array:

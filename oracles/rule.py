@@ -347,6 +347,12 @@ def is_differentiable(array: object) -> bool:
     return is_floating(array.dtype if isinstance(array, np.ndarray) else np.asarray(array).dtype)
 
 
+def is_real(value: object) -> bool:
+    """Return whether a value holds real numbers, of ml_dtypes too; not complex ones, objects, texts or times."""
+    dtype = value.dtype if isinstance(value, np.ndarray) else np.asarray(value).dtype
+    return dtype.kind in "fiub" or (dtype.kind == "V" and dtype.type is not np.void)
+
+
 def with_dtype(tree: Any, dtype: npt.DTypeLike) -> Any:
     """Cast every floating array of a mapping, a tuple or a single array to ``dtype``; leave integers as they are."""
     if isinstance(tree, Mapping):

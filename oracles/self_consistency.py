@@ -19,7 +19,18 @@ from oracles.decision.type_errors import CALL, refuse
 from oracles.evaluations import Contradiction, Memory, different, on_copies, same_values
 from oracles.nondeterminism import RANDOM, UNWRITTEN, cause_of_change, values_in_filled_memory
 from oracles.numerics import Numerics
-from oracles.rule import Array, Cotangents, Evaluate, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.rule import (
+    Array,
+    Cotangents,
+    Evaluate,
+    Output,
+    Primals,
+    Pullback,
+    Rule,
+    as_tuple,
+    is_differentiable,
+    is_real,
+)
 from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
@@ -223,9 +234,13 @@ def _other_point(subject: Rule, primals: Primals, delta: Output) -> tuple[Primal
 def compare_values(name: str, actual: object, expected: object, tolerance: Tolerance, reason: str) -> Finding:
     """Compare two results of the subject; the tolerance is evaluated only if their values differ.
 
+    What is not real, as complex numbers are, is compared in no value: it is refused for its dtype elsewhere.
+
     An infinity stands for a number beyond the largest one of the dtype, or within the tolerance of that. Where rounding
     moves an entry by about as much as that number, products inside overflow.
     """
+    if not (is_real(actual) and is_real(expected)):
+        return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
     largest = largest_number(np.asarray(actual).dtype)
     result, reference = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     if result.shape != reference.shape:
@@ -272,7 +287,7 @@ def same_finding(name: str, actual: object, expected: object, reason: str, fix: 
     a, b = np.asarray(actual), np.asarray(expected)
     if same_values(a, b):
         return Finding(name, SELF_CONSISTENCY, Verdict.AGREES)
-    if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind == "O":
+    if a.shape != b.shape or a.dtype != b.dtype or not is_real(a):
         return refuse(name, reason, fix)
     differs = different(a, b)
     index = tuple(int(i) for i in np.argwhere(differs)[0])

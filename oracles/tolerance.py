@@ -45,6 +45,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_real,
     with_dtype,
 )
 from oracles.time_budget import require_time
@@ -175,7 +176,7 @@ class ToleranceEstimator:
         def evaluate() -> dict[str, Array]:
             with np.errstate(all="ignore"):
                 values = values_of(self.sources[0], primals, delta)
-            return {n: np.asarray(a, np.float64) for n, a in values.items()}
+            return {n: np.asarray(a, np.float64) for n, a in _numbers(values).items()}
 
         values = attempt(evaluate)
         return None if isinstance(values, Raised) else values
@@ -300,7 +301,7 @@ class ToleranceEstimator:
     def _plain(self, source: Rule, perturbed: Mapping[str, Array]) -> Mapping[str, Any]:
         """Return the unperturbed values, in the shapes of the perturbed ones."""
         try:
-            return values_of(source, self.primals, self.delta)
+            return _numbers(values_of(source, self.primals, self.delta))
         except ReferenceFailed:
             # It has no derivative, as the step of an optimizer has none: zero, where the judge has gone on.
             outputs = named_outputs(as_tuple(call_foreign(source, **self.primals)[0]), {})
@@ -338,7 +339,12 @@ class ToleranceEstimator:
     def _values(self, perturbation: Perturbation) -> dict[str, Array]:
         evaluate_perturbed = self.sources[0].evaluate_perturbed
         assert evaluate_perturbed is not None
-        return named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation))
+        return _numbers(named_outputs(*evaluate_perturbed(self.primals, self.delta, perturbation)))
+
+
+def _numbers(values: Cotangents) -> dict[str, Any]:
+    """Return arrays with NaN for one that is not real: a subject may return complex numbers or objects."""
+    return {n: a if is_real(a) else np.full(np.shape(a), np.nan) for n, a in values.items()}
 
 
 def named_outputs(y: tuple[Array, ...], cotangents: Cotangents) -> dict[str, Array]:

@@ -40,6 +40,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_real,
     with_dtype,
 )
 from oracles.structure import wrapped
@@ -199,7 +200,7 @@ class Declaration(Convention):
         """Say, by primal, at which declared kink the subject takes another derivative."""
         result = {}
         for name in self.kinks:
-            if name not in cotangents or np.shape(cotangents[name]) != np.shape(delta):
+            if not is_real(cotangents.get(name)) or np.shape(cotangents[name]) != np.shape(delta):
                 continue
             at, slope = self.at_kinks(name, primals)
             d, actual = np.asarray(delta, np.float64), np.asarray(cotangents[name], np.float64)
@@ -223,7 +224,7 @@ class Declaration(Convention):
         """
         result = {oracle: dict(answer) for oracle, answer in answers.items()}
         for name in self.kinks:
-            if name in cotangents and np.shape(cotangents[name]) == np.shape(primals[name]):
+            if is_real(cotangents.get(name)) and np.shape(cotangents[name]) == np.shape(primals[name]):
                 at, _ = self.at_kinks(name, primals)
                 own = np.asarray(cotangents[name], np.float64)
                 for answer in result.values():

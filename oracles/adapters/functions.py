@@ -12,7 +12,7 @@ import numpy as np
 from oracles.backends.arrays import ArrayKind, Backend, ForeignArray, backend_for
 from oracles.backends.devices import Device, default_device, on_device
 from oracles.notes import note
-from oracles.outputs import delta_in_structure, taken_apart
+from oracles.outputs import Outputs, delta_in_structure, flat_delta, taken_apart
 from oracles.rule import (
     Array,
     Cotangents,
@@ -31,6 +31,7 @@ from oracles.rule import (
     one_or_tuple,
     require_primals,
 )
+from oracles.second_order import free_names
 from oracles.signatures import call_by_name
 from oracles.structure import NO_TREES, Trees, node_of, with_auxiliary_of
 
@@ -69,8 +70,9 @@ def manual(
         has_aux: whether forward returns ``((y, aux), cache)``: aux is compared with that of the references, if they
             have one, and has no cotangent; ``delta`` is that of y.
         second: ``second(cache, delta, w)`` pulls back through ``backward``: of ⟨w, backward(cache, delta)⟩, with w by
-            primal, it returns the derivatives ``{name: ∂/∂primal, "delta": ∂/∂delta}``. `check` with ``order=2`` judges
-            it; without it, finite differences of ``backward`` are the second derivative.
+            primal, it returns the derivatives ``{name: ∂/∂primal, "delta": ∂/∂delta}``, the latter in the structure of
+            y, as ``delta`` is. `check` with ``order=2`` judges it; without it, finite differences of ``backward`` are
+            the second derivative.
         jvp: ``jvp(primals, tangents) -> (y, tangent of y)``, both arguments by name. `check` with ``mode="jvp"`` or
             "both" judges it.
         name: what reports call the rule; the forward's name by default.
@@ -173,14 +175,25 @@ class _Manual:
                     f"{self.label}: second must return {{name: cotangent}}, got {describe(found)}.\n"
                     f"Fix:    return {{{', '.join(f'{n!r}: d{n}' for n in wrt)}, 'delta': ddelta}}"
                 )
-            of_delta = found.get("delta", found.get(deltas[0]))
-            named = self._to_numpy({n: g for n, g in found.items() if n not in ("delta", *deltas)}, primals)
-            if of_delta is None:
-                return named
-            return named | dict(zip(deltas, map(self.backend.to_numpy, as_tuple(of_delta)), strict=True))
+            root = free_names("delta", 1, primals)[0]
+            named = self._to_numpy({n: g for n, g in found.items() if n not in (root, *deltas)}, primals)
+            return named | self._of_deltas(found, root, deltas, y)
 
         results = tuple(cotangents[n] for n in wrt)
         return one_or_tuple(results), pullback
+
+    def _of_deltas(self, found: Mapping[str, Any], root: str, deltas: tuple[str, ...], y: ForeignArray) -> Cotangents:
+        """Return what ``second`` found of delta, array by array; it is in the structure of y, as delta itself is."""
+        of_delta = found.get(root)
+        if of_delta is None:
+            return {n: self.backend.to_numpy(found[n]) for n in deltas if found.get(n) is not None}
+        parts = as_tuple(flat_delta(of_delta, self.backend.tree_to_numpy(y)))
+        if len(parts) != len(deltas):
+            raise InvalidInput(
+                f"{self.label}: second: {root}: expected the structure of y, {len(deltas)} array(s), "
+                f"got {describe(of_delta)}.\nFix:    return {{..., {root!r}: ({', '.join(f'd{n}' for n in deltas)})}}"
+            )
+        return dict(zip(deltas, map(self.backend.to_numpy, parts), strict=True))
 
     def tangent_rule(self, tangents: Mapping[str, str]) -> Rule:
         """Return the Rule of the author's ``jvp``."""
@@ -195,7 +208,10 @@ class _Manual:
             result = self.jvp(primals, along)
         lines = "y = ...\n        return y, y_dot"
         pair = _pair(result, f"{self.label}: jvp", "(y, tangent of y)", lines)
-        y, pushed = (as_tuple(self.backend.tree_to_numpy(taken_apart(each))) for each in pair)
+        returned = taken_apart(pair[0])
+        # A complex tangent of a real output is one array, which has the wrong dtype, and not two.
+        of_y = taken_apart(pair[1]) if isinstance(returned, Outputs) else pair[1]
+        y, pushed = (as_tuple(self.backend.tree_to_numpy(each)) for each in (returned, of_y))
         floating = [i for i, part in enumerate(y) if not is_discrete(part)]
         # Of an output of integers there may be a tangent, which is none.
         pushed = tuple(pushed[i] for i in floating) if len(pushed) == len(y) else pushed

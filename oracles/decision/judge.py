@@ -49,6 +49,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_real,
     with_dtype,
 )
 from oracles.stages import announce
@@ -187,9 +188,9 @@ class _Forward:
 
     @property
     def has_shapes(self) -> bool:
-        """Whether every output is an array of the expected shape."""
+        """Whether every output is an array of real numbers, of the expected shape."""
         return all(
-            n in self.expected and is_array(a) and a.shape == np.shape(self.expected[n])
+            n in self.expected and is_array(a) and is_real(a) and a.shape == np.shape(self.expected[n])
             for n, a in self.outputs.items()
         )
 
@@ -333,7 +334,8 @@ def _expected_outputs(evaluated: Mapping[str, tuple[Any, Pullback]], primals: Pr
     parts = [
         value_and_radius(p)[0] if isinstance(p, Enclosure) else p for p in as_tuple(next(iter(evaluated.values()))[0])
     ]
-    dtypes = [dtype if is_differentiable(part) else np.asarray(part).dtype for part in parts]
+    # Real numbers are expected of a subject, also where its own primal is the oracle.
+    dtypes = [dtype if is_differentiable(part) or not is_real(part) else np.asarray(part).dtype for part in parts]
     return named_outputs(
         tuple(np.broadcast_to(np.zeros((), own), np.shape(part)) for own, part in zip(dtypes, parts, strict=True)), {}
     )

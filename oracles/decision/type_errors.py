@@ -11,7 +11,7 @@ from oracles.backends.devices import DeviceLost, Elsewhere
 from oracles.missing import SOURCES, MissingPackage, describe_missing
 from oracles.numerics import is_coarser
 from oracles.process_state import ProcessEnded, ReplacedFunction
-from oracles.rule import Array, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable
+from oracles.rule import Array, NotPerturbable, Unimplemented, as_tuple, describe, is_differentiable, is_real
 from oracles.verdict import SELF_CONSISTENCY, Evidence, Finding, Verdict
 
 CALL = "the call"  # the quantity of findings on a subject that raised, crashed or ran out of time
@@ -104,6 +104,8 @@ def type_error(name: str, actual: object, expected: Array, working: str) -> tupl
     if actual.shape != np.shape(expected):
         fix = _fix_of_shape(variable, np.asarray(actual), np.shape(expected))
         return f"shape {actual.shape}, expected {np.shape(expected)}", fix
+    if not is_real(actual):
+        return f"dtype {actual.dtype}, expected {dtype}", _fix_of_kind(variable, name, actual.dtype, dtype)
     # Integers have no precision: only their values are compared.
     if actual.dtype == dtype or dtype.kind in "iub" or actual.dtype.name == working or is_coarser(actual.dtype, dtype):
         return "", ""
@@ -112,6 +114,14 @@ def type_error(name: str, actual: object, expected: Array, working: str) -> tupl
     else:
         fix = f"{variable} = {variable}.astype({dtype})      # or find the {actual.dtype} inside: np.zeros(shape) is"
     return f"dtype {actual.dtype}, expected {dtype}", fix
+
+
+def _fix_of_kind(variable: str, name: str, actual: np.dtype[Any], expected: np.dtype[Any]) -> str:
+    """Return the line that makes real numbers of an array that holds none."""
+    if actual.kind == "c":
+        why = "real numbers are expected" if variable == "y" else f"{name} is real, and so is its cotangent"
+        return f"{variable} = {variable}.real      # {why}"
+    return f"{variable} = np.asarray({variable}, '{expected}')      # numbers, and not {actual}"
 
 
 def _fix_of_type(variable: str, name: str, actual: object, expected: Array) -> str:

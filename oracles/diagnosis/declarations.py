@@ -21,7 +21,7 @@ from oracles.diagnosis.candidates import is_near
 from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns.symmetry import has_signs_of_both_kinds, signs_along
 from oracles.finite_differences import finite_difference
-from oracles.rule import Array, Primals, Rule, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Primals, Rule, as_tuple, is_differentiable, is_real, with_dtype
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting
 
 # What the subject and the first oracle return at the point, by name.
@@ -106,7 +106,7 @@ def _values_at(setting: Setting) -> Values | None:
     expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
     if actual is None or expected is None:
         return None
-    return {n: a for n, a in actual.items() if is_array(a)}, expected  # another type is refused as such
+    return {n: a for n, a in actual.items() if is_array(a) and is_real(a)}, expected  # another type is refused as such
 
 
 def _refused(result: Result) -> set[str]:

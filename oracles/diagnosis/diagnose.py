@@ -42,7 +42,7 @@ from oracles.diagnosis.patterns import (
 )
 from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.numerics import Numerics
-from oracles.rule import Enclosure, Rule, with_dtype
+from oracles.rule import Enclosure, Rule, is_real, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
 from oracles.verdict import Result, Setting, Verdict
@@ -292,7 +292,7 @@ def symptoms_of(result: Result, quantity: str, numerics: Numerics | None = None)
     if actual is None or expected is None or quantity not in expected:
         return None
     value = actual.get(quantity)
-    if quantity in actual and not is_array(value):
+    if quantity in actual and not (is_array(value) and is_real(value)):
         return None
     answer = expected[quantity]
     # The many samples of a refusal: a candidate must not fail by a tolerance that is too small.

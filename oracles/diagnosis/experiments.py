@@ -39,6 +39,7 @@ from oracles.rule import (
     Rule,
     as_tuple,
     is_differentiable,
+    is_real,
     with_dtype,
 )
 from oracles.tolerance import named_outputs, tolerance_at, values_of
@@ -310,7 +311,7 @@ class Symptoms:
         return tuple(parts) if isinstance(self.delta, tuple) else parts[0]
 
     def evaluate_at(self, primals: Primals, delta: Output) -> Trial | None:
-        """Call the subject and the oracle at another point; ``None`` if either raises or nothing is returned."""
+        """Call the subject and the oracle at another point; ``None`` if either raises, or no real numbers return."""
         return result_or_none(lambda: self._evaluate(primals, delta))
 
     def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
@@ -323,7 +324,9 @@ class Symptoms:
         y, pullback = self.subject(**primals)
         cotangents: Cotangents = {} if self.is_output else dict(pullback(delta))
         actual = named_outputs(as_tuple(y), cotangents).get(self.name)
-        return None if actual is None else self.compare(np.asarray(actual, np.float64), point, point_delta)
+        if actual is None or not is_real(actual):
+            return None
+        return self.compare(np.asarray(actual, np.float64), point, point_delta)
 
     def _dtype_of(self, name: str) -> np.dtype[Any]:
         return self.dtypes.get(name, np.dtype(self.precision))

@@ -23,7 +23,7 @@ from oracles.diagnosis.layer_calls import LayerCall, Recording, recorded_calls
 from oracles.diagnosis.module_calls import ModuleCall, module_calls
 from oracles.finite_differences import directional_derivative, finite_difference
 from oracles.numerics import Numerics, confidence, unit_roundoff
-from oracles.rule import Array, Output, Primals, Rule, Runtime, as_tuple, is_differentiable, with_dtype
+from oracles.rule import Array, Output, Primals, Rule, Runtime, as_tuple, is_differentiable, is_real, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import values_of
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting
@@ -111,7 +111,7 @@ def _is_right_along_a_direction(rule: Rule, primals: Primals, delta: Output, pre
     wide, wide_delta = with_dtype(dict(primals), np.float64), with_dtype(delta, np.float64)
     direction = {n: rng.standard_normal(a.shape) for n, a in wide.items() if is_differentiable(a)}
     cotangents = values_of(rule, primals, delta)
-    g = {n: np.asarray(cotangents[n], np.float64) for n in direction if n in cotangents}
+    g = {n: np.asarray(cotangents[n], np.float64) for n in direction if is_real(cotangents.get(n))}
     if {n: a.shape for n, a in g.items()} != {n: v.shape for n, v in direction.items()}:
         return False
     # For an error e of the gradient, a random direction gives about the size ‖e‖.

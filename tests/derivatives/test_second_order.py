@@ -632,6 +632,107 @@ def test_complex_numbers_are_pairs_in_further_derivatives_too() -> None:
             oracles.check(oracles.torch_function(wrong), {"z": z}, against, order=2, mode="both")
 
 
+# ---- the derivative by delta, in the structure of the output
+
+
+def in_dict(sine: Any, square: Any) -> Any:
+    return {"sine": sine, "square": square}
+
+
+def nested(sine: Any, square: Any) -> Any:
+    return {"all": [sine, (square,)], "none": None}
+
+
+# How the two outputs sin(x) and x² are returned, and how they are read from a cotangent.
+STRUCTURES = {
+    "tuple": (lambda sine, square: (sine, square), lambda d: d),
+    "dict": (in_dict, lambda d: (d["sine"], d["square"])),
+    "nested": (nested, lambda d: (d["all"][0], d["all"][1][0])),
+}
+VECTOR_OF_THREE = {"x": np.array([0.4, -1.3, 2.1])}
+
+
+def sine_and_square(structure: str, by_delta: Any, arrays: Any = "numpy") -> Any:
+    """Return the subject of sin(x) and x²; ``by_delta(x, w)`` gives what ``second`` returns for the two deltas."""
+    module = torch if arrays == "torch" else np
+    made, read = STRUCTURES[structure]
+
+    def backward(x: Any, delta: Any) -> Any:
+        of_sine, of_square = read(delta)
+        return {"x": of_sine * module.cos(x) + 2 * x * of_square}
+
+    def second(x: Any, delta: Any, w: Any) -> Any:
+        of_sine, of_square = read(delta)
+        by_x = w["x"] * (2 * of_square - of_sine * module.sin(x))
+        return {"x": by_x, "delta": made(*by_delta(module, x, w["x"]))}
+
+    return oracles.manual(lambda x: (made(module.sin(x), x**2), x), backward, second=second, arrays=arrays)
+
+
+def right_by_delta(module: Any, x: Any, w: Any) -> Any:
+    return w * module.cos(x), 2 * x * w
+
+
+@pytest.mark.parametrize("has_reference", [True, False], ids=["torch", "differences"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_delta_of_a_second_rule_has_the_structure_of_the_output(structure: str, has_reference: bool) -> None:
+    made, _ = STRUCTURES[structure]
+    against = [oracles.torch_autograd(lambda x: made(torch.sin(x), x**2))] if has_reference else []
+    for arrays in ("numpy", "torch"):
+        subject = sine_and_square(structure, right_by_delta, arrays)
+        assert oracles.check(subject, VECTOR_OF_THREE, against, order=2).verdict is Verdict.AGREES
+    wrong = sine_and_square(structure, lambda module, x, w: (w * module.cos(x), x * w))
+    with pytest.raises(Disagreement) as refusal:
+        oracles.check(wrong, VECTOR_OF_THREE, against, order=2)
+    assert refusal.value.result.worst.quantity == "delta[1]"
+
+
+@pytest.mark.parametrize("has_reference", [True, False], ids=["torch", "differences"])
+def test_delta_of_a_complex_output_is_complex(has_reference: bool) -> None:
+    """∂⟨w, δ·conj(3z²)⟩/∂δ = w·3z² and ∂/∂z = conj(w)·δ·conj(6z), in torch's convention."""
+    z = RNG.standard_normal(3) + 1j * RNG.standard_normal(3)
+
+    def cube(by_delta: Any) -> Any:
+        return oracles.manual(
+            lambda z: (z**3, z),
+            lambda z, delta: {"z": delta * np.conj(3 * z**2)},
+            second=lambda z, delta, w: {"z": np.conj(w["z"]) * delta * np.conj(6 * z), "delta": by_delta(z, w["z"])},
+        )
+
+    def conjugated(z: Any, w: Any) -> Any:
+        return w * np.conj(3 * z**2)
+
+    against = [oracles.torch_autograd(lambda z: z**3)] if has_reference else []
+    assert oracles.check(cube(lambda z, w: w * 3 * z**2), {"z": z}, against, order=2).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement) as refusal:
+        oracles.check(cube(conjugated), {"z": z}, against, order=2)
+    assert refusal.value.result.worst.quantity.startswith("delta")
+
+
+@pytest.mark.parametrize("wrong", [lambda a, b: (a,), lambda a, b: {"sine": a}, lambda a, b: {"sine": a, "cube": b}])
+def test_delta_of_another_structure_is_invalid_input(wrong: Any) -> None:
+    made, read = STRUCTURES["dict"]
+    subject = oracles.manual(
+        lambda x: (made(np.sin(x), x**2), x),
+        lambda x, delta: {"x": read(delta)[0] * np.cos(x) + 2 * x * read(delta)[1]},
+        second=lambda x, delta, w: {"x": w["x"], "delta": wrong(w["x"] * np.cos(x), 2 * x * w["x"])},
+    )
+    with pytest.raises(InvalidInput, match="delta"):
+        oracles.check(subject, VECTOR_OF_THREE, order=2)
+
+
+def test_primal_that_is_called_delta_is_no_delta() -> None:
+    """With such a primal, the derivative by the cotangent is called "delta_"."""
+    subject = oracles.manual(
+        lambda delta: (delta**2, delta),
+        lambda primal, cotangent: {"delta": 2 * primal * cotangent},
+        second=lambda primal, cotangent, w: {"delta": 2 * cotangent * w["delta"], "delta_": 2 * primal * w["delta"]},
+    )
+    result = oracles.check(subject, {"delta": VECTOR_OF_THREE["x"]}, order=2)
+    assert result.verdict is Verdict.AGREES
+    assert {"order 2: delta", "order 2: delta_"} <= {*result.judged}
+
+
 def test_isolated_subject_is_differentiated_twice_in_its_own_process() -> None:
     pytest.importorskip("cloudpickle")
     result = oracles.check(oracles.torch_function(Dense), DENSE, DENSE_REFERENCES, order=2, isolate=True, seconds=120)
