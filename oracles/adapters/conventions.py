@@ -19,7 +19,7 @@ import numpy.typing as npt
 from oracles.adapters.gauges import GAUGES, Signs, named_by_position
 from oracles.backends.arrays import copied
 from oracles.backends.straight_through import StraightThrough, straight_through
-from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR
+from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR, STEP_SHARE
 from oracles.evaluations import same_values
 from oracles.notes import note
 from oracles.numerics import Numerics, is_coarser, stores_of, unit_roundoff
@@ -220,7 +220,8 @@ class Declaration(Convention):
     ) -> Mapping[str, Mapping[str, Answer]]:
         """Return the oracles' cotangents as the subject's are: symmetrized, and with its own at declared kinks.
 
-        `violations` has checked those.
+        `violations` has checked those. What certified enclosures know of rounding is widened as tolerances are, and
+        enclosures of the derivative of a stopped iteration reach that at the solution.
         """
         result = {oracle: dict(answer) for oracle, answer in answers.items()}
         for name in self.kinks:
@@ -232,7 +233,29 @@ class Declaration(Convention):
                         answer[name] = _replaced(answer[name], at, own)
         for answer in result.values():
             answer.update({n: _symmetrized_answer(answer[n]) for n in self.symmetric if n in answer})
+            answer.update({n: self._widened(n, a) for n, a in answer.items()})
+            if self.solved_to:
+                answer.update({n: self._at_solution(answer[n]) for n in cotangents if n in answer and n in primals})
         return result
+
+    def _at_solution(self, answer: Answer) -> Answer:
+        """Return an enclosure of the derivative of a stopped iteration as one of the derivative at the solution.
+
+        An implicit gradient is that at the solution. If each step leaves a share ρ of the error, k = log τ / log ρ steps
+        leave ρ^k of the value's, and about k times as much of the derivative's: d(ρ^k)/dρ = k ρ^(k−1).
+        """
+        if not isinstance(answer, Enclosure):
+            return answer  # a reference's
+        steps = max(1.0, np.log(self.solved_to) / np.log(STEP_SHARE))
+        lag = CONFIDENCE * steps * self.solved_to
+        largest = np.max(np.abs(answer.mid), initial=0.0, where=np.isfinite(answer.mid))
+        return replace(answer, radius=answer.radius + lag * largest)
+
+    def _widened(self, name: str, answer: Answer) -> Answer:
+        """Return a certified enclosure with the bound on rounding that the convention gives; else the answer."""
+        if not isinstance(answer, Enclosure) or answer.rounding is None:
+            return answer
+        return replace(answer, rounding=self.tolerances({name: answer.rounding}, {name: answer.mid})[name])
 
     def tolerances(self, tolerances: Mapping[str, Array], values: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the tolerances of symmetrized cotangents, those by norm, and those of a solver."""

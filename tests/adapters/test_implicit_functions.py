@@ -41,6 +41,14 @@ def unrolled(W, x):
     return z
 
 
+def solved_by_newton(W, x):
+    z = torch.zeros_like(x)
+    for _ in range(8):
+        a = torch.tanh(W @ z + x)
+        z = z - torch.linalg.solve(torch.eye(len(x), dtype=x.dtype) - (1 - a**2)[:, None] * W, z - a)
+    return z
+
+
 @pytest.mark.parametrize("against", [[oracles.torch_autograd(unrolled)], []], ids=["torch", "alone"])
 def test_fixed_point(against):
     assert oracles.check(fixed_point(), POINT, against).verdict is Verdict.AGREES
@@ -94,6 +102,40 @@ def test_solved_to():
     assert oracles.check(oracles.declared(solved(1e-5), solved_to=1e-5), Z, NEWTON).verdict is Verdict.AGREES
     with pytest.raises(Disagreement) as excinfo:
         oracles.check(oracles.declared(solved(1e-5, 1.01), solved_to=1e-5), Z, NEWTON)
+    assert excinfo.value.verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_solved_to_without_a_reference(seed):
+    """Ball arithmetic and finite differences have the derivative of the stopped iteration, which converges later."""
+    rng = np.random.default_rng(seed)
+    point = {"W": 0.2 * rng.standard_normal((4, 4)), "x": rng.standard_normal(4)}
+
+    def declared(factor):
+        return oracles.declared(fixed_point(tolerance=1e-5, factor=factor), solved_to=1e-5)
+
+    result = oracles.check(declared(1.0), point)
+    assert result.verdict is Verdict.AGREES
+    assert {"exact", "finite difference"} <= {f.oracle for f in result.findings}
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(declared(1.01), point)
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert "exact" in {f.oracle for f in excinfo.value.result.findings if f.refuses}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_solved_to_with_a_reference_is_as_sharp_as_declared(seed):
+    """The derivative at the solution is known then; enclosures of another one neither refuse it nor overrule it."""
+    rng = np.random.default_rng(seed)
+    point = {"W": 0.2 * rng.standard_normal((4, 4)), "x": rng.standard_normal(4)}
+    against = [oracles.torch_autograd(solved_by_newton)]
+
+    def declared(factor):
+        return oracles.declared(fixed_point(tolerance=1e-5, factor=factor), solved_to=1e-5)
+
+    assert oracles.check(declared(1.0), point, against).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(declared(1.0005), point, against)
     assert excinfo.value.verdict is Verdict.WRONG
 
 
