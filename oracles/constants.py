@@ -14,7 +14,7 @@ CONFIDENCE = 8.0
 # The same for an operand that is stored in half precision. It is rounded once, by u at most, and sums of such operands
 # are kept in float32. In bfloat16 8 u is 3 % of each operand, and any gradient would agree.
 HALF_CONFIDENCE = 2.0
-# The share of its error that a step of a declared solver leaves. Without a reference the solver itself is differentiated:
+# The share of its error that a step of a declared solver leaves. Without a reference the solver is differentiated, and
 # the derivative's error is about log τ / log ρ times the value's. 1/2 covers shares up to 0.7, through CONFIDENCE.
 STEP_SHARE = 0.5
 # Two samples accept most right entries, at the price of two evaluations.
