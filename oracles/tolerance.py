@@ -189,19 +189,34 @@ class ToleranceEstimator:
         return bool(np.any(self.jumping(name)))
 
     def jumping(self, name: str) -> Array:
-        """Return the entries whose deviation does not shrink with the perturbation, as booleans."""
+        """Return the entries whose deviation does not shrink and grow with the perturbation, as booleans.
+
+        Far smaller rounding errors move no number of float64, as they are smaller than the last place. So 0.3 − 0.3 is
+        seen to be a tie by far larger ones.
+        """
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
         large = self.estimate()[name]
         if name in self.read_error and np.all(self._uniform(FIRST_SAMPLES)[name] <= large * JUMP_SHARE):
             return np.zeros(np.shape(large), bool)  # the tolerance is that of reading the values, and not of rounding
-        return np.asarray((self._named(self._smaller)[name] > large * JUMP_SHARE) & (large > 0))
+        stays = self._named(self._smaller)[name] > large * JUMP_SHARE
+        if self.precision == "float64":
+            stays |= self._named(self._larger)[name] < large / JUMP_SHARE
+        return np.asarray(stays & (large > 0))
 
     @cached_property
     def _smaller(self) -> Array:
         """The largest deviation under far smaller rounding errors."""
+        return self._deviation_times(JUMP_SHRINKAGE)
+
+    @cached_property
+    def _larger(self) -> Array:
+        """The largest deviation under far larger rounding errors."""
+        return self._deviation_times(1 / JUMP_SHRINKAGE)
+
+    def _deviation_times(self, scale: float) -> Array:
         rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        return np.asarray(np.maximum.reduce([self._deviation(self._perturbation(rng, JUMP_SHRINKAGE)) for rng in rngs]))
+        return np.asarray(np.maximum.reduce([self._deviation(self._perturbation(rng, scale)) for rng in rngs]))
 
     def backward_tolerance(self, name: str) -> Array:
         """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""

@@ -677,6 +677,9 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
     setting, name = comparison.setting, comparison.name
+    jumping = comparison.estimator.jumping(name)
+    on_one_side = comparison.estimator.backward_tolerance(name) if np.any(jumping) else comparison.tolerance
+    tolerance = np.where(jumping, on_one_side, comparison.tolerance)
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
@@ -686,7 +689,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
 
     try:
         return is_subgradient(
-            Candidate(name, comparison.value, expected, comparison.tolerance, comparison.neighbourhood, cotangent_for)
+            Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
         )
     except NO_VALUE_NEARBY:
         return None
