@@ -25,6 +25,8 @@ from oracles.constants import (
     JUMP_SHARE,
     JUMP_SHRINKAGE,
     MORE_SAMPLES,
+    NOISE_SHARE,
+    ROUNDING_INSIDE,
     SMALLER_SHARES,
 )
 from oracles.notes import note
@@ -201,7 +203,8 @@ class ToleranceEstimator:
             return np.zeros(np.shape(large), bool)  # the tolerance is that of reading the values, and not of rounding
         stays = self._named(self._smaller)[name] > large * JUMP_SHARE
         if self.precision == "float64":
-            stays |= self._named(self._larger)[name] < large / JUMP_SHARE
+            # What is as small as rounding stays so whatever the inputs are, and jumps over nothing.
+            stays |= (self._named(self._larger)[name] < large / JUMP_SHARE) & (large > self._noise)
         return np.asarray(stays & (large > 0))
 
     @cached_property
@@ -269,7 +272,7 @@ class ToleranceEstimator:
                 # Into the deviation: the tolerance of fewer samples may still be in use.
                 self._largest = np.maximum(np.maximum(last, absolute) if absolute else last, deviation, out=deviation)
             self._samples = samples
-        tolerances = self._named(self._largest)
+        tolerances = self._named(self._with_rounding_inside())
         plain_values = np.asarray(self._unperturbed)
         if np.isnan(plain_values).any() and len(self.sources) > 1:
             # The source has no value there, so that it tells nothing of rounding: the next one may.
@@ -279,6 +282,27 @@ class ToleranceEstimator:
                 plain = named[n]
                 tolerances[n] = np.where(np.isnan(plain), others[n], tolerances[n])
         return tolerances
+
+    def _with_rounding_inside(self) -> Array:
+        """Return the deviations, and where terms cancel to zero for every input, what rounding leaves of them.
+
+        Perturbed inputs do not show it: the gradient of a bias before a batch norm is zero for each of them. In float64
+        it is as far from zero as rounding moves it there, and in a coarser precision as many times farther as that is
+        coarser.
+        """
+        assert self._largest is not None
+        assert self._unperturbed is not None
+        if len(self.sources) > 1:
+            return self._largest
+        is_noise = (self._largest <= self._noise) & (np.abs(self._unperturbed) <= self._noise)
+        coarser = unit_roundoff(self.precision) / unit_roundoff("float64")
+        return np.where(is_noise, ROUNDING_INSIDE * coarser * self._largest, self._largest)
+
+    @cached_property
+    def _noise(self) -> float:
+        """A size far below that of the arrays, which rounding in float64 may have."""
+        sizes = np.abs(np.asarray(self._unperturbed))
+        return NOISE_SHARE * float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
 
     @cached_property
     def _next(self) -> ToleranceEstimator:

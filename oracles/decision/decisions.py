@@ -326,7 +326,9 @@ def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comp
         accepted = not comparison.refusing
         return comparison.findings(Verdict.AGREES, refuses=False, reason=reason) if accepted else comparison
     is_certain = enclosure is not None and np.all(is_known(*value_and_radius(enclosure))[comparison.refused])
-    if not is_certain or EXACT in comparison.refusing:
+    # A kink that is no excuse is no tolerance either: the balls have taken one side of it.
+    judged = replace(comparison, tolerance=_on_sides(comparison)) if comparison.kink_nearby else comparison
+    if not is_certain or EXACT in judged.refusing:
         return comparison
     reason = f"ball arithmetic proves the subject right, and {', '.join(comparison.refusing)} off"
     findings = comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
@@ -618,14 +620,20 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 
 
 def _across_a_kink(comparison: Comparison) -> list[Finding]:
-    """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
+    """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none.
+
+    In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
+    """
     references = comparison.references
     if not comparison.is_cotangent:
         return []
     if not references:
         return _across_its_own_jump(comparison)
     beyond, entries = _on_one_side(comparison, references[0].name)
-    if not beyond.refusing or not _is_subgradient(beyond):
+    subgradient = _is_subgradient(beyond) if beyond.refusing else None
+    if subgradient is False and comparison.estimator.precision == "float64":
+        return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
+    if not subgradient:
         return []
     point = comparison.estimator
     tied = partial(stays_tied, comparison.name, entries, references[0], point.primals, point.delta, beyond.tolerance)
@@ -638,8 +646,7 @@ def _across_its_own_jump(comparison: Comparison) -> list[Finding]:
     """Return the findings on errors that are within the tolerance across a jump of the subject's own pullback.
 
     Without a reference the tolerance is how far rounding moves that pullback. An enclosure by finite differences has a
-    finite radius only where no kink is near. In float32 rounding crosses kinks that are farther away than a subgradient
-    is looked for.
+    finite radius only where no kink is near.
     """
     for oracle in comparison.answers:
         beyond, _ = _on_one_side(comparison, oracle)
@@ -667,8 +674,15 @@ def _on_one_side(comparison: Comparison, oracle: str) -> tuple[Comparison, Array
     jumping = comparison.estimator.jumping(comparison.name)
     if not np.any(large & jumping):
         return comparison, large & jumping
-    on_one_side = comparison.estimator.backward_tolerance(comparison.name)
-    return replace(comparison, tolerance=np.where(jumping, on_one_side, comparison.tolerance)), large & jumping
+    return replace(comparison, tolerance=_on_sides(comparison)), large & jumping
+
+
+def _on_sides(comparison: Comparison) -> Array:
+    """Return the tolerance without the jumps over kinks: rounding in the backward alone, where rounding jumps."""
+    jumping = comparison.estimator.jumping(comparison.name)
+    if not np.any(jumping):
+        return comparison.tolerance
+    return np.where(jumping, comparison.estimator.backward_tolerance(comparison.name), comparison.tolerance)
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:
@@ -677,9 +691,6 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
     setting, name = comparison.setting, comparison.name
-    jumping = comparison.estimator.jumping(name)
-    on_one_side = comparison.estimator.backward_tolerance(name) if np.any(jumping) else comparison.tolerance
-    tolerance = np.where(jumping, on_one_side, comparison.tolerance)
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
@@ -689,7 +700,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
 
     try:
         return is_subgradient(
-            Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
+            Candidate(name, comparison.value, expected, _on_sides(comparison), comparison.neighbourhood, cotangent_for)
         )
     except NO_VALUE_NEARBY:
         return None
