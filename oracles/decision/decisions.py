@@ -289,8 +289,10 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
     difference).
     """
     subgradient = _is_subgradient(comparison)
+    if subgradient is False:
+        return _without_jumps(replace(comparison, kink_nearby=True))
     if not subgradient:
-        return replace(comparison, kink_nearby=subgradient is False)
+        return comparison
     if not set(comparison.refusing) & {o.name for o in comparison.references}:
         reason = "no derivative here; the balls follow another branch"
         return comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
@@ -326,9 +328,7 @@ def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comp
         accepted = not comparison.refusing
         return comparison.findings(Verdict.AGREES, refuses=False, reason=reason) if accepted else comparison
     is_certain = enclosure is not None and np.all(is_known(*value_and_radius(enclosure))[comparison.refused])
-    # A kink that is no excuse is no tolerance either: the balls have taken one side of it.
-    judged = replace(comparison, tolerance=_on_sides(comparison)) if comparison.kink_nearby else comparison
-    if not is_certain or EXACT in judged.refusing:
+    if not is_certain or EXACT in comparison.refusing:
         return comparison
     reason = f"ball arithmetic proves the subject right, and {', '.join(comparison.refusing)} off"
     findings = comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
@@ -598,7 +598,7 @@ def _unless_rounding(
 
     A few samples may cross no kink that is nearby, where more do.
     """
-    resampled = comparison.with_samples(LAST_SAMPLES)
+    resampled = _without_jumps(comparison.with_samples(LAST_SAMPLES))
     resampled = replace(resampled, tolerance=within * resampled.tolerance)
     if not resampled.refusing:
         return resampled.findings(Verdict.AGREES, refuses=False)
@@ -620,10 +620,7 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 
 
 def _across_a_kink(comparison: Comparison) -> list[Finding]:
-    """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none.
-
-    In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
-    """
+    """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
     references = comparison.references
     if not comparison.is_cotangent:
         return []
@@ -631,6 +628,7 @@ def _across_a_kink(comparison: Comparison) -> list[Finding]:
         return _across_its_own_jump(comparison)
     beyond, entries = _on_one_side(comparison, references[0].name)
     subgradient = _is_subgradient(beyond) if beyond.refusing else None
+    # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
     if subgradient is False and comparison.estimator.precision == "float64":
         return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
     if not subgradient:
@@ -683,6 +681,16 @@ def _on_sides(comparison: Comparison) -> Array:
     if not np.any(jumping):
         return comparison.tolerance
     return np.where(jumping, comparison.estimator.backward_tolerance(comparison.name), comparison.tolerance)
+
+
+def _without_jumps(comparison: Comparison) -> Comparison:
+    """Return the comparison without the jumps in its tolerance, if a kink is near and the cotangent no subgradient.
+
+    In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
+    """
+    if not comparison.kink_nearby or comparison.estimator.precision != "float64":
+        return comparison
+    return replace(comparison, tolerance=_on_sides(comparison))
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:
