@@ -53,6 +53,7 @@ from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
+EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
 # A rule raises these if it has no value, near the end of its domain.
@@ -84,7 +85,7 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
         return _with_enough_samples(comparison)
     if sharp is not None and not (sharp := _with_enough_samples(sharp)).refusing:
         return _accepted(sharp)
-    comparison = _with_enough_samples(comparison)
+    comparison = _where_it_has_a_derivative(_with_enough_samples(comparison))
     if comparison.refusing:
         return comparison
     return (_cancels_what_is_stored(sharp) if sharp else []) or _accepted(comparison)
@@ -290,7 +291,9 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
     """
     subgradient = _is_subgradient(comparison)
     if subgradient is False:
-        return _without_jumps(replace(comparison, kink_nearby=True))
+        # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
+        is_near = comparison.estimator.precision == "float64"
+        return replace(comparison.on_one_side(EVERYWHERE) if is_near else comparison, kink_nearby=True)
     if not subgradient:
         return comparison
     if not set(comparison.refusing) & {o.name for o in comparison.references}:
@@ -598,7 +601,7 @@ def _unless_rounding(
 
     A few samples may cross no kink that is nearby, where more do.
     """
-    resampled = _without_jumps(comparison.with_samples(LAST_SAMPLES))
+    resampled = comparison.with_samples(LAST_SAMPLES)
     resampled = replace(resampled, tolerance=within * resampled.tolerance)
     if not resampled.refusing:
         return resampled.findings(Verdict.AGREES, refuses=False)
@@ -621,76 +624,46 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 
 def _across_a_kink(comparison: Comparison) -> list[Finding]:
     """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
-    references = comparison.references
-    if not comparison.is_cotangent:
+    judge = comparison.references[0].name if comparison.references else EXACT
+    if not comparison.is_cotangent or judge not in comparison.answers:
         return []
-    if not references:
-        return _across_its_own_jump(comparison)
-    beyond, entries = _on_one_side(comparison, references[0].name)
+    entries = _jumps_of_own_size(comparison, judge)
+    if not np.any(entries):
+        return []
+    beyond = comparison.on_one_side(EVERYWHERE)
     subgradient = _is_subgradient(beyond) if beyond.refusing else None
     # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
     if subgradient is False and comparison.estimator.precision == "float64":
         return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
-    if not subgradient:
+    if not subgradient or not comparison.references:
         return []
-    point = comparison.estimator
-    tied = partial(stays_tied, comparison.name, entries, references[0], point.primals, point.delta, beyond.tolerance)
+    point, reference = comparison.estimator, comparison.references[0]
+    tied = partial(stays_tied, comparison.name, entries, reference, point.primals, point.delta, beyond.tolerance)
     refuses = comparison.declared_kinks and attempt(tied) is True
     reason = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
     return beyond.findings(Verdict.KINK, refuses=refuses, reason=reason)
 
 
-def _across_its_own_jump(comparison: Comparison) -> list[Finding]:
-    """Return the findings on errors that are within the tolerance across a jump of the subject's own pullback.
+def _where_it_has_a_derivative(comparison: Comparison) -> Comparison:
+    """Return the comparison without jumps in its tolerance where finite differences know of no kink.
 
-    Without a reference the tolerance is how far rounding moves that pullback. An enclosure by finite differences has a
-    finite radius only where no kink is near.
+    Without a reference the tolerance is how far rounding moves the subject's own pullback, which may jump there alone.
     """
-    for oracle in comparison.answers:
-        beyond, _ = _on_one_side(comparison, oracle)
-        if oracle not in beyond.refusing:
-            continue
-        if oracle != EXACT:
-            return beyond.findings(Verdict.WRONG, reason="the pullback jumps where its function has a derivative")
-        if comparison.estimator.precision == "float64" and _is_subgradient(beyond) is False:
-            return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
-    return []
+    measured = [o for o in comparison.answers if o != EXACT]
+    if comparison.references or not comparison.is_cotangent or not measured:
+        return comparison
+    entries = _jumps_of_own_size(comparison, measured[0])
+    return comparison.on_one_side(entries) if np.any(entries) else comparison
 
 
-def _on_one_side(comparison: Comparison, oracle: str) -> tuple[Comparison, Array]:
-    """Return the comparison under the tolerance on one side of a jump, and where an error there is of an entry's size.
-
-    It is unchanged if there is no such entry.
-    """
+def _jumps_of_own_size(comparison: Comparison, oracle: str) -> Array:
+    """Return the entries whose error by an oracle has their own size, and at which rounding jumps, as booleans."""
     expected, radius = value_and_radius(comparison.answers[oracle])
     with np.errstate(invalid="ignore"):
         size, error = np.abs(expected), np.abs(comparison.value - expected)
         least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
         large = (error > size / 2) & (error > least + radius) & np.isfinite(comparison.tolerance)
-    if not np.any(large):
-        return comparison, large
-    jumping = comparison.estimator.jumping(comparison.name)
-    if not np.any(large & jumping):
-        return comparison, large & jumping
-    return replace(comparison, tolerance=_on_sides(comparison)), large & jumping
-
-
-def _on_sides(comparison: Comparison) -> Array:
-    """Return the tolerance without the jumps over kinks: rounding in the backward alone, where rounding jumps."""
-    jumping = comparison.estimator.jumping(comparison.name)
-    if not np.any(jumping):
-        return comparison.tolerance
-    return np.where(jumping, comparison.estimator.backward_tolerance(comparison.name), comparison.tolerance)
-
-
-def _without_jumps(comparison: Comparison) -> Comparison:
-    """Return the comparison without the jumps in its tolerance, if a kink is near and the cotangent no subgradient.
-
-    In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
-    """
-    if not comparison.kink_nearby or comparison.estimator.precision != "float64":
-        return comparison
-    return replace(comparison, tolerance=_on_sides(comparison))
+    return np.asarray(large & comparison.estimator.jumping(comparison.name) if np.any(large) else large)
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:
@@ -698,7 +671,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
-    setting, name = comparison.setting, comparison.name
+    setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
@@ -708,7 +681,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
 
     try:
         return is_subgradient(
-            Candidate(name, comparison.value, expected, _on_sides(comparison), comparison.neighbourhood, cotangent_for)
+            Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
         )
     except NO_VALUE_NEARBY:
         return None
