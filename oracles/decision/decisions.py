@@ -10,7 +10,7 @@ docs/how_it_works/verdicts.md has the same table in words. Errors of type, shape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -31,7 +31,7 @@ from oracles.constants import (
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
-from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
+from oracles.decision.kinks import Candidate, are_subgradients_together, is_subgradient, stays_tied
 from oracles.decision.precision import (
     computes_finer,
     formula_is_right,
@@ -53,6 +53,11 @@ from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
+NOT_TOGETHER = "a kink is near; this may be a subgradient, and is none together with the other cotangents"
+OTHER_BRANCH = "no derivative here; the balls follow another branch"
+UNDECLARED = "no derivative here; a subgradient, and none is declared"
+CROSSED = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
+SUBGRADIENT = (OTHER_BRANCH, UNDECLARED, CROSSED)  # the reasons to accept another subgradient than the oracles'
 EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
@@ -297,13 +302,11 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
     if not subgradient:
         return comparison
     if not set(comparison.refusing) & {o.name for o in comparison.references}:
-        reason = "no derivative here; the balls follow another branch"
-        return comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
+        return comparison.findings(Verdict.AGREES, refuses=False, reason=OTHER_BRANCH)
     if comparison.declared_kinks:
         reason = "no derivative here; another subgradient than the declared one"
         return _unless_rounding(comparison, Verdict.KINK, reason)
-    reason = "no derivative here; a subgradient, and none is declared"
-    return comparison.findings(Verdict.KINK, refuses=False, reason=reason)
+    return comparison.findings(Verdict.KINK, refuses=False, reason=UNDECLARED)
 
 
 def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comparison:
@@ -640,8 +643,7 @@ def _across_a_kink(comparison: Comparison) -> list[Finding]:
     point, reference = comparison.estimator, comparison.references[0]
     tied = partial(stays_tied, comparison.name, entries, reference, point.primals, point.delta, beyond.tolerance)
     refuses = comparison.declared_kinks and attempt(tied) is True
-    reason = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
-    return beyond.findings(Verdict.KINK, refuses=refuses, reason=reason)
+    return beyond.findings(Verdict.KINK, refuses=refuses, reason=CROSSED)
 
 
 def _where_it_has_a_derivative(comparison: Comparison) -> Comparison:
@@ -671,6 +673,13 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
+    try:
+        return is_subgradient(_candidate(comparison, expected))
+    except NO_VALUE_NEARBY:
+        return None
+
+
+def _candidate(comparison: Comparison, expected: Array) -> Candidate:
     setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
 
     def cotangent_for(delta: Output) -> Array:
@@ -679,12 +688,30 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
             raise ValueError("the subject has no cotangent for another delta") from cotangents.error
         return np.asarray(cotangents[name], np.float64)
 
+    return Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
+
+
+def with_kinks_together(
+    comparisons: Sequence[Comparison], findings: Mapping[str, list[Finding]]
+) -> Mapping[str, list[Finding]]:
+    """Return the findings on all arrays, where subgradients of several primals that are none of all of them are WRONG.
+
+    Each of max(a, b) at a tie may be 0 or 1, and both may not be 1.
+    """
+    kinked = [n for n, own in findings.items() if any(f.evidence.reason in SUBGRADIENT for f in own)]
+    given = [c for c in comparisons if c.is_cotangent and c.estimator.precision == "float64"]
+    if not kinked or len(given) < 2 or any(f.verdict is Verdict.WRONG for own in findings.values() for f in own):
+        return findings
     try:
-        return is_subgradient(
-            Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
-        )
+        expected = given[0].neighbourhood.gradients({})
+        candidates = [_candidate(c, expected[c.name].reshape(c.value.shape)) for c in given if c.name in expected]
+        fit = len(candidates) < 2 or are_subgradients_together(candidates)
     except NO_VALUE_NEARBY:
-        return None
+        return findings
+    if fit:
+        return findings
+    wrong = [c.on_one_side(EVERYWHERE) for c in comparisons if c.name in kinked]
+    return {**findings, **{c.name: c.findings(Verdict.WRONG, reason=NOT_TOGETHER) for c in wrong if c.refusing}}
 
 
 def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:

@@ -200,3 +200,63 @@ def test_where_the_reference_is_no_number_finite_differences_decide(size):
                 oracles.manual(polar_factor, lambda c, d, w=wrong: polar_back(c, d, **w)), {"A": A}, [reference]
             )
         assert refusal.value.verdict is Verdict.WRONG
+
+
+def maximum_of_two(weights):
+    """Return max(a, b) with weights of a and b where they are equal."""
+
+    def backward(c, d):
+        a, b = c
+        tied = a == b
+        return {"a": d * np.where(tied, weights[0], a > b), "b": d * np.where(tied, weights[1], b > a)}
+
+    return oracles.manual(lambda a, b: (np.maximum(a, b), (a, b)), backward)
+
+
+def pinball(weights):
+    """Return the loss of the quantile 0.3, with slopes by the target and minus the prediction where they are equal."""
+
+    def backward(c, d):
+        error = c[1] - c[0]
+        slopes = [np.where(error == 0, w, np.where(error > 0, 0.3, -0.7)) for w in weights]
+        return {"y": -d * slopes[1], "t": d * slopes[0]}
+
+    return oracles.manual(lambda y, t: (np.maximum(0.3 * (t - y), -0.7 * (t - y)), (y, t)), backward)
+
+
+TIED = {
+    "maximum": (
+        maximum_of_two, {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([1.0, 1.0, 4.0])}, torch.maximum,
+    ),
+    "pinball": (
+        pinball, {"y": np.array([1.0, 2.0, 3.0]), "t": np.array([1.0, 1.5, 4.0])},
+        lambda y, t: torch.maximum(0.3 * (t - y), -0.7 * (t - y)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("maximum", (1.0, 0.0)), ("maximum", (0.0, 1.0)), ("maximum", (0.5, 0.5)), ("maximum", (0.25, 0.75)),
+        ("pinball", (0.3, 0.3)), ("pinball", (-0.7, -0.7)), ("pinball", (0.0, 0.0)),
+    ],
+)  # fmt: skip
+def test_weights_of_a_tie_between_two_primals(name, weights):
+    subject, point, reference = TIED[name]
+    assert oracles.check(subject(weights), point, [oracles.torch_autograd(reference)]).verdict in ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("maximum", (1.0, 1.0)), ("maximum", (0.0, 0.0)), ("maximum", (1.0, 0.5)),
+        ("pinball", (0.3, -0.7)), ("pinball", (-0.7, 0.3)), ("pinball", (0.0, 0.3)),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_sum_to_one(name, weights):
+    """Each alone is a subgradient."""
+    subject, point, reference = TIED[name]
+    with pytest.raises(Disagreement) as refusal:
+        oracles.check(subject(weights), point, [oracles.torch_autograd(reference)])
+    assert refusal.value.verdict is Verdict.WRONG
