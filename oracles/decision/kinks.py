@@ -123,7 +123,7 @@ def _lie_in_hull_together(candidates: Sequence[Candidate]) -> bool:
 
 def _jumping_entries(candidates: Sequence[Candidate]) -> list[Array]:
     near = candidates[0].neighbourhood.near
-    return [c.jumps(near) | c.off for c in candidates]
+    return [c.jumps(near) for c in candidates]
 
 
 def _lie_in_hull(candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes) -> bool:
