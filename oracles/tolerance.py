@@ -194,7 +194,7 @@ class ToleranceEstimator:
         """Return the entries whose deviation does not shrink and grow with the perturbation, as booleans.
 
         Far smaller rounding errors move no number of float64, as they are smaller than the last place. So 0.3 − 0.3 is
-        seen to be a tie by far larger ones.
+        seen to be a tie by somewhat smaller and by far larger ones: what is ill conditioned grows, up to its own size.
         """
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
@@ -204,13 +204,19 @@ class ToleranceEstimator:
         stays = self._named(self._smaller)[name] > large * JUMP_SHARE
         if self.precision == "float64":
             # What is as small as rounding stays so whatever the inputs are, and jumps over nothing.
-            stays |= (self._named(self._larger)[name] < large / JUMP_SHARE) & (large > self._noise)
+            a_little, far = (self._named(d)[name] for d in (self._a_little_smaller, self._larger))
+            stays |= (a_little > large / 2) & (far < large / JUMP_SHARE) & (large > self._noise)
         return np.asarray(stays & (large > 0))
 
     @cached_property
     def _smaller(self) -> Array:
         """The largest deviation under far smaller rounding errors."""
         return self._deviation_times(JUMP_SHRINKAGE)
+
+    @cached_property
+    def _a_little_smaller(self) -> Array:
+        """The largest deviation under rounding errors that still move the last place of float64."""
+        return self._deviation_times(JUMP_SHARE)
 
     @cached_property
     def _larger(self) -> Array:
