@@ -241,8 +241,8 @@ class Declaration(Convention):
     def _at_solution(self, answer: Answer) -> Answer:
         """Return an enclosure of the derivative of a stopped iteration as one of the derivative at the solution.
 
-        An implicit gradient is that at the solution. Where a step leaves a share ρ of the error, k = log τ / log ρ steps
-        leave ρ^k of the value's, and about k times as much of the derivative's: d(ρ^k)/dρ = k ρ^(k−1).
+        An implicit gradient is that at the solution. Where a step leaves a share ρ of the error, k = log τ / log ρ of
+        them leave ρ^k of the value's, and about k times as much of the derivative's: d(ρ^k)/dρ = k ρ^(k−1).
         """
         if not isinstance(answer, Enclosure):
             return answer  # a reference's
