@@ -221,3 +221,78 @@ def test_gradient_that_the_engine_cannot_repair_is_refused():
     with pytest.raises(Disagreement) as excinfo:
         oracles.check(inside_a_module(lambda d, z, W: (d @ W.T, d)), PRODUCT, [BY_TORCH])
     assert excinfo.value.result.worst.quantity == "the call"
+
+
+# ---- layouts: a module's own parameters are contiguous, its inputs and cotangents need not be
+
+
+class Normalized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.linear(x))
+
+
+def with_a_gap(array):
+    wide = np.full((*array.shape, 2), np.nan)
+    wide[..., 0] = array
+    return wide[..., 0]
+
+
+@pytest.mark.parametrize("strided", ["norm.weight", "norm.bias", "linear.weight", "x"])
+def test_parameters_are_contiguous_whatever_the_layout_of_their_primals(strided):
+    """torch's batch norm reads a strided weight as a contiguous one in its backward, on the CPU."""
+    point = {"x": normal(5, 3), "linear.weight": normal(4, 3), "norm.weight": normal(4), "norm.bias": normal(4)}
+    point[strided] = with_a_gap(point[strided])
+    reference = oracles.torch_autograd(
+        lambda **p: F.batch_norm(
+            p["x"] @ p["linear.weight"].T, None, None, p["norm.weight"].contiguous(), p["norm.bias"], True
+        )
+    )
+    result = oracles.check(oracles.torch_module(Normalized), point, [reference], order=2, mode="both")
+    assert result.verdict is Verdict.AGREES
+
+
+class FlatSquare(torch.autograd.Function):
+    """x², whose backward reads one of its arrays as if it were contiguous."""
+
+    @staticmethod
+    def forward(ctx, x, misread):
+        ctx.save_for_backward(x)
+        ctx.misread = misread
+        return x * x
+
+    @staticmethod
+    def backward(ctx, delta):
+        (x,) = ctx.saved_tensors
+        arrays = {"x": x, "delta": delta}
+        if ctx.misread:
+            read = arrays[ctx.misread]
+            entries = read.untyped_storage().nbytes() // read.itemsize - read.storage_offset()
+            flat = read.as_strided((entries,), (1,))
+            arrays[ctx.misread] = flat.repeat(-(-read.numel() // entries))[: read.numel()].view(read.shape)
+        return 2 * arrays["x"] * arrays["delta"], None
+
+
+@pytest.mark.parametrize("misread", ["", "x", "delta"])
+def test_module_that_misreads_a_strided_input_or_cotangent_is_refused(misread):
+    class Squares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return FlatSquare.apply(x, misread) if misread == "delta" else FlatSquare.apply(x, misread) * self.scale
+
+    point = {"x": normal(4, 3)} if misread == "delta" else {"x": normal(4, 3), "scale": normal(3)}
+    against = [oracles.torch_autograd(lambda x, scale=1.0: x * x * scale)]
+    if not misread:
+        assert oracles.check(oracles.torch_module(Squares), point, against).verdict is Verdict.AGREES
+        return
+    with pytest.raises(Disagreement) as excinfo:
+        oracles.check(oracles.torch_module(Squares), point, against)
+    assert excinfo.value.verdict is Verdict.WRONG
+    assert "with strides" in excinfo.value.evidence.reason
