@@ -309,6 +309,11 @@ class Declaration(Convention):
             at, slope = at | here, np.where(here, derivative, slope)
         return at, slope
 
+    @property
+    def declares_nothing(self) -> bool:
+        """Whether every argument has its default."""
+        return self == Declaration(self.rule)
+
     def alternatives(
         self, factors: Mapping[str, float], slopes: Mapping[str, float], freedoms: Iterable[Freedom] = ()
     ) -> Iterator[tuple[str, Rule]]:
@@ -319,6 +324,8 @@ class Declaration(Convention):
             slopes: the derivative that the subject takes at its declared kinks.
             freedoms: what else the problem may leave open.
         """
+        if self.conjugate:  # before a factor of -1 for each imaginary part
+            yield "conjugate=False", self._but(conjugate=False)
         for name, layout in self.layout.items():
             for other in other_layouts(layout):
                 yield f"layout={{{name!r}: {other!r}}}", self._but(layout={**self.layout, name: other})

@@ -496,8 +496,8 @@ def torch_module(
     """Make a Rule of an `nn.Module`, over its inputs and parameters, differentiated by autograd.
 
     Parameters and buffers are contiguous, as a module holds them, in whatever layout their primals are; inputs and
-    cotangents have any layout. If a `torch.autograd.Function` inside returns a gradient that the engine would sum to shape, or cast, the pullback
-    raises and names what the Function returned.
+    cotangents have any layout. If a `torch.autograd.Function` inside returns a gradient that the engine would sum to
+    shape, or cast, the pullback raises and names what the Function returned.
 
     Args:
         make: the module's class, a function without arguments that makes a module, or an instance, which is copied.
@@ -585,7 +585,7 @@ class _Subject:
 
     def _call(self, module: Module, tensors: Mapping[str, Tensor]) -> Tensor:
         names = self._parameters(module, tensors)
-        # A module holds contiguous parameters and buffers, and its backward may rely on that, as torch's batch norm does.
+        # A module holds contiguous parameters and buffers. Its backward may rely on that, as torch's batch norm does.
         own = {names[n]: t.contiguous() for n, t in tensors.items() if n in names}
         inputs = self.trees.rebuilt({n: t for n, t in tensors.items() if n not in names})
         return call_with_trees(

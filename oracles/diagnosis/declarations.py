@@ -39,6 +39,9 @@ def fitting_declaration(result: Result) -> str:
     freedoms = _freedoms(result, setting, values) if values else iter(())
     for words, rule in declaration.alternatives(factors, slopes, freedoms):
         if _is_accepted(rule, setting.primals, _oracles_for(rule, setting), setting):
+            convention = rule.convention
+            if isinstance(convention, Declaration) and convention.declares_nothing:
+                return "the declaration does not fit: the subject agrees without it"
             return f"the declaration does not fit; {words} would"
     for name in declaration.fused:
         rule, point = declaration.unfused(name, setting.primals)

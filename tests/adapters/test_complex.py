@@ -217,9 +217,15 @@ def test_jax_convention_is_declared(name):
     assert "conjugate=True" in excinfo.value.diagnosis
     declared = oracles.declared(subject, conjugate=True)
     assert oracles.check(declared, rule.primals, AGAINST["torch"](rule)).verdict is Verdict.AGREES
-    right = oracles.declared(by_manual(rule, rule.pull), conjugate=True)
-    with pytest.raises(oracles.Disagreement):
-        oracles.check(right, rule.primals, AGAINST["torch"](rule))
+    right = by_manual(rule, rule.pull)
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(oracles.declared(right, conjugate=True), rule.primals, AGAINST["torch"](rule))
+    assert "agrees without it" in excinfo.value.diagnosis
+    # With another declaration, which is right, only this one is named.
+    scaled = oracles.declared(by_manual(rule, rule.pull), conjugate=True, output_dtype="float64")
+    with pytest.raises(oracles.Disagreement) as excinfo:
+        oracles.check(scaled, rule.primals, AGAINST["torch"](rule))
+    assert "conjugate=False would" in excinfo.value.diagnosis
 
 
 class Mixing:

@@ -153,7 +153,7 @@ class TestDeclared:
         found = refusal(subject, RULES[name][0], against(name, framework))
         assert found.verdict is Verdict.WRONG
         if framework == "jax" or name not in DISCRETE:
-            assert found.diagnosis == 'the declaration does not fit; gradient="true" would'
+            assert found.diagnosis == "the declaration does not fit: the subject agrees without it"
 
     def test_a_wrong_straight_through_gradient_is_refused(self, name, adapter, framework):
         def wrong(**arrays):
