@@ -24,8 +24,10 @@ from oracles.constants import (
     LONE_ENTRY_FACTOR,
     MOST_OTHER_SHAPES,
     MOST_RESHAPED_ENTRIES,
+    OTHER_ERRORS,
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
+    TERM_UNCERTAINTIES,
 )
 from oracles.decision.comparison import value_and_radius
 from oracles.numerics import Numerics
@@ -286,7 +288,14 @@ class Symptoms:
         return self._evaluate(primals, self.draw_delta(2 + k, like))
 
     def always(self, relation: Relation) -> bool:
-        """Return whether a relation holds at the refused call and in every experiment that could contradict it."""
+        """Return whether a relation holds at the refused call and in every experiment that could contradict it.
+
+        A relation that the tolerance alone explains confirms nothing.
+        """
+        return self.in_all_trials(relation) and depends_on_error(relation, self.refusal)
+
+    def in_all_trials(self, relation: Relation) -> bool:
+        """Return whether a relation holds in all these trials: one that does not depend on the size of the error."""
         return all(trial is not None and _holds(relation, trial) for trial in self._trials())
 
     def _trials(self) -> Iterator[Trial | None]:
@@ -356,6 +365,19 @@ class Symptoms:
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
         answer = pullback(delta)[self.name]
         return Expectation(midpoint(answer), lambda: self._tolerances(primals, delta, {self.name: answer})[self.name])
+
+
+def depends_on_error(relation: Relation, trial: Trial) -> bool:
+    """Return whether a relation of the subject's answer no longer holds of an answer of another error.
+
+    A relation that holds with half the error, or with half as much again, has a tolerance that is too wide for it: it
+    says nothing about the error. No tolerance explains NaN, an infinity or another shape.
+    """
+    if np.shape(trial.actual) != trial.expected.shape or not np.any(trial.wrong & np.isfinite(trial.actual)):
+        return True
+    error = np.where(np.isfinite(trial.error), trial.error, 0.0)
+    others = (replace(trial, actual=trial.actual + change * error) for change in OTHER_ERRORS)
+    return not any(_holds(relation, other) for other in others)
 
 
 def _holds(relation: Relation, trial: Trial) -> bool:
@@ -443,7 +465,7 @@ def added_factor(error: Array, along: Array, tolerance: Array) -> tuple[Array, A
     Along an array that is large beside the tolerance any error is nearly k·along, with a tiny k.
     """
     k, uncertainty = least_squares_factor(error, along, tolerance)
-    return (k, uncertainty) if np.abs(k) > 2 * uncertainty else None
+    return (k, uncertainty) if np.abs(k) > TERM_UNCERTAINTIES * uncertainty else None
 
 
 def axis_subsets(ndim: int) -> list[Axes]:

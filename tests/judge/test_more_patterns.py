@@ -1,5 +1,6 @@
 """Patterns of calls, functions, terms, indices, symmetry and blocks: each names its bug, and no near miss."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -7,8 +8,9 @@ from bugs_of_functions import BUGS
 from diagnosed_bugs import TANH
 from test_diagnosis import patterns_may_not_raise, symptoms_at, with_wrong_entry
 
+import oracles
 from oracles import manual, torch_autograd, torch_function
-from oracles.diagnosis.diagnose import diagnose
+from oracles.diagnosis.diagnose import diagnose, diagnosis_of
 
 assert patterns_may_not_raise
 IDS = [f"{i}-{d[0]}" for i, d in enumerate(BUGS)]
@@ -159,3 +161,77 @@ def test_infinite_derivative_is_named():
         right = manual(lambda z: (np.sqrt(z), z), lambda z, d: {"z": d * 0.5 / np.sqrt(z)})
         assert not diagnose_rule(right, oracle, "z", d, z=z)
     assert (diagnosis.pattern, "infinite" in str(diagnosis)) == ("zeros", True)
+
+
+def diagnosis_of_check(subject, primals, against=(), **options):
+    """Check a wrong subject, and return the diagnosis of its refusal."""
+    with pytest.raises(oracles.Disagreement) as refusal:
+        oracles.check(subject, primals, list(against), **options)
+    return diagnosis_of(refusal.value.result)
+
+
+def minmod(a, b):
+    return np.where(a * b > 0, np.where(np.abs(a) < np.abs(b), a, b), 0)
+
+
+def limited(u):
+    flux = u + 0.3 * minmod(u - np.roll(u, 1), np.roll(u, -1) - u)
+    return u - 0.4 * (flux - np.roll(flux, 1)), u
+
+
+def torch_limited(u):
+    a, b = u - torch.roll(u, 1), torch.roll(u, -1) - u
+    flux = u + 0.3 * torch.where(a * b > 0, torch.where(a.abs() < b.abs(), a, b), torch.zeros_like(a))
+    return u - 0.4 * (flux - torch.roll(flux, 1))
+
+
+@pytest.mark.parametrize("against", [[torch_autograd(torch_limited)], []], ids=["torch", "own forward"])
+def test_a_changed_primal_outside_the_domain_or_at_ties_explains_nothing(against):
+    """The frozen limiter: a mask is off for log(u) = NaN, and for u = 1 everywhere, where all slopes are tied."""
+    frozen = manual(limited, lambda u, d: {"u": d - 0.4 * (d - np.roll(d, -1))})
+    diagnosis = diagnosis_of_check(frozen, {"u": np.random.default_rng(5).standard_normal(9)}, against)
+    assert diagnosis.pattern == "detached_term", diagnosis
+
+
+BFLOAT16 = ml_dtypes.bfloat16
+
+
+def gelu_without_a_factor(x):
+    z = x.astype(np.float32)
+    return (0.5 * z * (1 + gelu_tanh(z))).astype(x.dtype), z
+
+
+def gelu_tanh(z):
+    return np.tanh(np.float32(0.7978845608) * (z + np.float32(0.044715) * z**3))
+
+
+def gelu_backward(z, d):
+    t = gelu_tanh(z)
+    inner = np.float32(0.7978845608) * (1 + np.float32(0.044715) * z**2)  # the factor 3 of the cube is missing
+    return {"x": (d.astype(np.float32) * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * inner)).astype(d.dtype)}
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(BFLOAT16, 1), (BFLOAT16, 4), (np.float16, 4)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_term_or_sum_that_the_tolerance_may_have_made_is_not_named(dtype, scale, seed):
+    """Errors of each entry alone, of some tolerances each: a bound of the sum of all entries hides them."""
+    x = (np.random.default_rng(seed).standard_normal((8, 40)) * scale).astype(dtype)
+    reference = torch_autograd(lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
+    diagnosis = diagnosis_of_check(manual(gelu_without_a_factor, gelu_backward), {"x": x}, [reference])
+    assert diagnosis.pattern not in ("term_along_axis", "reduced_too_far"), diagnosis
+
+
+def softmax_of_floats(x):
+    e = np.exp(x.astype(np.float32) - x.max(1, keepdims=True).astype(np.float32))
+    y = e / e.sum(1, keepdims=True)
+    return y.astype(x.dtype), y
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, np.float16, np.float32])
+def test_a_term_that_is_large_in_low_precision_is_still_named(dtype):
+    def backward(y, d):
+        return {"x": (y * d.astype(np.float32)).astype(d.dtype)}  # the sum over each row is not subtracted
+
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype(dtype)
+    reference = torch_autograd(lambda x: torch.softmax(x, 1))
+    assert diagnosis_of_check(manual(softmax_of_floats, backward), {"x": x}, [reference]), dtype

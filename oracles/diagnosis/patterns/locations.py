@@ -174,7 +174,7 @@ def special_value_pattern(kind: str) -> Callable[[Symptoms], str | None]:
 
 def _explains_all(symptoms: Symptoms, values: SpecialValues) -> bool:
     """Return whether all errors are at the values, and none is left once the values are replaced."""
-    if not symptoms.always(partial(_are_errors_special, values.mask)):
+    if not symptoms.in_all_trials(partial(_are_errors_special, values.mask)):
         return False
     primals = {**symptoms.primals, values.primal: values.replace(symptoms.primals[values.primal])}
     # A third delta: those of the experiments have been used to find the values.
