@@ -9,7 +9,7 @@ diagnosis says so. If a declaration would make the judge accept the subject, the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -45,7 +45,7 @@ from oracles.numerics import Numerics
 from oracles.rule import Enclosure, Rule, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
-from oracles.verdict import Result, Setting, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Result, Setting, Verdict
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -264,9 +264,14 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
         patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
         own = result.setting.numerics if result.setting else None
+        contradicts_itself = gravest is not None and gravest.oracle == SELF_CONSISTENCY
         # In low precision a wide tolerance fits several patterns: most subjects round once, and then a narrow one fits.
-        for numerics in dict.fromkeys((own.sharpest, own)) if own and own.round == "any" else (own,):
+        # Where two answers differ, an array that is right is no subject of a diagnosis in a narrower tolerance.
+        is_wide = own is not None and own.round == "any" and not contradicts_itself
+        for numerics in dict.fromkeys((own.sharpest, own)) if own is not None and is_wide else (own,):
             symptoms = symptoms_of(result, quantity, numerics)
+            if symptoms is not None:
+                symptoms = replace(symptoms, contradicts_itself=contradicts_itself)
             if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
                 patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
             diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND

@@ -160,6 +160,7 @@ class Symptoms:
         numerics: what the subject stores, accumulates and multiplies in.
         dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
+        contradicts_itself: whether the gravest finding compares two answers of the subject, and none with an oracle.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Symptoms:
     numerics: Numerics
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     is_further: bool = False
+    contradicts_itself: bool = False
 
     @property
     def precision(self) -> str:
@@ -323,9 +325,7 @@ class Symptoms:
         return result_or_none(lambda: self._evaluate(primals, delta))
 
     def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
-        # The subject may accept no other dtypes than those of the refused call; what it returns may have another.
-        primals = {n: with_dtype(a, self._dtype_of(n)) for n, a in _contiguous_copy(primals).items()}
-        delta = with_dtype(_contiguous_copy(delta), self._dtype_of_delta)
+        primals, delta = self.as_given(primals, delta)
         # The oracle gets copies made before the call: the subject may write into its arguments.
         point = with_dtype(_contiguous_copy(primals), np.float64)
         point_delta = with_dtype(_contiguous_copy(delta), np.float64)
@@ -333,6 +333,11 @@ class Symptoms:
         cotangents: Cotangents = {} if self.is_output else dict(pullback(delta))
         actual = named_outputs(as_tuple(y), cotangents).get(self.name)
         return None if actual is None else self.compare(np.asarray(actual, np.float64), point, point_delta)
+
+    def as_given(self, primals: Primals, delta: Output) -> tuple[Primals, Output]:
+        """Return contiguous copies of a point in the dtypes of the refused call: the subject may accept no others."""
+        given = {n: with_dtype(a, self._dtype_of(n)) for n, a in _contiguous_copy(primals).items()}
+        return given, with_dtype(_contiguous_copy(delta), self._dtype_of_delta)
 
     def _dtype_of(self, name: str) -> np.dtype[Any]:
         return self.dtypes.get(name, np.dtype(self.precision))

@@ -235,3 +235,30 @@ def test_a_term_that_is_large_in_low_precision_is_still_named(dtype):
     x = np.random.default_rng(0).standard_normal((4, 6)).astype(dtype)
     reference = torch_autograd(lambda x: torch.softmax(x, 1))
     assert diagnosis_of_check(manual(softmax_of_floats, backward), {"x": x}, [reference]), dtype
+
+
+class ReadsInOrder(torch.autograd.Function):
+    """silu(a)·b, whose backward ignores the strides of the cotangent."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return (a.float() * torch.sigmoid(a.float())).to(a.dtype) * b
+
+    @staticmethod
+    def backward(ctx, d):
+        a, b = ctx.saved_tensors
+        wide, s = a.float(), torch.sigmoid(a.float())
+        d = torch.as_strided(d, d.shape, torch.empty(d.shape).stride())
+        return (d * b) * (s * (1 + wide * (1 - s))).to(d.dtype), (wide * s).to(d.dtype) * d
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_layout_is_named_where_it_is_the_reason_and_the_call_itself_is_right(dtype, seed):
+    r = np.random.default_rng(seed)
+    primals = {n: torch.tensor(r.standard_normal((5, 12))).to(dtype) for n in "ab"}
+    reference = torch_autograd(lambda a, b: torch.nn.functional.silu(a) * b)
+    diagnosis = diagnosis_of_check(torch_function(ReadsInOrder), primals, [reference])
+    assert diagnosis.pattern == "layout", diagnosis
+    assert str(diagnosis).startswith("right for contiguous arrays")
