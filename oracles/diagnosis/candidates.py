@@ -54,6 +54,8 @@ def in_all_trials(symptoms: Symptoms, relation: Relation, *, shuffle: bool = Tru
 def _trials(symptoms: Symptoms, shuffle: bool) -> Iterator[Trial | None]:
     # The refused call costs nothing more, and excludes most candidates at once.
     yield symptoms.refusal
+    if symptoms.is_whole:
+        return
     if not symptoms.is_output:
         yield symptoms.other_delta
     shuffled = symptoms.shuffled_primals if shuffle else None

@@ -160,6 +160,8 @@ class Symptoms:
         numerics: what the subject stores, accumulates and multiplies in.
         dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
+        is_whole: whether these are the symptoms at a large point, of which a part is diagnosed: each experiment would
+            take long, so that only the refused call itself must show a pattern again.
         contradicts_itself: whether the gravest finding compares two answers of the subject, and none with an oracle.
     """
 
@@ -175,6 +177,7 @@ class Symptoms:
     numerics: Numerics
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     is_further: bool = False
+    is_whole: bool = False
     contradicts_itself: bool = False
 
     @property
@@ -235,7 +238,8 @@ class Symptoms:
     @cached_property
     def _elsewhere(self) -> list[Symptoms]:
         """Points of other values, half of them with the values in another order."""
-        found = (self._symptoms_at(k) for k in range(FURTHER_POINTS)) if not self.is_further else ()
+        count = 0 if self.is_further or self.is_whole else FURTHER_POINTS
+        found = (self._symptoms_at(k) for k in range(count))
         return [symptoms for symptoms in found if symptoms is not None]
 
     def _symptoms_at(self, k: int) -> Symptoms | None:
@@ -303,6 +307,8 @@ class Symptoms:
     def _trials(self) -> Iterator[Trial | None]:
         # The refused call costs nothing more, and excludes most patterns at once.
         yield self.refusal
+        if self.is_whole:
+            return
         if not self.is_output:
             yield self.other_delta
         # An output does not depend on delta, and a single number times another delta may show the same factor again.

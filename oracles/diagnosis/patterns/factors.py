@@ -42,7 +42,7 @@ def constant_factor(symptoms: Symptoms) -> str | None:
     factor = float(found[0])
     if symptoms.always(partial(_is_multiple, k=np.asarray(-1.0))):
         return "every entry is -1 times the oracle's: the sign is wrong"
-    if symptoms.is_further:
+    if symptoms.is_further or symptoms.is_whole:
         return f"every entry is {_rounded(factor, symptoms)} times the oracle's"
     elsewhere = [other.refusal for other in symptoms.further]
     if not all(_is_multiple(trial, found[0], found[1]) for trial in elsewhere):
