@@ -262,3 +262,56 @@ def test_layout_is_named_where_it_is_the_reason_and_the_call_itself_is_right(dty
     diagnosis = diagnosis_of_check(torch_function(ReadsInOrder), primals, [reference])
     assert diagnosis.pattern == "layout", diagnosis
     assert str(diagnosis).startswith("right for contiguous arrays")
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_all_entries_off_the_diagonal_are_not_called_the_border(n):
+    def wrong(factor):
+        return manual(lambda z: (np.tanh(z), z), lambda z, d: {"z": d / np.cosh(z) ** 2 + factor * 0.1 * d * z})
+
+    border = np.pad(np.zeros((n - 2, n - 2)), 1, constant_values=1)
+    for factor, words in ((1 - np.eye(n), "off the diagonal"), (np.eye(n), "on the diagonal"), (border, "border")):
+        z = np.random.default_rng(n).standard_normal((n, n))
+        diagnosis = diagnosis_of_check(wrong(factor), {"z": z}, [TANH.oracle])
+        assert (diagnosis.pattern, words in str(diagnosis)) == ("wrong_only_in_locations", True), diagnosis
+
+
+def softplus(clip_at):
+    def backward(x, d):
+        return {"x": d * np.where(np.abs(x) > clip_at, x > 0, 1 / (1 + np.exp(-np.clip(x, -50, 50))))}
+
+    return manual(lambda x: (np.logaddexp(0, x), x), backward)
+
+
+def test_a_bound_from_which_on_entries_are_replaced_is_no_iteration_that_stops_early():
+    """Smooth nearby, with a jump where an entry crosses the bound; the other entries are right."""
+    primals = {"x": np.array([1000.0, -1000, 0, 30, -40, 0.3])}
+    assert diagnosis_of_check(softplus(20), primals).pattern != "not_converged"
+
+
+def cast_inside(factor):
+    """Return x @ w for x in bfloat16 and w in float32, which is cast as autocast does it."""
+
+    class CastInside(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x, w)
+            return x @ w.to(x.dtype)
+
+        @staticmethod
+        def backward(ctx, d):
+            x, w = ctx.saved_tensors
+            return d @ w.to(x.dtype).T, factor * (x.T.float() @ d.float())
+
+    return torch_function(CastInside)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+@pytest.mark.parametrize("declared", [False, True])
+def test_what_low_precision_inside_hides_is_neither_smooth_nor_a_factor_of_each_slice(factor, declared):
+    r = np.random.default_rng(0)
+    x, w = (torch.tensor(r.standard_normal(shape)) for shape in ((40, 16), (16, 8)))
+    subject = cast_inside(factor)
+    rule = oracles.declared(subject, output_dtype="bfloat16") if declared else subject
+    diagnosis = diagnosis_of_check(rule, {"x": x.bfloat16(), "w": w.float()}, [torch_autograd(lambda x, w: x @ w)])
+    assert diagnosis.pattern not in ("not_converged", "term_along_axis", "factor_per_group"), diagnosis

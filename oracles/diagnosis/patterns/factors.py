@@ -175,7 +175,8 @@ def factor_per_group(symptoms: Symptoms) -> str | None:
         if expected.shape[axis] < 2 or not np.any(counts) or np.any(counts == 1):
             continue
         k, uncertainty = map(np.nan_to_num, least_squares_factor(trial.actual, expected, symptoms.tolerance, others))
-        is_rounding = np.all(np.abs(k - 1) <= LEAST_FACTOR)
+        # Factors that differ by no more than their uncertainty are one factor, and then something else is wrong too.
+        is_rounding = np.all(np.abs(k - 1) <= LEAST_FACTOR) or np.all(np.abs(k - np.median(k)) <= 2 * uncertainty)
         if not is_rounding and symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
             values = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (
                 ", …" if k.size > SHOWN_FACTORS else ""
