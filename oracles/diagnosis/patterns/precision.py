@@ -137,7 +137,7 @@ def _are_most_wrong(trials: Sequence[Trial]) -> bool:
         sum(np.count_nonzero(a) for a in masks)
         for masks in ([trial.wrong for trial in trials], [trial.informative for trial in trials])
     )
-    return wrong > WRONG_SHARE * all_of_them
+    return bool(wrong > WRONG_SHARE * all_of_them)
 
 
 def _change_nearby(symptoms: Symptoms, step: float) -> float:
