@@ -15,7 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import EXPERIMENT_MARGIN, EXPERIMENT_SAMPLES, MORE_SAMPLES, OWN_AGREEMENT, WRONG_SHARE
+from oracles.constants import (
+    EXPERIMENT_MARGIN,
+    EXPERIMENT_SAMPLES,
+    MORE_SAMPLES,
+    OWN_AGREEMENT,
+    WRONG_SHARE,
+)
 from oracles.decision.comparison import value_and_radius
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
@@ -279,7 +285,8 @@ def _found_at_whole(diagnosis: Diagnosis, whole: Symptoms | None, part: Symptoms
     """Return the diagnosis of a part if the whole point shows it too, else ``NO_PATTERN_FOUND``."""
     if whole is None or part is None or whole.actual is None:
         return diagnosis
-    whole = replace(whole, tolerance=EXPERIMENT_MARGIN * whole.tolerance, is_whole=True)
+    whole = replace(whole, is_whole=True)
+    whole = replace(whole, tolerance=EXPERIMENT_MARGIN * whole.margin * whole.tolerance)
     with np.errstate(all="ignore"):
         if diagnosis.pattern not in FOUND_AGAIN or LAYER in diagnosis.text:
             return diagnosis if _shows_same(whole.refusal, part.refusal) else NO_PATTERN_FOUND

@@ -28,9 +28,10 @@ from oracles.constants import (
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
     TERM_UNCERTAINTIES,
+    WHOLE_MARGIN,
 )
 from oracles.decision.comparison import value_and_radius
-from oracles.numerics import Numerics
+from oracles.numerics import NARROW, Numerics
 from oracles.rule import (
     Array,
     Cotangents,
@@ -184,6 +185,11 @@ class Symptoms:
     def precision(self) -> str:
         """The precision in which the subject stores."""
         return self.numerics.store
+
+    @property
+    def margin(self) -> float:
+        """The factor of all tolerances at a large point; in 16 bits, errors of some tolerances are gross."""
+        return WHOLE_MARGIN if self.is_whole and self.precision not in NARROW else 1.0
 
     @property
     def is_output(self) -> bool:
@@ -364,9 +370,13 @@ class Symptoms:
             primals,
             delta,
             {n: midpoint(a) for n, a in answers.items()},
-            cache(partial(self._tolerances, primals, delta, answers)),
+            cache(partial(self._tolerances_of_point, primals, delta, answers)),
             partial(self._pull_back, pullback, primals),
         )
+
+    def _tolerances_of_point(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
+        tolerances = self._tolerances(primals, delta, answers)
+        return {n: self.margin * t for n, t in tolerances.items()}
 
     def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
         estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)

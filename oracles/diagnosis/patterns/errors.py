@@ -105,10 +105,11 @@ def _is_spanned(trial: Trial, axes: Axes, name: str | None, with_constant: bool)
     array = trial.known_arrays.get(name, trial.expected) if name else np.ones_like(trial.expected)
     error, tolerance, array = (_slices_along(a, axes) for a in (trial.error, trial.tolerance, array))
     basis = np.stack(([np.ones_like(array)] if with_constant else []) + [array], axis=-1)
-    onto = np.einsum("...nk,...km->...nm", basis, np.linalg.pinv(basis))
-    term = np.einsum("...nm,...m->...n", onto, error)
-    # What rounding of each entry, at its worst, puts into the term.
-    uncertainty = np.einsum("...nm,...m->...n", np.abs(onto), tolerance)
+    inverse = np.linalg.pinv(basis)
+    term = np.einsum("...nk,...k->...n", basis, np.einsum("...kn,...n->...k", inverse, error))
+    # What rounding of each entry, at its worst, puts into the coefficients, and these into the term.
+    of_coefficients = np.einsum("...kn,...n->...k", np.abs(inverse), tolerance)
+    uncertainty = np.einsum("...nk,...k->...n", np.abs(basis), of_coefficients)
     is_significant = np.linalg.norm(term) > TERM_UNCERTAINTIES * np.linalg.norm(uncertainty)
     rest = error - term
     return bool(np.any(trial.wrong) and is_significant) and agrees(rest, np.zeros_like(rest), tolerance + uncertainty)

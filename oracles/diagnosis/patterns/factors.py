@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import FACTOR_SPREAD, FACTOR_TOLERANCES, LEAST_FACTOR, PRODUCT_ROUNDINGS, REARRANGED_AXES
+from oracles.constants import (
+    FACTOR_SPREAD,
+    FACTOR_TOLERANCES,
+    LEAST_FACTOR,
+    PRODUCT_ROUNDINGS,
+    REARRANGED_AXES,
+    TERM_UNCERTAINTIES,
+)
 from oracles.diagnosis.experiments import (
     Axes,
     Symptoms,
@@ -176,7 +183,8 @@ def factor_per_group(symptoms: Symptoms) -> str | None:
             continue
         k, uncertainty = map(np.nan_to_num, least_squares_factor(trial.actual, expected, symptoms.tolerance, others))
         # Factors that differ by no more than their uncertainty are one factor, and then something else is wrong too.
-        is_rounding = np.all(np.abs(k - 1) <= LEAST_FACTOR) or np.all(np.abs(k - np.median(k)) <= 2 * uncertainty)
+        is_one = np.all(np.abs(k - np.median(k)) <= TERM_UNCERTAINTIES * uncertainty)
+        is_rounding = is_one or np.all(np.abs(k - 1) <= LEAST_FACTOR)
         if not is_rounding and symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
             values = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (
                 ", …" if k.size > SHOWN_FACTORS else ""

@@ -17,6 +17,7 @@ from oracles.constants import (
     LEAST_GROWTH,
     LONGER_SUMS,
     PATH_LENGTH,
+    PATH_TRIALS,
     ROUGH_AGREEMENT,
     SMOOTH_STEP,
     STEP_IN_ROUNDINGS,
@@ -29,7 +30,6 @@ from oracles.diagnosis.patterns.blocks import resized_trial
 from oracles.numerics import unit_roundoff
 from oracles.rule import Array, Output, Primals
 
-PATH_TRIALS = 5  # along the line of an iteration
 ACCUMULATORS = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 
 
