@@ -44,6 +44,9 @@ UNBOUNDED_SHARE = 0.5
 # A deviation that is smooth in the perturbation shrinks by 2^-10 with it; one across a kink stays. 1/8 separates them.
 JUMP_SHRINKAGE = 2.0**-10
 JUMP_SHARE = 1 / 8
+# Numbers below this share of the largest are taken for what rounding in float64 leaves where terms cancel to zero; and
+# how many times as large that may be as the largest of a few samples of it.
+NOISE_SHARE, ROUNDING_INSIDE = 2.0**-40, 4.0
 # Of two operands that are tied, half of the samples move both alike: 8 miss the jump in 1 of 256.
 JUMP_SAMPLES = 8
 

@@ -25,6 +25,8 @@ from oracles.constants import (
     JUMP_SHARE,
     JUMP_SHRINKAGE,
     MORE_SAMPLES,
+    NOISE_SHARE,
+    ROUNDING_INSIDE,
     SMALLER_SHARES,
 )
 from oracles.notes import note
@@ -189,19 +191,41 @@ class ToleranceEstimator:
         return bool(np.any(self.jumping(name)))
 
     def jumping(self, name: str) -> Array:
-        """Return the entries whose deviation does not shrink with the perturbation, as booleans."""
+        """Return the entries whose deviation does not shrink and grow with the perturbation, as booleans.
+
+        Far smaller rounding errors move no number of float64, as they are smaller than the last place. So 0.3 − 0.3 is
+        seen to be a tie by somewhat smaller and by far larger ones: what is ill conditioned grows, up to its own size.
+        """
         if name in self.finer:
             return self.in_precision(self.finer[name]).jumping(name)
         large = self.estimate()[name]
         if name in self.read_error and np.all(self._uniform(FIRST_SAMPLES)[name] <= large * JUMP_SHARE):
             return np.zeros(np.shape(large), bool)  # the tolerance is that of reading the values, and not of rounding
-        return np.asarray((self._named(self._smaller)[name] > large * JUMP_SHARE) & (large > 0))
+        stays = self._named(self._smaller)[name] > large * JUMP_SHARE
+        if self.precision == "float64":
+            # What is as small as rounding stays so whatever the inputs are, and jumps over nothing.
+            a_little, far = (self._named(d)[name] for d in (self._a_little_smaller, self._larger))
+            stays |= (a_little > large / 2) & (far < large / JUMP_SHARE) & (large > self._noise)
+        return np.asarray(stays & (large > 0))
 
     @cached_property
     def _smaller(self) -> Array:
         """The largest deviation under far smaller rounding errors."""
+        return self._deviation_times(JUMP_SHRINKAGE)
+
+    @cached_property
+    def _a_little_smaller(self) -> Array:
+        """The largest deviation under rounding errors that still move the last place of float64."""
+        return self._deviation_times(JUMP_SHARE)
+
+    @cached_property
+    def _larger(self) -> Array:
+        """The largest deviation under far larger rounding errors."""
+        return self._deviation_times(1 / JUMP_SHRINKAGE)
+
+    def _deviation_times(self, scale: float) -> Array:
         rngs = [np.random.default_rng(k) for k in range(JUMP_SAMPLES)]
-        return np.asarray(np.maximum.reduce([self._deviation(self._perturbation(rng, JUMP_SHRINKAGE)) for rng in rngs]))
+        return np.asarray(np.maximum.reduce([self._deviation(self._perturbation(rng, scale)) for rng in rngs]))
 
     def backward_tolerance(self, name: str) -> Array:
         """Return how far rounding in the backward alone moves each entry: the forward keeps its side of every kink."""
@@ -254,7 +278,7 @@ class ToleranceEstimator:
                 # Into the deviation: the tolerance of fewer samples may still be in use.
                 self._largest = np.maximum(np.maximum(last, absolute) if absolute else last, deviation, out=deviation)
             self._samples = samples
-        tolerances = self._named(self._largest)
+        tolerances = self._named(self._with_rounding_inside())
         plain_values = np.asarray(self._unperturbed)
         if np.isnan(plain_values).any() and len(self.sources) > 1:
             # The source has no value there, so that it tells nothing of rounding: the next one may.
@@ -264,6 +288,27 @@ class ToleranceEstimator:
                 plain = named[n]
                 tolerances[n] = np.where(np.isnan(plain), others[n], tolerances[n])
         return tolerances
+
+    def _with_rounding_inside(self) -> Array:
+        """Return the deviations, and where terms cancel to zero for every input, what rounding leaves of them.
+
+        Perturbed inputs do not show it: the gradient of a bias before a batch norm is zero for each of them. In float64
+        it is as far from zero as rounding moves it there, and in a coarser precision as many times farther as that is
+        coarser.
+        """
+        assert self._largest is not None
+        assert self._unperturbed is not None
+        if len(self.sources) > 1:
+            return self._largest
+        is_noise = (self._largest <= self._noise) & (np.abs(self._unperturbed) <= self._noise)
+        coarser = unit_roundoff(self.precision) / unit_roundoff("float64")
+        return np.where(is_noise, ROUNDING_INSIDE * coarser * self._largest, self._largest)
+
+    @cached_property
+    def _noise(self) -> float:
+        """A size far below that of the arrays, which rounding in float64 may have."""
+        sizes = np.abs(np.asarray(self._unperturbed))
+        return NOISE_SHARE * float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
 
     @cached_property
     def _next(self) -> ToleranceEstimator:

@@ -62,6 +62,7 @@ class Comparison:
         kink_nearby: whether gradients nearby jump at a refused entry; known after `decisions.kink`.
         certified: enclosures of the subject's own primal and its derivative, by name; known after
             `decisions.certified_by_ball_arithmetic`.
+        one_sided: the entries, as booleans, at which the tolerance has no jumps: no kink is near, or none excuses them.
         right_formula: whether the subject's formulas are right, ``None`` if that could not be tested; known after
             `decisions.wrong_formula`.
     """
@@ -76,6 +77,7 @@ class Comparison:
     declared_kinks: bool = False
     kink_nearby: bool = False
     certified: Mapping[str, Enclosure] = field(default_factory=dict)
+    one_sided: Array | None = None
     right_formula: bool | None = None
 
     @cached_property
@@ -157,7 +159,19 @@ class Comparison:
 
     def with_samples(self, samples: int) -> Comparison:
         """Return the comparison under a tolerance from at least so many samples."""
-        return replace(self, tolerance=self.estimator.estimate(samples)[self.name])
+        return replace(self, tolerance=self._without_jumps(self.estimator.estimate(samples)[self.name]))
+
+    def on_one_side(self, entries: Array) -> Comparison:
+        """Return the comparison without jumps in the tolerance of these entries: of rounding in the backward alone."""
+        known = entries if self.one_sided is None else entries | self.one_sided
+        limited = replace(self, one_sided=known)
+        return replace(limited, tolerance=limited._without_jumps(self.tolerance))
+
+    def _without_jumps(self, tolerance: Array) -> Array:
+        entries = self.one_sided
+        if entries is None or not np.any(entries := entries & self.estimator.jumping(self.name)):
+            return tolerance
+        return np.where(entries, self.estimator.backward_tolerance(self.name), tolerance)
 
     @property
     def rounded_once(self) -> Comparison | None:

@@ -10,7 +10,7 @@ docs/how_it_works/verdicts.md has the same table in words. Errors of type, shape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -31,7 +31,7 @@ from oracles.constants import (
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
-from oracles.decision.kinks import Candidate, is_subgradient, stays_tied
+from oracles.decision.kinks import Candidate, are_subgradients_together, is_subgradient, stays_tied
 from oracles.decision.precision import (
     computes_finer,
     formula_is_right,
@@ -53,6 +53,12 @@ from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
 Decision: TypeAlias = Callable[[Comparison], "list[Finding] | Comparison"]
+NOT_TOGETHER = "a kink is near; this may be a subgradient, and is none together with the other cotangents"
+OTHER_BRANCH = "no derivative here; the balls follow another branch"
+UNDECLARED = "no derivative here; a subgradient, and none is declared"
+CROSSED = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
+SUBGRADIENT = (OTHER_BRANCH, UNDECLARED, CROSSED)  # the reasons to accept another subgradient than the oracles'
+EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
 # A rule raises these if it has no value, near the end of its domain.
@@ -84,7 +90,7 @@ def within_tolerance(comparison: Comparison) -> list[Finding] | Comparison:
         return _with_enough_samples(comparison)
     if sharp is not None and not (sharp := _with_enough_samples(sharp)).refusing:
         return _accepted(sharp)
-    comparison = _with_enough_samples(comparison)
+    comparison = _where_it_has_a_derivative(_with_enough_samples(comparison))
     if comparison.refusing:
         return comparison
     return (_cancels_what_is_stored(sharp) if sharp else []) or _accepted(comparison)
@@ -289,16 +295,18 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
     difference).
     """
     subgradient = _is_subgradient(comparison)
+    if subgradient is False:
+        # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
+        is_near = comparison.estimator.precision == "float64"
+        return replace(comparison.on_one_side(EVERYWHERE) if is_near else comparison, kink_nearby=True)
     if not subgradient:
-        return replace(comparison, kink_nearby=subgradient is False)
+        return comparison
     if not set(comparison.refusing) & {o.name for o in comparison.references}:
-        reason = "no derivative here; the balls follow another branch"
-        return comparison.findings(Verdict.AGREES, refuses=False, reason=reason)
+        return comparison.findings(Verdict.AGREES, refuses=False, reason=OTHER_BRANCH)
     if comparison.declared_kinks:
         reason = "no derivative here; another subgradient than the declared one"
         return _unless_rounding(comparison, Verdict.KINK, reason)
-    reason = "no derivative here; a subgradient, and none is declared"
-    return comparison.findings(Verdict.KINK, refuses=False, reason=reason)
+    return comparison.findings(Verdict.KINK, refuses=False, reason=UNDECLARED)
 
 
 def certified_by_ball_arithmetic(comparison: Comparison) -> list[Finding] | Comparison:
@@ -619,56 +627,45 @@ def _unstable(comparison: Comparison, reason: str) -> list[Finding]:
 
 def _across_a_kink(comparison: Comparison) -> list[Finding]:
     """Return the findings on errors of an entry's own size that are within the tolerance across a kink; else none."""
-    references = comparison.references
-    if not comparison.is_cotangent:
+    judge = comparison.references[0].name if comparison.references else EXACT
+    if not comparison.is_cotangent or judge not in comparison.answers:
         return []
-    if not references:
-        return _across_its_own_jump(comparison)
-    beyond, entries = _on_one_side(comparison, references[0].name)
-    if not beyond.refusing or not _is_subgradient(beyond):
+    entries = _jumps_of_own_size(comparison, judge)
+    if not np.any(entries):
         return []
-    point = comparison.estimator
-    tied = partial(stays_tied, comparison.name, entries, references[0], point.primals, point.delta, beyond.tolerance)
+    beyond = comparison.on_one_side(EVERYWHERE)
+    subgradient = _is_subgradient(beyond) if beyond.refusing else None
+    # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
+    if subgradient is False and comparison.estimator.precision == "float64":
+        return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
+    if not subgradient or not comparison.references:
+        return []
+    point, reference = comparison.estimator, comparison.references[0]
+    tied = partial(stays_tied, comparison.name, entries, reference, point.primals, point.delta, beyond.tolerance)
     refuses = comparison.declared_kinks and attempt(tied) is True
-    reason = "rounding crosses a kink here; a subgradient, and another one than the oracles'"
-    return beyond.findings(Verdict.KINK, refuses=refuses, reason=reason)
+    return beyond.findings(Verdict.KINK, refuses=refuses, reason=CROSSED)
 
 
-def _across_its_own_jump(comparison: Comparison) -> list[Finding]:
-    """Return the findings on errors that are within the tolerance across a jump of the subject's own pullback.
+def _where_it_has_a_derivative(comparison: Comparison) -> Comparison:
+    """Return the comparison without jumps in its tolerance where finite differences know of no kink.
 
-    Without a reference the tolerance is how far rounding moves that pullback. An enclosure by finite differences has a
-    finite radius only where no kink is near. In float32 rounding crosses kinks that are farther away than a subgradient
-    is looked for.
+    Without a reference the tolerance is how far rounding moves the subject's own pullback, which may jump there alone.
     """
-    for oracle in comparison.answers:
-        beyond, _ = _on_one_side(comparison, oracle)
-        if oracle not in beyond.refusing:
-            continue
-        if oracle != EXACT:
-            return beyond.findings(Verdict.WRONG, reason="the pullback jumps where its function has a derivative")
-        if comparison.estimator.precision == "float64" and _is_subgradient(beyond) is False:
-            return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
-    return []
+    measured = [o for o in comparison.answers if o != EXACT]
+    if comparison.references or not comparison.is_cotangent or not measured:
+        return comparison
+    entries = _jumps_of_own_size(comparison, measured[0])
+    return comparison.on_one_side(entries) if np.any(entries) else comparison
 
 
-def _on_one_side(comparison: Comparison, oracle: str) -> tuple[Comparison, Array]:
-    """Return the comparison under the tolerance on one side of a jump, and where an error there is of an entry's size.
-
-    It is unchanged if there is no such entry.
-    """
+def _jumps_of_own_size(comparison: Comparison, oracle: str) -> Array:
+    """Return the entries whose error by an oracle has their own size, and at which rounding jumps, as booleans."""
     expected, radius = value_and_radius(comparison.answers[oracle])
     with np.errstate(invalid="ignore"):
         size, error = np.abs(expected), np.abs(comparison.value - expected)
         least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
         large = (error > size / 2) & (error > least + radius) & np.isfinite(comparison.tolerance)
-    if not np.any(large):
-        return comparison, large
-    jumping = comparison.estimator.jumping(comparison.name)
-    if not np.any(large & jumping):
-        return comparison, large & jumping
-    on_one_side = comparison.estimator.backward_tolerance(comparison.name)
-    return replace(comparison, tolerance=np.where(jumping, on_one_side, comparison.tolerance)), large & jumping
+    return np.asarray(large & comparison.estimator.jumping(comparison.name) if np.any(large) else large)
 
 
 def _is_subgradient(comparison: Comparison) -> bool | None:
@@ -676,7 +673,14 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     if not comparison.is_cotangent or not np.all(np.isfinite(comparison.value)):
         return None
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
-    setting, name = comparison.setting, comparison.name
+    try:
+        return is_subgradient(_candidate(comparison, expected))
+    except NO_VALUE_NEARBY:
+        return None
+
+
+def _candidate(comparison: Comparison, expected: Array) -> Candidate:
+    setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
@@ -684,12 +688,30 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
             raise ValueError("the subject has no cotangent for another delta") from cotangents.error
         return np.asarray(cotangents[name], np.float64)
 
+    return Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
+
+
+def with_kinks_together(
+    comparisons: Sequence[Comparison], findings: Mapping[str, list[Finding]]
+) -> Mapping[str, list[Finding]]:
+    """Return the findings on all arrays, where subgradients of several primals that are none of all of them are WRONG.
+
+    Each of max(a, b) at a tie may be 0 or 1, and both may not be 1.
+    """
+    kinked = [n for n, own in findings.items() if any(f.evidence.reason in SUBGRADIENT for f in own)]
+    given = [c for c in comparisons if c.is_cotangent and c.estimator.precision == "float64"]
+    if not kinked or len(given) < 2 or any(f.verdict is Verdict.WRONG for own in findings.values() for f in own):
+        return findings
     try:
-        return is_subgradient(
-            Candidate(name, comparison.value, expected, comparison.tolerance, comparison.neighbourhood, cotangent_for)
-        )
+        expected = given[0].neighbourhood.gradients({})
+        candidates = [_candidate(c, expected[c.name].reshape(c.value.shape)) for c in given if c.name in expected]
+        fit = len(candidates) < 2 or are_subgradients_together(candidates)
     except NO_VALUE_NEARBY:
-        return None
+        return findings
+    if fit:
+        return findings
+    wrong = [c.on_one_side(EVERYWHERE) for c in comparisons if c.name in kinked]
+    return {**findings, **{c.name: c.findings(Verdict.WRONG, reason=NOT_TOGETHER) for c in wrong if c.refusing}}
 
 
 def _certified(comparison: Comparison) -> Mapping[str, Enclosure]:

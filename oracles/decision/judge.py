@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from oracles.decision.comparison import (
     is_known,
     value_and_radius,
 )
-from oracles.decision.decisions import decide
+from oracles.decision.decisions import decide, with_kinks_together
 from oracles.decision.directions import Directions
 from oracles.decision.reduced_point import count_inputs, is_reducible, reduced_point
 from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
@@ -372,7 +373,8 @@ def _compare(
         agreements = all_agreements(arrays, answers, point) if has_dtypes else None
         if agreements is not None:
             return agreements
-    findings: list[Finding] = []
+    findings: dict[str, list[Finding]] = {}
+    comparisons: list[Comparison] = []
     neighbourhoods: Neighbourhoods = {}
     for n, array in arrays.items():
         by_oracle = {oracle: values[n] for oracle, values in answers.items() if n in values}
@@ -380,11 +382,14 @@ def _compare(
         own = estimator.of_array(n)
         tolerance = own.estimate()[n]
         comparison = Comparison(n, array, by_oracle, tolerance, own, setting, neighbourhoods, kinks == "declared")
+        comparisons.append(comparison)
         try:
-            findings += _refused_at_smaller_point(comparison, native, reduced) or decide(comparison)
+            findings[n] = _refused_at_smaller_point(comparison, native, reduced) or decide(comparison)
         except OutOfTime:
-            findings += comparison.undecided()
-    return findings
+            findings[n] = comparison.undecided()
+    with suppress(OutOfTime):
+        findings = dict(with_kinks_together(comparisons, findings))
+    return list(chain.from_iterable(findings.values()))
 
 
 def _not_compared(arrays: Mapping[str, Array], setting: Setting) -> list[Finding]:

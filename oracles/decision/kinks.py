@@ -12,7 +12,7 @@ gradients of the whole: two overlapping windows of a pooling may break the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -76,7 +76,7 @@ class Candidate:
 
     def jumps_alone(self, entry: int) -> bool:
         """Return whether an entry jumps when it alone is moved."""
-        above, below = self.neighbourhood.moved_alone(self.name, entry, self.name)
+        above, below = (g[self.name] for g in self.neighbourhood.moved_alone(self.name, entry))
         return bool(np.abs(above - below)[entry] > self.smooth_change[entry])
 
 
@@ -98,18 +98,52 @@ def is_subgradient(candidate: Candidate) -> bool | None:
     # An error where the gradient is smooth is no choice of a subgradient.
     if len(unseen) > KINK_INPUTS or not all(map(candidate.jumps_alone, unseen)):
         return False
-    return _lies_in_hull(candidate, jumps | off, near) or _is_sum_of_subgradients(candidate)
+    return _lie_in_hull([candidate], [jumps | off], near) or _is_sum_of_subgradients([candidate], _is_subgradient_alone)
 
 
-def _lies_in_hull(candidate: Candidate, jumps: Array, near: Extremes) -> bool:
-    name, neighbourhood = candidate.name, candidate.neighbourhood
-    steps = chain(neighbourhood.random_steps(), candidate.directed_steps())
-    corners = np.array([neighbourhood.gradients(step)[name][jumps] for step in steps])
-    actual, tolerance = candidate.actual.ravel()[jumps], candidate.tolerance.ravel()[jumps]
-    if not _has_their_sum(actual, corners, _slack(tolerance, corners)):
+def _is_subgradient_alone(candidates: Sequence[Candidate]) -> bool:
+    return bool(is_subgradient(candidates[0]))
+
+
+def are_subgradients_together(candidates: Sequence[Candidate]) -> bool:
+    """Return whether subgradients of several primals are one of all of them: at a tie of a and b, weights sum to one.
+
+    Of many entries that is not asked: too many gradients would be needed.
+    """
+    entries = _jumping_entries(candidates)
+    outputs = sum(np.count_nonzero(d) for d in as_tuple(candidates[0].neighbourhood.delta))
+    if sum(map(np.count_nonzero, entries)) > KINK_INPUTS or outputs > KINK_OUTPUTS:
+        return True
+    return _lie_in_hull_together(candidates) or _is_sum_of_subgradients(candidates, _lie_in_hull_together)
+
+
+def _lie_in_hull_together(candidates: Sequence[Candidate]) -> bool:
+    return _lie_in_hull(candidates, _jumping_entries(candidates), candidates[0].neighbourhood.near)
+
+
+def _jumping_entries(candidates: Sequence[Candidate]) -> list[Array]:
+    near = candidates[0].neighbourhood.near
+    return [c.jumps(near) for c in candidates]
+
+
+def _lie_in_hull(candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes) -> bool:
+    """Return whether some entries of one cotangent or several lie in the hull of the gradients nearby."""
+    neighbourhood = candidates[0].neighbourhood
+
+    def joined(arrays: Iterable[Array]) -> Array:
+        return np.concatenate([np.ravel(a)[chosen] for a, chosen in zip(arrays, entries, strict=True)])
+
+    def of(gradients: Mapping[str, Array]) -> Array:
+        return joined(gradients[c.name] for c in candidates)
+
+    steps = chain(neighbourhood.random_steps(), *(c.directed_steps() for c in candidates))
+    corners = np.array([of(neighbourhood.gradients(step)) for step in steps])
+    actual, tolerance = joined(c.actual for c in candidates), joined(c.tolerance for c in candidates)
+    if len(candidates) == 1 and not _has_their_sum(actual, corners, _slack(tolerance, corners)):
         return False
-    pairs = _moved_alone(candidate, jumps, near)
-    together = [np.abs(above - below) > candidate.smooth_change[jumps] for above, below in pairs]
+    pairs = [tuple(map(of, pair)) for pair in _moved_alone(candidates, entries, near)]
+    smooth_change = joined(c.smooth_change for c in candidates)
+    together = [np.abs(above - below) > smooth_change for above, below in pairs]
     corners = np.array([*corners, *(gradient for pair in pairs for gradient in pair)])
     slack = _slack(tolerance, corners)
     return all(in_hull(actual[g], corners[:, g], slack[g]) for g in _groups(together, len(actual)))
@@ -125,18 +159,19 @@ def _has_their_sum(actual: Array, corners: Array, slack: Array) -> bool:
     return bool(np.ptp(sums) > np.sum(slack) or np.abs(np.sum(actual) - np.median(sums)) <= np.sum(slack))
 
 
-def _moved_alone(candidate: Candidate, jumps: Array, near: Extremes) -> list[tuple[Array, Array]]:
-    """Return the jumping entries after one input grows, and after it falls, for all inputs that may move them.
+def _moved_alone(
+    candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes
+) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+    """Yield the gradients after one input grows, and after it falls, for all inputs that may move the entries.
 
     An input that moves another entry's derivative across a kink has a derivative that jumps too.
     """
-    neighbourhood, name = candidate.neighbourhood, candidate.name
-    moving = {n: spread(near, n) > spread(neighbourhood.far, n) * KINK_JUMP_SHARE for n in near} | {name: jumps}
-    inputs = [(n, k) for n, entries in moving.items() for k in np.flatnonzero(entries).tolist()]
-    if len(inputs) > KINK_INPUTS:
-        return []
-    pairs = (neighbourhood.moved_alone(n, k, name) for n, k in inputs)
-    return [(above[jumps], below[jumps]) for above, below in pairs]
+    neighbourhood = candidates[0].neighbourhood
+    moving = {n: spread(near, n) > spread(neighbourhood.far, n) * KINK_JUMP_SHARE for n in near}
+    moving |= {c.name: chosen for c, chosen in zip(candidates, entries, strict=True)}
+    inputs = [(n, k) for n, chosen in moving.items() for k in np.flatnonzero(chosen).tolist()]
+    if len(inputs) <= KINK_INPUTS:
+        yield from (neighbourhood.moved_alone(n, k) for n, k in inputs)
 
 
 def _groups(together: Iterable[Array], count: int) -> list[Array]:
@@ -148,21 +183,25 @@ def _groups(together: Iterable[Array], count: int) -> list[Array]:
     return [np.flatnonzero(label == group) for group in np.unique(label)]
 
 
-def _is_sum_of_subgradients(candidate: Candidate) -> bool:
-    """Return whether a cotangent is the sum of the subgradients of all entries of the output, times their deltas."""
-    neighbourhood, tolerance = candidate.neighbourhood, candidate.tolerance
+def _is_sum_of_subgradients(
+    candidates: Sequence[Candidate], are_subgradients: Callable[[Sequence[Candidate]], bool]
+) -> bool:
+    """Return whether cotangents are the sum of the subgradients of all entries of the output, times their deltas."""
+    neighbourhood = candidates[0].neighbourhood
     parts = list(_parts(neighbourhood.delta))
     if not 1 < len(parts) <= KINK_OUTPUTS:
         return False
-    total = np.zeros_like(tolerance)
+    totals = {c.name: np.zeros_like(c.tolerance) for c in candidates}
     for delta in parts:
         here = replace(neighbourhood, delta=delta)
-        actual, expected = candidate.subject(delta), here.gradients({})[candidate.name].reshape(tolerance.shape)
-        part = replace(candidate, actual=actual, expected=expected, neighbourhood=here)
-        if np.any(part.off) and not is_subgradient(part):
+        gradients, own = here.gradients({}), []
+        for c in candidates:
+            actual, expected = c.subject(delta), gradients[c.name].reshape(c.tolerance.shape)
+            own.append(replace(c, actual=actual, expected=expected, neighbourhood=here))
+            totals[c.name] += actual
+        if any(np.any(part.off) for part in own) and not are_subgradients(own):
             return False
-        total += actual
-    return bool(np.all(np.abs(total - candidate.actual) <= 2 * tolerance))
+    return all(bool(np.all(np.abs(totals[c.name] - c.actual) <= 2 * c.tolerance)) for c in candidates)
 
 
 def _parts(delta: Output) -> Iterator[Output]:

@@ -107,11 +107,11 @@ class Neighbourhood:
                 others = {n: h * rng.standard_normal(self.primals[n].shape) for n, h in self.sizes.items()}
                 yield {**others, name: size * rule}
 
-    def moved_alone(self, name: str, entry: int, of: str) -> tuple[Array, Array]:
-        """Return the cotangent ``of`` a primal after one entry of primal ``name`` grows, and after it falls."""
+    def moved_alone(self, name: str, entry: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the gradients after one entry of a primal grows, and after it falls."""
         step = np.zeros(self.primals[name].shape)
         step.flat[entry] = self.sizes[name]
-        return self.gradients({name: step})[of], self.gradients({name: -step})[of]
+        return self.gradients({name: step}), self.gradients({name: -step})
 
     def gradients(self, step: Primals, factor: float = 1.0) -> dict[str, Array]:
         """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array."""

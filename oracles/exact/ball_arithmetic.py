@@ -144,14 +144,14 @@ class _Evaluation:
         y: the outputs, arrays of balls.
         has_many_outputs: whether the forward returned a tuple.
         leaves: where each floating primal starts on the tape, and its shape.
-        beside: the evaluation next to the point, if there were ties.
+        nearby: the evaluation next to the point, if there were ties.
     """
 
     tape: Tape
     y: tuple[Array, ...]
     has_many_outputs: bool
     leaves: dict[str, tuple[int, tuple[int, ...]]]
-    beside: _Evaluation | None = None
+    nearby: _Evaluation | None = None
 
     def values(self) -> dict[str, Array]:
         """Return the outputs as arrays of arb."""
@@ -163,15 +163,15 @@ class _Evaluation:
 
         A continuous function that equals a smooth one except where two numbers are equal, equals it there too.
         """
-        if self.beside is None or not all(is_equality for _, _, is_equality in self.tape.ties):
+        if self.nearby is None or not all(is_equality for _, _, is_equality in self.tape.ties):
             return False
-        pairs = self._outputs_with(self.beside)
+        pairs = self._outputs_with(self.nearby)
         return bool(pairs) and all(there.is_finite() and here.overlaps(there) for here, there in pairs)
 
     @property
     def _jumps(self) -> bool:
         """Whether the function has another value next to the point."""
-        pairs = self._outputs_with(self.beside) if self.beside is not None else []
+        pairs = self._outputs_with(self.nearby) if self.nearby is not None else []
         return all(there.is_finite() for _, there in pairs) and not all(here.overlaps(there) for here, there in pairs)
 
     def _outputs_with(self, other: _Evaluation) -> list[tuple[Arb, Arb]]:
@@ -185,9 +185,9 @@ class _Evaluation:
         Where the function jumps at a tie, the branch of the point itself is all that can be differentiated.
         """
         here = self._swept(delta)
-        if self.beside is None or self._jumps:
+        if self.nearby is None or self._jumps:
             return here
-        there = self.beside._swept(delta)
+        there = self.nearby._swept(delta)
         if self.is_off_ties:
             return there
         tied = self.tape.tied()
@@ -283,7 +283,7 @@ class _ExactPoint:
         evaluation = _evaluate(self.rule, self.primals, new_tape)
         if not evaluation.tape.ties:
             return evaluation
-        return replace(evaluation, beside=_evaluate(self.rule, self.primals, partial(new_tape, off_ties=True)))
+        return replace(evaluation, nearby=_evaluate(self.rule, self.primals, partial(new_tape, off_ties=True)))
 
     def enclosures(self, question: Callable[[_Evaluation], dict[str, Array]]) -> dict[str, Enclosure]:
         """Return what a function computes from an evaluation, in the first precision that decides every entry."""

@@ -253,7 +253,8 @@ class PerturbedOperations:
             return value
         if not isinstance(plan, Operand):
             return type(value)([self._perturbed(v, p, size) for v, p in zip(value, plan, strict=True)])
-        absolute = self._perturbation.absolute
+        # Kernels that are called here read what is conjugated or negated lazily as it lies in memory.
+        value, absolute = value.resolve_conj().resolve_neg(), self._perturbation.absolute
         if value.is_complex():
             # The rounding of a product is relative to the modulus, not to the real and imaginary part.
             real = value.real.dtype

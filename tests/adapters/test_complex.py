@@ -298,3 +298,24 @@ def test_a_search_draws_complex_numbers():
         search(RULES["square"].pull, name)
     with pytest.raises(oracles.Disagreement):
         search(RULES["square"].wrong["no conjugate"], "cotangents_agree")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("scale", [1.0, 1.01])
+def test_a_complex_product_has_a_tolerance_of_rounding(seed, scale):
+    """torch's backward of a product conjugates lazily: nothing moves in memory."""
+    rng = np.random.default_rng(seed)
+    z, W = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for shape in ((3, 4), (4, 2)))
+    subject = oracles.manual(
+        lambda z, W: (z @ W, (z, W)),
+        lambda c, d: {"z": scale * d @ c[1].conj().T, "W": c[0].conj().T @ d},
+    )
+    reference = oracles.torch_autograd(lambda z, W: z @ W)
+    if scale == 1.0:
+        result = oracles.check(subject, {"z": z, "W": W}, [reference])
+        assert result.verdict is Verdict.AGREES
+        assert all(f.judged[0] == f.judged[1] for f in result.findings)
+        return
+    with pytest.raises(oracles.Disagreement) as refusal:
+        oracles.check(subject, {"z": z, "W": W}, [reference])
+    assert refusal.value.verdict is Verdict.WRONG
