@@ -151,6 +151,7 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
     ("block_remainder", blocks.block_remainder),
+    ("term_missing", deltas.changed_delta_pattern("remainder_missing")),
     ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", locations.zero_in_some),

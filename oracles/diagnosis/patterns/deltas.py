@@ -200,7 +200,7 @@ def _changes_of_entries(shape: tuple[int, ...], name: str) -> Iterator[tuple[str
         for start, block in _starts_of_remainders(shape[axis]).items():
             words = f"the contribution of {name} from index {start} on along axis {axis} missing: {start} of "
             words += f"{shape[axis]} is the last multiple of {block}"
-            yield "term_missing", words, partial(_drop_slice, axis=axis, index=slice(start, None))
+            yield "remainder_missing", words, partial(_drop_slice, axis=axis, index=slice(start, None))
 
 
 def _starts_of_remainders(n: int) -> dict[int, int]:
