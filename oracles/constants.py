@@ -419,6 +419,14 @@ MOST_RESHAPED_ENTRIES = 2**14
 # A factor that differs from 1 by less than this, or by less than so many relative tolerances, is rounding.
 LEAST_FACTOR = 2.0**-19
 FACTOR_TOLERANCES = 4
+# At a large point of which a part is diagnosed, the factor of that tolerance again: of a million right entries, few
+# samples refuse some. The error there is above `GROSS_RATIO` tolerances.
+WHOLE_MARGIN = 8.0
+# Shares of the error by which the answer is changed: a claim that holds then as well does not depend on the error. So
+# the claimed value differs from the oracle's by at least two tolerances, and a sum's bound is no place to hide in.
+OTHER_ERRORS = (-0.5, 0.5)
+# The term that is found in an error, in its own uncertainties, which the tolerance alone may make: less is chance.
+TERM_UNCERTAINTIES = 2
 # Points to which special values are moved: the errors must follow each time.
 MOVED_POINTS = 3
 # The share of the entries of a sign that must be wrong there: about half of all entries have it, so it fits by chance.
@@ -530,6 +538,8 @@ MOST_SMOOTH_CHANGE = 2.0**-4
 PATH_POINTS = 17
 MOST_PATH_POINTS = 200
 PATH_LENGTH = 0.5
+# Points of that path at which most entries must be wrong, all together.
+PATH_TRIALS = 5
 BISECTIONS = 40
 LEAST_JUMP = 1 / 8
 

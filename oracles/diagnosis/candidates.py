@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from oracles.constants import ELEMENTARY_ROUNDINGS, LONE_ENTRY_FACTOR, ROUGH_AGREEMENT
-from oracles.diagnosis.experiments import Expectation, Relation, Symptoms, Trial, result_or_none
+from oracles.diagnosis.experiments import Expectation, Relation, Symptoms, Trial, depends_on_error, result_or_none
 from oracles.numerics import unit_roundoff
 from oracles.rule import Array, Primals, is_differentiable
 
@@ -35,18 +35,27 @@ def first_confirmed(
 def is_confirmed(symptoms: Symptoms, relation: Relation, *, shuffle: bool = True) -> bool:
     """Return whether a relation holds at the refused call, for another delta, and at other primals.
 
+    A relation that the tolerance alone explains confirms nothing.
+
     Args:
         symptoms: the refused array.
         relation: what must hold.
         shuffle: whether the other primals may have their entries in another order. If not, they are scaled: symmetric
             matrices stay symmetric.
     """
+    return in_all_trials(symptoms, relation, shuffle=shuffle) and depends_on_error(relation, symptoms.refusal)
+
+
+def in_all_trials(symptoms: Symptoms, relation: Relation, *, shuffle: bool = True) -> bool:
+    """Return whether a relation holds in the trials of `is_confirmed`: one that does not depend on the error's size."""
     return all(trial is not None and _holds(relation, trial) for trial in _trials(symptoms, shuffle))
 
 
 def _trials(symptoms: Symptoms, shuffle: bool) -> Iterator[Trial | None]:
     # The refused call costs nothing more, and excludes most candidates at once.
     yield symptoms.refusal
+    if symptoms.is_whole:
+        return
     if not symptoms.is_output:
         yield symptoms.other_delta
     shuffled = symptoms.shuffled_primals if shuffle else None
@@ -101,8 +110,14 @@ def agrees_where_known(actual: Array, expected: Array, tolerance: Array) -> bool
 
 
 def at_primals(symptoms: Symptoms, change: Callable[[Primals], Primals], trial: Trial) -> Expectation:
-    """Return the oracle's answer at changed primals, for the same delta."""
-    other = symptoms.compare(trial.actual, change(trial.primals), trial.delta)
+    """Return the oracle's answer at changed primals, for the same delta; NaN if they leave the domain of the change.
+
+    NaN in a primal switches masks off: what a reference returns then is no value of its function.
+    """
+    changed = change(trial.primals)
+    if not all(np.all(np.isfinite(changed[n])) for n, a in trial.primals.items() if np.all(np.isfinite(a))):
+        return Expectation(np.full_like(trial.expected, np.nan), lambda: trial.tolerance)
+    other = symptoms.compare(trial.actual, changed, trial.delta)
     return Expectation(other.expected, lambda: other.tolerance)
 
 

@@ -9,19 +9,25 @@ diagnosis says so. If a declaration would make the judge accept the subject, the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from oracles.constants import MORE_SAMPLES, OWN_AGREEMENT
+from oracles.constants import (
+    EXPERIMENT_MARGIN,
+    EXPERIMENT_SAMPLES,
+    MORE_SAMPLES,
+    OWN_AGREEMENT,
+    WRONG_SHARE,
+)
 from oracles.decision.comparison import value_and_radius
 from oracles.decision.type_errors import is_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
-from oracles.diagnosis.experiments import Symptoms, agrees, evaluate, midpoint, result_or_none
-from oracles.diagnosis.layers import first_wrong_layer
+from oracles.diagnosis.experiments import Symptoms, Trial, agrees, evaluate, midpoint, result_or_none
+from oracles.diagnosis.layers import LAYER, first_wrong_layer
 from oracles.diagnosis.own_forward import Kind, own_derivative
 from oracles.diagnosis.patterns import (
     blocks,
@@ -45,7 +51,7 @@ from oracles.numerics import Numerics
 from oracles.rule import Enclosure, Rule, is_real, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
-from oracles.verdict import Result, Setting, Verdict
+from oracles.verdict import SELF_CONSISTENCY, Result, Setting, Verdict
 
 Pattern: TypeAlias = Callable[[Symptoms], str | None]
 
@@ -145,6 +151,7 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
     ("block_remainder", blocks.block_remainder),
+    ("term_missing", deltas.changed_delta_pattern("remainder_missing")),
     ("wrong_only_in_locations", locations.wrong_only_in_locations),
     ("factor_per_group", factors.factor_per_group),
     ("zero_in_some", locations.zero_in_some),
@@ -187,6 +194,20 @@ FOR_DIFFERENCES = frozenset(
 )  # fmt: skip
 
 
+# At a large point of which a part is diagnosed: what must be found again there, by few evaluations. The sentences of
+# places and counts are those of the large point.
+OF_PLACES = frozenset(
+    {"zeros", "masked", "ties", "signs", "saturated", "wrong_only_in_locations", "zero_in_some", "sign_of_some"}
+)
+FOUND_AGAIN = OF_PLACES | {
+    "all_zero", "not_reduced", "shape", "transposed", "constant_factor", "delta_ones", "other_name", "negated_primal",
+    "derivative_missing", "value_for_derivative", "reversed", "reshaped", "shifted", "reduced_too_far", "delta_abs",
+    "delta_positive", "delta_sign", "delta_squared", "delta_summed", "delta_rearranged", "delta_clipped",
+    "delta_first_only", "term_missing", "primal_transposed", "factor_outside_sum", "added_primal", "added_constant",
+    "added_array", "known_factor", "primal_changed", "clipped", "factor_per_group", "term_along_axis",
+}  # fmt: skip
+
+
 def diagnose(symptoms: Symptoms, patterns: Sequence[tuple[str, Pattern]] = PATTERNS) -> Diagnosis:
     """Return the first pattern that fits the whole array and is confirmed at other points, or ``NO_PATTERN_FOUND``.
 
@@ -224,10 +245,10 @@ def diagnosis_of(result: Result) -> Diagnosis:
 
     If that is an output without a known pattern, its gravest refused cotangent is diagnosed instead. If the subject
     agrees once symmetric primals or signs of vectors are declared, the line to write follows. A large point is
-    diagnosed at the smaller one that shows the same.
+    diagnosed at the smaller one that shows the same, as far as that is true of the large one.
     """
     if result.worst is not None and result.worst.quantity in result.reduced:
-        return diagnosis_of(result.reduced[result.worst.quantity])
+        return _diagnosis_of_part(result, result.reduced[result.worst.quantity])
     if result.worst is not None and result.worst.evidence.diagnosis:
         confirmed = result.worst.evidence.diagnosis
         return Diagnosis("not_converged" if confirmed.startswith("not converged") else "numerics", confirmed)
@@ -239,6 +260,63 @@ def diagnosis_of(result: Result) -> Diagnosis:
     if not line:
         return diagnosis
     return Diagnosis(diagnosis.pattern, f"{diagnosis}; {line}") if diagnosis else Diagnosis(pattern, line)
+
+
+def _diagnosis_of_part(result: Result, part: Result) -> Diagnosis:
+    """Return the diagnosis of a part of a large point if it holds at the whole, and else that of the whole.
+
+    What depends on a size may show another pattern in a small part: a matrix product that leaves out the last tile has
+    no other tile there, and all its gradient is zero.
+    """
+    diagnosis = diagnosis_of(part)
+    names = [name for name, _ in PATTERNS]
+    if diagnosis.pattern not in names or result.worst is None:
+        return diagnosis
+    quantities = {result.worst.quantity: None} | dict.fromkeys(f.quantity for f in result.findings if f.refuses)
+    for quantity in [n for n in quantities if n in result.reduced]:
+        for numerics in _numerics_of(result, contradicts_itself=False):
+            whole = symptoms_of(result, quantity, numerics, EXPERIMENT_SAMPLES)
+            found = _found_at_whole(diagnosis, whole, symptoms_of(part, quantity, numerics))
+            if found:
+                return found
+    return _diagnosis_of_arrays(result)
+
+
+def _found_at_whole(diagnosis: Diagnosis, whole: Symptoms | None, part: Symptoms | None) -> Diagnosis:
+    """Return the diagnosis of a part if the whole point shows it too, else ``NO_PATTERN_FOUND``."""
+    if whole is None or part is None or whole.actual is None:
+        return diagnosis
+    whole = replace(whole, is_whole=True)
+    whole = replace(whole, tolerance=EXPERIMENT_MARGIN * whole.margin * whole.tolerance)
+    with np.errstate(all="ignore"):
+        if diagnosis.pattern not in FOUND_AGAIN or LAYER in diagnosis.text:
+            return diagnosis if _shows_same(whole.refusal, part.refusal) else NO_PATTERN_FOUND
+        for pattern in [p for name, p in PATTERNS if name == diagnosis.pattern]:
+            require_time()
+            sentence = result_or_none(partial(pattern, whole))
+            if sentence:
+                return replace(diagnosis, text=sentence) if diagnosis.pattern in OF_PLACES else diagnosis
+    return NO_PATTERN_FOUND
+
+
+def _shows_same(whole: Trial, part: Trial) -> bool:
+    """Return whether the whole is zero, and wrong throughout, where its part is."""
+    if np.shape(whole.actual) != whole.expected.shape:
+        return True
+    wrong = np.count_nonzero(whole.wrong) > WRONG_SHARE * np.count_nonzero(whole.informative)
+    throughout = np.all(part.wrong | ~part.informative)
+    return bool((wrong or not throughout) and (not np.any(whole.actual) or np.any(part.actual)))
+
+
+def _numerics_of(result: Result, *, contradicts_itself: bool) -> Sequence[Numerics | None]:
+    """Return the numerics in which a result is diagnosed: in low precision the sharpest first.
+
+    There a wide tolerance fits several patterns: most subjects round once, and then a narrow one fits. Where two
+    answers of the subject differ, an array may be right, and a narrower tolerance would find it wrong.
+    """
+    own = result.setting.numerics if result.setting else None
+    is_wide = own is not None and own.round == "any" and not contradicts_itself
+    return tuple(dict.fromkeys((own.sharpest, own))) if own is not None and is_wide else (own,)
 
 
 def _diagnosis_of_layer(result: Result) -> Diagnosis:
@@ -263,10 +341,11 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     cotangent = max(cotangents, key=lambda f: f.gravity, default=None)
     for quantity, verdict in {f.quantity: f.verdict for f in (gravest, cotangent) if f is not None}.items():
         patterns = PATTERNS_OF_KINKS if verdict is Verdict.KINK else PATTERNS
-        own = result.setting.numerics if result.setting else None
-        # In low precision a wide tolerance fits several patterns: most subjects round once, and then a narrow one fits.
-        for numerics in dict.fromkeys((own.sharpest, own)) if own and own.round == "any" else (own,):
+        contradicts_itself = gravest is not None and gravest.oracle == SELF_CONSISTENCY
+        for numerics in _numerics_of(result, contradicts_itself=contradicts_itself):
             symptoms = symptoms_of(result, quantity, numerics)
+            if symptoms is not None:
+                symptoms = replace(symptoms, contradicts_itself=contradicts_itself)
             if symptoms is not None and symptoms.oracle.evaluate_perturbed is None:
                 patterns = tuple((n, p) for n, p in patterns if n in FOR_DIFFERENCES)
             diagnosis = diagnose(symptoms, patterns) if symptoms is not None else NO_PATTERN_FOUND
@@ -275,11 +354,14 @@ def _diagnosis_of_arrays(result: Result) -> Diagnosis:
     return NO_PATTERN_FOUND
 
 
-def symptoms_of(result: Result, quantity: str, numerics: Numerics | None = None) -> Symptoms | None:
+def symptoms_of(
+    result: Result, quantity: str, numerics: Numerics | None = None, samples: int = MORE_SAMPLES
+) -> Symptoms | None:
     """Return the symptoms of one array; ``None`` if its values cannot be compared with an oracle.
 
     Without a reference the oracle is the derivative of the subject's own forward. ``numerics`` are those of the result
-    unless others are given.
+    unless others are given. ``samples`` of rounding give the tolerance: many, since a candidate must not fail by one
+    that is too small.
     """
     setting = result.setting
     oracle = _oracle_of(setting) if setting else None
@@ -295,11 +377,10 @@ def symptoms_of(result: Result, quantity: str, numerics: Numerics | None = None)
     if quantity in actual and not (is_array(value) and is_real(value)):
         return None
     answer = expected[quantity]
-    # The many samples of a refusal: a candidate must not fail by a tolerance that is too small.
     references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]
     numerics = numerics or setting.numerics
     estimator = tolerance_at(references, primals, delta, numerics, fallback=setting.subject)
-    tolerance = estimator.estimate(MORE_SAMPLES)[quantity]
+    tolerance = estimator.estimate(samples)[quantity]
     return Symptoms(
         name=quantity,
         actual=None if value is None else np.asarray(value),

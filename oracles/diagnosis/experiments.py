@@ -24,11 +24,14 @@ from oracles.constants import (
     LONE_ENTRY_FACTOR,
     MOST_OTHER_SHAPES,
     MOST_RESHAPED_ENTRIES,
+    OTHER_ERRORS,
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
+    TERM_UNCERTAINTIES,
+    WHOLE_MARGIN,
 )
 from oracles.decision.comparison import value_and_radius
-from oracles.numerics import Numerics
+from oracles.numerics import NARROW, Numerics
 from oracles.rule import (
     Array,
     Cotangents,
@@ -159,6 +162,9 @@ class Symptoms:
         numerics: what the subject stores, accumulates and multiplies in.
         dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
+        is_whole: whether these are the symptoms at a large point, of which a part is diagnosed: each experiment would
+            take long, so that only the refused call itself must show a pattern again.
+        contradicts_itself: whether the gravest finding compares two answers of the subject, and none with an oracle.
     """
 
     name: str
@@ -173,11 +179,18 @@ class Symptoms:
     numerics: Numerics
     dtypes: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     is_further: bool = False
+    is_whole: bool = False
+    contradicts_itself: bool = False
 
     @property
     def precision(self) -> str:
         """The precision in which the subject stores."""
         return self.numerics.store
+
+    @property
+    def margin(self) -> float:
+        """The factor of all tolerances at a large point; in 16 bits, errors of some tolerances are gross."""
+        return WHOLE_MARGIN if self.is_whole and self.precision not in NARROW else 1.0
 
     @property
     def is_output(self) -> bool:
@@ -232,7 +245,8 @@ class Symptoms:
     @cached_property
     def _elsewhere(self) -> list[Symptoms]:
         """Points of other values, half of them with the values in another order."""
-        found = (self._symptoms_at(k) for k in range(FURTHER_POINTS)) if not self.is_further else ()
+        count = 0 if self.is_further or self.is_whole else FURTHER_POINTS
+        found = (self._symptoms_at(k) for k in range(count))
         return [symptoms for symptoms in found if symptoms is not None]
 
     def _symptoms_at(self, k: int) -> Symptoms | None:
@@ -287,12 +301,21 @@ class Symptoms:
         return self._evaluate(primals, self.draw_delta(2 + k, like))
 
     def always(self, relation: Relation) -> bool:
-        """Return whether a relation holds at the refused call and in every experiment that could contradict it."""
+        """Return whether a relation holds at the refused call and in every experiment that could contradict it.
+
+        A relation that the tolerance alone explains confirms nothing.
+        """
+        return self.in_all_trials(relation) and depends_on_error(relation, self.refusal)
+
+    def in_all_trials(self, relation: Relation) -> bool:
+        """Return whether a relation holds in all these trials: one that does not depend on the size of the error."""
         return all(trial is not None and _holds(relation, trial) for trial in self._trials())
 
     def _trials(self) -> Iterator[Trial | None]:
         # The refused call costs nothing more, and excludes most patterns at once.
         yield self.refusal
+        if self.is_whole:
+            return
         if not self.is_output:
             yield self.other_delta
         # An output does not depend on delta, and a single number times another delta may show the same factor again.
@@ -315,9 +338,7 @@ class Symptoms:
         return result_or_none(lambda: self._evaluate(primals, delta))
 
     def _evaluate(self, primals: Primals, delta: Output) -> Trial | None:
-        # The subject may accept no other dtypes than those of the refused call; what it returns may have another.
-        primals = {n: with_dtype(a, self._dtype_of(n)) for n, a in _contiguous_copy(primals).items()}
-        delta = with_dtype(_contiguous_copy(delta), self._dtype_of_delta)
+        primals, delta = self.as_given(primals, delta)
         # The oracle gets copies made before the call: the subject may write into its arguments.
         point = with_dtype(_contiguous_copy(primals), np.float64)
         point_delta = with_dtype(_contiguous_copy(delta), np.float64)
@@ -327,6 +348,11 @@ class Symptoms:
         if actual is None or not is_real(actual):
             return None
         return self.compare(np.asarray(actual, np.float64), point, point_delta)
+
+    def as_given(self, primals: Primals, delta: Output) -> tuple[Primals, Output]:
+        """Return contiguous copies of a point in the dtypes of the refused call: the subject may accept no others."""
+        given = {n: with_dtype(a, self._dtype_of(n)) for n, a in _contiguous_copy(primals).items()}
+        return given, with_dtype(_contiguous_copy(delta), self._dtype_of_delta)
 
     def _dtype_of(self, name: str) -> np.dtype[Any]:
         return self.dtypes.get(name, np.dtype(self.precision))
@@ -347,9 +373,13 @@ class Symptoms:
             primals,
             delta,
             {n: midpoint(a) for n, a in answers.items()},
-            cache(partial(self._tolerances, primals, delta, answers)),
+            cache(partial(self._tolerances_of_point, primals, delta, answers)),
             partial(self._pull_back, pullback, primals),
         )
+
+    def _tolerances_of_point(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
+        tolerances = self._tolerances(primals, delta, answers)
+        return {n: self.margin * t for n, t in tolerances.items()}
 
     def _tolerances(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
         estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)
@@ -362,6 +392,19 @@ class Symptoms:
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
         answer = pullback(delta)[self.name]
         return Expectation(midpoint(answer), lambda: self._tolerances(primals, delta, {self.name: answer})[self.name])
+
+
+def depends_on_error(relation: Relation, trial: Trial) -> bool:
+    """Return whether a relation of the subject's answer no longer holds of an answer of another error.
+
+    A relation that holds with half the error, or with half as much again, has a tolerance that is too wide for it: it
+    says nothing about the error. No tolerance explains NaN, an infinity or another shape.
+    """
+    if np.shape(trial.actual) != trial.expected.shape or not np.any(trial.wrong & np.isfinite(trial.actual)):
+        return True
+    error = np.where(np.isfinite(trial.error), trial.error, 0.0)
+    others = (replace(trial, actual=trial.actual + change * error) for change in OTHER_ERRORS)
+    return not any(_holds(relation, other) for other in others)
 
 
 def _holds(relation: Relation, trial: Trial) -> bool:
@@ -449,7 +492,7 @@ def added_factor(error: Array, along: Array, tolerance: Array) -> tuple[Array, A
     Along an array that is large beside the tolerance any error is nearly k·along, with a tiny k.
     """
     k, uncertainty = least_squares_factor(error, along, tolerance)
-    return (k, uncertainty) if np.abs(k) > 2 * uncertainty else None
+    return (k, uncertainty) if np.abs(k) > TERM_UNCERTAINTIES * uncertainty else None
 
 
 def axis_subsets(ndim: int) -> list[Axes]:

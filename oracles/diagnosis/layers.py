@@ -31,6 +31,9 @@ from oracles.verdict import SELF_CONSISTENCY, Result, Setting
 Judged: TypeAlias = Result | None
 
 
+LAYER = "the first wrong layer on the way back"
+
+
 @dataclass(frozen=True)
 class WrongLayer:
     """A layer whose backward is wrong, all those that come before it on the way back being right.
@@ -46,7 +49,7 @@ class WrongLayer:
     result: Result | None = None
 
     def __str__(self) -> str:
-        return f"the first wrong layer on the way back: {self.location} ({self.kind})"
+        return f"{LAYER}: {self.location} ({self.kind})"
 
 
 def first_wrong_layer(result: Result) -> WrongLayer | None:

@@ -190,3 +190,64 @@ def test_ties_of_a_large_point_are_no_error():
     x = np.random.default_rng(0).integers(-2, 3, (60, 40)).astype(float)
     result = oracles.check(subject, {"x": x}, [oracles.torch_autograd(torch.relu)])
     assert result.verdict is oracles.Verdict.KINK
+
+
+def matmul(backward):
+    return oracles.manual(lambda a, b: (a @ b, (a, b)), backward, name="matmul")
+
+
+def without_the_last_tile(cache, delta):
+    a, b = cache
+    n = len(a) // 32 * 32
+    return {"a": delta @ b.T, "b": a[:n].T @ delta[:n]}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("rows", "words"), [(257, "the last step of delta"), (40, "from index 32 on along axis 0")])
+def test_what_a_part_shows_must_be_true_of_the_whole(rows, words, dtype):
+    """A part smaller than a tile has a gradient of zero; the whole is off by the last tile's rows."""
+    primals = {"a": drawn(rows, 48).astype(dtype), "b": drawn(48, 33).astype(dtype)}
+    refused = refusal(matmul(without_the_last_tile), primals, lambda a, b: a @ b)
+    assert refused.result.reduced
+    assert "every entry is zero" not in refused.diagnosis
+    assert words in refused.diagnosis
+
+
+def half_the_last_tile(cache, delta):
+    a, b = cache
+    n = len(a) // 32 * 32
+    return {"a": delta @ b.T, "b": a[:n].T @ delta[:n] + 0.5 * a[n:].T @ delta[n:]}
+
+
+def test_a_factor_of_a_part_is_not_that_of_the_whole():
+    primals = {"a": drawn(70, 48), "b": drawn(48, 33)}
+    refused = refusal(matmul(half_the_last_tile), primals, lambda a, b: a @ b)
+    assert refused.result.reduced
+    assert "every entry" not in refused.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (lambda c, d: {"a": d @ c[1].T, "b": 0 * c[1]}, "every entry is zero"),
+        (lambda c, d: {"a": d @ c[1].T, "b": c[0].T @ d / len(d)}, "a mean where a sum belongs"),
+        (lambda c, d: {"a": d @ c[1].T, "b": c[0].T @ d * (np.arange(33) != 7)}, "wrong only at index 7 along axis 1"),
+    ],
+)
+def test_what_is_true_of_the_whole_is_named(backward, words):
+    refused = refusal(matmul(backward), {"a": drawn(70, 48), "b": drawn(48, 33)}, lambda a, b: a @ b)
+    assert words in refused.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("dtype", "change", "words"),
+    [
+        ("float64", lambda dx: dx - dx.mean(0), "the same number all along axis 0"),
+        ("float16", lambda dx: dx - dx.mean(0), "the same number all along axis 0"),
+        ("float64", lambda dx: dx * (np.arange(dx.shape[1]) != 7), "(400 of 80000 entries)"),
+    ],
+)
+def test_a_true_pattern_of_a_part_is_found_in_many_entries_too(dtype, change, words):
+    """Few samples of rounding refuse some of many right entries; in 16 bits an error of some tolerances is gross."""
+    primals = {n: a.astype(dtype) for n, a in norm_point(400, 200).items()}
+    assert words in refusal(layer_norm(change), primals, layer_norm_reference).diagnosis

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import CONFIDENCE, MOST_PULLBACKS, OWN_DIRECTIONS
+from oracles.constants import BLOCK_SIZES, CONFIDENCE, MOST_PULLBACKS, OWN_DIRECTIONS
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees
 from oracles.finite_differences import directional_derivative
 from oracles.numerics import unit_roundoff
@@ -197,6 +197,15 @@ def _changes_of_entries(shape: tuple[int, ...], name: str) -> Iterator[tuple[str
             step = f"the {end} step of {name} along axis {axis}"
             yield "delta_first_only", f"only {step} used", partial(_keep_slice, axis=axis, index=index)
             yield "term_missing", f"the contribution of {step} missing", partial(_drop_slice, axis=axis, index=index)
+        for start, block in _starts_of_remainders(shape[axis]).items():
+            words = f"the contribution of {name} from index {start} on along axis {axis} missing: {start} of "
+            words += f"{shape[axis]} is the last multiple of {block}"
+            yield "remainder_missing", words, partial(_drop_slice, axis=axis, index=slice(start, None))
+
+
+def _starts_of_remainders(n: int) -> dict[int, int]:
+    """Return where the remainder of a block starts, of more than one of n slices, with the largest such block."""
+    return {n - n % block: block for block in BLOCK_SIZES if block < n and n % block > 1}
 
 
 def _change_every_part(function: ArrayFunction, trial: Trial) -> Output:
@@ -219,7 +228,7 @@ def _keep_slice(d: Array, axis: int, index: int) -> Array:
     return d - _drop_slice(d, axis, index)
 
 
-def _drop_slice(d: Array, axis: int, index: int) -> Array:
+def _drop_slice(d: Array, axis: int, index: int | slice) -> Array:
     rest = np.moveaxis(d.copy(), axis, 0)
     rest[index] = 0
     return np.moveaxis(rest, 0, axis)

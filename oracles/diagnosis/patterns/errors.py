@@ -11,6 +11,7 @@ from oracles.constants import (
     LEAST_BEND,
     LEAST_ERROR_IN_ROUNDINGS,
     REARRANGED_AXES,
+    TERM_UNCERTAINTIES,
 )
 from oracles.decision.precision import point_on_a_line
 from oracles.diagnosis.experiments import Axes, Symptoms, Trial, added_factor, agrees, axes_text, axis_subsets
@@ -90,21 +91,28 @@ def term_along_axis(symptoms: Symptoms) -> str | None:
                 # Slices of as many entries as coefficients, or one more, are always nearly spanned.
                 enough = n > 2 + with_constant
                 relation = partial(_is_spanned, axes=axes, name=name, with_constant=with_constant)
-                if enough and symptoms.always(relation):
+                if enough and symptoms.in_all_trials(relation):
                     return _term_sentence(symptoms.refusal, axes, name, with_constant)
     return None
 
 
 def _is_spanned(trial: Trial, axes: Axes, name: str | None, with_constant: bool) -> bool:
-    """Return whether the error along the axes is a multiple of a known array, of a constant, or of both summed."""
+    """Return whether the error along the axes is a multiple of a known array, of a constant, or of both summed.
+
+    The term must be larger than what the tolerance alone may make: errors of about one tolerance are spanned by
+    anything.
+    """
     array = trial.known_arrays.get(name, trial.expected) if name else np.ones_like(trial.expected)
     error, tolerance, array = (_slices_along(a, axes) for a in (trial.error, trial.tolerance, array))
     basis = np.stack(([np.ones_like(array)] if with_constant else []) + [array], axis=-1)
-    coefficients = np.einsum("...kn,...n->...k", np.linalg.pinv(basis), error)
-    rest = error - np.einsum("...nk,...k->...n", basis, coefficients)
-    # The coefficients are uncertain, too: the projection moves each entry by at most the norm of the tolerances.
-    tolerance = tolerance + np.linalg.norm(tolerance, axis=-1, keepdims=True)
-    return bool(np.any(trial.wrong)) and agrees(rest, np.zeros_like(rest), tolerance)
+    inverse = np.linalg.pinv(basis)
+    term = np.einsum("...nk,...k->...n", basis, np.einsum("...kn,...n->...k", inverse, error))
+    # What rounding of each entry, at its worst, puts into the coefficients, and these into the term.
+    of_coefficients = np.einsum("...kn,...n->...k", np.abs(inverse), tolerance)
+    uncertainty = np.einsum("...nk,...k->...n", np.abs(basis), of_coefficients)
+    is_significant = np.linalg.norm(term) > TERM_UNCERTAINTIES * np.linalg.norm(uncertainty)
+    rest = error - term
+    return bool(np.any(trial.wrong) and is_significant) and agrees(rest, np.zeros_like(rest), tolerance + uncertainty)
 
 
 def _slices_along(array: Array, axes: Axes) -> Array:

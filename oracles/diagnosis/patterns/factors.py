@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles.constants import FACTOR_SPREAD, FACTOR_TOLERANCES, LEAST_FACTOR, PRODUCT_ROUNDINGS, REARRANGED_AXES
+from oracles.constants import (
+    FACTOR_SPREAD,
+    FACTOR_TOLERANCES,
+    LEAST_FACTOR,
+    PRODUCT_ROUNDINGS,
+    REARRANGED_AXES,
+    TERM_UNCERTAINTIES,
+)
 from oracles.diagnosis.experiments import (
     Axes,
     Symptoms,
@@ -42,7 +49,7 @@ def constant_factor(symptoms: Symptoms) -> str | None:
     factor = float(found[0])
     if symptoms.always(partial(_is_multiple, k=np.asarray(-1.0))):
         return "every entry is -1 times the oracle's: the sign is wrong"
-    if symptoms.is_further:
+    if symptoms.is_further or symptoms.is_whole:
         return f"every entry is {_rounded(factor, symptoms)} times the oracle's"
     elsewhere = [other.refusal for other in symptoms.further]
     if not all(_is_multiple(trial, found[0], found[1]) for trial in elsewhere):
@@ -175,7 +182,9 @@ def factor_per_group(symptoms: Symptoms) -> str | None:
         if expected.shape[axis] < 2 or not np.any(counts) or np.any(counts == 1):
             continue
         k, uncertainty = map(np.nan_to_num, least_squares_factor(trial.actual, expected, symptoms.tolerance, others))
-        is_rounding = np.all(np.abs(k - 1) <= LEAST_FACTOR)
+        # Factors that differ by no more than their uncertainty are one factor, and then something else is wrong too.
+        is_one = np.all(np.abs(k - np.median(k)) <= TERM_UNCERTAINTIES * uncertainty)
+        is_rounding = is_one or np.all(np.abs(k - 1) <= LEAST_FACTOR)
         if not is_rounding and symptoms.always(partial(_is_multiple, k=k, uncertainty=uncertainty)):
             values = ", ".join(f"{v:.4g}" for v in k.ravel()[:SHOWN_FACTORS]) + (
                 ", …" if k.size > SHOWN_FACTORS else ""

@@ -38,7 +38,10 @@ def wrong_only_in_locations(symptoms: Symptoms) -> str | None:
     """Detect errors at the same rows, columns, steps or border in every trial, also with shuffled primals."""
     if not symptoms.has_expected_shape:
         return None
-    for words, mask in _locations(symptoms):
+    trial = symptoms.refusal
+    # The tightest first: of all entries off a diagonal of three, most are on the border as well.
+    locations = sorted(_locations(symptoms), key=lambda location: np.count_nonzero(location[1](trial) & ~trial.wrong))
+    for words, mask in locations:
         other_delta = [] if symptoms.is_output else [symptoms.other_delta]
         trials = (symptoms.refusal, *other_delta, symptoms.shuffled_primals)
         if all(trial is not None and _is_confined(trial, mask(trial)) for trial in trials):
@@ -88,13 +91,14 @@ def _other_entries(trial: Trial, name: str) -> Array:
 
 
 def _parts_of_matrices(symptoms: Symptoms) -> Iterator[tuple[str, Mask]]:
-    """Yield diagonal, border, interior and triangles of the last two axes."""
+    """Yield diagonal, all but the diagonal, border, interior and triangles of the last two axes."""
     shape, wrong = symptoms.expected.shape, symptoms.refusal.wrong
     if len(shape) < 2 or min(shape[-2:]) < 2:
         return
     i, j = (np.asarray(a) for a in np.indices(shape[-2:]))
     inside = (i > 0) & (i < shape[-2] - 1) & (j > 0) & (j < shape[-1] - 1)
     yield "on the diagonal of the last two axes", partial(_fixed_mask, np.equal(i, j))
+    yield "off the diagonal of the last two axes", partial(_fixed_mask, np.not_equal(i, j))
     # Where only one side of the border is wrong, the slices along an axis say it better.
     if np.all(np.any(wrong, axis=-1)[..., [0, -1]]):
         yield "on the border of the last two axes", partial(_fixed_mask, ~inside)
@@ -174,7 +178,7 @@ def special_value_pattern(kind: str) -> Callable[[Symptoms], str | None]:
 
 def _explains_all(symptoms: Symptoms, values: SpecialValues) -> bool:
     """Return whether all errors are at the values, and none is left once the values are replaced."""
-    if not symptoms.always(partial(_are_errors_special, values.mask)):
+    if not symptoms.in_all_trials(partial(_are_errors_special, values.mask)):
         return False
     primals = {**symptoms.primals, values.primal: values.replace(symptoms.primals[values.primal])}
     # A third delta: those of the experiments have been used to find the values.

@@ -6,12 +6,23 @@ steps changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import LEAST_BEND, LEAST_GROWTH, LONGER_SUMS, ROUGH_AGREEMENT, STEP_IN_ROUNDINGS
+from oracles.constants import (
+    LEAST_BEND,
+    LEAST_GROWTH,
+    LONGER_SUMS,
+    PATH_LENGTH,
+    PATH_TRIALS,
+    ROUGH_AGREEMENT,
+    SMOOTH_STEP,
+    STEP_IN_ROUNDINGS,
+    WRONG_SHARE,
+)
 from oracles.decision.iterations import Compared, change_nearby, in_words, stops_early
 from oracles.diagnosis.candidates import agrees_where_known
 from oracles.diagnosis.experiments import Symptoms, Trial
@@ -77,11 +88,19 @@ def _precision_of(actual: Array, relative: float, terms: int) -> str:
 
 
 def not_converged(symptoms: Symptoms) -> str | None:
-    """Detect the error of an iteration that stops at a tolerance: see `oracles.decision.iterations`."""
+    """Detect the error of an iteration that stops at a tolerance: see `oracles.decision.iterations`.
+
+    Such an error is in most entries, also where the primal is smaller. A bound from which on an entry is replaced
+    (a function that saturates) leaves the others right.
+    """
     if not symptoms.has_expected_shape or not _is_small(symptoms.refusal) or _is_rounded(symptoms):
         return None
+    if not _are_most_wrong([symptoms.refusal]):
+        return None
     name = stops_early(symptoms.primals, symptoms.delta, partial(_compare_at, symptoms))
-    return in_words(name, _relative_error(symptoms.refusal)) if name else None
+    if not name or not _follows(symptoms, name) or not _are_most_wrong(_with_smaller_primal(symptoms, name)):
+        return None
+    return in_words(name, _relative_error(symptoms.refusal))
 
 
 def _is_rounded(symptoms: Symptoms) -> bool:
@@ -90,6 +109,35 @@ def _is_rounded(symptoms: Symptoms) -> bool:
     coarser = [d for name, d in ACCUMULATORS.items() if unit_roundoff(name) > unit_roundoff(symptoms.precision)]
     with np.errstate(over="ignore"):
         return any(np.array_equal(actual.astype(dtype).astype(actual.dtype), actual) for dtype in coarser)
+
+
+def _follows(symptoms: Symptoms, name: str) -> bool:
+    """Return whether the answer moves with the oracle's over a small step, which low precision inside would hide."""
+    here = symptoms.repetition
+    moved = {**symptoms.primals, name: symptoms.primals[name] * (1 + SMOOTH_STEP)}
+    there = symptoms.evaluate_at(moved, symptoms.delta)
+    if here is None or there is None:
+        return False
+    step, change = (float(np.linalg.norm(a)) for a in (there.expected - here.expected, there.error - here.error))
+    # A constant gradient does not move at all.
+    is_constant = step <= unit_roundoff(symptoms.precision) * float(np.linalg.norm(here.expected))
+    return is_constant or change <= step / 2
+
+
+def _with_smaller_primal(symptoms: Symptoms, name: str) -> list[Trial]:
+    """Return trials along the line on which one primal goes towards zero, as far as the iteration is followed."""
+    shares = np.linspace(0, PATH_LENGTH, PATH_TRIALS)
+    points = [{**symptoms.primals, name: symptoms.primals[name] * (1 - t)} for t in shares]
+    return [trial for p in points if (trial := symptoms.evaluate_at(p, symptoms.delta)) is not None]
+
+
+def _are_most_wrong(trials: Sequence[Trial]) -> bool:
+    """Return whether most entries of some trials that could be seen to be wrong are so."""
+    wrong, all_of_them = (
+        sum(np.count_nonzero(a) for a in masks)
+        for masks in ([trial.wrong for trial in trials], [trial.informative for trial in trials])
+    )
+    return bool(wrong > WRONG_SHARE * all_of_them)
 
 
 def _change_nearby(symptoms: Symptoms, step: float) -> float:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from oracles.constants import EXPERIMENT_SEED, SMALL_MOVE
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, roughly_agrees
 from oracles.rule import Array, as_tuple, is_differentiable
 
@@ -19,7 +20,8 @@ def primal_changed(symptoms: Symptoms) -> str | None:
     if symptoms.is_output or not symptoms.has_expected_shape:
         return None
     for name, words, replacement in _replacements(symptoms):
-        if symptoms.always(partial(_is_answer_with, symptoms, name, replacement)):
+        confirmed = symptoms.always(partial(_is_answer_with, symptoms, name, replacement))
+        if confirmed and _is_continuous(symptoms, name, replacement(symptoms.refusal)):
             return f"it is the oracle's value with {words}"
     return None
 
@@ -74,3 +76,13 @@ def _is_answer_with(symptoms: Symptoms, name: str, replacement: Replacement, tri
         return False
     # The output is the subject's own, rounded, so both tolerances count.
     return agrees(trial.actual, other.expected, other.tolerance + trial.tolerance)
+
+
+def _is_continuous(symptoms: Symptoms, name: str, replaced: Array) -> bool:
+    """Return whether the oracle has nearly the same value nearby: equal entries may be ties, which switch masks off."""
+    trial = symptoms.refusal
+    moved = replaced * (1 + SMALL_MOVE * np.random.default_rng(EXPERIMENT_SEED).uniform(-1, 1, replaced.shape))
+    here, there = (
+        symptoms.compare(trial.actual, {**trial.primals, name: a}, trial.delta).expected for a in (replaced, moved)
+    )
+    return bool(np.linalg.norm(there - here) <= SMALL_MOVE**0.5 * np.linalg.norm(here))

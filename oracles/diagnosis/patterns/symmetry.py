@@ -12,7 +12,14 @@ from functools import partial
 import numpy as np
 
 from oracles.constants import PRODUCT_ROUNDINGS
-from oracles.diagnosis.candidates import Candidate, agrees_where_known, first_confirmed, is_confirmed, is_near
+from oracles.diagnosis.candidates import (
+    Candidate,
+    agrees_where_known,
+    first_confirmed,
+    in_all_trials,
+    is_confirmed,
+    is_near,
+)
 from oracles.diagnosis.experiments import Expectation, Symptoms, Trial
 from oracles.rule import Array, as_tuple
 
@@ -27,7 +34,7 @@ def symmetrized(symptoms: Symptoms) -> str | None:
     exact = first_confirmed(symptoms, _symmetrizations(), shuffle=False)
     primal = symptoms.primals[name]
     is_symmetric = np.array_equal(primal, primal.swapaxes(-1, -2))
-    if is_symmetric and is_confirmed(symptoms, _symmetric_parts_agree, shuffle=False):
+    if is_symmetric and in_all_trials(symptoms, _symmetric_parts_agree, shuffle=False):
         relation = exact or "its symmetric part is the oracle's"
         return f"{relation}; a symmetric change of {name} cannot tell the two apart"
     return exact
