@@ -202,15 +202,14 @@ def right_up_to(actual: Array, expected: Array, tolerance: Array, precision: str
     off = error > tolerance
     if not np.any(off):
         return ""
-    # The finest of them comes first: an array that is right up to float32 is right up to float16 as well.
+    # An array that is right up to float32 is right up to the others as well, and most of bfloat16 are of float16.
     for coarse in COARSER:
         scale = unit_roundoff(coarse) / unit_roundoff(precision)
         if scale <= 1 or not np.all(error <= scale * tolerance):
             continue
         spread_out = np.count_nonzero(off) >= SPREAD_SHARE * np.count_nonzero(expected)
-        # NumPy has no bfloat16 to cast to.
         with np.errstate(over="ignore"):
-            representable = coarse != "bfloat16" and np.array_equal(actual, actual.astype(coarse).astype(np.float64))
+            representable = np.array_equal(actual, actual.astype(coarse).astype(np.float64))
         typical = COARSE_ERROR * unit_roundoff(coarse) * np.median(np.abs(expected[off]))
         sized = coarse == "float32" and np.count_nonzero(off) >= SPREAD_ENTRIES and np.median(error[off]) >= typical
         if spread_out and (representable or sized) and not _one_factor(actual, expected):
