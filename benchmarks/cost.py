@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_device(args.device, Runtime.TORCH)
         except oracles.InvalidInput as error:
             parser.error(f"--device: {error}")
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 128)
     sizes = {c.name: sum(int(np.prod(shape)) for _, shape in c.shapes) for c in cases()}
     chosen = [c for c in cases() if args.only in c.name and sizes[c.name] <= args.most]
     costs = []

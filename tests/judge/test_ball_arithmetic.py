@@ -7,7 +7,7 @@ from math import erf
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy_forwards import FORWARDS, RNG, N, rule
 
@@ -47,6 +47,7 @@ def test_hand_written_forwards_agree_with_their_finite_differences(name):
 
 
 @pytest.mark.parametrize("power", [3, 2.0, -1, 0, 0.5, 1.5, Fraction(2)])
+@settings(max_examples=25)
 @given(z=st.floats(2**-10, 2**10), delta=st.floats(-4, 4))
 def test_powers_against_the_closed_form(power, z, delta):
     from flint import arb, ctx, fmpq
