@@ -214,8 +214,8 @@ IDLE_SECONDS = 60
 # of common functions, and far above rounding.
 DIFFERENCE_STEP = 2.0**-4
 LEAST_SIZE = 2.0**-10
-# Numbers below this are smaller than any step of a ladder of steps, by more digits than float64 has.
-TINY_SIZE = 2.0**-100
+# Numbers below this are smaller than any step of a ladder, and than any of its probes.
+TINY_SIZE = 2.0**-46
 # Values at which an infinite output shows what it depends on: most functions take them, as a logarithm, a square root,
 # a probability.
 ORDINARY_VALUES = (1 / 4, 3 / 4)
