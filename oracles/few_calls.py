@@ -23,11 +23,11 @@ import numpy as np
 
 from oracles.backends.arrays import shifted
 from oracles.decision.reduced_point import part_of
-from oracles.decision.type_errors import is_array
+from oracles.decision.type_errors import is_real_array
 from oracles.evaluations import copies_of, copies_of_delta, on_copies, same_values
 from oracles.layouts import contiguous, expanded, is_contiguous, padded, primals_of_one_type, transposed
 from oracles.nondeterminism import in_filled_memory
-from oracles.rule import Array, Cotangents, Output, Primals, Pullback, Rule, as_tuple, is_real, map_delta
+from oracles.rule import Array, Cotangents, Output, Primals, Pullback, Rule, as_tuple, map_delta
 from oracles.self_consistency import (
     Tolerance,
     check_call_pattern,
@@ -160,7 +160,7 @@ def _repeats(actual: Mapping[str, Any], expected: Mapping[str, Array], setting: 
 
 def _are_equal(actual: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Tolerance) -> bool:
     """Return whether two answers differ by no more than rounding; not if one has something else than real numbers."""
-    if not all(is_array(a) and is_real(a) for values in (actual, expected) for a in values.values()):
+    if not all(is_real_array(a) for values in (actual, expected) for a in values.values()):
         return False
     return not any(compare_values(n, actual[n], a, tolerance, "").refuses for n, a in expected.items())
 

@@ -152,10 +152,12 @@ class Comparison:
         """The gradients nearby: the first reference's, or those of the subject itself; shared among the arrays."""
         rule, point = next(iter(self.references), self.setting.subject), self.estimator
         least_step = smallest_normal(point.precision)
-        fresh = Neighbourhood(rule, point.primals, point.delta, least_step)
-        # What the subject chooses at a tie proves nothing about its choice.
-        fresh = fresh if self.references else fresh.off_ties()
-        return self.neighbourhoods.setdefault((rule.name, least_step), fresh)
+        key = rule.name, least_step
+        if key not in self.neighbourhoods:
+            found = Neighbourhood(rule, point.primals, point.delta, least_step)
+            # What the subject chooses at a tie proves nothing about its choice.
+            self.neighbourhoods[key] = found if self.references else found.off_ties()
+        return self.neighbourhoods[key]
 
     def with_samples(self, samples: int) -> Comparison:
         """Return the comparison under a tolerance from at least so many samples."""

@@ -296,9 +296,8 @@ def kink(comparison: Comparison) -> list[Finding] | Comparison:
     """
     subgradient = _is_subgradient(comparison)
     if subgradient is False:
-        # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
-        is_near = comparison.estimator.precision == "float64"
-        return replace(comparison.on_one_side(EVERYWHERE) if is_near else comparison, kink_nearby=True)
+        limited = comparison.on_one_side(EVERYWHERE) if _finds_every_subgradient(comparison) else comparison
+        return replace(limited, kink_nearby=True)
     if not subgradient:
         return comparison
     if not set(comparison.refusing) & {o.name for o in comparison.references}:
@@ -635,8 +634,7 @@ def _across_a_kink(comparison: Comparison) -> list[Finding]:
         return []
     beyond = comparison.on_one_side(EVERYWHERE)
     subgradient = _is_subgradient(beyond) if beyond.refusing else None
-    # In float32 rounding crosses kinks that are farther away than a subgradient is looked for.
-    if subgradient is False and comparison.estimator.precision == "float64":
+    if subgradient is False and _finds_every_subgradient(comparison):
         return beyond.findings(Verdict.WRONG, reason=NO_SUBGRADIENT)
     if not subgradient or not comparison.references:
         return []
@@ -679,6 +677,11 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
         return None
 
 
+def _finds_every_subgradient(comparison: Comparison) -> bool:
+    """Return whether steps are long enough for every subgradient: in float32 rounding crosses kinks farther away."""
+    return comparison.estimator.precision == "float64"
+
+
 def _candidate(comparison: Comparison, expected: Array) -> Candidate:
     setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
 
@@ -699,7 +702,7 @@ def with_kinks_together(
     Each of max(a, b) at a tie may be 0 or 1, and both may not be 1.
     """
     kinked = [n for n, own in findings.items() if any(f.evidence.reason in SUBGRADIENT for f in own)]
-    given = [c for c in comparisons if c.is_cotangent and c.estimator.precision == "float64"]
+    given = [c for c in comparisons if c.is_cotangent and _finds_every_subgradient(c)]
     if not kinked or len(given) < 2 or any(f.verdict is Verdict.WRONG for own in findings.values() for f in own):
         return findings
     try:

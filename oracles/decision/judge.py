@@ -30,7 +30,15 @@ from oracles.decision.comparison import (
 from oracles.decision.decisions import decide, with_kinks_together
 from oracles.decision.directions import Directions
 from oracles.decision.reduced_point import count_inputs, is_reducible, reduced_point
-from oracles.decision.type_errors import is_array, outputs_of, refuse, refuse_exception, require_installed, type_errors
+from oracles.decision.type_errors import (
+    is_array,
+    is_real_array,
+    outputs_of,
+    refuse,
+    refuse_exception,
+    require_installed,
+    type_errors,
+)
 from oracles.finite_differences import DIFFERENCES, differences_at
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, precision_of
@@ -191,7 +199,7 @@ class _Forward:
     def has_shapes(self) -> bool:
         """Whether every output is an array of real numbers, of the expected shape."""
         return all(
-            n in self.expected and is_array(a) and is_real(a) and a.shape == np.shape(self.expected[n])
+            n in self.expected and is_real_array(a) and a.shape == np.shape(self.expected[n])
             for n, a in self.outputs.items()
         )
 

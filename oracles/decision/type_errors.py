@@ -56,6 +56,11 @@ def is_array(value: object) -> TypeGuard[Array | np.generic]:
     return isinstance(value, np.ndarray | np.generic)
 
 
+def is_real_array(value: object) -> TypeGuard[Array | np.generic]:
+    """Return whether a value is NumPy's and holds real numbers."""
+    return is_array(value) and is_real(value)
+
+
 def outputs_of(y: object, precision: str) -> tuple[Any, ...]:
     """Return a subject's output as a tuple of outputs, unchecked.
 

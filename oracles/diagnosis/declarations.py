@@ -16,12 +16,12 @@ from oracles.adapters.conventions import IMAGINARY, Declaration, Freedom, symmet
 from oracles.backends.straight_through import straight_through, without_straight_through
 from oracles.constants import DECLARATION_DELTAS, FACTOR_SPREAD
 from oracles.decision.judge import cotangents_like, judge
-from oracles.decision.type_errors import is_array
+from oracles.decision.type_errors import is_real_array
 from oracles.diagnosis.candidates import is_near
 from oracles.diagnosis.experiments import evaluate, midpoint, result_or_none
 from oracles.diagnosis.patterns.symmetry import has_signs_of_both_kinds, signs_along
 from oracles.finite_differences import finite_difference
-from oracles.rule import Array, Primals, Rule, as_tuple, is_differentiable, is_real, with_dtype
+from oracles.rule import Array, Primals, Rule, as_tuple, is_differentiable, with_dtype
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting
 
 # What the subject and the first oracle return at the point, by name.
@@ -109,7 +109,7 @@ def _values_at(setting: Setting) -> Values | None:
     expected = result_or_none(lambda: evaluate(setting.oracles[0], wide, wide_delta))
     if actual is None or expected is None:
         return None
-    return {n: a for n, a in actual.items() if is_array(a) and is_real(a)}, expected  # another type is refused as such
+    return {n: a for n, a in actual.items() if is_real_array(a)}, expected  # another type is refused as such
 
 
 def _refused(result: Result) -> set[str]:

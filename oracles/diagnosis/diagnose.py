@@ -23,7 +23,7 @@ from oracles.constants import (
     WRONG_SHARE,
 )
 from oracles.decision.comparison import value_and_radius
-from oracles.decision.type_errors import is_array
+from oracles.decision.type_errors import is_real_array
 from oracles.diagnosis.declarations import fitting_declaration, missing_declaration
 from oracles.diagnosis.edited_references import Edit
 from oracles.diagnosis.experiments import Symptoms, Trial, agrees, evaluate, midpoint, result_or_none
@@ -48,7 +48,7 @@ from oracles.diagnosis.patterns import (
 )
 from oracles.diagnosis.patterns.primals import primal_changed
 from oracles.numerics import Numerics
-from oracles.rule import Enclosure, Rule, is_real, with_dtype
+from oracles.rule import Enclosure, Rule, with_dtype
 from oracles.time_budget import require_time
 from oracles.tolerance import tolerance_at
 from oracles.verdict import SELF_CONSISTENCY, Result, Setting, Verdict
@@ -374,7 +374,7 @@ def symptoms_of(
     if actual is None or expected is None or quantity not in expected:
         return None
     value = actual.get(quantity)
-    if quantity in actual and not (is_array(value) and is_real(value)):
+    if quantity in actual and not is_real_array(value):
         return None
     answer = expected[quantity]
     references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]

@@ -489,7 +489,7 @@ def least_squares_factor(
 def added_factor(error: Array, along: Array, tolerance: Array) -> tuple[Array, Array] | None:
     """Return k with ``error ≈ k·along`` and its uncertainty; ``None`` if the tolerance may have made half of k.
 
-    Along an array that is large beside the tolerance any error is nearly k·along, with a tiny k.
+    Along an array that is large against the tolerance any error is nearly k·along, with a tiny k.
     """
     k, uncertainty = least_squares_factor(error, along, tolerance)
     return (k, uncertainty) if np.abs(k) > TERM_UNCERTAINTIES * uncertainty else None

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf, nextafter, prod
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
@@ -163,20 +163,23 @@ class _Evaluation:
 
         A continuous function that equals a smooth one except where two numbers are equal, equals it there too.
         """
-        if self.nearby is None or not all(is_equality for _, _, is_equality in self.tape.ties):
-            return False
-        pairs = self._outputs_with(self.nearby)
-        return bool(pairs) and all(there.is_finite() and here.overlaps(there) for here, there in pairs)
+        is_continuous = self._is_finite_nearby and self._is_same_nearby
+        return is_continuous and all(is_equality for _, _, is_equality in self.tape.ties)
 
-    @property
-    def _jumps(self) -> bool:
-        """Whether the function has another value next to the point."""
-        pairs = self._outputs_with(self.nearby) if self.nearby is not None else []
-        return all(there.is_finite() for _, there in pairs) and not all(here.overlaps(there) for here, there in pairs)
+    @cached_property
+    def _is_finite_nearby(self) -> bool:
+        return bool(self._outputs_nearby) and all(there.is_finite() for _, there in self._outputs_nearby)
 
-    def _outputs_with(self, other: _Evaluation) -> list[tuple[Arb, Arb]]:
-        """Return the entries of the outputs in pairs with those of another evaluation."""
-        theirs = other.values()
+    @cached_property
+    def _is_same_nearby(self) -> bool:
+        return all(here.overlaps(there) for here, there in self._outputs_nearby)
+
+    @cached_property
+    def _outputs_nearby(self) -> list[tuple[Arb, Arb]]:
+        """The entries of the outputs, each with that next to the point; none if there were no ties."""
+        if self.nearby is None:
+            return []
+        theirs = self.nearby.values()
         return [pair for name, part in self.values().items() for pair in zip(part.flat, theirs[name].flat, strict=True)]
 
     def cotangents(self, delta: Output) -> dict[str, Array]:
@@ -184,13 +187,13 @@ class _Evaluation:
 
         Where the function jumps at a tie, the branch of the point itself is all that can be differentiated.
         """
+        if self.nearby is not None and self.is_off_ties:
+            return self.nearby._swept(delta)
         here = self._swept(delta)
-        if self.nearby is None or self._jumps:
+        jumps = self._is_finite_nearby and not self._is_same_nearby
+        if self.nearby is None or jumps:
             return here
-        there = self.nearby._swept(delta)
-        if self.is_off_ties:
-            return there
-        tied = self.tape.tied()
+        there, tied = self.nearby._swept(delta), self.tape.tied()
         for name, (start, _) in self.leaves.items():
             for k, other in enumerate(there[name].flat):
                 if start + k in tied and not (other.is_finite() and here[name].flat[k].overlaps(other)):

@@ -59,18 +59,23 @@ def test_no_other_slope(point, against, slope):
 
 def alone(name, weight):
     """Return a function of one primal with a tie, whose subgradient there is given, and the point."""
-    if name == "abs":
-        backward = lambda x, d: {"x": d * np.where(x == 0, weight, np.sign(x))}  # noqa: E731
-        return oracles.manual(lambda x: (np.abs(x), x), backward), {"x": np.array([0.0, 1.0, -2.0])}
-    if name == "clip":
-        backward = lambda x, d: {"x": d * np.where(np.abs(x) == 1, weight, np.abs(x) < 1)}  # noqa: E731
-        return oracles.manual(lambda x: (np.clip(x, -1, 1), x), backward), {"x": np.array([1.0, 0.5, -1.0, -2.0])}
+
+    def of_abs(x, d):
+        return {"x": d * np.where(x == 0, weight, np.sign(x))}
+
+    def of_clip(x, d):
+        return {"x": d * np.where(np.abs(x) == 1, weight, np.abs(x) < 1)}
 
     def of_maximum(x, d):
         tied = x == x.max(1, keepdims=True)
         return {"x": d[:, None] * tied * np.where(tied.sum(1, keepdims=True) > 1, weight, 1.0)}
 
-    return oracles.manual(lambda x: (x.max(1), x), of_maximum), {"x": np.array([[1.0, 1.0, 0.0], [2.0, 3.0, 4.0]])}
+    forward, backward, point = {
+        "abs": (np.abs, of_abs, [0.0, 1.0, -2.0]),
+        "clip": (lambda x: np.clip(x, -1, 1), of_clip, [1.0, 0.5, -1.0, -2.0]),
+        "maximum": (lambda x: x.max(1), of_maximum, [[1.0, 1.0, 0.0], [2.0, 3.0, 4.0]]),
+    }[name]
+    return oracles.manual(lambda x: (forward(x), x), backward), {"x": np.array(point)}
 
 
 @pytest.mark.parametrize(
