@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +46,7 @@ def _named(text: str, modified: float) -> TrustedReference:
     if framework not in FRAMEWORK_NAMES:
         framework, rest = _framework_of(text), text
     found = find_reference(f"{framework}:{rest}", ModuleType("references"))
-    return TrustedReference(text, found.rule, _path_of(text))
+    return TrustedReference(text, found.rule, _path_of(text) or _path_of_module(rest))
 
 
 def _framework_of(text: str) -> str:
@@ -69,6 +70,13 @@ def _path_of(text: str) -> str:
         return ""
     framework, _, rest = parts["path"].partition(":")
     return rest if framework in FRAMEWORK_NAMES else parts["path"]
+
+
+def _path_of_module(text: str) -> str:
+    """Return the path of the imported module of ``MODULE:NAME``; "" for the frameworks, which subjects may use."""
+    name, colon, _ = text.partition(":")
+    module = sys.modules.get(name) if colon and name.partition(".")[0] not in FRAMEWORK_NAMES else None
+    return getattr(module, "__file__", None) or ""
 
 
 def _modified(text: str) -> float:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import finalize
 
@@ -138,10 +139,16 @@ class _Template:
     def __init__(self, packages: Sequence[str]) -> None:
         self.scratch = tempfile.mkdtemp(prefix="oracles-subject-")
         self.control, theirs = socket.socketpair()
-        code = f"import sys; sys.path[:] = {sys.path!r}; from oracles.untrusted.template import main; main()"
+        # Its paths are the interpreter's own. Those of the judge have the user's folders, too, and a subject can read
+        # all that is in a folder of the paths.
+        here = str(Path(__file__).parents[2])
+        code = (
+            f"import sys; {here!r} in sys.path or sys.path.append({here!r}); "
+            "from oracles.untrusted.template import main; main()"
+        )
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self.errors,
+            [sys.executable, "-P", "-c", code], stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self.errors,
             env=_environment(self.scratch), cwd=self.scratch, start_new_session=True,
         )  # fmt: skip
         theirs.close()
@@ -197,7 +204,7 @@ def _end_template(process: subprocess.Popen[bytes], files: Iterable[SupportsClos
 
 def _environment(scratch: str) -> dict[str, str]:
     """Return the environment of a template: nothing of the judge's but what Python needs."""
-    kept = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE")
+    kept = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),

@@ -1,5 +1,4 @@
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from subjects import REFERENCE, SILU, edited
 
 import oracles
+from oracles.untrusted.remote import Sandbox
 from oracles.untrusted.sandbox import Protection, landlock_version
 from oracles.untrusted.schema import require_valid
 
@@ -101,7 +101,7 @@ def test_the_framework_of_a_reference_is_the_one_that_its_file_imports(sandbox, 
     assert result.status == "PASSED", result.reason
 
 
-def test_a_missing_gradient_may_be_left_out(sandbox):
+def test_a_missing_gradient_may_be_left_out(sandbox, tmp_path):
     source = """
 def forward(z, g):
     return z * g, (z, g)
@@ -109,18 +109,11 @@ def forward(z, g):
 def backward(cache, delta):
     return {"z": delta * cache[1]}
 """
-    cases = [{"shapes": "z=4,3 g=4,3", "points": 1}]
-    reference = "torch:torch.mul"
-    reference_file = "import torch\ndef mul(z, g):\n    return z * g\n"
-    folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"reference-{secrets.token_hex(4)}.py")
-    with open(folder, "w") as file:
-        file.write(reference_file)
-    try:
-        reference = f"torch:{folder}:mul"
-        assert judged(source, sandbox, reference=reference, cases=cases).status == "WRONG_NUMERICS"
-        assert judged(source, sandbox, reference=reference, cases=[{**cases[0], "wrt": ["z"]}]).passed
-    finally:
-        os.remove(folder)
+    (tmp_path / "reference.py").write_text("import torch\ndef mul(z, g):\n    return z * g\n")
+    case = {"shapes": "z=4,3 g=4,3", "points": 1}
+    reference = f"torch:{tmp_path / 'reference.py'}:mul"
+    assert judged(source, sandbox, reference=reference, cases=[case]).status == "WRONG_NUMERICS"
+    assert judged(source, sandbox, reference=reference, cases=[{**case, "wrt": ["z"]}]).passed
 
 
 def test_primals_from_a_file(sandbox, tmp_path):
@@ -174,6 +167,33 @@ def test_a_subject_reaches_nothing_of_the_judge(sandbox, tmp_path, name):
     assert result.status == "PASSED", result.reason
     assert set(result.protections) == {str(each) for each in Protection}
     assert oct(reference.stat().st_mode & 0o777) != "0o0"
+
+
+@LINUX
+def test_a_subject_reads_nothing_in_the_folders_that_the_judge_imports_from(tmp_path, monkeypatch):
+    (tmp_path / "other.txt").write_text("other")
+    (tmp_path / "cases_of_the_user.py").write_text(REFERENCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    other = str(tmp_path / "other.txt")
+    source = f"{TRYING.format(f'open({other!r}).read()')}{SILU}"
+    cases = [{"shapes": "z=2,3", "points": 1}]
+    with Sandbox() as fresh:
+        assert judged(source, fresh, reference="torch:cases_of_the_user:silu", cases=cases).passed
+
+
+@LINUX
+def test_a_subject_imports_what_is_on_pythonpath_but_not_the_module_of_the_reference(tmp_path, monkeypatch):
+    (tmp_path / "helper_of_silu.py").write_text("one = 1\n")
+    (tmp_path / "reference_of_silu.py").write_text(REFERENCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cases, reference = [{"shapes": "z=2,3", "points": 1}], "torch:reference_of_silu:silu"
+    with Sandbox() as fresh:
+        right = judged(f"from helper_of_silu import one\n{SILU}", fresh, reference=reference, cases=cases)
+        cheats = judged(f"import reference_of_silu\n{SILU}", fresh, reference=reference, cases=cases)
+    assert right.passed, right.reason
+    assert (cheats.status, "reference_of_silu" in cheats.reason) == ("RUNTIME_ERROR", True)
 
 
 @LINUX
