@@ -197,6 +197,15 @@ def test_delta_read_in_memory_order():
     assert (diagnosis.pattern, "ignores the strides" in str(diagnosis)) == ("layout", True)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_is_not_called_a_misread_layout(seed):
+    rng = np.random.default_rng(seed)
+    noisy = TANH.with_cotangents(z=lambda c, d, g: g * (1 + 0.1 * rng.standard_normal(g.shape)))
+    with pytest.raises(oracles.Disagreement) as refused:
+        oracles.check(noisy, TANH.primals, [TANH.oracle])
+    assert diagnosis_of_result(refused.value.result).pattern in ("not_repeatable", "random", "")
+
+
 def test_state_between_calls():
     calls = []
 
