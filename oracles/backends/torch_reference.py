@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
@@ -51,7 +52,7 @@ def torch_autograd(f: Function, *, name: str = "torch", has_aux: bool = False) -
 
     Args:
         f: ``f(**tensors)`` returns a tensor, or a tuple, list, dict or namedtuple of tensors, written in torch's own
-            idiom.
+            idiom. Where a primal is float64, torch's default dtype is, too, so that ``torch.zeros(3)`` is float64.
         name: what reports call it.
         has_aux: whether ``f`` returns ``(y, aux)``, of which aux carries no gradient and is compared as values.
 
@@ -199,7 +200,8 @@ class _TorchOracle:
         return {n: _tensor(a).requires_grad_(is_differentiable(a)) for n, a in primals.items()}
 
     def _forward(self, tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
-        y = taken_apart(call_by_name(self.f, tensors))
+        with _default_dtype_for(tensors):
+            y = taken_apart(call_by_name(self.f, tensors))
         parts = list(as_tuple(y))
         if isinstance(y, Outputs):  # numbers in a structure: a count, a rate
             parts = [torch.as_tensor(p) if isinstance(p, float | np.ndarray) else p for p in parts]
@@ -213,6 +215,22 @@ class _TorchOracle:
             return y.like([p.detach() if y.without.get(i) == AUXILIARY else p for i, p in enumerate(parts)])
         result: Tensor | tuple[Tensor, ...] = y
         return result
+
+
+@contextmanager
+def _default_dtype_for(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let torch's default dtype be float64 where a primal is float64 or complex128, as JAX's is.
+
+    Otherwise ``torch.zeros(3)``, ``torch.tensor(0.1)`` and an integer primal plus 1.0 are float32 in a reference that is
+    evaluated in float64: 0.1 is off by 1e-9 then, and a product of matrices of two dtypes raises.
+    """
+    before = torch.get_default_dtype()
+    if any(t.dtype in (torch.float64, torch.complex128) for t in tensors.values()):
+        torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _seeded(perturbation: Perturbation, seed: int) -> Perturbation:

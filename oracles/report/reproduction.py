@@ -77,6 +77,8 @@ _TORCH = """
 # The reference states the primal only; PyTorch derives the rest, in float64.
 import torch
 
+torch.set_default_dtype(torch.float64)
+
 {source}
 
 leaves = {{n: torch.tensor(a.astype(np.float64) if is_real(a) else a) for n, a in primals.items()}}

@@ -104,3 +104,27 @@ def test_complex_outputs_have_gradients():
     assert np.array_equal(y[0], z)
     assert np.array_equal(y[1], 0.5 * z)
     assert np.array_equal(pullback((np.array([1.0, 0, 1]), np.array([0.0, 2, 2])))["z"], [1.0, 1.0, 2.0])
+
+
+ROOTS = {
+    "an integer primal": lambda z, n: z * torch.sqrt(n + 1.0) * 0.1,
+    "a number as a tensor": lambda z, n: z * torch.sqrt(n + torch.tensor(1.0)) * torch.tensor(0.1),
+    "a product with zeros": lambda z, n: 0.1 * z @ (torch.zeros(3, 3) + torch.diag(torch.sqrt(n + 1.0))),
+    "a product of fresh tensors": lambda z, n: z @ torch.diag(torch.full((3,), 0.1)) @ torch.diag(torch.sqrt(n + 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_what_a_reference_makes_is_float64_where_a_primal_is(name):
+    roots = oracles.manual(
+        lambda z, n: (z * np.sqrt(n + 1.0) * 0.1, n), lambda n, delta: {"z": delta * np.sqrt(n + 1.0) * 0.1}
+    )
+    point = {"z": np.random.default_rng(0).standard_normal((4, 3)), "n": np.arange(3)}
+    assert oracles.check(roots, point, [oracles.torch_autograd(ROOTS[name])]).verdict == "agrees"
+    assert torch.get_default_dtype() == torch.float32
+    off = oracles.manual(
+        lambda z, n: (z * np.sqrt(n + 1.0) * 0.1, n),
+        lambda n, delta: {"z": delta * np.sqrt(n + 1.0) * float(np.float32(0.1))},
+    )
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(off, point, [oracles.torch_autograd(ROOTS[name])])
