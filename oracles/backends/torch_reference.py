@@ -221,8 +221,8 @@ class _TorchOracle:
 def _default_dtype_for(tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """Let torch's default dtype be float64 where a primal is float64 or complex128, as JAX's is.
 
-    Otherwise ``torch.zeros(3)``, ``torch.tensor(0.1)`` and an integer primal plus 1.0 are float32 in a reference that is
-    evaluated in float64: 0.1 is off by 1e-9 then, and a product of matrices of two dtypes raises.
+    Otherwise ``torch.zeros(3)``, ``torch.tensor(0.1)`` and an integer primal plus 1.0 are float32 in a reference that
+    is evaluated in float64: 0.1 is off by 1e-9 then, and a product of matrices of two dtypes raises.
     """
     before = torch.get_default_dtype()
     if any(t.dtype in (torch.float64, torch.complex128) for t in tensors.values()):

@@ -25,9 +25,11 @@ from oracles.decision.comparison import (
     all_agreements,
     certified_enclosures,
     is_known,
+    is_zero,
     value_and_radius,
 )
 from oracles.decision.decisions import decide, with_kinks_together
+from oracles.decision.declared_gradients import may_declare_gradient
 from oracles.decision.directions import Directions
 from oracles.decision.reduced_point import count_inputs, is_reducible, reduced_point
 from oracles.decision.type_errors import (
@@ -39,7 +41,7 @@ from oracles.decision.type_errors import (
     require_installed,
     type_errors,
 )
-from oracles.finite_differences import DIFFERENCES, differences_at
+from oracles.finite_differences import DIFFERENCES, differences_at, finite_difference, remembering
 from oracles.notes import note, with_notes
 from oracles.numerics import Numerics, precision_of
 from oracles.outputs import masked
@@ -62,7 +64,7 @@ from oracles.rule import (
     with_dtype,
 )
 from oracles.stages import announce
-from oracles.time_budget import OutOfTime
+from oracles.time_budget import OutOfTime, is_out_of_time
 from oracles.tolerance import ToleranceEstimator, named_outputs, tolerance_at
 from oracles.user_code import Raised, attempt, describe_fault, own_faults, part_of_judge
 from oracles.verdict import EXACT, Evidence, Finding, Result, Setting, Verdict
@@ -151,6 +153,7 @@ def judge(
         arrays = {n: a for n, a in actual.items() if n not in {f.quantity for f in errors}}
         try:
             findings = _compare(arrays, answers, forward.expected, setting, kinks, native, reduced)
+            findings = _with_own_primal(findings, setting, numerics, kinks)
         except OutOfTime:
             findings = _not_compared(arrays, setting)
     return Result(subject.name, property_name, (*errors, *findings), not_claimed, setting, reduced=reduced)
@@ -400,6 +403,35 @@ def _compare(
     with suppress(OutOfTime):
         findings = dict(with_kinks_together(comparisons, findings))
     return list(chain.from_iterable(findings.values()))
+
+
+def _with_own_primal(
+    findings: list[Finding], setting: Setting, numerics: Numerics | str | None, kinks: Kinks
+) -> list[Finding]:
+    """Judge the cotangents of which references know nothing by the subject's own primal.
+
+    The derivative of a reference may jump where that of the function does not, such as the eigenvectors of equal
+    eigenvalues in a matrix root: then its tolerance is as large as its values.
+    """
+    subject, primals, delta = setting.subject, setting.primals, setting.delta
+    if not all(o.reference for o in setting.oracles) or is_zero(delta) or is_out_of_time():
+        return findings
+    # An error beyond a tolerance was decided, at a kink too.
+    known = {f.quantity for f in findings if f.refuses or f.verdict is Verdict.AGREES or f.ratio > 1}
+    unknown = {f.quantity for f in findings if f.quantity in primals and np.size(primals[f.quantity])} - known
+    wide = with_dtype(dict(primals), np.float64)
+    if not unknown or count_inputs(primals) > MOST_DIFFERENCES:
+        return findings
+    if any(may_declare_gradient(o, wide) for o in setting.oracles):
+        return findings  # the gradient that is wanted may be another one
+    by_differences = (finite_difference(remembering(subject)),)
+    result = judge(subject, primals, delta, by_differences, numerics=numerics, kinks=kinks, only=unknown)
+    decided = {f.quantity for f in result.findings if f.refuses or (f.verdict is Verdict.AGREES and f.judged[0])}
+    decided &= unknown
+    for n in sorted(decided):
+        note(f"{n}: the references know nothing of it here; the subject's own primal judges it")
+    others = [f for f in findings if f.quantity not in decided]
+    return [*others, *(f for f in result.findings if f.quantity in decided)]
 
 
 def _not_compared(arrays: Mapping[str, Array], setting: Setting) -> list[Finding]:

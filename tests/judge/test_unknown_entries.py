@@ -6,6 +6,7 @@ import torch
 
 import oracles
 from oracles import Disagreement, Inconclusive, InconclusiveWarning, Verdict, check, manual, torch_autograd
+from oracles.decision.judge import judge
 
 POINTS = np.append(np.linspace(-0.9, 0.9, 9), 1 - 2.0**-53)
 
@@ -86,31 +87,60 @@ def test_cotangent_without_any_bound_is_inconclusive(factor):
     assert excinfo.value.result.inconclusive == ("z",)
 
 
-def test_finite_differences_decide_where_the_reference_has_no_derivative():
-    """torch's eigh has no derivative at equal eigenvalues; the matrix square root has one."""
+def root(factor):
+    """Return the square root of a symmetric matrix, whose cotangent is multiplied by a factor."""
 
-    def root(A):
+    def forward(A):
         values, vectors = np.linalg.eigh((A + A.T) / 2)
         return (vectors * np.sqrt(values)) @ vectors.T, (vectors, np.sqrt(values))
 
-    def sylvester(factor):
-        def backward(cache, delta):
-            vectors, roots = cache
-            inner = vectors.T @ ((delta + delta.T) / 2) @ vectors
-            return {"A": factor * vectors @ (inner / (roots[:, None] + roots)) @ vectors.T}
+    def backward(cache, delta):
+        vectors, roots = cache
+        inner = vectors.T @ ((delta + delta.T) / 2) @ vectors
+        return {"A": factor * vectors @ (inner / (roots[:, None] + roots)) @ vectors.T}
 
-        return manual(root, backward)
+    return manual(forward, backward)
 
-    def reference(A):
-        values, vectors = torch.linalg.eigh((A + A.T) / 2)
-        return (vectors * values.sqrt()) @ vectors.T
 
+def root_of_torch(A):
+    values, vectors = torch.linalg.eigh((A + A.T) / 2)
+    return (vectors * values.sqrt()) @ vectors.T
+
+
+def test_finite_differences_decide_where_the_reference_has_no_derivative():
+    """torch's eigh has no derivative at equal eigenvalues; the matrix square root has one."""
     identity = {"A": 2 * np.eye(3)}
-    assert check(sylvester(1.0), identity, [torch_autograd(reference)]).verdict is Verdict.AGREES
+    assert check(root(1.0), identity, [torch_autograd(root_of_torch)]).verdict is Verdict.AGREES
     with pytest.raises(Disagreement) as excinfo:
-        check(sylvester(1.01), identity, [torch_autograd(reference)])
+        check(root(1.01), identity, [torch_autograd(root_of_torch)])
     assert excinfo.value.verdict == "wrong"
     assert excinfo.value.result.worst.oracle == "finite difference"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_finite_differences_decide_where_rounding_hides_all_of_the_reference(seed):
+    """Of eigenvalues that are equal up to rounding torch's derivative is as large as rounding makes it."""
+    Q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((5, 5)))
+    point = {"A": Q @ np.diag([2.0, 2.0, 2.0, 5.0, 5.0]) @ Q.T}
+    assert check(root(1.0), point, [torch_autograd(root_of_torch)]).judged["A"] == (25, 25)
+    for factor in (1.01, 7.0):
+        with pytest.raises(Disagreement) as excinfo:
+            check(root(factor), point, [torch_autograd(root_of_torch)])
+        assert excinfo.value.verdict == "wrong"
+
+
+def test_the_own_primal_does_not_judge_what_a_reference_declares():
+    def doubled(A):
+        y = root_of_torch(A)
+        return 2 * y - y.detach()
+
+    # No eigenvalue is equal to another, so torch's derivative is finite.
+    point, delta = {"A": np.diag(2 + 2.0**-51 * np.arange(4))}, np.arange(16.0).reshape(4, 4) + 1
+    result = judge(root(2.0), point, delta, [torch_autograd(doubled)])
+    assert {f.oracle for f in result.findings} == {"torch"}
+    assert not result.refuses
+    assert judge(root(1.0), point, delta, [torch_autograd(root_of_torch)]).verdict is Verdict.AGREES
+    assert judge(root(2.0), point, delta, [torch_autograd(root_of_torch)]).verdict == "wrong"
 
 
 class Inaccurate(torch.autograd.Function):
