@@ -266,6 +266,11 @@ class Result:
 
     @property
     def detects_above(self) -> float:
-        """The smallest relative error in one entry that would have been refused: the median over the findings."""
-        levels = sorted(f.detects_above for f in self.findings if f.detects_above)
-        return levels[len(levels) // 2] if levels else 0.0
+        """The smallest relative error in one entry that would have been refused: the median over the findings.
+
+        0 if there is none, or if most findings are vacuous.
+        """
+        vacuous = [inf for f in self.findings if f.verdict is Verdict.VACUOUS]
+        levels = sorted([f.detects_above for f in self.findings if f.detects_above] + vacuous)
+        median = levels[len(levels) // 2] if levels else 0.0
+        return median if median < inf else 0.0

@@ -198,6 +198,8 @@ class Comparison:
             expected = value_and_radius(self.answers[oracle])[0]
             tolerance = np.broadcast_to(self.tolerance_of(self.answers[oracle]), ratio.shape)
             judged = judged_entries(self.name, expected, tolerance, self.estimator) | (ratio > 1)
+            if finding.verdict is Verdict.AGREES:
+                finding = replace(finding, detects_above=_detects_above(expected, tolerance, judged))
             findings.append(
                 replace(finding, judged=(int(np.count_nonzero(judged)), ratio.size), unknown=_first(~judged))
             )
@@ -328,11 +330,7 @@ def _agreement(
     judged = judged_entries(name, expected, tolerance, estimator)
     count = int(np.count_nonzero(judged))
     unknown = _first(~judged) if count < size.size else ()
-    measured = judged & (size > 0) & np.isfinite(size)  # no relative error is defined at 0 and at ∞
-    with np.errstate(over="ignore"):
-        relative = tolerance[measured] / size[measured]
-    middle = relative.size // 2
-    detects_above = float(np.partition(relative, middle)[middle]) if relative.size else 0.0
+    detects_above = _detects_above(expected, tolerance, judged)
     finding = Finding(
         name,
         oracle,
@@ -348,6 +346,16 @@ def _agreement(
         return finding
     is_kink = count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name)
     return replace(finding, verdict=Verdict.KINK if is_kink else Verdict.VACUOUS, detects_above=0.0)
+
+
+def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
+    """Return the median of tolerance / |value| over the judged entries: an error above it is refused in half of them."""
+    size = np.abs(expected)
+    measured = judged & (size > 0) & np.isfinite(size)  # no relative error is defined at 0 and at ∞
+    with np.errstate(over="ignore"):
+        relative = tolerance[measured] / size[measured]
+    middle = relative.size // 2
+    return float(np.partition(relative, middle)[middle]) if relative.size else 0.0
 
 
 def _first(entries: Array) -> tuple[Index, ...]:

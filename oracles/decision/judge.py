@@ -408,7 +408,7 @@ def _compare(
 def _with_own_primal(
     findings: list[Finding], setting: Setting, numerics: Numerics | str | None, kinks: Kinks
 ) -> list[Finding]:
-    """Judge the cotangents of which references know nothing by the subject's own primal.
+    """Judge the cotangents of which references know less than half by the subject's own primal.
 
     The derivative of a reference may jump where that of the function does not, such as the eigenvectors of equal
     eigenvalues in a matrix root: then its tolerance is as large as its values.
@@ -417,7 +417,8 @@ def _with_own_primal(
     if not all(o.reference for o in setting.oracles) or is_zero(delta) or is_out_of_time():
         return findings
     # An error beyond a tolerance was decided, at a kink too.
-    known = {f.quantity for f in findings if f.refuses or f.verdict is Verdict.AGREES or f.ratio > 1}
+    known = {f.quantity for f in findings if f.verdict is Verdict.AGREES or f.refuses or f.ratio > 1}
+    known |= {f.quantity for f in findings if 2 * f.judged[0] > f.judged[1]}
     unknown = {f.quantity for f in findings if f.quantity in primals and np.size(primals[f.quantity])} - known
     wide = with_dtype(dict(primals), np.float64)
     if not unknown or count_inputs(primals) > MOST_DIFFERENCES:
@@ -429,7 +430,7 @@ def _with_own_primal(
     decided = {f.quantity for f in result.findings if f.refuses or (f.verdict is Verdict.AGREES and f.judged[0])}
     decided &= unknown
     for n in sorted(decided):
-        note(f"{n}: the references know nothing of it here; the subject's own primal judges it")
+        note(f"{n}: the references know little of it here; the subject's own primal judges it")
     others = [f for f in findings if f.quantity not in decided]
     return [*others, *(f for f in result.findings if f.quantity in decided)]
 
