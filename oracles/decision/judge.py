@@ -90,9 +90,15 @@ def cotangents_like(y: object, rng: np.random.Generator, count: int = DRAWN_COTA
     # An output of integers has no cotangent, but a pullback takes one array for each output: zeros, next to others.
     likes = [p if is_differentiable(p) else np.zeros(p.shape) for p in parts]
     silent = [i for i, p in enumerate(parts) if not is_differentiable(p)]
-    draws = [tuple(np.asarray(rng.standard_normal(p.shape)).astype(p.dtype) for p in likes) for _ in range(count)]
+    draws = [tuple(_signed(rng, p).astype(p.dtype) for p in likes) for _ in range(count)]
     masks = [as_tuple(masked(parts, silent)) for parts in draws]
     return [parts if isinstance(y, tuple | list) else parts[0] for parts in masks]
+
+
+def _signed(rng: np.random.Generator, like: Array) -> Array:
+    """Draw signed numbers; the one of a loss in float16 is at least 1, since its mean's gradient may underflow."""
+    drawn = np.asarray(rng.standard_normal(like.shape))
+    return drawn + np.copysign(1.0, drawn) if like.size == 1 and like.dtype == np.float16 else drawn
 
 
 @with_notes

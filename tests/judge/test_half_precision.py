@@ -216,3 +216,32 @@ def test_an_order_of_a_sum_in_16_bits_is_no_layout_that_is_misread():
     # A product of arrays in Fortran order has that order, and is misread.
     result = judge(scaled(misread), {**primals, "z": np.asfortranarray(z)}, delta, against)
     assert result.verdict is Verdict.WRONG
+
+
+def cross_entropy(factor):
+    """Return the mean cross-entropy of float16 logits in float32, one entry of whose gradient has a factor."""
+
+    def forward(z, t):
+        e = np.exp(z.astype(np.float32) - z.max(-1, keepdims=True))
+        p = e / e.sum(-1, keepdims=True)
+        return np.asarray(-np.log(p[np.arange(len(t)), t]).mean(), z.dtype), (p, t, z.dtype)
+
+    def backward(cache, delta):
+        p, t, dtype = cache
+        dz = p.copy()
+        dz[np.arange(len(t)), t] -= 1
+        dz *= delta / len(t)
+        dz[1, 1] *= factor
+        return {"z": dz.astype(dtype)}
+
+    return oracles.manual(forward, backward)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cotangent_of_a_loss_in_float16_hides_no_entry_by_underflow(seed):
+    rng = np.random.default_rng(seed)
+    point = {"z": rng.standard_normal((6, 8)).astype(np.float16), "t": rng.integers(0, 8, 6)}
+    reference = oracles.torch_autograd(lambda z, t: torch.nn.functional.cross_entropy(z, t))
+    assert oracles.check(cross_entropy(1.0), point, [reference], seed=seed).verdict == "agrees"
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(cross_entropy(1.05), point, [reference], seed=seed)
