@@ -130,7 +130,7 @@ def check(
     subject = _limited(subject, seconds, isolate)
     requested = require_invariances("check", properties, batched, arrays)
     require_derivatives("check", order, mode)
-    working = _numerics(precision, numerics, precision_of(arrays))
+    working = declared_numerics(precision, numerics, precision_of(arrays))
     with time_budget(seconds):
         if mode == "jvp":
             return _tangent_judged(subject, arrays, against, working, kinks, seed, mode)
@@ -166,8 +166,20 @@ def _limited(subject: Rule, seconds: float, isolate: bool) -> Rule:
     return isolated(subject, seconds=seconds)
 
 
-def _numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:
-    """Return what is declared of a subject that is fed with numbers of some precision."""
+def declared_numerics(precision: str | None, numerics: Numerics | None, fed: str) -> Numerics | None:
+    """Return what `check` is given as ``precision`` or ``numerics`` of a subject that is fed with some precision.
+
+    Args:
+        precision: the precision that the subject computes in.
+        numerics: what it stores, accumulates and multiplies in.
+        fed: the precision of its primals.
+
+    Returns:
+        The numerics; ``None`` if nothing is declared.
+
+    Raises:
+        InvalidInput: for both, or another type.
+    """
     if precision is not None and numerics is None:
         computed = precision_name(precision)
         # Finer than what it is fed with: each result is stored, from arithmetic in that precision.

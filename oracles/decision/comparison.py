@@ -349,7 +349,7 @@ def _agreement(
 
 
 def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
-    """Return the median of tolerance / |value| over the judged entries: an error above it is refused in half of them."""
+    """Return the median of tolerance / |value| over the judged entries: half of them refuse an error above it."""
     size = np.abs(expected)
     measured = judged & (size > 0) & np.isfinite(size)  # no relative error is defined at 0 and at ∞
     with np.errstate(over="ignore"):

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from oracles.adapters.conventions import declared
-from oracles.constants import DECOY_CALLS, REPEATED_CALLS
+from oracles.constants import CALLS_OF_A_POINT, CHECK_SECONDS, DECOY_CALLS, REPEATED_CALLS
 from oracles.decision.judge import judge
-from oracles.point import check
+from oracles.numerics import precision_of
+from oracles.point import check, declared_numerics
 from oracles.report.compared import number
 from oracles.report.disagreement import Disagreement, Inconclusive, InconclusiveWarning
 from oracles.rule import (
@@ -248,12 +249,14 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
     for point in points_of(job.cases, job.seed):
         # An exception outside of a domain, which the judge has tolerated at an earlier point, is no reason at this one.
         remote.forget_failure()
-        began = len(remote.calls)
-        outcome = _checked(job, remote, point)
+        remote.case, began = point.case, len(remote.calls)
+        outcome, unfinished = _checked_in_time(job, remote, point)
         record.points.append({**_described_point(point), **_measured(outcome)})
         failure = remote.failure
         if failure is not None and (failure.kind != "RUNTIME_ERROR" or not isinstance(outcome, Result)):
             raise failure
+        if unfinished is not None:
+            raise unfinished
         if isinstance(outcome, _Refused):
             raise outcome
         if isinstance(outcome, Inconclusive):
@@ -265,8 +268,28 @@ def _judge_points(job: _Job, remote: RemoteSubject, record: _Record) -> None:
         _require_all(outcome, job.cases[point.case], point, remote)
 
 
-def _checked(
+def _checked_in_time(
     job: _Job, remote: RemoteSubject, point: UntrustedPoint
+) -> tuple[Result | Disagreement | Inconclusive | _Refused, Exception | None]:
+    """Return what `oracles.check` says at a point, and whose fault it is if the time was over before it said all.
+
+    Raises:
+        InvalidInput: if the job is invalid.
+    """
+    seconds = max(CHECK_SECONDS, CALLS_OF_A_POINT * job.seconds)
+    began, answering = time.monotonic(), remote.answering_seconds
+    outcome = _checked(job, remote, point, seconds)
+    if time.monotonic() - began < seconds or isinstance(outcome, Disagreement | _Refused):
+        return outcome, None
+    answered = remote.answering_seconds - answering
+    if answered > seconds / 2:
+        reason = f"its calls took {answered:.0f} of the {seconds:.0f} s of a point, which is not judged to the end"
+        return outcome, SubjectFailed(Status.TIMEOUT, reason)
+    return outcome, InternalError(f"a point was not judged to the end within {seconds:.0f} s")
+
+
+def _checked(
+    job: _Job, remote: RemoteSubject, point: UntrustedPoint, seconds: float
 ) -> Result | Disagreement | Inconclusive | _Refused:
     """Return what `oracles.check` says at a point.
 
@@ -280,7 +303,7 @@ def _checked(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InconclusiveWarning)
         try:
-            return check(subject, point.primals, job.references, seed=seed, **case.options)
+            return check(subject, point.primals, job.references, seed=seed, seconds=seconds, **case.options)
         except (Disagreement, Inconclusive) as outcome:
             return outcome
         except InvalidInput as error:
@@ -440,16 +463,20 @@ def _decoy(call: Call, rng: np.random.Generator) -> Call:
         n: (np.asarray(rng.standard_normal(a.shape)).astype(a.dtype) if is_differentiable(a) else a)
         for n, a in call.primals.items()
     }
-    return Call(primals, call.delta, {})
+    return Call(call.case, primals, call.delta, {})
 
 
 def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.Generator) -> None:
     for i in rng.permutation(len(calls)):
         call = calls[i]
         y, cotangents = asked_again(call, process, job.seconds)
-        names = differing(call.values, named_values(y, cotangents)) if call.values else []
+        later = named_values(y, cotangents)
+        names = differing(call.values, later) if call.values else []
         if not names:
             continue
+        changed = [n for n in names if not _is_same_kind(call.values.get(n), later.get(n))]
+        if changed:
+            raise _Refused(Status.NOT_DETERMINISTIC, f"asked again, it gives no such answer for {', '.join(changed)}")
         if _is_refused(job, call, y, cotangents) and not _is_refused(job, call, *_answered(call, y)):
             raise _Refused(
                 Status.NOT_DETERMINISTIC,
@@ -457,10 +484,20 @@ def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.G
             )
 
 
+def _is_same_kind(a: Any, b: Any) -> bool:
+    """Return whether two answers are arrays of one shape and dtype."""
+    arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return type(a) is type(b) and (not arrays or (a.shape, a.dtype) == (b.shape, b.dtype))
+
+
 def _is_refused(job: _Job, call: Call, y: Output, cotangents: Cotangents) -> bool:
-    return judge(
-        Rule(lambda **_: (y, lambda _: cotangents), job.subject), call.primals, call.delta, job.references
-    ).refuses
+    """Return whether one answer is refused, under all that its case says."""
+    case = job.cases[call.case]
+    answer = Rule(lambda **_: (y, lambda _: cotangents), job.subject)
+    subject = declared(answer, **case.declared) if case.declared else answer
+    numerics = declared_numerics(case.options.get("precision"), None, precision_of(call.primals))
+    kinks = case.options.get("kinks", "any")
+    return judge(subject, call.primals, call.delta, job.references, numerics=numerics, kinks=kinks).refuses
 
 
 def _answered(call: Call, y: Output) -> tuple[Output, Cotangents]:

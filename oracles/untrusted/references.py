@@ -1,11 +1,17 @@
-"""The references of untrusted subjects: trusted files of their own, imported once."""
+"""The references of untrusted subjects: trusted files of their own, each imported with its own neighbours.
+
+The jobs of a batch may name files of equal names in several folders. So what a reference imports from its own folder is
+its own: it is no module of the process afterwards, and a file that has changed is imported again.
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import sys
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -14,6 +20,7 @@ from oracles.cli.subjects import find_reference
 from oracles.options import FRAMEWORK_NAMES
 from oracles.rule import InvalidInput, Rule
 
+MOST_IMPORTED = 256
 _FILE = re.compile(r"(?P<path>.*\.py):(?P<name>.+)", re.DOTALL)
 
 
@@ -36,17 +43,84 @@ def references_of(reference: str | Sequence[str]) -> list[TrustedReference]:
     texts = [reference] if isinstance(reference, str) else list(reference)
     if not texts:
         raise InvalidInput('reference: expected one at least.\nFix:    reference="torch:reference.py:f"')
-    return [_named(text, _modified(text)) for text in texts]
+    return [_named(text) for text in texts]
 
 
-@lru_cache(maxsize=256)
-def _named(text: str, modified: float) -> TrustedReference:
-    """Return one reference; ``modified`` is when its file was written, so that a changed file is another one."""
+class _Imported(NamedTuple):
+    """A reference, and the state of each of its files when it was imported."""
+
+    reference: TrustedReference
+    files: dict[str, tuple[int, ...]]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no file has changed since."""
+        return all(_state_of(path) == state for path, state in self.files.items())
+
+
+_IMPORTED: dict[tuple[str, str], _Imported] = {}  # by the text and the folder that it is relative to
+
+
+def _named(text: str) -> TrustedReference:
+    """Return one reference, which is imported anew where one of its files has changed."""
+    key = text, os.getcwd()
+    if key not in _IMPORTED or not _IMPORTED[key].is_current:
+        while len(_IMPORTED) >= MOST_IMPORTED:
+            _IMPORTED.pop(next(iter(_IMPORTED)))
+        _IMPORTED[key] = _imported(text)
+    return _IMPORTED[key].reference
+
+
+def _imported(text: str) -> _Imported:
     framework, _, rest = text.partition(":")
     if framework not in FRAMEWORK_NAMES:
         framework, rest = _framework_of(text), text
-    found = find_reference(f"{framework}:{rest}", ModuleType("references"))
-    return TrustedReference(text, found.rule, _path_of(text) or _path_of_module(rest))
+    path = _path_of(text)
+    folder = os.path.dirname(os.path.abspath(path)) if path else os.getcwd()
+    files: list[str] = []
+    with _own_modules(folder, files):
+        found = find_reference(f"{framework}:{rest}", ModuleType("references"))
+        path = path or _path_of_module(rest)
+    reference = TrustedReference(text, found.rule, os.path.abspath(path) if path else "")
+    return _Imported(reference, {each: _state_of(each) for each in files})
+
+
+@contextmanager
+def _own_modules(folder: str, files: list[str]) -> Iterator[None]:
+    """Let what the block imports from a folder be imported from there, and be no module of the process afterwards.
+
+    Args:
+        folder: the folder.
+        files: their paths are added to it.
+    """
+    before, paths, keeps_no_code = {*sys.modules}, list(sys.path), sys.dont_write_bytecode
+    sys.path.insert(0, folder)
+    # Compiled code is taken for that of a file that was written again in the same second.
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = paths, keeps_no_code
+        new = [name for name in sys.modules if name not in before and name.partition(".")[0] not in before]
+        own = [name for name in new if _is_in(folder, sys.modules.get(name.partition(".")[0]))]
+        for module in [sys.modules.pop(name) for name in own]:
+            files += filter(None, [getattr(module, "__file__", None)])
+
+
+def _is_in(folder: str, module: ModuleType | None) -> bool:
+    """Return whether a module that is no submodule lies in a folder itself, and in none inside it."""
+    file = getattr(module, "__file__", None)
+    places = [*getattr(module, "__path__", ())] or ([file] if file else [])
+    return any(os.path.realpath(os.path.dirname(place)) == os.path.realpath(folder) for place in places)
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _framework_of(text: str) -> str:
@@ -77,8 +151,3 @@ def _path_of_module(text: str) -> str:
     name, colon, _ = text.partition(":")
     module = sys.modules.get(name) if colon and name.partition(".")[0] not in FRAMEWORK_NAMES else None
     return getattr(module, "__file__", None) or ""
-
-
-def _modified(text: str) -> float:
-    path = _path_of(text)
-    return Path(path).stat().st_mtime if path and Path(path).exists() else 0.0

@@ -306,8 +306,9 @@ class Process:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A forward and one pullback that a subject was asked for, and what it answered."""
+    """A forward and one pullback that a subject was asked for at a point of a case, and what it answered."""
 
+    case: int
     primals: Primals
     delta: Delta
     values: Mapping[str, Any]
@@ -317,7 +318,9 @@ class RemoteSubject:
     """A subject in a process of its own, and what it answered so far.
 
     Attributes:
+        case: the number of the case that is judged.
         calls: what was asked and answered, at most `MOST_RECORDED`.
+        answering_seconds: how long all its calls took.
         failure: the first reason why it gave no answer.
         last_output: what the last forward returned.
         protections: what its process is kept from.
@@ -327,7 +330,9 @@ class RemoteSubject:
         self._sandbox, self._start, self._packages, self.seconds = sandbox, start, packages, seconds
         self._process: Process | None = None
         self.last_output: Any = None
+        self.case = 0
         self.calls: list[Call] = []
+        self.answering_seconds = 0.0
         self.failure: SubjectFailed | None = None
         self.protections: tuple[str, ...] = ()
 
@@ -365,18 +370,21 @@ class RemoteSubject:
             self._write(answer, parts)
             cotangents = _values(answer)
             if len(self.calls) < MOST_RECORDED:
-                self.calls.append(Call(kept, copied, named_values(y, cotangents)))
+                self.calls.append(Call(self.case, kept, copied, named_values(y, cotangents)))
             return cotangents
 
         finalize(pullback, process.released.append, number)
         return y, pullback
 
     def _noted(self, call: Callable[[], T]) -> T:
+        began = time.monotonic()
         try:
             return call()
         except SubjectFailed as failure:
             self.failure = self.failure or failure
             raise
+        finally:
+            self.answering_seconds += time.monotonic() - began
 
     def _write(self, answer: Answer, arrays: Mapping[str, Array]) -> None:
         """Let the judge see that the subject wrote into its arguments: what it wrote does not matter."""

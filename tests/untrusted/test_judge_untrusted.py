@@ -169,6 +169,98 @@ def test_a_subject_reaches_nothing_of_the_judge(sandbox, tmp_path, name):
     assert oct(reference.stat().st_mode & 0o777) != "0o0"
 
 
+def scaled(factor):
+    """Return the subject factor · silu(z)."""
+    return edited("return z * a,", f"return {factor} * z * a,").replace("delta * (a", f"{factor} * delta * (a")
+
+
+REFERENCES = {
+    "in one file": {"reference.py": "import torch\ndef silu(z):\n    return FACTOR * z * torch.sigmoid(z)\n"},
+    "with a neighbour": {
+        "reference.py": "from torch import sigmoid\nfrom util import factor\ndef silu(z):\n    return factor * z * sigmoid(z)\n",
+        "util.py": "factor = FACTOR\n",
+    },
+}
+
+
+@pytest.mark.parametrize("path", ["absolute", "relative"])
+@pytest.mark.parametrize("files", REFERENCES)
+def test_references_of_equal_names_in_two_folders_are_two(sandbox, tmp_path, monkeypatch, files, path):
+    for factor in (1, 2):
+        folder = tmp_path / str(factor)
+        folder.mkdir()
+        for name, text in REFERENCES[files].items():
+            (folder / name).write_text(text.replace("FACTOR", str(factor)))
+            os.utime(folder / name, (1.7e9, 1.7e9))
+    for factor in (1, 2, 1):
+        folder = tmp_path / str(factor)
+        monkeypatch.chdir(folder)
+        reference = f"torch:{folder / 'reference.py' if path == 'absolute' else 'reference.py'}:silu"
+        for subject in (1, 2):
+            result = judged(scaled(subject), sandbox, reference=reference, cases=[{"shapes": "z=4,3", "points": 1}])
+            assert result.status == ("PASSED" if subject == factor else "WRONG_NUMERICS")
+    assert "util" not in sys.modules
+
+
+def test_a_reference_is_imported_again_where_its_neighbour_has_changed(sandbox, tmp_path):
+    for factor, status in ((1, "PASSED"), (2, "WRONG_NUMERICS"), (1, "PASSED")):
+        for name, text in REFERENCES["with a neighbour"].items():
+            (tmp_path / name).write_text(text.replace("FACTOR", str(factor)))
+        reference = f"torch:{tmp_path / 'reference.py'}:silu"
+        assert judged(SILU, sandbox, reference=reference, cases=[{"shapes": "z=4,3", "points": 1}]).status == status
+
+
+SLOW = """
+import time
+slept, first = [], {}
+def sleep():
+    slept.append(time.sleep(0.5 if len(slept) < CALLS else 0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "wrong", "status"),
+    [(8, 1.5, "TIMEOUT"), (8, 1.0, "TIMEOUT"), (2, 1.0, "PASSED"), (2, 1.5, "WRONG_NUMERICS")],
+)
+def test_a_subject_that_takes_the_time_of_the_judge_does_not_pass(sandbox, monkeypatch, calls, wrong, status):
+    """It is wrong for all cotangents but the first of a point."""
+    if status == "TIMEOUT":
+        monkeypatch.setattr("oracles.untrusted.judging.CHECK_SECONDS", 2.0)
+        monkeypatch.setattr("oracles.untrusted.judging.CALLS_OF_A_POINT", 1)
+    factor = f"(1.0 if (first.setdefault(z.tobytes(), delta.copy()) == delta).all() else {wrong})"
+    source = edited("    z, a = cache", "    sleep()\n    z, a = cache").replace("delta * (a", f"{factor} * delta * (a")
+    source = SLOW.replace("CALLS", str(calls)) + source.replace("def forward(z):\n", "def forward(z):\n    sleep()\n")
+    cases = [{"shapes": "z=4,3", "points": 1}]
+    assert judged(source, sandbox, cases=cases, seconds=2.0).status == status
+
+
+@pytest.mark.parametrize("kind", ["another factor", "no gradient", "no output", "another dtype", "as declared"])
+def test_answers_that_are_asked_again_are_judged_as_the_case_says(sandbox, kind):
+    output, gradient = {
+        "another factor": ("y", '{"z": 3 * g}'),
+        "no gradient": ("y", "{}"),
+        "no output": ("()", '{"z": g}'),
+        "another dtype": ("y", '{"z": g.astype(np.float32)}'),
+        "as declared": ("y", '{"z": g * (1 + 2.0**-52)}'),
+    }[kind]
+    source = f"""
+import numpy as np
+calls = {{}}
+def forward(z):
+    k = calls[z.tobytes()] = calls.get(z.tobytes(), 0) + 1
+    a = 1 / (1 + np.exp(-z))
+    y = z * a
+    return ({output} if k > 5 else y), (z, a, k)
+def backward(cache, delta):
+    z, a, k = cache
+    g = 0.5 * delta * (a + z * a * (1 - a))
+    return {gradient} if k > 5 else {{"z": g}}
+"""
+    cases = [{"shapes": "z=4,3", "points": 1, "declared": {"scale": {"z": 0.5}}}]
+    result = judged(source, sandbox, cases=cases)
+    assert result.status == ("PASSED" if kind == "as declared" else "NOT_DETERMINISTIC")
+
+
 @LINUX
 def test_a_subject_reads_nothing_in_the_folders_that_the_judge_imports_from(tmp_path, monkeypatch):
     (tmp_path / "other.txt").write_text("other")
