@@ -177,8 +177,8 @@ def scaled(factor):
 REFERENCES = {
     "in one file": {"reference.py": "import torch\ndef silu(z):\n    return FACTOR * z * torch.sigmoid(z)\n"},
     "with a neighbour": {
-        "reference.py": "from torch import sigmoid\nfrom util import factor\ndef silu(z):\n    return factor * z * sigmoid(z)\n",
-        "util.py": "factor = FACTOR\n",
+        "reference.py": "import torch\nfrom util import k\ndef silu(z):\n    return k * z * torch.sigmoid(z)\n",
+        "util.py": "k = FACTOR\n",
     },
 }
 
