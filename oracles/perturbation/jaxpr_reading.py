@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.jaxpr_equations import Equation, Value
 from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, CONTROL, PRIMITIVES
@@ -39,6 +40,32 @@ def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
         eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
+
+
+def note_constants(closed: Any, fills: FillValues) -> None:
+    """Add the large constants of a jaxpr and of those inside it, closed or not, and their products with others."""
+    from jax.extend.core import Literal, jaxprs_in_params
+
+    def note(jaxpr: Any, factors: list[float]) -> None:
+        for eqn in jaxpr.eqns:
+            numbers = [np.asarray(v.val) for v in eqn.invars if isinstance(v, Literal) and not np.ndim(v.val)]
+            for number in numbers:
+                fills.add(number)
+            if eqn.primitive.name in ("mul", "div"):
+                factors += [float(number) for number in numbers if number.dtype.kind in "fiu"]
+            for value in eqn.params.values():
+                for inner in value if isinstance(value, tuple | list) else (value,):
+                    for constant in getattr(inner, "consts", ()):
+                        fills.add(constant)
+            for inner in jaxprs_in_params(eqn.params):
+                note(inner, factors)
+
+    factors: list[float] = []
+    for constant in closed.consts:
+        fills.add(constant)
+    note(closed.jaxpr, factors)
+    for factor in dict.fromkeys(factors):
+        fills.scale(factor)
 
 
 def run_equation(equation: Any, values: Sequence[Any]) -> Any:
