@@ -84,8 +84,8 @@ class PerturbedArray(np.ndarray[Any, Any]):
         self._note_constants(inputs)
         if ufunc in (np.multiply, np.divide):
             for factor in inputs:
-                if isinstance(factor, float | int):
-                    self.fills.scale(factor)
+                if not isinstance(factor, PerturbedArray) and np.ndim(factor) == 0 and np.isrealobj(factor):
+                    self.fills.scale(float(factor))
         if ufunc.__name__ not in _EXACT or (ufunc.__name__ in _ROUNDS_COMPLEX and np.iscomplexobj(operands[0])):
             length = length_of_ufunc(ufunc, method, operands, options)
             size = self.perturbation.of_length(length, ufunc.__name__ in PRODUCTS)
