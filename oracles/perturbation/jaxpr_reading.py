@@ -49,8 +49,8 @@ def note_constants(closed: Any, fills: FillValues) -> None:
     def note(jaxpr: Any, factors: list[float]) -> None:
         for eqn in jaxpr.eqns:
             numbers = [np.asarray(v.val) for v in eqn.invars if isinstance(v, Literal) and not np.ndim(v.val)]
-            for number in numbers:
-                fills.add(number)
+            for number in numbers if eqn.primitive.name not in ("add", "sub") else ():
+                fills.add(number)  # what is added to a whole array fills nothing
             if eqn.primitive.name in ("mul", "div"):
                 factors += [float(number) for number in numbers if number.dtype.kind in "fiu"]
             for value in eqn.params.values():

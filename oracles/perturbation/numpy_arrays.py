@@ -81,7 +81,8 @@ class PerturbedArray(np.ndarray[Any, Any]):
         self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value
     ) -> Value:
         operands = list(map(_plain, inputs))
-        self._note_constants(inputs)
+        # What is added to a whole array fills nothing.
+        self._note_constants(x for x in inputs if np.ndim(x) or ufunc not in (np.add, np.subtract))
         if ufunc in (np.multiply, np.divide):
             for factor in inputs:
                 if not isinstance(factor, PerturbedArray) and np.ndim(factor) == 0 and np.isrealobj(factor):

@@ -62,12 +62,10 @@ EXACT_OPERATIONS = frozenset((
 # Exact operations that round all the same: the modulus and the direction of a complex number.
 _ROUNDS_COMPLEX = frozenset(("abs", "sgn", "sign"))
 # Operations with a number that is written into tensors; others take integers for sizes and places too.
-_FILLING = frozenset(
-    (
-        "full full_like new_full fill masked_fill scalar_tensor constant_pad_nd where clamp clamp_min clamp_max "
-        "add sub rsub mul div"
-    ).split()
-)
+_FILLING_NAMES = """
+full full_like new_full fill masked_fill scalar_tensor constant_pad_nd where clamp clamp_min clamp_max mul div
+"""
+_FILLING = frozenset(_FILLING_NAMES.split())
 # Fused operations. Rounding happens inside them, so they are decomposed into operations that can be perturbed.
 FUSED = """
 native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward native_batch_norm
@@ -149,9 +147,10 @@ class PerturbedOperations:
         return result
 
     def _note_constants(self, name: str, values: Sequence[Value]) -> None:
-        """Note the large constants among the arguments of an operation: numbers, and what descends from nothing given."""
+        """Note the large constants among the arguments of an operation: numbers, and tensors that do not descend."""
         for value in values:
-            if isinstance(value, float) or (name in _FILLING and type(value) is int):
+            is_number = isinstance(value, float) or (name in _FILLING and type(value) is int)
+            if is_number and name not in ("add", "sub", "rsub"):  # what is added to a whole array fills nothing
                 self._fills.add(value)
                 if name in ("mul", "div"):
                     self._fills.scale(value)
