@@ -27,6 +27,7 @@ from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import (
     NORMWISE,
+    NORMWISE_RESULT,
     PRODUCTS,
     convolution_backward_lengths,
     reduction_length,
@@ -192,6 +193,8 @@ class PerturbedOperations:
         in_place = name.endswith("_") and not name.endswith("__")
         size = self._perturbation.of_length(length, name.rstrip("_") in PRODUCTS)
         result = self._on_perturbed(operation, args, kwargs, plan, size, in_place)
+        if name in NORMWISE_RESULT:
+            result = self._by_norm(result, result, self._plan(result), size)
         if name == "polygamma" and args[0] == 1:
             # Beyond rounding, in float64 as in every other dtype; of a smaller perturbation it is a smaller share.
             share = min(1.0, self._perturbation.relative / (CONFIDENCE * torch.finfo(torch.float64).eps / 2))
