@@ -106,6 +106,8 @@ LEAST_WINDOW = 3
 # there, but for some units in the last place: another order of its sums.
 MOST_RESAMPLED = 4096
 SAME_VALUE = 2.0**-40
+# A compiled form must equal so many plain calls, at different points, before it is called alone.
+CONFIRMED_CALLS = 3
 # Above so many inputs, what depends on no size is asked at a part of the point, of axes of about so many entries.
 PART_INPUTS = 2**14
 PART_WINDOW = 32
