@@ -17,8 +17,8 @@ HALF_CONFIDENCE = 2.0
 # The share of its error that a step of a declared solver leaves. Without a reference the solver is differentiated, and
 # the derivative's error is about log τ / log ρ times the value's. 1/2 covers shares up to 0.7, through CONFIDENCE.
 STEP_SHARE = 0.5
-# Integers of at least this size among the constants of a code may stand for −∞ or +∞ (−1e4 in float16, −1e9, −1e30), and
-# are exact. Smaller ones, such as 0 and 1, are also values that functions saturate at.
+# Integers of at least this size among the constants of a code may stand for −∞ or +∞ (−1e4 in float16, −1e9, −1e30),
+# and are exact. Smaller ones, such as 0 and 1, are also values that functions saturate at.
 LARGE_CONSTANT = 1000.0
 # An array of more distinct ones is data.
 FEW_FILL_VALUES = 8

@@ -68,7 +68,6 @@ def finite_difference(
         most: how many entries are measured where not all are.
         up_to: of how many inputs every entry is measured.
     """
-
     quick = repeated(rule)
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:

@@ -240,7 +240,7 @@ class Result:
 
     @property
     def mostly_open(self) -> dict[str, tuple[int, int]]:
-        """(number of open entries, number of entries) of the arrays that agree with most entries open for each oracle."""
+        """(number of open entries, number of entries) of the arrays of which most entries are open for each oracle."""
         shares: dict[str, tuple[int, int]] = {}
         for f in self.findings:
             if f.oracle != SELF_CONSISTENCY:

@@ -176,7 +176,8 @@ class _Function:
         def evaluate(**point: Array) -> Output:
             with _BACKEND.context():
                 parts = compiled([_BACKEND.from_numpy(point[n]) for n in floating])
-            return _BACKEND.tree_to_numpy(like(form[0], parts))
+            values: Output = _BACKEND.tree_to_numpy(like(form[0], parts))
+            return values
 
         return evaluate
 

@@ -360,9 +360,7 @@ def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
     return float(np.partition(relative, middle)[middle]) if relative.size else 0.0
 
 
-def _open_entries(
-    oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator
-) -> int:
+def _open_entries(oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator) -> int:
     """Return how many entries are not judged, and are not known to be small next to the array's largest.
 
     An entry that rounding can move by its own size is known all the same where that is far below the others: a

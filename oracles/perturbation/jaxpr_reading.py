@@ -43,29 +43,28 @@ def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
 
 
 def note_constants(closed: Any, fills: FillValues) -> None:
-    """Add the large constants of a jaxpr and of those inside it, closed or not, and their products with others."""
-    from jax.extend.core import Literal, jaxprs_in_params
-
-    def note(jaxpr: Any, factors: list[float]) -> None:
-        for eqn in jaxpr.eqns:
-            numbers = [np.asarray(v.val) for v in eqn.invars if isinstance(v, Literal) and not np.ndim(v.val)]
-            for number in numbers if eqn.primitive.name not in ("add", "sub") else ():
-                fills.add(number)  # what is added to a whole array fills nothing
-            if eqn.primitive.name in ("mul", "div"):
-                factors += [float(number) for number in numbers if number.dtype.kind in "fiu"]
-            for value in eqn.params.values():
-                for inner in value if isinstance(value, tuple | list) else (value,):
-                    for constant in getattr(inner, "consts", ()):
-                        fills.add(constant)
-            for inner in jaxprs_in_params(eqn.params):
-                note(inner, factors)
-
+    """Add the large constants of a jaxpr and of those inside it, and their products with its other constants."""
     factors: list[float] = []
-    for constant in closed.consts:
-        fills.add(constant)
-    note(closed.jaxpr, factors)
+    _note_constants(closed, fills, factors)
     for factor in dict.fromkeys(factors):
         fills.scale(factor)
+
+
+def _note_constants(jaxpr: Any, fills: FillValues, factors: list[float]) -> None:
+    """Add the large constants of a jaxpr, closed or not, and list the numbers that something is multiplied with."""
+    for constant in getattr(jaxpr, "consts", ()):
+        fills.add(constant)
+    for eqn in jaxpr.eqns:
+        name, numbers = eqn.primitive.name, [np.asarray(v.val) for v in eqn.invars if hasattr(v, "val")]
+        if name not in ("add", "sub"):  # what is added to a whole array fills nothing
+            for number in numbers:
+                fills.add(number)
+        if name in ("mul", "div"):
+            factors += [float(number) for number in numbers if number.dtype.kind in "fiu" and not number.ndim]
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns"):
+                    _note_constants(inner, fills, factors)
 
 
 def run_equation(equation: Any, values: Sequence[Any]) -> Any:

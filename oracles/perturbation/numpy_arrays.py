@@ -85,7 +85,7 @@ class PerturbedArray(np.ndarray[Any, Any]):
         self._note_constants(x for x in inputs if np.ndim(x) or ufunc not in (np.add, np.subtract))
         if ufunc in (np.multiply, np.divide):
             for factor in inputs:
-                if not isinstance(factor, PerturbedArray) and np.ndim(factor) == 0 and np.isrealobj(factor):
+                if np.ndim(factor) == 0 and np.asarray(factor).dtype.kind in "fiu":
                     self.fills.scale(float(factor))
         if ufunc.__name__ not in _EXACT or (ufunc.__name__ in _ROUNDS_COMPLEX and np.iscomplexobj(operands[0])):
             length = length_of_ufunc(ufunc, method, operands, options)

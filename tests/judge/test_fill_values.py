@@ -101,7 +101,7 @@ FILLS = [
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
-@pytest.mark.parametrize("dtype, fill", FILLS)
+@pytest.mark.parametrize(("dtype", "fill"), FILLS)
 @pytest.mark.parametrize("name", ["torch", "jax", "none"])
 def test_gradient_that_leaks_from_a_row_without_entries_is_wrong(name, dtype, fill, scale):
     fill = float(fill)
