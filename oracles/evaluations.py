@@ -97,7 +97,7 @@ def on_copies(subject: Rule) -> Rule:
 
     call_patterns = {name: guard(evaluate) for name, evaluate in subject.call_patterns.items()}
     evaluate = guard(subject.evaluate)
-    derived = subject.derivatives.wrapped(evaluate, on_copies)
+    derived = subject.derivatives.wrapped(evaluate, on_copies, in_place=True)
     return replace(subject, evaluate=evaluate, call_patterns=call_patterns, derived=derived)
 
 
@@ -247,7 +247,7 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
 
         return y, remembered_pullback
 
-    return replace(subject, evaluate=evaluate, derived=subject.derivatives.wrapped(evaluate, _unchanged))
+    return replace(subject, evaluate=evaluate, derived=subject.derivatives.wrapped(evaluate, _unchanged, in_place=True))
 
 
 def _unchanged(rule: Rule) -> Rule:

@@ -200,19 +200,26 @@ class Derived(NamedTuple):
             be differentiated twice.
         tangent: makes the Rule of the directional derivative, a function of the primals and of their tangents, of
             which it takes the names by primal. ``None`` if there is none.
+        primal: compiles the primal for the shapes of a point: what it returns takes primals, and returns the outputs.
+            ``None`` where a plain call is as fast.
     """
 
     evaluate: Evaluate
     second: Callable[[tuple[str, ...], tuple[str, ...]], Rule] | None = None
     tangent: Callable[[Mapping[str, str]], Rule] | None = None
+    primal: Callable[[Primals], Function] | None = None
 
-    def wrapped(self, evaluate: Evaluate, wrap: Callable[[Rule], Rule]) -> Derived:
-        """Return those of a rule that wraps another one, whose evaluation is ``evaluate``."""
+    def wrapped(self, evaluate: Evaluate, wrap: Callable[[Rule], Rule], *, in_place: bool = False) -> Derived:
+        """Return those of a rule that wraps another one, whose evaluation is ``evaluate``.
+
+        ``in_place`` says that it runs in the same process, on the same device.
+        """
         second, tangent = self.second, self.tangent
         return Derived(
             evaluate,
             None if second is None else lambda wrt, deltas: wrap(second(wrt, deltas)),
             None if tangent is None else lambda names: wrap(tangent(names)),
+            self.primal if in_place else None,
         )
 
 
