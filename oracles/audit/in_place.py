@@ -7,7 +7,8 @@ name, its defaults and its signature stay too.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -34,10 +35,10 @@ def copied(function: FunctionType) -> FunctionType:
 def redirect(function: FunctionType, call: Function) -> Callable[[], None]:
     """Let a function call another one in place of its own code; return what gives its own code back.
 
-    The arguments are passed on by name, and by position if they have no name. The other one is a global name of the
-    function's module, which torch.compile can follow.
+    The arguments are passed on by name, and by position if they have no name, or one behind them has none. The other
+    one is a global name of the function's module, which torch.compile can follow.
     """
-    before, called = function.__code__, f"__audited_{function.__qualname__.replace('.', '_')}__"
+    before, called = function.__code__, re.sub(r"\W", "_", f"__audited_{function.__qualname__}__")
     # The text has a default where the function has one, whose own are used. So many variables of a closure are free.
     parameters = [
         each.replace(annotation=each.empty, default=each.empty if each.default is each.empty else None)
@@ -48,7 +49,7 @@ def redirect(function: FunctionType, call: Function) -> Callable[[], None]:
         f"def around({', '.join(free)}):\n"
         f"  def function{inspect.Signature(parameters)}:\n"
         "    __tracebackhide__ = True\n"
-        f"    return {called}({', '.join(map(_passed, parameters))})\n"
+        f"    return {called}({', '.join(_passed(parameters))})\n"
         f"    {', '.join(free) or None}\n"
         "  return function\n"
     )
@@ -71,8 +72,12 @@ def redirect(function: FunctionType, call: Function) -> Callable[[], None]:
     return undo
 
 
-def _passed(parameter: inspect.Parameter) -> str:
-    if parameter.kind is parameter.POSITIONAL_ONLY:
-        return parameter.name
-    by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    return f"{parameter.name}={parameter.name}" if by_name else str(parameter)
+def _passed(parameters: Sequence[inspect.Parameter]) -> Iterator[str]:
+    """Yield how each parameter is passed on."""
+    has_rest = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY or (each.kind is each.POSITIONAL_OR_KEYWORD and not has_rest):
+            yield f"{each.name}={each.name}"
+        else:
+            stars = "*" * (each.kind is each.VAR_POSITIONAL) or "**" * (each.kind is each.VAR_KEYWORD)
+            yield stars + each.name

@@ -158,7 +158,8 @@ class _Collected:
     def given_up(self) -> list[str]:
         """Return a line for each search that was tried in a few units and never judged, with the last reason."""
         return [
-            f"{layer}, {name}, {dtype}: nothing was judged in {len(reasons)} units: {reasons[-1]}"
+            f"{layer}, {name}, {dtype}: nothing was judged in {len(reasons)} units: "
+            + reasons[-1].removeprefix(f"{layer}, {name}, {dtype}: ")
             for (layer, name, dtype), reasons in sorted(self._reasons.items())
             if len(reasons) >= CAMPAIGN_ATTEMPTS and not self._searches[layer, name, dtype]["points"]
         ]

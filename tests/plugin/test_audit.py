@@ -1,5 +1,6 @@
 """``pytest --oracles-audit`` in another project: what its comparisons let through, and that its results stay."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from projects import ROOT, outcomes
 
 from oracles.audit.comparisons import COMPARISONS, COMPOSITES
+from oracles.audit.in_place import copied, redirect
 from oracles.audit.mutants import MUTANTS, Entries, mutants
 from oracles.audit.operands import is_same, operand_of, question
 from oracles.audit.records import NO_COMPARISON, Findings, Line, weakness
@@ -738,6 +740,69 @@ def test_without_the_option_nothing_is_replaced(project):
                   "    assert not any(name.startswith('oracles.audit') for name in sys.modules)\n"
                   "    assert not hasattr(numpy.allclose, '_is_audited')\n")  # fmt: skip
     assert project.pytest().returncode == 0
+
+
+BASE = 10
+
+
+def made():
+    base = BASE
+
+    def every_kind(a, /, b=2, *rest, c, d=4, **others):
+        return base, a, b, rest, c, d, others
+
+    def by_name(a, b=2, *, c=3):
+        return base, a, b, c
+
+    def nothing():
+        return base
+
+    return every_kind, by_name, nothing
+
+
+CALLS = [
+    (0, (1,), {"c": 3}),
+    (0, (1, 5, 6, 7), {"c": 3, "d": 5, "e": 6}),
+    (0, (), {"c": 3}),  # a is missing
+    (0, (1,), {}),  # c is missing
+    (1, (1,), {}),
+    (1, (1, 5), {"c": 7}),
+    (1, (), {"b": 1, "a": 3}),
+    (1, (1, 2, 3), {}),  # too many
+    (1, (1,), {"e": 1}),  # no such name
+    (2, (), {}),
+]
+
+
+def result(function, args, kwargs):
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("which", "args", "kwargs"), CALLS)
+def test_a_function_with_other_code_takes_the_same_calls_and_gets_its_own_code_back(which, args, kwargs):
+    function, untouched, seen = made()[which], made()[which], []
+    code, original, names = function.__code__, copied(function), {*globals()}
+    expected = result(untouched, args, kwargs)
+
+    def call(*args, **kwargs):
+        seen.append(1)
+        return original(*args, **kwargs)
+
+    undo = redirect(function, call)
+    assert function.__code__ is not code
+    assert result(function, args, kwargs) == expected
+    assert bool(seen) == (not isinstance(expected, str))
+    assert inspect.signature(function) == inspect.signature(untouched)
+    assert inspect.getsource(function) == inspect.getsource(untouched)
+    undo()
+    assert function.__code__ is code
+    assert {*globals()} == names
+    seen.clear()
+    assert result(function, args, kwargs) == expected
+    assert seen == []
 
 
 def entries(values, kind="f"):
