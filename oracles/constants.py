@@ -17,6 +17,8 @@ HALF_CONFIDENCE = 2.0
 # The share of its error that a step of a declared solver leaves. Without a reference the solver is differentiated, and
 # the derivative's error is about log τ / log ρ times the value's. 1/2 covers shares up to 0.7, through CONFIDENCE.
 STEP_SHARE = 0.5
+# By what share the primals move, to see whether the declared factor of a cotangent depends on their values.
+FACTOR_STEP = 2.0**-10
 # Two samples accept most right entries, at the price of two evaluations.
 FIRST_SAMPLES = 2
 # A cheap step before the many samples of a refusal.

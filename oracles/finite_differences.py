@@ -96,7 +96,7 @@ def remembering(rule: Rule) -> Rule:
             left[0] -= sum(np.asarray(part).nbytes for part in as_tuple(y))
         return known[key], lambda delta: {}
 
-    return replace(rule, evaluate=evaluate)
+    return replace(rule, evaluate=evaluate, derived=None)
 
 
 def digest_of(*arrays: Array) -> bytes:

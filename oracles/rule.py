@@ -177,6 +177,14 @@ class Convention:
         """
         return subject, oracles
 
+    def of_pullback(self) -> Convention:
+        """Return the convention of the pullback as a subject, see `oracles.second_order`."""
+        return Convention()
+
+    def pulled_oracle(self, pulled: Rule, wrt: tuple[str, ...]) -> Rule:
+        """Return an oracle's pullback as a rule, with its outputs, the cotangents of ``wrt``, as the subject's are."""
+        return pulled
+
 
 class Structured(NamedTuple):
     """How to make a rule of the leaves of trees, see `oracles.structure`.
