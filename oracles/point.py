@@ -25,7 +25,7 @@ from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.derivatives import FORWARD, SECOND, joined, named_as, require_derivatives
 from oracles.evaluations import Memory, on_copies, remembered
-from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
+from oracles.few_calls import FirstCall, answers_again, few_calls_agree, pulls_back_again, second_call
 from oracles.finite_differences import finite_difference, remembering
 from oracles.forward_mode import forward_mode
 from oracles.invariance import invariance_result, require_invariances
@@ -246,6 +246,9 @@ def _judged(
         results.append(result)
     if second and len(results) == 1:
         agree = answers_again(setting, call, second)
+    # What is refused already needs no further call.
+    if agree and second and not (is_out_of_time() or any(result.refuses for result in results)):
+        agree = pulls_back_again(setting, call)
     if agree and call.is_unchanged and not memory.contradictions:
         results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
     else:
