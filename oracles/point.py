@@ -246,10 +246,11 @@ def _judged(
         results.append(result)
     if second and len(results) == 1:
         agree = answers_again(setting, call, second)
+    agree = agree and call.is_unchanged
     # What is refused already needs no further call.
     if agree and second and not (is_out_of_time() or any(result.refuses for result in results)):
         agree = pulls_back_again(setting, call)
-    if agree and call.is_unchanged and not memory.contradictions:
+    if agree and not memory.contradictions:
         results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
     else:
         results += _further_calls(results, setting, memory)
