@@ -244,6 +244,18 @@ def _judged(
             result = judge_at(d)
             agree = agree and result.refuses
         results.append(result)
+    results = _with_own_answers(results, setting, memory, call, second, agree=agree)
+    memory.close()
+    return shown(_merge(results), plan.names, plan.unclaimed)
+
+
+def _with_own_answers(
+    results: list[Result], setting: Setting, memory: Memory, call: FirstCall, second: Called | None, *, agree: bool
+) -> list[Result]:
+    """Return the results, and that of the subject's comparison with itself where one of the few calls differs.
+
+    ``agree``: whether none of them differs so far.
+    """
     if second and len(results) == 1:
         agree = answers_again(setting, call, second)
     agree = agree and call.is_unchanged
@@ -251,11 +263,8 @@ def _judged(
     if agree and second and not (is_out_of_time() or any(result.refuses for result in results)):
         agree = pulls_back_again(setting, call)
     if agree and not memory.contradictions:
-        results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
-    else:
-        results += _further_calls(results, setting, memory)
-    memory.close()
-    return shown(_merge(results), plan.names, plan.unclaimed)
+        return [replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]]
+    return results + _further_calls(results, setting, memory)
 
 
 def _second_judged(first: Result, seed: int, has_reference: bool) -> Result:
