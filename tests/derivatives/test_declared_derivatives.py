@@ -12,6 +12,11 @@ import pytest
 
 import oracles
 from oracles import Disagreement, InvalidInput, Verdict, declared
+from oracles.backends.devices import on_device
+from oracles.evaluations import Memory, on_copies, remembered
+from oracles.outputs import selected
+from oracles.properties import second_order_agrees, tangents_agree
+from oracles.strategies import Point
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -317,6 +322,7 @@ def rounded_cube(*, wrong: float = 1.0) -> Any:
         oracles.manual(
             lambda z: (np.round(z) ** 3, z),
             lambda z, d: {"z": 3 * d * np.round(z) ** 2},
+            jvp=lambda p, t: (np.round(p["z"]) ** 3, 3 * wrong * np.round(p["z"]) ** 2 * t["z"]),
             second=lambda z, d, w: {"z": 6 * wrong * w["z"] * d * np.round(z), "delta": 3 * w["z"] * np.round(z) ** 2},
         ),
         gradient="straight_through",
@@ -329,9 +335,65 @@ def test_straight_through_gradients_in_the_second_order() -> None:
         [oracles.torch_autograd(lambda z: torch.round(z) ** 3)],
         [oracles.jax_vjp(lambda z: jnp.round(z) ** 3)],
     ):
-        assert oracles.check(rounded_cube(), point, against, order=2).verdict is Verdict.AGREES
-        with pytest.raises(Disagreement):
-            oracles.check(rounded_cube(wrong=2.0), point, against, order=2)
+        assert oracles.check(rounded_cube(), point, against, order=2, mode="both").verdict is Verdict.AGREES
+        for options in ({"order": 2}, {"mode": "jvp"}):
+            with pytest.raises(Disagreement):
+                oracles.check(rounded_cube(wrong=2.0), point, against, **options)
+
+
+# ---- trees, processes, searches
+
+
+def of_tree(*, wrong: float = 1.0) -> Any:
+    def second(cache: Any, delta: Any, w: Any) -> Any:
+        a, b = cache["p"]["a"], cache["p"]["b"]
+        of_a, of_b = w["p"]["a"], 2 * w["p"]["b"]
+        return {"p": {"a": delta * of_b, "b": wrong * delta * of_a}, "delta": of_a * b + of_b * a}
+
+    rule = oracles.manual(
+        lambda p: (p["a"] * p["b"], {"p": p}),
+        lambda cache, delta: {"p": {"a": delta * cache["p"]["b"], "b": 2 * delta * cache["p"]["a"]}},
+        second=second,
+    )
+    return declared(rule, scale={'p["b"]': 2.0})
+
+
+def test_trees_of_a_declared_subject() -> None:
+    point = {"p": {"a": np.array([1.0, 2.0]), "b": np.array([0.5, -3.0])}}
+    against = [oracles.torch_autograd(lambda p: p["a"] * p["b"])]
+    assert oracles.check(of_tree(), point, against, order=2).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement):
+        oracles.check(of_tree(wrong=3.0), point, against, order=2)
+
+
+def test_declared_subject_in_a_process_of_its_own() -> None:
+    point = {"z": np.array([1.0, 2.0, -1.0])}
+    against = [oracles.torch_autograd(lambda z: z**3)]
+
+    def cube(factor: float) -> Any:
+        return declared(
+            oracles.manual(
+                lambda z: (z**3, z),
+                lambda z, d: {"z": d * z * z},
+                second=lambda z, d, w: {"z": 2 * factor * w["z"] * d * z, "delta": w["z"] * z * z},
+            ),
+            scale={"z": 1 / 3},
+        )
+
+    assert oracles.check(cube(1.0), point, against, order=2, isolate=True).verdict is Verdict.AGREES
+    with pytest.raises(Disagreement):
+        oracles.check(cube(2.0), point, against, order=2, isolate=True)
+
+
+def test_search_judges_the_second_rule_of_a_declared_subject() -> None:
+    delta = np.ones((4, 2))
+    for wrong, verdict in ((1.0, Verdict.AGREES), (2.0, Verdict.WRONG)):
+        subject = declared(dense(wrong=wrong, wrong_jvp=wrong, turned=True), layout=TURNED)
+        case = oracles.Case(subject, {}, lambda z, W, b: torch.tanh(z @ W + b))
+        for judged in (second_order_agrees, tangents_agree):
+            result = judged(case, Point(POINT, delta, "float64"), REFERENCE)
+            assert result is not None
+            assert result.verdict is verdict
 
 
 # ---- what cannot be carried over
@@ -370,10 +432,6 @@ def test_who_replaces_an_evaluation_says_what_becomes_of_the_derivatives() -> No
 
 
 def test_wrapped_subjects_keep_their_derivatives() -> None:
-    from oracles.backends.devices import on_device
-    from oracles.evaluations import Memory, on_copies, remembered
-    from oracles.outputs import selected
-
     rule = declared(dense(), accuracy="normwise")
     y = rule(**POINT)[0]
     for wrapped in (on_copies(rule), remembered(rule, Memory()), on_device(rule, "cpu"), selected(rule, [0], y)):
