@@ -341,7 +341,7 @@ def _agreement(
         judged=(count, size.size),
         unknown=unknown,
         unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
-        open=_open_entries(oracle, expected, tolerance, judged, estimator),
+        open=_open_entries(name, oracle, expected, tolerance, judged, estimator),
     )
     # One rounding in 8 bits is more than that.
     if size.size == 0 or (count and detects_above <= max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))):
@@ -360,7 +360,9 @@ def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
     return float(np.partition(relative, middle)[middle]) if relative.size else 0.0
 
 
-def _open_entries(oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator) -> int:
+def _open_entries(
+    name: str, oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator
+) -> int:
     """Return how many entries are not judged, and are not known to be small next to the array's largest.
 
     An entry that rounding can move by its own size is known all the same where that is far below the others: a
@@ -373,6 +375,8 @@ def _open_entries(oracle: str, expected: Array, tolerance: Array, judged: Array,
     is_small = tolerance <= half_of_the_digits(estimator.precision) * largest
     if oracle == DIFFERENCES and sum(map(np.size, estimator.primals.values())) > MOST_DIFFERENCES:
         is_small |= np.isnan(expected)
+    # So it is where the subject's own values are measured, as its second derivatives may be.
+    is_small |= np.isinf(estimator.read_error.get(name, 0.0))
     return int(np.count_nonzero(~judged & ~is_small))
 
 
