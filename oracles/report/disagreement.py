@@ -177,14 +177,14 @@ class Inconclusive(_ResultError):
 
 
 class InconclusiveWarning(UserWarning):
-    """A whole cotangent passed a comparison that would have let an error of its own size pass."""
+    """A whole cotangent, or most of an array, passed a comparison that would have let an error of its own size pass."""
 
 
 def require_conclusive(result: Result) -> Result:
     """Return the result of `require`, and report a cotangent of which nothing was judged.
 
     Rounding alone may move every entry by its own size, or the delta is zero: then the result is returned with an
-    `InconclusiveWarning`.
+    `InconclusiveWarning`. So it is where most entries of an array, or a whole output, could be any numbers.
 
     Raises:
         Disagreement: as `require` does.
@@ -196,6 +196,8 @@ def require_conclusive(result: Result) -> Result:
     if result.inconclusive:
         names = ", ".join(result.inconclusive)
         warnings.warn(f"{result.subject}: nothing of the cotangent of {names} was judged", InconclusiveWarning, 3)
+    elif result.mostly_open:
+        warnings.warn(f"{result.subject}: {result.open_text}", InconclusiveWarning, 3)
     return result
 
 
