@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, TypeGuard
 
 Function = Callable[..., Any]
 # The codes that stand in the place of others, by their ids: they stay, so that no id is that of another object.
@@ -32,52 +32,59 @@ def copied(function: FunctionType) -> FunctionType:
     return copy
 
 
+def can_redirect(function: object) -> TypeGuard[FunctionType]:
+    """Return whether a function can get other code: one of Python's own, with at most one variable of a closure."""
+    return isinstance(function, FunctionType) and len(function.__code__.co_freevars) < len(_TEMPLATES)
+
+
 def redirect(function: FunctionType, call: Function) -> Callable[[], None]:
     """Let a function call another one in place of its own code; return what gives its own code back.
 
-    The arguments are passed on by name, and by position if they have no name, or one behind them has none. The other
-    one is a global name of the function's module, which torch.compile can follow.
+    The other one is a global name of the function's module, which torch.compile can follow.
     """
     before, called = function.__code__, re.sub(r"\W", "_", f"__audited_{function.__qualname__}__")
-    # The text has a default where the function has one, whose own are used. So many variables of a closure are free.
-    parameters = [
-        each.replace(annotation=each.empty, default=each.empty if each.default is each.empty else None)
-        for each in inspect.signature(function, follow_wrapped=False).parameters.values()
-    ]
-    free = [f"free_{i}" for i in range(len(before.co_freevars))]
-    source = (
-        f"def around({', '.join(free)}):\n"
-        f"  def function{inspect.Signature(parameters)}:\n"
-        "    __tracebackhide__ = True\n"
-        f"    return {called}({', '.join(_passed(parameters))})\n"
-        f"    {', '.join(free) or None}\n"
-        "  return function\n"
-    )
-    names: dict[str, Any] = {}
-    exec(compile(source, "<oracles.audit>", "exec"), names)
-    code: CodeType = names["around"](*free).__code__
-    code = code.replace(
+    template = _TEMPLATES[len(before.co_freevars)].__code__
+    code = template.replace(
+        co_names=tuple(called if name == _called.__name__ else name for name in template.co_names),
         co_filename=before.co_filename,
         co_firstlineno=before.co_firstlineno,
         co_name=before.co_name,
         co_qualname=before.co_qualname,
     )
+    had = dict(function.__dict__)
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     function.__globals__[called] = call
     function.__code__ = _CODES[id(code)] = code
 
     def undo() -> None:
         function.__code__ = before
+        function.__dict__.clear()
+        function.__dict__.update(had)
         function.__globals__.pop(called, None)
 
     return undo
 
 
-def _passed(parameters: Sequence[inspect.Parameter]) -> Iterator[str]:
-    """Yield how each parameter is passed on."""
-    has_rest = any(each.kind is each.VAR_POSITIONAL for each in parameters)
-    for each in parameters:
-        if each.kind is each.KEYWORD_ONLY or (each.kind is each.POSITIONAL_OR_KEYWORD and not has_rest):
-            yield f"{each.name}={each.name}"
-        else:
-            stars = "*" * (each.kind is each.VAR_POSITIONAL) or "**" * (each.kind is each.VAR_KEYWORD)
-            yield stars + each.name
+def _called(*args: Any, **kwargs: Any) -> Any:
+    """Stand for what is called, in the templates of the code."""
+
+
+def _without_closure(*args: Any, **kwargs: Any) -> Any:
+    __tracebackhide__ = True
+    return _called(*args, **kwargs)
+
+
+def _with_closure(variable: object = None) -> FunctionType:
+    """Return a function with a variable of a closure, as a method has that calls ``super()``."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        nonlocal variable
+        __tracebackhide__ = True
+        return _called(*args, **kwargs)
+
+    assert isinstance(function, FunctionType)
+    return function
+
+
+# By the number of variables of a closure, which must be that of the function.
+_TEMPLATES = (_without_closure, _with_closure())

@@ -17,7 +17,7 @@ import pytest
 
 from oracles.audit.auditor import RAISED, Auditor
 from oracles.audit.comparisons import APPROX, COMPARISONS, COMPOSITES, Comparison, Composite, Replacement
-from oracles.audit.in_place import copied, redirect
+from oracles.audit.in_place import can_redirect, copied, redirect
 
 Function: TypeAlias = Callable[..., Any]
 # Returns what is called in the place of a function, given what does what it did.
@@ -50,7 +50,7 @@ class Patches(importlib.abc.MetaPathFinder):
         """Patch the modules that are loaded, and watch for the others."""
         sys.meta_path.insert(0, self)
         for comparing in {type(approx).__eq__ for approx in _approximations()}:
-            if isinstance(comparing, FunctionType):
+            if can_redirect(comparing):
                 self._redirect(comparing, functools.partial(approximated, self.auditor))
         for name in [name for name in self.by_module if name in sys.modules]:
             self._patch(sys.modules[name])
@@ -94,7 +94,7 @@ class Patches(importlib.abc.MetaPathFinder):
             if not callable(original) or isinstance(original, Replacement):
                 continue
             function = inspect.unwrap(original)  # of np.allclose what NumPy calls where no operand has its own
-            if isinstance(function, FunctionType):
+            if can_redirect(function):
                 self._redirect(function, make)
             else:
                 self._replace(module, name, Replacement(original, make(original)))

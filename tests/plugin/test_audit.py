@@ -450,7 +450,7 @@ def test_a_function_is_one_of_pythons_own():
     assert inspect.getfullargspec(assert_allclose).args[:2] == ["actual", "desired"]
     assert inspect.getsource(assert_allclose).startswith("def assert_allclose")
     assert assert_allclose.__defaults__[0] == 1e-7
-    assert {*vars(assert_allclose)} <= {"__wrapped__"}
+    assert {*vars(assert_allclose)} <= {"__wrapped__", "__signature__"}
     assert functools.wraps(assert_allclose)(lambda: 0).__name__ == "assert_allclose"
 
 
@@ -794,11 +794,12 @@ def test_a_function_with_other_code_takes_the_same_calls_and_gets_its_own_code_b
     undo = redirect(function, call)
     assert function.__code__ is not code
     assert result(function, args, kwargs) == expected
-    assert bool(seen) == (not isinstance(expected, str))
+    assert seen
     assert inspect.signature(function) == inspect.signature(untouched)
     assert inspect.getsource(function) == inspect.getsource(untouched)
     undo()
     assert function.__code__ is code
+    assert vars(function) == {}
     assert {*globals()} == names
     seen.clear()
     assert result(function, args, kwargs) == expected
