@@ -24,6 +24,8 @@ LARGE_CONSTANT = 1000.0
 FEW_FILL_VALUES = 8
 # Sums of up to this many equal ones are exact too.
 FILL_VALUE_MULTIPLES = 16
+# By what share the primals move, to see whether the declared factor of a cotangent depends on their values.
+FACTOR_STEP = 2.0**-10
 # Two samples accept most right entries, at the price of two evaluations.
 FIRST_SAMPLES = 2
 # A cheap step before the many samples of a refusal.

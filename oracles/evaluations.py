@@ -231,6 +231,7 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             raise outcome.error
         y, pullback = outcome
         memory.add(key, call, named_outputs(as_tuple(y), {}), arguments, None)
+        answered: list[bytes] = []
 
         def remembered_pullback(delta: Delta) -> Cotangents:
             of_delta = _key({str(i): part for i, part in enumerate(_parts(delta))})
@@ -239,8 +240,10 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             given = copies_of_delta(delta)
             result = attempt(lambda: pullback(delta))
             if isinstance(result, Raised):
-                memory.add(key + of_delta, call, result.error, arguments, given)
+                if not answered:  # a forward may keep what it needs for one pullback, which frees it
+                    memory.add(key + of_delta, call, result.error, arguments, given)
                 raise result.error
+            answered.append(of_delta)
             if isinstance(result, Mapping):  # else the rule around this one says so
                 memory.add(key + of_delta, call, dict(result), arguments, given)
             return result

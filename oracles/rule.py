@@ -177,6 +177,14 @@ class Convention:
         """
         return subject, oracles
 
+    def of_pullback(self) -> Convention:
+        """Return the convention of the pullback as a subject, see `oracles.second_order`."""
+        return Convention()
+
+    def pulled_oracle(self, pulled: Rule, wrt: tuple[str, ...]) -> Rule:
+        """Return an oracle's pullback as a rule, with its outputs, the cotangents of ``wrt``, as the subject's are."""
+        return pulled
+
 
 class Structured(NamedTuple):
     """How to make a rule of the leaves of trees, see `oracles.structure`.
@@ -290,14 +298,20 @@ class Rule:
 
 
 def _pull(pullback: Pullback, primals: Primals, label: str, delta: Delta) -> Cotangents:
-    """Call a pullback, and require a cotangent for primals alone."""
+    """Call a pullback, and require a cotangent for primals alone; Python's numbers become arrays of one number."""
     cotangents = call_foreign(pullback, delta)
     if not isinstance(cotangents, Mapping):
         raise InvalidInput(
             f"{label}: the pullback must return {{name: cotangent}}, got {describe(cotangents)}.\n{_fix_of(primals)}"
         )
     require_primals(cotangents, primals, label)
-    return cotangents
+    return {n: _as_array(g, primals[n]) for n, g in cotangents.items()}
+
+
+def _as_array(cotangent: Cotangent, primal: Array) -> Cotangent:
+    """Return a number of Python's as an array in the dtype of its primal, if that is one number; else the cotangent."""
+    is_number = type(cotangent) in (float, int) and np.shape(primal) == () and is_differentiable(primal)
+    return np.asarray(cotangent, np.asarray(primal).dtype) if is_number else cotangent
 
 
 def require_primals(cotangents: Mapping[str, Cotangent], primals: Primals, label: str) -> None:
