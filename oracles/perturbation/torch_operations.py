@@ -126,8 +126,7 @@ class PerturbedOperations:
             with mode:
                 return decomposition(*args, **kwargs)
         values = [*args, *kwargs.values()]
-        if self.active:
-            self._note_constants(name.rstrip("_"), values)
+        self._note_constants(name.rstrip("_"), values)  # those of a forward that is not perturbed, too
         plan: list[Value] | None = None
         number, length = 0, 0
         if not exact:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from oracles import Disagreement, InconclusiveWarning, Verdict, check, manual
+from oracles.constants import MORE_SAMPLES
 from oracles.perturbation.fill_values import FillValues
+from oracles.tolerance import tolerance_at
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -75,6 +77,13 @@ def test_paths_from_a_finite_minus_infinity_are_judged(name):
     with pytest.raises(Disagreement) as error:
         check(chain(0.5), P, REFERENCES[name])
     assert error.value.verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_every_sample_leaves_a_finite_minus_infinity(name):
+    estimator = tolerance_at(REFERENCES[name], P, np.float64(1.0), "float64", fallback=chain(1.0))
+    assert np.max(estimator.estimate(MORE_SAMPLES)["lp"]) < 1e-12
+    assert np.max(estimator.backward_tolerance("lp")) < 1e-12
 
 
 def masked_softmax(fill, is_right, scale=1.0):
