@@ -32,6 +32,7 @@ from oracles.decision.comparison import Comparison, certified_enclosures, half_o
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
 from oracles.decision.kinks import Candidate, are_subgradients_together, is_subgradient, stays_tied
+from oracles.decision.neighbourhood import NoGradientNearby, of_array
 from oracles.decision.precision import (
     computes_finer,
     formula_is_right,
@@ -61,8 +62,6 @@ SUBGRADIENT = (OTHER_BRANCH, UNDECLARED, CROSSED)  # the reasons to accept anoth
 EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
-# A rule raises these if it has no value, near the end of its domain.
-NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
 
 def decide(comparison: Comparison) -> list[Finding]:
@@ -673,7 +672,7 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
     try:
         return is_subgradient(_candidate(comparison, expected))
-    except NO_VALUE_NEARBY:
+    except NoGradientNearby:
         return None
 
 
@@ -688,8 +687,8 @@ def _candidate(comparison: Comparison, expected: Array) -> Candidate:
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
         if isinstance(cotangents, Raised):
-            raise ValueError("the subject has no cotangent for another delta") from cotangents.error
-        return np.asarray(cotangents[name], np.float64)
+            raise NoGradientNearby(name) from cotangents.error
+        return np.asarray(of_array(cotangents, name), np.float64)
 
     return Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
 
@@ -709,7 +708,7 @@ def with_kinks_together(
         expected = given[0].neighbourhood.gradients({})
         candidates = [_candidate(c, expected[c.name].reshape(c.value.shape)) for c in given if c.name in expected]
         fit = len(candidates) < 2 or are_subgradients_together(candidates)
-    except NO_VALUE_NEARBY:
+    except NoGradientNearby:
         return findings
     if fit:
         return findings

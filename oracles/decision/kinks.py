@@ -22,7 +22,7 @@ import numpy as np
 
 from oracles.constants import HULL_SLACK, KINK_INPUTS, KINK_JUMP_SHARE, KINK_OUTPUTS, KINK_STEP, TIE_SAMPLES
 from oracles.decision.hull import in_hull
-from oracles.decision.neighbourhood import Extremes, Neighbourhood, spread, wider
+from oracles.decision.neighbourhood import Extremes, Neighbourhood, of_array, spread, wider
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, map_delta
 
 CotangentFor: TypeAlias = Callable[[Output], Array]  # of one primal, for a cotangent of the output
@@ -76,7 +76,7 @@ class Candidate:
 
     def jumps_alone(self, entry: int) -> bool:
         """Return whether an entry jumps when it alone is moved."""
-        above, below = (g[self.name] for g in self.neighbourhood.moved_alone(self.name, entry))
+        above, below = (of_array(g, self.name) for g in self.neighbourhood.moved_alone(self.name, entry))
         return bool(np.abs(above - below)[entry] > self.smooth_change[entry])
 
 
@@ -134,7 +134,7 @@ def _lie_in_hull(candidates: Sequence[Candidate], entries: Sequence[Array], near
         return np.concatenate([np.ravel(a)[chosen] for a, chosen in zip(arrays, entries, strict=True)])
 
     def of(gradients: Mapping[str, Array]) -> Array:
-        return joined(gradients[c.name] for c in candidates)
+        return joined(of_array(gradients, c.name) for c in candidates)
 
     steps = chain(neighbourhood.random_steps(), *(c.directed_steps() for c in candidates))
     corners = np.array([of(neighbourhood.gradients(step)) for step in steps])
@@ -196,7 +196,7 @@ def _is_sum_of_subgradients(
         here = replace(neighbourhood, delta=delta)
         gradients, own = here.gradients({}), []
         for c in candidates:
-            actual, expected = c.subject(delta), gradients[c.name].reshape(c.tolerance.shape)
+            actual, expected = c.subject(delta), of_array(gradients, c.name).reshape(c.tolerance.shape)
             own.append(replace(c, actual=actual, expected=expected, neighbourhood=here))
             totals[c.name] += actual
         if any(np.any(part.off) for part in own) and not are_subgradients(own):
