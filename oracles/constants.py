@@ -155,6 +155,14 @@ KINK_SAMPLES = 32
 # of the far change that a near one must exceed lies between 1/64 and 1.
 KINK_FAR = 64
 KINK_JUMP_SHARE = 1 / 8
+# Next to a point a primal changes by another step, to see a kink that no axis crosses: so long a step, relative to the
+# size of a primal, still shows slopes to half of the digits, of so many samples each.
+BEND_STEP = 2.0**-20
+BEND_SAMPLES = 8
+# Up to so many of the entries that finite differences refuse are asked for a kink, the worst first.
+BEND_ENTRIES = 8
+# How many roundings of an output a change must exceed: code rounds more than once.
+BEND_SAFETY = 64
 # A ramp breaks ties by the order of the entries: up to so many, by one step in all, which leaves neighbours some units
 # in the last place apart. Over more entries it is longer, but stays well below the distance of KINK_FAR steps.
 RAMP_ENTRIES = 64

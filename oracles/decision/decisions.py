@@ -19,6 +19,7 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    BEND_ENTRIES,
     CANCELLED_ROUNDINGS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
@@ -28,6 +29,7 @@ from oracles.constants import (
     SECOND_SAMPLES,
     UNBOUNDED_SHARE,
 )
+from oracles.decision.bends import has_kink
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
@@ -46,6 +48,7 @@ from oracles.decision.precision import (
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
+from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
@@ -288,11 +291,15 @@ def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
 def kink(comparison: Comparison) -> list[Finding] | Comparison:
     """Accept a subgradient at a point without a derivative, unless another one is declared.
 
-    Question: do the gradients nearby jump at every refused entry, and is the cotangent in their convex hull?
+    Question: do the gradients nearby jump at every refused entry, and is the cotangent in their convex hull? Where
+    finite differences refuse an entry, its primal must have a kink too: without a reference the gradients nearby are
+    the subject's own.
     Consequence: AGREES if no reference refuses it, since ball arithmetic then followed another branch. Else KINK, which
     refuses only where the oracles' choice is declared (and AGREES even there if `LAST_SAMPLES` samples explain the
     difference).
     """
+    if _differs_where_smooth(comparison):
+        return comparison
     subgradient = _is_subgradient(comparison)
     if subgradient is False:
         limited = comparison.on_one_side(EVERYWHERE) if _finds_every_subgradient(comparison) else comparison
@@ -674,6 +681,18 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
         return is_subgradient(_candidate(comparison, expected))
     except NoGradientNearby:
         return None
+
+
+def _differs_where_smooth(comparison: Comparison) -> bool:
+    """Return whether finite differences refuse an entry at which their primal has a derivative."""
+    if DIFFERENCES not in comparison.refusing:
+        return False
+    setting, point = comparison.setting, comparison.estimator
+    measured = next((o.implementation for o in setting.oracles if o.name == DIFFERENCES), None)
+    primal = measured if isinstance(measured, Rule) else setting.subject
+    ratio = comparison.ratios[DIFFERENCES].ravel()
+    worst = [int(k) for k in np.argsort(-ratio, kind="stable")[:BEND_ENTRIES] if ratio[k] > 1]
+    return not all(has_kink(primal, point.primals, point.delta, comparison.name, k) for k in worst)
 
 
 def _finds_every_subgradient(comparison: Comparison) -> bool:

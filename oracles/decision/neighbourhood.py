@@ -94,7 +94,7 @@ class Neighbourhood:
         """Yield steps that break the ties of one primal by a rule, and those of the others at random.
 
         A rule is the order of the entries by rows or by columns, from either end, or a choice: the entries of a
-        cotangent that are not 0 grow and the others fall, or the other way round.
+        cotangent that are not 0 grow and the others fall, or the other way round, or they stay amid the others.
 
         Args:
             name: the primal.
@@ -107,6 +107,8 @@ class Neighbourhood:
             grows = np.where(choice == 0, -1.0, 1.0)
             rules += [choice / (np.abs(choice).max() or 1.0)]
             rules += [grows * np.abs(rng.standard_normal(shape)) for _ in range(CHOICE_SAMPLES)]
+            # In the middle of the others, as a median is.
+            rules += [np.where(choice == 0, rng.permutation(np.linspace(1.0, -1.0, prod(shape))).reshape(shape), 0.0)]
         for rule in rules:
             for size in (self.sizes[name], -self.sizes[name]):
                 others = {n: h * rng.standard_normal(self.primals[n].shape) for n, h in self.sizes.items()}
