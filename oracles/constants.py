@@ -173,6 +173,8 @@ CHOICE_SAMPLES = 2
 KINK_OUTPUTS = 512
 # Up to so many inputs, each is moved alone to find the entries that jump together: two gradients for each input.
 KINK_INPUTS = 512
+# Up to so many inputs, each is also moved from a point nearby, where the entries of a norm at 0 jump together.
+COUPLED_INPUTS = 64
 # The hull is known from gradients a step away from the point, and each of them has moved by about that step.
 HULL_SLACK = 2.0**-20
 # The weight of "the coefficients sum to 1" in the least squares, next to rows that are scaled to 1.

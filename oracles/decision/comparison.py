@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
+from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT, SECOND_SAMPLES
 from oracles.decision.neighbourhood import Neighbourhood
 from oracles.numerics import smallest_normal, unit_roundoff
 from oracles.rule import (
@@ -26,6 +26,7 @@ from oracles.rule import (
     is_floating,
 )
 from oracles.tolerance import ToleranceEstimator
+from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
 
 Neighbourhoods: TypeAlias = dict[tuple[str, float], Neighbourhood]
@@ -173,7 +174,22 @@ class Comparison:
         entries = self.one_sided
         if entries is None or not np.any(entries := entries & self.estimator.jumping(self.name)):
             return tolerance
-        return np.where(entries, self.estimator.backward_tolerance(self.name), tolerance)
+        one_sided = self.estimator.backward_tolerance(self.name)
+        large = one_sided > half_of_the_digits(self.estimator.precision) * np.abs(self.value)
+        if np.any(entries & large):
+            # The backward asks for the side once more, as that of |z| by z / |z| does.
+            nearby = attempt(self._tolerance_off_ties)
+            one_sided = one_sided if isinstance(nearby, Raised) else np.fmin(one_sided, nearby)
+        return np.where(entries, one_sided, tolerance)
+
+    def _tolerance_off_ties(self) -> Array:
+        """Return the tolerance at a point close by that is off every tie."""
+        point = self.estimator
+        least_step = smallest_normal(point.precision)
+        shift = Neighbourhood(self.setting.subject, point.primals, point.delta, least_step).off_ties().shift
+        primals = {n: np.asarray(a + shift[n]) if n in shift else a for n, a in point.primals.items()}
+        off_ties = replace(point.under(point.numerics), primals=primals, known={}, native=None)
+        return off_ties.estimate(SECOND_SAMPLES)[self.name]
 
     @property
     def rounded_once(self) -> Comparison | None:

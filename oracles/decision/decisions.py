@@ -260,7 +260,8 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     Question: do `LAST_SAMPLES` samples explain the difference? Such a deviation varies much from sample to sample, so a
     few bound it badly. Where they reach `UNBOUNDED_SHARE` of the entry, its derivative may saturate for one rounding
     and not for the next, so an error of its own size is allowed.
-    Consequence: AGREES. If not, the decisions below use the tolerance of all these samples.
+    Consequence: AGREES, with the exceptions of `within_tolerance` across a kink. If not, the decisions below use the
+    tolerance of all these samples.
     """
     expected, refused, tolerance = comparison.expected, comparison.refused, comparison.tolerance
     if not np.any((tolerance >= np.abs(expected) * RESAMPLED_SHARE)[refused] & (tolerance > 0)[refused]):
@@ -270,7 +271,9 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     saturated = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
     own_size = np.maximum(comparison.tolerance, np.abs(expected))
     comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
-    return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
+    if comparison.refusing:
+        return comparison
+    return _across_a_kink(comparison) or comparison.findings(Verdict.AGREES, refuses=False)
 
 
 def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
@@ -526,6 +529,9 @@ def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Compar
 def _in_coarser_precision(comparison: Comparison, *, confirmed: bool = False) -> str:
     """Return the precision in which an array is right, ``confirmed`` by errors that are drawn anew nearby; else ""."""
     coarse = right_up_to(comparison.value, comparison.expected, comparison.tolerance, comparison.estimator.precision)
+    # A tolerance that is large for another reason than rounding is no larger in a coarser precision.
+    if coarse and _all_in(comparison, coarse).refusing:
+        return ""
     return coarse if coarse and (not confirmed or is_rounding(comparison, coarse)) else ""
 
 
@@ -600,6 +606,13 @@ def _tolerance_in(comparison: Comparison, precision: str, samples: int = MORE_SA
     """Return the comparison under the tolerance of another precision."""
     estimator = comparison.estimator.in_precision(precision)
     return replace(comparison, tolerance=estimator.estimate(samples)[comparison.name])
+
+
+def _all_in(comparison: Comparison, precision: str) -> Comparison:
+    """Return the comparison under the tolerance of code that stores and sums everything in a precision."""
+    estimator = comparison.estimator.in_precision(comparison.estimator.precision)
+    every = Numerics(precision, accumulate=precision, round="each" if precision in HALF_NAMES else "once")
+    return replace(comparison, tolerance=estimator.under(every).estimate(MORE_SAMPLES)[comparison.name])
 
 
 def _unless_rounding(

@@ -94,7 +94,8 @@ class Neighbourhood:
         """Yield steps that break the ties of one primal by a rule, and those of the others at random.
 
         A rule is the order of the entries by rows or by columns, from either end, or a choice: the entries of a
-        cotangent that are not 0 grow and the others fall, or the other way round, or they stay amid the others.
+        cotangent that are not 0 grow and the others fall, or the other way round, or they stay amid the others. At last
+        the primal is moved by a choice alone: the norm of several primals has its own gradient along each.
 
         Args:
             name: the primal.
@@ -113,12 +114,25 @@ class Neighbourhood:
             for size in (self.sizes[name], -self.sizes[name]):
                 others = {n: h * rng.standard_normal(self.primals[n].shape) for n, h in self.sizes.items()}
                 yield {**others, name: size * rule}
+        for choice in (c.reshape(shape) for c in choices if np.any(c)):
+            for size in (self.sizes[name], -self.sizes[name]):
+                yield {name: size * choice / np.abs(choice).max()}
 
     def moved_alone(self, name: str, entry: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the gradients after one entry of a primal grows, and after it falls."""
         step = np.zeros(self.primals[name].shape)
         step.flat[entry] = self.sizes[name]
         return self.gradients({name: step}), self.gradients({name: -step})
+
+    def moved_alone_nearby(self, name: str, entry: int) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+        """Return the gradients at a point nearby, and after one entry of a primal grows and falls there.
+
+        These steps are longer than most in random directions, so that they cross the kink.
+        """
+        start, step = next(self.random_steps()), np.zeros(self.primals[name].shape)
+        step.flat[entry] = 4.0 * self.sizes[name]
+        ahead, behind = start | {name: start[name] + step}, start | {name: start[name] - step}
+        return self.gradients(start), self.gradients(ahead), self.gradients(behind)
 
     def gradients(self, step: Primals, factor: float = 1.0) -> dict[str, Array]:
         """Return the cotangents a step away, flat and in float64; without those of a subject that are no such array.
