@@ -163,6 +163,8 @@ BEND_SAMPLES = 8
 BEND_ENTRIES = 8
 # How many roundings of an output a change must exceed: code rounds more than once.
 BEND_SAFETY = 64
+# A claim is beyond the slopes of its primal nearby if it is so by this share of itself, and by half of their range.
+BEYOND_SLOPES = 1 / 4
 # A ramp breaks ties by the order of the entries: up to so many, by one step in all, which leaves neighbours some units
 # in the last place apart. Over more entries it is longer, but stays well below the distance of KINK_FAR steps.
 RAMP_ENTRIES = 64

@@ -73,3 +73,46 @@ def _bends(rule: Rule, primals: Primals, delta: Output, name: str, around: Prima
         continuous = near_jump <= far_jump * KINK_JUMP_SHARE + BEND_SAFETY * rounding / KINK_FAR
         bends = (near > far * KINK_JUMP_SHARE) & (near > BEND_SAFETY * rounding)
     return bool(np.any(bends & continuous))
+
+
+def slopes_nearby(rule: Rule, primals: Primals, delta: Output, name: str, entry: int) -> tuple[float, float] | None:
+    """Return between what the slopes of a primal in one entry lie, at a point and next to it, on both sides.
+
+    The primal is weighted by delta. ``None`` where a slope is not finite, or grows as the step shrinks: the derivative
+    is infinite there, or the primal jumps.
+
+    Args:
+        rule: the rule, whose primal alone is used.
+        primals, delta: the point, in float64.
+        name: the primal.
+        entry: its entry, as a flat index.
+    """
+    found = attempt(lambda: _range_of_slopes(rule, primals, delta, name, entry))
+    return None if isinstance(found, Raised) else found
+
+
+def _range_of_slopes(
+    rule: Rule, primals: Primals, delta: Output, name: str, entry: int
+) -> tuple[float, float] | None:
+    weights = np.concatenate([np.asarray(d, np.float64).ravel() for d in as_tuple(delta)])
+    moves = list(_moves(primals, name, entry))
+    step = np.abs(moves[0][1]) / 4
+
+    def outputs(base: Primals, scale: float) -> Array:
+        parts = as_tuple(rule(**{**base, name: np.asarray(base[name] + scale * step)})[0])
+        return np.concatenate([np.asarray(y, np.float64).ravel() for y in parts]) * weights
+
+    lowest, highest, rounding = np.full(weights.shape, np.inf), np.full(weights.shape, -np.inf), 0.0
+    length = float(step.max())
+    with np.errstate(all="ignore"):
+        for around in ({}, *(around for around, _ in moves)):
+            base = {n: np.asarray(a + around[n]) if n in around else a for n, a in primals.items()}
+            here, sizes = outputs(base, 0.0), []
+            for scale in (1.0, 1 / KINK_FAR):
+                sides = [(outputs(base, s * scale) - here) / (s * scale * length) for s in (1, -1)]
+                lowest, highest = np.minimum(lowest, np.min(sides, axis=0)), np.maximum(highest, np.max(sides, axis=0))
+                sizes.append(np.abs(sides).sum())
+            rounding = max(rounding, BEND_SAFETY * ROUNDOFF * float(np.abs(here).sum()) * KINK_FAR / length)
+            if not np.all(np.isfinite(sizes)) or sizes[1] > 2 * sizes[0] + rounding:
+                return None
+    return float(lowest.sum()) - rounding, float(highest.sum()) + rounding

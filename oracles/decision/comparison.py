@@ -174,13 +174,22 @@ class Comparison:
         entries = self.one_sided
         if entries is None or not np.any(entries := entries & self.estimator.jumping(self.name)):
             return tolerance
-        one_sided = self.estimator.backward_tolerance(self.name)
-        large = one_sided > half_of_the_digits(self.estimator.precision) * np.abs(self.value)
-        if np.any(entries & large):
-            # The backward asks for the side once more, as that of |z| by z / |z| does.
-            nearby = attempt(self._tolerance_off_ties)
-            one_sided = one_sided if isinstance(nearby, Raised) else np.fmin(one_sided, nearby)
-        return np.where(entries, one_sided, tolerance)
+        return np.where(entries, self.estimator.backward_tolerance(self.name), tolerance)
+
+    def off_ties(self) -> Comparison:
+        """Return the comparison without jumps in its tolerance, of rounding in the backward either.
+
+        Where the backward asks for the side once more, as that of |z| by z / |z| does, it jumps alone. Then the
+        tolerance of an entry is no larger than at a point close by.
+        """
+        one_sided = self.on_one_side(np.array(True))
+        large = one_sided.tolerance > half_of_the_digits(self.estimator.precision) * np.abs(self.value)
+        if not np.any(large := large & self.estimator.jumping(self.name)):
+            return one_sided
+        nearby = attempt(self._tolerance_off_ties)
+        if isinstance(nearby, Raised):
+            return one_sided
+        return replace(one_sided, tolerance=np.where(large, np.fmin(one_sided.tolerance, nearby), one_sided.tolerance))
 
     def _tolerance_off_ties(self) -> Array:
         """Return the tolerance at a point close by that is off every tie."""

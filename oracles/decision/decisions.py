@@ -19,7 +19,9 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    ASKED_UNKNOWN,
     BEND_ENTRIES,
+    BEYOND_SLOPES,
     CANCELLED_ROUNDINGS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
@@ -29,7 +31,7 @@ from oracles.constants import (
     SECOND_SAMPLES,
     UNBOUNDED_SHARE,
 )
-from oracles.decision.bends import has_kink
+from oracles.decision.bends import has_kink, slopes_nearby
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
@@ -51,8 +53,8 @@ from oracles.decision.repetition import change_of_answer
 from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
-from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
-from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, values_of
+from oracles.rule import Array, Convention, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
+from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -64,6 +66,7 @@ CROSSED = "rounding crosses a kink here; a subgradient, and another one than the
 SUBGRADIENT = (OTHER_BRANCH, UNDECLARED, CROSSED)  # the reasons to accept another subgradient than the oracles'
 EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
+BEYOND = "beyond all slopes of the primal nearby: no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
 
 
@@ -111,7 +114,7 @@ def _with_enough_samples(comparison: Comparison) -> Comparison:
 
 def _accepted(comparison: Comparison) -> list[Finding]:
     """Return the findings on an array that is within its tolerance."""
-    return _across_a_kink(comparison) or [
+    return _across_a_kink(comparison) or _beyond_all_slopes(comparison) or [
         lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers
     ]
 
@@ -273,7 +276,7 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
     if comparison.refusing:
         return comparison
-    return _across_a_kink(comparison) or comparison.findings(Verdict.AGREES, refuses=False)
+    return _across_a_kink(comparison) or _beyond_all_slopes(comparison) or comparison.findings(Verdict.AGREES, refuses=False)
 
 
 def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
@@ -700,12 +703,70 @@ def _differs_where_smooth(comparison: Comparison) -> bool:
     """Return whether finite differences refuse an entry at which their primal has a derivative."""
     if DIFFERENCES not in comparison.refusing:
         return False
-    setting, point = comparison.setting, comparison.estimator
-    measured = next((o.implementation for o in setting.oracles if o.name == DIFFERENCES), None)
-    primal = measured if isinstance(measured, Rule) else setting.subject
+    primal, point = _measured_primal(comparison), comparison.estimator
     ratio = comparison.ratios[DIFFERENCES].ravel()
     worst = [int(k) for k in np.argsort(-ratio, kind="stable")[:BEND_ENTRIES] if ratio[k] > 1]
     return not all(has_kink(primal, point.primals, point.delta, comparison.name, k) for k in worst)
+
+
+def _measured_primal(comparison: Comparison) -> Rule:
+    """Return the rule whose primal finite differences measure."""
+    measured = next((o.implementation for o in comparison.setting.oracles if o.name == DIFFERENCES), None)
+    return measured if isinstance(measured, Rule) else comparison.setting.subject
+
+
+def _beyond_all_slopes(comparison: Comparison) -> list[Finding]:
+    """Return WRONG findings on entries far beyond all slopes of the primal nearby that no oracle judges; else none.
+
+    No subgradient is. Asked are entries that no oracle knows, and those whose tolerance exceeds them and their error,
+    which has their own size, where rounding in the subject's own code is smaller.
+    """
+    asked = _not_judged(comparison)
+    if not np.any(asked):
+        return []
+    primal, point, value = _measured_primal(comparison), comparison.estimator, comparison.value
+    middle, radius = np.zeros(value.shape), np.full(value.shape, np.inf)
+    tolerance = np.array(comparison.tolerance)
+    for k in np.flatnonzero(asked)[:ASKED_UNKNOWN].tolist():
+        slopes = slopes_nearby(primal, point.primals, point.delta, comparison.name, k)
+        if slopes is None:
+            continue
+        claim, half = float(value.flat[k]), (slopes[1] - slopes[0]) / 2
+        centre = slopes[0] + half
+        # Half of the difference between the two sides: the sharpest slopes nearby may not be among them.
+        margin = max(half, abs(claim) * BEYOND_SLOPES) if np.isfinite(claim) else half
+        if not abs(claim - centre) <= half + margin:
+            middle.flat[k], radius.flat[k], tolerance.flat[k] = centre, half, margin
+    if np.all(np.isinf(radius)):
+        return []
+    answers = {**comparison.answers, DIFFERENCES: Enclosure(middle, radius)}
+    return replace(comparison, answers=answers, tolerance=tolerance).findings(Verdict.WRONG, reason=BEYOND)
+
+
+def _not_judged(comparison: Comparison) -> Array:
+    """Return the entries of a cotangent that slopes of its primal may refuse, and that nothing judges, as booleans."""
+    setting, value, nothing = comparison.setting, comparison.value, np.zeros(comparison.value.shape, bool)
+    # A convention says that a cotangent is another one than that of the primal.
+    if not comparison.is_cotangent or type(setting.subject.convention) is not Convention:
+        return nothing
+    unknown = comparison.unknown & np.isfinite(np.asarray(setting.primals[comparison.name], np.float64))
+    if not comparison.references:
+        return unknown
+    unknown &= np.isfinite(value)  # as the reference, which has no number there
+    expected, _ = value_and_radius(comparison.answers[comparison.references[0].name])
+    with np.errstate(invalid="ignore"):
+        size, error = np.abs(expected), np.abs(value - expected)
+        least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
+        large = (error > size / 2) & (error > least) & (comparison.tolerance >= size) & np.isfinite(error)
+        large &= np.isfinite(comparison.tolerance)
+    point = comparison.estimator
+    if np.any(large):
+        own = tolerance_at((), point.primals, point.delta, point.numerics, fallback=setting.subject)
+        large &= error > own.estimate(MORE_SAMPLES)[comparison.name]
+    asked = unknown | large
+    if np.any(asked) and any(may_declare_gradient(o, point.primals) for o in comparison.references):
+        return nothing
+    return np.asarray(asked)
 
 
 def _finds_every_subgradient(comparison: Comparison) -> bool:
@@ -714,7 +775,7 @@ def _finds_every_subgradient(comparison: Comparison) -> bool:
 
 
 def _candidate(comparison: Comparison, expected: Array) -> Candidate:
-    setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
+    setting, name, tolerance = comparison.setting, comparison.name, comparison.off_ties().tolerance
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))

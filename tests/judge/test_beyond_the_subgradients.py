@@ -88,7 +88,7 @@ def test_the_modulus_at_zero_has_the_unit_disc(factor):
     assert not refuses
 
 
-@pytest.mark.parametrize("factor", [1.1, 1.5, 2j, 0.8 + 0.8j, -0.75 + 0.75j])
+@pytest.mark.parametrize("factor", [1.1, 1.5, 2j, 0.9 + 0.9j, -0.95 + 0.85j])
 def test_the_modulus_at_zero_has_no_more_than_the_unit_disc(factor):
     """The real and the imaginary part are one subgradient together."""
     assert verdict_of(modulus(factor), POINT, [oracles.torch_autograd(torch.abs)]) == (Verdict.WRONG, True)
@@ -147,3 +147,83 @@ def test_what_is_computed_in_a_coarser_precision_is_said_to_be(dtype):
         oracles.check(subject, point, [oracles.torch_autograd(lambda z, W: z @ W)])
     assert refusal.value.verdict is Verdict.UNSTABLE
     assert f"right up to {dtype}" in refusal.value.evidence.reason
+
+
+def safe(n):
+    return np.where(n == 0, 1.0, n)
+
+
+def norm(at_zero):
+    """Return the norm of rows, with this gradient at 0, where torch's and the balls' derivatives are no numbers."""
+
+    def backward(x, d):
+        n = np.sqrt((x * x).sum(-1, keepdims=True))
+        return {"x": d[:, None] * np.where(n == 0, at_zero, x / safe(n)).astype(x.dtype)}
+
+    return oracles.manual(lambda x: (np.sqrt((x * x).sum(-1)), x), backward), {"x": np.array([[0.0, 0.0], [1.0, 2.0]])}
+
+
+def hypotenuse(at_zero):
+    def backward(c, d):
+        n = np.hypot(*c)
+        return {k: d * np.where(n == 0, at_zero, a / safe(n)).astype(a.dtype) for k, a in zip("xy", c, strict=True)}
+
+    return oracles.manual(lambda x, y: (np.hypot(x, y), (x, y)), backward), {
+        "x": np.array([0.0, 1.0]), "y": np.array([0.0, 2.0]),
+    }  # fmt: skip
+
+
+def root_of_square(at_zero):
+    def backward(z, d):
+        return {"z": d * np.where(z == 0, at_zero, np.sign(z)).astype(z.dtype)}
+
+    return oracles.manual(lambda z: (np.sqrt(z * z), z), backward), {"z": np.array([0.0, 1.0])}
+
+
+UNKNOWN = {
+    "norm": (norm, []),
+    "hypotenuse": (hypotenuse, [oracles.torch_autograd(torch.hypot)]),
+    "root of a square": (root_of_square, []),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_where_no_oracle_knows_a_derivative_the_slopes_nearby_bound_it(name, dtype):
+    make, against = UNKNOWN[name]
+
+    def verdict(at_zero):
+        subject, point = make(at_zero)
+        return verdict_of(subject, {n: a.astype(dtype) for n, a in point.items()}, against)
+
+    for right in (0.0, 0.5, -0.7):
+        assert verdict(right) == (Verdict.AGREES, False)
+    for wrong in (7.0, -1e6, *(() if against else (np.nan,))):
+        assert verdict(wrong) == (Verdict.WRONG, True)
+
+
+def test_where_the_derivative_is_infinite_nothing_bounds_it():
+    def subject(at_zero):
+        def backward(z, d):
+            return {"z": d * np.where(z == 0, at_zero, np.sign(z) / (2 * np.sqrt(np.abs(safe(z)))))}
+
+        return oracles.manual(lambda z: (np.sqrt(np.abs(z)), z), backward)
+
+    for at_zero in (0.0, 7.0):
+        assert verdict_of(subject(at_zero), {"z": np.array([0.0, 1.0])}, []) == (Verdict.AGREES, False)
+
+
+def sinc(at_zero):
+    def backward(x, d):
+        s = safe(x)
+        return {"x": d * np.where(x == 0, at_zero, (np.cos(np.pi * s) - np.sinc(s)) / s)}
+
+    return oracles.manual(lambda x: (np.sinc(x), x), backward), {"x": np.array([0.0, 0.5])}
+
+
+@pytest.mark.parametrize("against", [[], [oracles.torch_autograd(torch.sinc)]], ids=["alone", "torch"])
+def test_the_own_primal_judges_the_entries_of_which_a_reference_knows_nothing(against):
+    """torch's sinc subtracts two numbers that underflow at 0, so that its tolerance there is any size."""
+    assert verdict_of(*sinc(0.0), against) == (Verdict.AGREES, False)
+    for slope in (1.0, 3.0, -5.0):
+        assert verdict_of(*sinc(slope), against) == (Verdict.WRONG, True)
