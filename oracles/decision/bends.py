@@ -1,8 +1,9 @@
-"""Whether a primal has a derivative at a point, asked of its values alone: finite differences along one axis may not say.
+"""Whether a primal has a derivative at a point, asked of its values alone.
 
-Of the median of three equal numbers every one may move without moving it: the slope along each axis is 0, and no
-derivative exists. A function that has one is linear so near the point: moving one entry changes it by as much at any
-point close by. Where that change is another one, and does not shrink with the distance, the primal has a kink.
+Finite differences along one axis may not say. Of the median of three equal numbers every one may move without moving
+it: the slope along each axis is 0, and no derivative exists. A function that has one is linear so near the point:
+moving one entry changes it by as much at any point close by. Where that change is another one, and does not shrink with
+the distance, the primal has a kink.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oracles.constants import BEND_SAMPLES, BEND_SAFETY, BEND_STEP, KINK_FAR, KINK_JUMP_SHARE
+from oracles.constants import BEND_SAFETY, BEND_SAMPLES, BEND_STEP, KINK_FAR, KINK_JUMP_SHARE
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable
 from oracles.user_code import Raised, attempt
 
@@ -91,9 +92,7 @@ def slopes_nearby(rule: Rule, primals: Primals, delta: Output, name: str, entry:
     return None if isinstance(found, Raised) else found
 
 
-def _range_of_slopes(
-    rule: Rule, primals: Primals, delta: Output, name: str, entry: int
-) -> tuple[float, float] | None:
+def _range_of_slopes(rule: Rule, primals: Primals, delta: Output, name: str, entry: int) -> tuple[float, float] | None:
     weights = np.concatenate([np.asarray(d, np.float64).ravel() for d in as_tuple(delta)])
     moves = list(_moves(primals, name, entry))
     step = np.abs(moves[0][1]) / 4

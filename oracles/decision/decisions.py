@@ -114,9 +114,11 @@ def _with_enough_samples(comparison: Comparison) -> Comparison:
 
 def _accepted(comparison: Comparison) -> list[Finding]:
     """Return the findings on an array that is within its tolerance."""
-    return _across_a_kink(comparison) or _beyond_all_slopes(comparison) or [
-        lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers
-    ]
+    return (
+        _across_a_kink(comparison)
+        or _beyond_all_slopes(comparison)
+        or [lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers]
+    )
 
 
 def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
@@ -276,7 +278,11 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
     if comparison.refusing:
         return comparison
-    return _across_a_kink(comparison) or _beyond_all_slopes(comparison) or comparison.findings(Verdict.AGREES, refuses=False)
+    return (
+        _across_a_kink(comparison)
+        or _beyond_all_slopes(comparison)
+        or comparison.findings(Verdict.AGREES, refuses=False)
+    )
 
 
 def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
@@ -423,15 +429,24 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
     the precision of its stores, and are they drawn anew nearby as rounding errors are?
     Consequence: UNSTABLE. The subject should keep it in a finer precision, or declare its numerics.
     """
-    numerics, size = comparison.estimator.numerics, np.abs(comparison.expected)
-    error = np.abs(comparison.value - comparison.expected)
-    # At a kink every rounding error draws a new error of the gradient's own size.
-    if numerics.store not in HALF_NAMES or _is_subgradient(comparison):
+    numerics, error = comparison.estimator.numerics, np.abs(comparison.value - comparison.expected)
+    if numerics.store not in HALF_NAMES:
         return comparison
+    # At a kink every rounding error draws a new error of the gradient's own size.
+    subgradient = _is_subgradient(comparison)
+    if subgradient:
+        return comparison
+    # A long sum in low precision no longer grows from some term on, and loses up to its own size.
+    terms = max(map(np.size, (*comparison.estimator.primals.values(), *as_tuple(comparison.estimator.delta))))
+    own_size = np.abs(comparison.expected) if terms * unit_roundoff(numerics.store) >= 1 else 0.0
     for coarser, defect, finer in _coarser_numerics(numerics):
-        tolerances = attempt(partial(comparison.estimator.under(coarser).estimate, MORE_SAMPLES))
-        # A long sum in low precision no longer grows from some term on, and loses up to its own size.
-        if isinstance(tolerances, Raised) or np.any(error > np.maximum(tolerances[comparison.name], size)):
+        under = replace(comparison, estimator=comparison.estimator.under(coarser))
+        coarse = attempt(partial(under.with_samples, MORE_SAMPLES))
+        if isinstance(coarse, Raised):
+            continue
+        # A kink excuses what is a subgradient, and nothing else.
+        coarse = coarse.on_one_side(EVERYWHERE) if subgradient is False else coarse
+        if np.any(error > np.maximum(coarse.tolerance, own_size)):
             continue
         if is_rounding(comparison, numerics.store):
             fix = f"{finer}, or declare numerics=oracles.{coarser!r}"

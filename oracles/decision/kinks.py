@@ -20,7 +20,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import COUPLED_INPUTS, HULL_SLACK, KINK_INPUTS, KINK_JUMP_SHARE, KINK_OUTPUTS, KINK_STEP, TIE_SAMPLES
+from oracles.constants import (
+    COUPLED_INPUTS,
+    HULL_SLACK,
+    KINK_INPUTS,
+    KINK_JUMP_SHARE,
+    KINK_OUTPUTS,
+    KINK_STEP,
+    TIE_SAMPLES,
+)
 from oracles.decision.hull import in_hull
 from oracles.decision.neighbourhood import Extremes, Neighbourhood, of_array, spread, wider
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, map_delta
@@ -171,9 +179,7 @@ def _has_their_sum(actual: Array, corners: Array, slack: Array) -> bool:
     return bool(np.ptp(sums) > np.sum(slack) or np.abs(np.sum(actual) - np.median(sums)) <= np.sum(slack))
 
 
-def _moving_inputs(
-    candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes
-) -> list[tuple[str, int]]:
+def _moving_inputs(candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes) -> list[tuple[str, int]]:
     """Return all inputs that may move the entries, as names and flat indices; none if they are too many.
 
     An input that moves another entry's derivative across a kink has a derivative that jumps too.

@@ -227,3 +227,27 @@ def test_the_own_primal_judges_the_entries_of_which_a_reference_knows_nothing(ag
     assert verdict_of(*sinc(0.0), against) == (Verdict.AGREES, False)
     for slope in (1.0, 3.0, -5.0):
         assert verdict_of(*sinc(slope), against) == (Verdict.WRONG, True)
+
+
+def row_maximum(factor):
+    """Return the maximum of each row, whose gradient has a factor."""
+
+    def backward(x, d):
+        g = np.zeros_like(x)
+        np.put_along_axis(g, x.argmax(-1)[..., None], (d * np.asarray(factor, d.dtype))[..., None], -1)
+        return {"x": g}
+
+    return oracles.manual(lambda x: (x.max(-1), x), backward)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_rounding_across_ties_is_no_excuse_for_a_factor(dtype):
+    import ml_dtypes
+
+    x = np.random.default_rng(4).integers(0, 3, (6, 4)).astype(getattr(ml_dtypes, dtype, dtype))
+    reference = oracles.torch_autograd(lambda x: x.max(-1).values)
+    verdict, refuses = verdict_of(row_maximum(1.0), {"x": x}, [reference])
+    assert verdict in ACCEPTED
+    assert not refuses
+    for factor in (0.5, 0.0):
+        assert verdict_of(row_maximum(factor), {"x": x}, [reference]) == (Verdict.WRONG, True)
