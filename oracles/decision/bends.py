@@ -56,7 +56,7 @@ def _bends(rule: Rule, primals: Primals, delta: Output, name: str, around: Prima
         point = {n: a + scale * around[n] if shifted and n in around else a for n, a in primals.items()}
         point[name] = np.asarray(point[name] + scale * alone if moved else point[name])
         parts = as_tuple(rule(**{n: np.asarray(a) for n, a in point.items()})[0])
-        return np.concatenate([np.asarray(y, np.float64).ravel() for y in parts]) * np.concatenate(weights)
+        return np.asarray(np.concatenate([np.asarray(y, np.float64).ravel() for y in parts]) * np.concatenate(weights))
 
     def change_at(scale: float) -> tuple[Array, Array, float]:
         """Return by how much the change differs, over the distance; the jump to the points; and the rounding."""
@@ -99,7 +99,7 @@ def _range_of_slopes(rule: Rule, primals: Primals, delta: Output, name: str, ent
 
     def outputs(base: Primals, scale: float) -> Array:
         parts = as_tuple(rule(**{**base, name: np.asarray(base[name] + scale * step)})[0])
-        return np.concatenate([np.asarray(y, np.float64).ravel() for y in parts]) * weights
+        return np.asarray(np.concatenate([np.asarray(y, np.float64).ravel() for y in parts]) * weights)
 
     lowest, highest, rounding = np.full(weights.shape, np.inf), np.full(weights.shape, -np.inf), 0.0
     length = float(step.max())

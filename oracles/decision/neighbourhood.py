@@ -131,7 +131,7 @@ class Neighbourhood:
         """
         start, step = next(self.random_steps()), np.zeros(self.primals[name].shape)
         step.flat[entry] = 4.0 * self.sizes[name]
-        ahead, behind = start | {name: start[name] + step}, start | {name: start[name] - step}
+        ahead, behind = {**start, name: start[name] + step}, {**start, name: start[name] - step}
         return self.gradients(start), self.gradients(ahead), self.gradients(behind)
 
     def gradients(self, step: Primals, factor: float = 1.0) -> dict[str, Array]:
