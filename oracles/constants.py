@@ -645,8 +645,8 @@ MOST_RECORDED = 256
 # How many of them are asked again, and how many calls that are not judged stand between them.
 REPEATED_CALLS = 6
 DECOY_CALLS = 3
-# How many calls of the longest duration that is allowed a point may take, if that is more than `CHECK_SECONDS`.
-CALLS_OF_A_POINT = 6
+# How many calls of the longest duration that is allowed a point may take, besides `CHECK_SECONDS`. Right ones take 12.
+CALLS_OF_A_POINT = 16
 # How long the loading of a subject may take at least, with packages that it imports.
 LOADING_SECONDS = 20.0
 # How long a process that has closed its connection to the judge has to end.
