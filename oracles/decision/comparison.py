@@ -189,7 +189,9 @@ class Comparison:
         nearby = attempt(self._tolerance_off_ties)
         if isinstance(nearby, Raised):
             return one_sided
-        return replace(one_sided, tolerance=np.where(large, np.fmin(one_sided.tolerance, nearby), one_sided.tolerance))
+        return replace(
+            one_sided, tolerance=np.where(large & (nearby < one_sided.tolerance), nearby, one_sided.tolerance)
+        )
 
     def _tolerance_off_ties(self) -> Array:
         """Return the tolerance at a point close by that is off every tie."""
