@@ -166,6 +166,16 @@ KINK_SAMPLES = 32
 # of the far change that a near one must exceed lies between 1/64 and 1.
 KINK_FAR = 64
 KINK_JUMP_SHARE = 1 / 8
+# Next to a point a primal changes by another step, to see a kink that no axis crosses: so long a step, relative to the
+# size of a primal, still shows slopes to half of the digits, of so many samples each.
+BEND_STEP = 2.0**-20
+BEND_SAMPLES = 8
+# Up to so many of the entries that finite differences refuse are asked for a kink, the worst first.
+BEND_ENTRIES = 8
+# How many roundings of an output a change must exceed: code rounds more than once.
+BEND_SAFETY = 64
+# A claim is beyond the slopes of its primal nearby if it is so by this share of itself, and by half of their range.
+BEYOND_SLOPES = 1 / 4
 # A ramp breaks ties by the order of the entries: up to so many, by one step in all, which leaves neighbours some units
 # in the last place apart. Over more entries it is longer, but stays well below the distance of KINK_FAR steps.
 RAMP_ENTRIES = 64
@@ -176,6 +186,8 @@ CHOICE_SAMPLES = 2
 KINK_OUTPUTS = 512
 # Up to so many inputs, each is moved alone to find the entries that jump together: two gradients for each input.
 KINK_INPUTS = 512
+# Up to so many inputs, each is also moved from a point nearby, where the entries of a norm at 0 jump together.
+COUPLED_INPUTS = 64
 # The hull is known from gradients a step away from the point, and each of them has moved by about that step.
 HULL_SLACK = 2.0**-20
 # The weight of "the coefficients sum to 1" in the least squares, next to rows that are scaled to 1.

@@ -10,7 +10,14 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import HALF_OF_THE_DIGITS, MOST_DIFFERENCES, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
+from oracles.constants import (
+    HALF_OF_THE_DIGITS,
+    MOST_DIFFERENCES,
+    NAMED_ENTRIES,
+    NEAR_OVERFLOW,
+    RESOLUTION_LIMIT,
+    SECOND_SAMPLES,
+)
 from oracles.decision.neighbourhood import Neighbourhood
 from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import smallest_normal, unit_roundoff
@@ -27,6 +34,7 @@ from oracles.rule import (
     is_floating,
 )
 from oracles.tolerance import ToleranceEstimator
+from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Evidence, Finding, Index, Setting, Verdict
 
 Neighbourhoods: TypeAlias = dict[tuple[str, float], Neighbourhood]
@@ -175,6 +183,32 @@ class Comparison:
         if entries is None or not np.any(entries := entries & self.estimator.jumping(self.name)):
             return tolerance
         return np.where(entries, self.estimator.backward_tolerance(self.name), tolerance)
+
+    def off_ties(self) -> Comparison:
+        """Return the comparison without jumps in its tolerance, of rounding in the backward either.
+
+        Where the backward asks for the side once more, as that of |z| by z / |z| does, it jumps alone. Then the
+        tolerance of an entry is no larger than at a point close by.
+        """
+        one_sided = self.on_one_side(np.array(True))
+        large = one_sided.tolerance > half_of_the_digits(self.estimator.precision) * np.abs(self.value)
+        if not np.any(large := large & self.estimator.jumping(self.name)):
+            return one_sided
+        nearby = attempt(self._tolerance_off_ties)
+        if isinstance(nearby, Raised):
+            return one_sided
+        return replace(
+            one_sided, tolerance=np.where(large & (nearby < one_sided.tolerance), nearby, one_sided.tolerance)
+        )
+
+    def _tolerance_off_ties(self) -> Array:
+        """Return the tolerance at a point close by that is off every tie."""
+        point = self.estimator
+        least_step = smallest_normal(point.precision)
+        shift = Neighbourhood(self.setting.subject, point.primals, point.delta, least_step).off_ties().shift
+        primals = {n: np.asarray(a + shift[n]) if n in shift else a for n, a in point.primals.items()}
+        off_ties = replace(point.under(point.numerics), primals=primals, known={}, native=None)
+        return off_ties.estimate(SECOND_SAMPLES)[self.name]
 
     @property
     def rounded_once(self) -> Comparison | None:

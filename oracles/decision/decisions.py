@@ -19,6 +19,9 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    ASKED_UNKNOWN,
+    BEND_ENTRIES,
+    BEYOND_SLOPES,
     CANCELLED_ROUNDINGS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
@@ -28,10 +31,12 @@ from oracles.constants import (
     SECOND_SAMPLES,
     UNBOUNDED_SHARE,
 )
+from oracles.decision.bends import has_kink, slopes_nearby
 from oracles.decision.comparison import Comparison, certified_enclosures, half_of_the_digits, is_known, value_and_radius
 from oracles.decision.declared_gradients import differs_grossly, finite_differences_agree, may_declare_gradient
 from oracles.decision.iterations import Compared, declaration, in_words, stops_early
 from oracles.decision.kinks import Candidate, are_subgradients_together, is_subgradient, stays_tied
+from oracles.decision.neighbourhood import NoGradientNearby, of_array
 from oracles.decision.precision import (
     computes_finer,
     formula_is_right,
@@ -45,10 +50,11 @@ from oracles.decision.precision import (
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
+from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
-from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
-from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, values_of
+from oracles.rule import Array, Convention, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
+from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
 
@@ -60,9 +66,8 @@ CROSSED = "rounding crosses a kink here; a subgradient, and another one than the
 SUBGRADIENT = (OTHER_BRANCH, UNDECLARED, CROSSED)  # the reasons to accept another subgradient than the oracles'
 EVERYWHERE = np.array(True)
 NO_SUBGRADIENT = "a kink is near, and this is no subgradient"
+BEYOND = "beyond all slopes of the primal nearby: no subgradient"
 OUT_OF_RANGE = "an intermediate overflows or underflows in float16"
-# A rule raises these if it has no value, near the end of its domain.
-NO_VALUE_NEARBY = (TypeError, ValueError, KeyError, FloatingPointError)
 
 
 def decide(comparison: Comparison) -> list[Finding]:
@@ -109,9 +114,11 @@ def _with_enough_samples(comparison: Comparison) -> Comparison:
 
 def _accepted(comparison: Comparison) -> list[Finding]:
     """Return the findings on an array that is within its tolerance."""
-    return _across_a_kink(comparison) or [
-        lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers
-    ]
+    return (
+        _across_a_kink(comparison)
+        or _beyond_all_slopes(comparison)
+        or [lost_digits(comparison, oracle) or comparison.agreement(oracle) for oracle in comparison.answers]
+    )
 
 
 def _cancels_what_is_stored(sharp: Comparison) -> list[Finding]:
@@ -258,7 +265,8 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     Question: do `LAST_SAMPLES` samples explain the difference? Such a deviation varies much from sample to sample, so a
     few bound it badly. Where they reach `UNBOUNDED_SHARE` of the entry, its derivative may saturate for one rounding
     and not for the next, so an error of its own size is allowed.
-    Consequence: AGREES. If not, the decisions below use the tolerance of all these samples.
+    Consequence: AGREES, with the exceptions of `within_tolerance` across a kink. If not, the decisions below use the
+    tolerance of all these samples.
     """
     expected, refused, tolerance = comparison.expected, comparison.refused, comparison.tolerance
     if not np.any((tolerance >= np.abs(expected) * RESAMPLED_SHARE)[refused] & (tolerance > 0)[refused]):
@@ -268,7 +276,13 @@ def within_more_samples(comparison: Comparison) -> list[Finding] | Comparison:
     saturated = comparison.tolerance >= np.abs(expected) * UNBOUNDED_SHARE
     own_size = np.maximum(comparison.tolerance, np.abs(expected))
     comparison = replace(comparison, tolerance=np.where(saturated, own_size, comparison.tolerance))
-    return comparison if comparison.refusing else comparison.findings(Verdict.AGREES, refuses=False)
+    if comparison.refusing:
+        return comparison
+    return (
+        _across_a_kink(comparison)
+        or _beyond_all_slopes(comparison)
+        or comparison.findings(Verdict.AGREES, refuses=False)
+    )
 
 
 def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
@@ -289,11 +303,15 @@ def another_answer(comparison: Comparison) -> list[Finding] | Comparison:
 def kink(comparison: Comparison) -> list[Finding] | Comparison:
     """Accept a subgradient at a point without a derivative, unless another one is declared.
 
-    Question: do the gradients nearby jump at every refused entry, and is the cotangent in their convex hull?
+    Question: do the gradients nearby jump at every refused entry, and is the cotangent in their convex hull? Where
+    finite differences refuse an entry, its primal must have a kink too: without a reference the gradients nearby are
+    the subject's own.
     Consequence: AGREES if no reference refuses it, since ball arithmetic then followed another branch. Else KINK, which
     refuses only where the oracles' choice is declared (and AGREES even there if `LAST_SAMPLES` samples explain the
     difference).
     """
+    if _differs_where_smooth(comparison):
+        return comparison
     subgradient = _is_subgradient(comparison)
     if subgradient is False:
         limited = comparison.on_one_side(EVERYWHERE) if _finds_every_subgradient(comparison) else comparison
@@ -411,15 +429,24 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
     the precision of its stores, and are they drawn anew nearby as rounding errors are?
     Consequence: UNSTABLE. The subject should keep it in a finer precision, or declare its numerics.
     """
-    numerics, size = comparison.estimator.numerics, np.abs(comparison.expected)
-    error = np.abs(comparison.value - comparison.expected)
-    # At a kink every rounding error draws a new error of the gradient's own size.
-    if numerics.store not in HALF_NAMES or _is_subgradient(comparison):
+    numerics, error = comparison.estimator.numerics, np.abs(comparison.value - comparison.expected)
+    if numerics.store not in HALF_NAMES:
         return comparison
+    # At a kink every rounding error draws a new error of the gradient's own size.
+    subgradient = _is_subgradient(comparison)
+    if subgradient:
+        return comparison
+    # A long sum in low precision no longer grows from some term on, and loses up to its own size.
+    terms = max(map(np.size, (*comparison.estimator.primals.values(), *as_tuple(comparison.estimator.delta))))
+    own_size = np.abs(comparison.expected) if terms * unit_roundoff(numerics.store) >= 1 else 0.0
     for coarser, defect, finer in _coarser_numerics(numerics):
-        tolerances = attempt(partial(comparison.estimator.under(coarser).estimate, MORE_SAMPLES))
-        # A long sum in low precision no longer grows from some term on, and loses up to its own size.
-        if isinstance(tolerances, Raised) or np.any(error > np.maximum(tolerances[comparison.name], size)):
+        under = replace(comparison, estimator=comparison.estimator.under(coarser))
+        coarse = attempt(partial(under.with_samples, MORE_SAMPLES))
+        if isinstance(coarse, Raised):
+            continue
+        # A kink excuses what is a subgradient, and nothing else.
+        coarse = coarse.on_one_side(EVERYWHERE) if subgradient is False else coarse
+        if np.any(error > np.maximum(coarse.tolerance, own_size)):
             continue
         if is_rounding(comparison, numerics.store):
             fix = f"{finer}, or declare numerics=oracles.{coarser!r}"
@@ -520,6 +547,9 @@ def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Compar
 def _in_coarser_precision(comparison: Comparison, *, confirmed: bool = False) -> str:
     """Return the precision in which an array is right, ``confirmed`` by errors that are drawn anew nearby; else ""."""
     coarse = right_up_to(comparison.value, comparison.expected, comparison.tolerance, comparison.estimator.precision)
+    # A tolerance that is large for another reason than rounding is no larger in a coarser precision.
+    if coarse and _all_in(comparison, coarse).refusing:
+        return ""
     return coarse if coarse and (not confirmed or is_rounding(comparison, coarse)) else ""
 
 
@@ -594,6 +624,13 @@ def _tolerance_in(comparison: Comparison, precision: str, samples: int = MORE_SA
     """Return the comparison under the tolerance of another precision."""
     estimator = comparison.estimator.in_precision(precision)
     return replace(comparison, tolerance=estimator.estimate(samples)[comparison.name])
+
+
+def _all_in(comparison: Comparison, precision: str) -> Comparison:
+    """Return the comparison under the tolerance of code that stores and sums everything in a precision."""
+    estimator = comparison.estimator.in_precision(comparison.estimator.precision)
+    every = Numerics(precision, accumulate=precision, round="each" if precision in HALF_NAMES else "once")
+    return replace(comparison, tolerance=estimator.under(every).estimate(MORE_SAMPLES)[comparison.name])
 
 
 def _unless_rounding(
@@ -673,8 +710,78 @@ def _is_subgradient(comparison: Comparison) -> bool | None:
     expected, _ = value_and_radius(comparison.answers[comparison.refusing[0]])
     try:
         return is_subgradient(_candidate(comparison, expected))
-    except NO_VALUE_NEARBY:
+    except NoGradientNearby:
         return None
+
+
+def _differs_where_smooth(comparison: Comparison) -> bool:
+    """Return whether finite differences refuse an entry at which their primal has a derivative."""
+    if DIFFERENCES not in comparison.refusing:
+        return False
+    primal, point = _measured_primal(comparison), comparison.estimator
+    ratio = comparison.ratios[DIFFERENCES].ravel()
+    worst = [int(k) for k in np.argsort(-ratio, kind="stable")[:BEND_ENTRIES] if ratio[k] > 1]
+    return not all(has_kink(primal, point.primals, point.delta, comparison.name, k) for k in worst)
+
+
+def _measured_primal(comparison: Comparison) -> Rule:
+    """Return the rule whose primal finite differences measure."""
+    measured = next((o.implementation for o in comparison.setting.oracles if o.name == DIFFERENCES), None)
+    return measured if isinstance(measured, Rule) else comparison.setting.subject
+
+
+def _beyond_all_slopes(comparison: Comparison) -> list[Finding]:
+    """Return WRONG findings on entries far beyond all slopes of the primal nearby that no oracle judges; else none.
+
+    No subgradient is. Asked are entries that no oracle knows, and those whose tolerance exceeds them and their error,
+    which has their own size, where rounding in the subject's own code is smaller.
+    """
+    asked = _not_judged(comparison)
+    if not np.any(asked):
+        return []
+    primal, point, value = _measured_primal(comparison), comparison.estimator, comparison.value
+    middle, radius = np.zeros(value.shape), np.full(value.shape, np.inf)
+    tolerance = np.array(comparison.tolerance)
+    for k in np.flatnonzero(asked)[:ASKED_UNKNOWN].tolist():
+        slopes = slopes_nearby(primal, point.primals, point.delta, comparison.name, k)
+        if slopes is None:
+            continue
+        claim, half = float(value.flat[k]), (slopes[1] - slopes[0]) / 2
+        centre = slopes[0] + half
+        # Half of the difference between the two sides: the sharpest slopes nearby may not be among them.
+        margin = max(half, abs(claim) * BEYOND_SLOPES) if np.isfinite(claim) else half
+        if not abs(claim - centre) <= half + margin:
+            middle.flat[k], radius.flat[k], tolerance.flat[k] = centre, half, margin
+    if np.all(np.isinf(radius)):
+        return []
+    answers = {**comparison.answers, DIFFERENCES: Enclosure(middle, radius)}
+    return replace(comparison, answers=answers, tolerance=tolerance).findings(Verdict.WRONG, reason=BEYOND)
+
+
+def _not_judged(comparison: Comparison) -> Array:
+    """Return the entries of a cotangent that slopes of its primal may refuse, and that nothing judges, as booleans."""
+    setting, value, nothing = comparison.setting, comparison.value, np.zeros(comparison.value.shape, bool)
+    # A convention says that a cotangent is another one than that of the primal.
+    if not comparison.is_cotangent or type(setting.subject.convention) is not Convention:
+        return nothing
+    unknown = comparison.unknown & np.isfinite(np.asarray(setting.primals[comparison.name], np.float64))
+    if not comparison.references:
+        return unknown
+    unknown &= np.isfinite(value)  # as the reference, which has no number there
+    expected, _ = value_and_radius(comparison.answers[comparison.references[0].name])
+    with np.errstate(invalid="ignore"):
+        size, error = np.abs(expected), np.abs(value - expected)
+        least = half_of_the_digits(comparison.estimator.precision) * np.max(size, initial=0.0, where=np.isfinite(size))
+        large = (error > size / 2) & (error > least) & (comparison.tolerance >= size) & np.isfinite(error)
+        large &= np.isfinite(comparison.tolerance)
+    point = comparison.estimator
+    if np.any(large):
+        own = tolerance_at((), point.primals, point.delta, point.numerics, fallback=setting.subject)
+        large &= error > own.estimate(MORE_SAMPLES)[comparison.name]
+    asked = unknown | large
+    if np.any(asked) and any(may_declare_gradient(o, point.primals) for o in comparison.references):
+        return nothing
+    return np.asarray(asked)
 
 
 def _finds_every_subgradient(comparison: Comparison) -> bool:
@@ -683,13 +790,13 @@ def _finds_every_subgradient(comparison: Comparison) -> bool:
 
 
 def _candidate(comparison: Comparison, expected: Array) -> Candidate:
-    setting, name, tolerance = comparison.setting, comparison.name, comparison.on_one_side(EVERYWHERE).tolerance
+    setting, name, tolerance = comparison.setting, comparison.name, comparison.off_ties().tolerance
 
     def cotangent_for(delta: Output) -> Array:
         cotangents = attempt(lambda: values_of(setting.subject, setting.primals, with_dtype(delta, setting.precision)))
         if isinstance(cotangents, Raised):
-            raise ValueError("the subject has no cotangent for another delta") from cotangents.error
-        return np.asarray(cotangents[name], np.float64)
+            raise NoGradientNearby(name) from cotangents.error
+        return np.asarray(of_array(cotangents, name), np.float64)
 
     return Candidate(name, comparison.value, expected, tolerance, comparison.neighbourhood, cotangent_for)
 
@@ -709,7 +816,7 @@ def with_kinks_together(
         expected = given[0].neighbourhood.gradients({})
         candidates = [_candidate(c, expected[c.name].reshape(c.value.shape)) for c in given if c.name in expected]
         fit = len(candidates) < 2 or are_subgradients_together(candidates)
-    except NO_VALUE_NEARBY:
+    except NoGradientNearby:
         return findings
     if fit:
         return findings

@@ -20,9 +20,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from oracles.constants import HULL_SLACK, KINK_INPUTS, KINK_JUMP_SHARE, KINK_OUTPUTS, KINK_STEP, TIE_SAMPLES
+from oracles.constants import (
+    COUPLED_INPUTS,
+    HULL_SLACK,
+    KINK_INPUTS,
+    KINK_JUMP_SHARE,
+    KINK_OUTPUTS,
+    KINK_STEP,
+    TIE_SAMPLES,
+)
 from oracles.decision.hull import in_hull
-from oracles.decision.neighbourhood import Extremes, Neighbourhood, spread, wider
+from oracles.decision.neighbourhood import Extremes, Neighbourhood, of_array, spread, wider
 from oracles.rule import Array, Output, Primals, Rule, as_tuple, is_differentiable, map_delta
 
 CotangentFor: TypeAlias = Callable[[Output], Array]  # of one primal, for a cotangent of the output
@@ -76,7 +84,7 @@ class Candidate:
 
     def jumps_alone(self, entry: int) -> bool:
         """Return whether an entry jumps when it alone is moved."""
-        above, below = (g[self.name] for g in self.neighbourhood.moved_alone(self.name, entry))
+        above, below = (of_array(g, self.name) for g in self.neighbourhood.moved_alone(self.name, entry))
         return bool(np.abs(above - below)[entry] > self.smooth_change[entry])
 
 
@@ -134,19 +142,31 @@ def _lie_in_hull(candidates: Sequence[Candidate], entries: Sequence[Array], near
         return np.concatenate([np.ravel(a)[chosen] for a, chosen in zip(arrays, entries, strict=True)])
 
     def of(gradients: Mapping[str, Array]) -> Array:
-        return joined(gradients[c.name] for c in candidates)
+        return joined(of_array(gradients, c.name) for c in candidates)
 
-    steps = chain(neighbourhood.random_steps(), *(c.directed_steps() for c in candidates))
+    steps = chain(neighbourhood.random_steps(), *(c.directed_steps() for c in candidates), _along(candidates))
     corners = np.array([of(neighbourhood.gradients(step)) for step in steps])
     actual, tolerance = joined(c.actual for c in candidates), joined(c.tolerance for c in candidates)
     if len(candidates) == 1 and not _has_their_sum(actual, corners, _slack(tolerance, corners)):
         return False
-    pairs = [tuple(map(of, pair)) for pair in _moved_alone(candidates, entries, near)]
+    inputs = _moving_inputs(candidates, entries, near)
+    moved = [tuple(map(of, neighbourhood.moved_alone(n, k))) for n, k in inputs]
+    # At the kink itself the entries of a norm do not move together: each input alone moves its own.
+    nearby = inputs if len(inputs) <= COUPLED_INPUTS else []
+    moved += [tuple(map(of, neighbourhood.moved_alone_nearby(n, k))) for n, k in nearby]
     smooth_change = joined(c.smooth_change for c in candidates)
-    together = [np.abs(above - below) > smooth_change for above, below in pairs]
-    corners = np.array([*corners, *(gradient for pair in pairs for gradient in pair)])
+    together = [np.ptp(gradients, axis=0) > smooth_change for gradients in moved]
+    corners = np.array([*corners, *chain.from_iterable(moved)])
     slack = _slack(tolerance, corners)
     return all(in_hull(actual[g], corners[:, g], slack[g]) for g in _groups(together, len(actual)))
+
+
+def _along(candidates: Sequence[Candidate]) -> Iterator[Primals]:
+    """Yield steps along the cotangents of all primals together: a norm has its own gradient there."""
+    largest = max(float(np.abs(c.actual).max()) for c in candidates)
+    size = max(c.neighbourhood.sizes[c.name] for c in candidates)
+    for step in (size, -size) if largest else ():
+        yield {c.name: step * (c.actual / largest) for c in candidates}
 
 
 def _slack(tolerance: Array, corners: Array) -> Array:
@@ -159,10 +179,8 @@ def _has_their_sum(actual: Array, corners: Array, slack: Array) -> bool:
     return bool(np.ptp(sums) > np.sum(slack) or np.abs(np.sum(actual) - np.median(sums)) <= np.sum(slack))
 
 
-def _moved_alone(
-    candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes
-) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-    """Yield the gradients after one input grows, and after it falls, for all inputs that may move the entries.
+def _moving_inputs(candidates: Sequence[Candidate], entries: Sequence[Array], near: Extremes) -> list[tuple[str, int]]:
+    """Return all inputs that may move the entries, as names and flat indices; none if they are too many.
 
     An input that moves another entry's derivative across a kink has a derivative that jumps too.
     """
@@ -170,8 +188,7 @@ def _moved_alone(
     moving = {n: spread(near, n) > spread(neighbourhood.far, n) * KINK_JUMP_SHARE for n in near}
     moving |= {c.name: chosen for c, chosen in zip(candidates, entries, strict=True)}
     inputs = [(n, k) for n, chosen in moving.items() for k in np.flatnonzero(chosen).tolist()]
-    if len(inputs) <= KINK_INPUTS:
-        yield from (neighbourhood.moved_alone(n, k) for n, k in inputs)
+    return inputs if len(inputs) <= KINK_INPUTS else []
 
 
 def _groups(together: Iterable[Array], count: int) -> list[Array]:
@@ -196,7 +213,7 @@ def _is_sum_of_subgradients(
         here = replace(neighbourhood, delta=delta)
         gradients, own = here.gradients({}), []
         for c in candidates:
-            actual, expected = c.subject(delta), gradients[c.name].reshape(c.tolerance.shape)
+            actual, expected = c.subject(delta), of_array(gradients, c.name).reshape(c.tolerance.shape)
             own.append(replace(c, actual=actual, expected=expected, neighbourhood=here))
             totals[c.name] += actual
         if any(np.any(part.off) for part in own) and not are_subgradients(own):
