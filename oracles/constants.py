@@ -203,7 +203,10 @@ DOCUMENT_SCRIPT = 500_000
 # Seconds that ball arithmetic may take on one point of somebody's code, which runs in a process of its own. The slowest
 # points that were measured take some seconds.
 BALL_SECONDS = 60.0
-# Such processes at a time: `check` and a search judge one subject after another, each at several points.
+# Seconds that one call may take at shapes that nobody gave, which the diagnosis tries in a copy of the process first. A
+# call takes milliseconds; a copy of a process with many threads may hang.
+TRIED_SECONDS = 10.0
+# Processes of ball arithmetic at a time: `check` and a search judge one subject after another, each at several points.
 BALL_SERVERS = 2
 # Seconds without a question after which such a process ends by itself.
 IDLE_SECONDS = 60

@@ -19,6 +19,7 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    AS_MANY_DIGITS,
     CANCELLED_ROUNDINGS,
     FIRST_SAMPLES,
     LAST_SAMPLES,
@@ -455,8 +456,9 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
 def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     """Tell a solver that stops early from a wrong formula.
 
-    Question: is the error small and smooth nearby, and does it jump by about its size, where the reference does not, as
-    the primals move on: where the number of steps of an iteration changes?
+    Question: is the error small and smooth nearby, does it stay when the subject is fed with a finer precision, and does
+    it jump by about its size, where the reference does not, as the primals move on: where the number of steps of an
+    iteration changes?
     Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
     """
     reference = next(iter(comparison.references), None)
@@ -464,7 +466,7 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     if comparison.estimator.precision in HALF_NAMES:
         return comparison
     # What is right in a coarser precision has the rounding of that, which may jump, too.
-    if reference is None or _in_coarser_precision(comparison, confirmed=True):
+    if reference is None or _in_coarser_precision(comparison, confirmed=True) or _shrinks(comparison, reference):
         return comparison
     primals, delta = comparison.estimator.primals, comparison.estimator.delta
 
@@ -483,12 +485,25 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     return _with_fix(findings, f"solve further, or declare {declaration(share)}", in_words(name, share))
 
 
-def _compared(comparison: Comparison, reference: Rule, primals: Primals, delta: Output) -> Compared:
-    """Return error and expected value at another point."""
+def _compared(
+    comparison: Comparison, reference: Rule, primals: Primals, delta: Output, precision: str = ""
+) -> Compared:
+    """Return error and expected value at another point, the subject in its own precision or another one."""
     name, setting = comparison.name, comparison.setting
-    own, own_delta = (with_dtype(tree, setting.precision) for tree in (dict(primals), delta))
+    own, own_delta = (with_dtype(tree, precision or setting.precision) for tree in (dict(primals), delta))
     expected = np.asarray(values_of(reference, primals, delta)[name], np.float64)
     return Compared(np.asarray(values_of(setting.subject, own, own_delta)[name], np.float64) - expected, expected)
+
+
+def _shrinks(comparison: Comparison, reference: Rule) -> bool:
+    """Return whether the error shrinks in a finer precision: that of an iteration stays, that of rounding does not."""
+    point, refused = comparison.estimator, comparison.refused
+    finer = "longdouble" if point.precision == "float64" else "float64"
+    compared = attempt(partial(_compared, comparison, reference, point.primals, point.delta, finer))
+    if isinstance(compared, Raised) or compared.error.shape != refused.shape:
+        return False
+    own = np.linalg.norm((comparison.value - comparison.expected)[refused])
+    return bool(np.linalg.norm(compared.error[refused]) < AS_MANY_DIGITS * own)
 
 
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:

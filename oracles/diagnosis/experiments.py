@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.constants import (
+    AS_MANY_DIGITS,
     EXPERIMENT_MARGIN,
     EXPERIMENT_SAMPLES,
     EXPERIMENT_SEED,
@@ -28,9 +29,12 @@ from oracles.constants import (
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
     TERM_UNCERTAINTIES,
+    TRIED_SECONDS,
     WHOLE_MARGIN,
 )
 from oracles.decision.comparison import value_and_radius
+from oracles.exact.isolation import is_own_layer
+from oracles.forked import survives
 from oracles.numerics import NARROW, Numerics
 from oracles.rule import (
     Array,
@@ -40,6 +44,7 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    Runtime,
     as_tuple,
     is_differentiable,
     is_real,
@@ -49,6 +54,7 @@ from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 
 T = TypeVar("T")
+AT_RISK = (Runtime.NUMPY, Runtime.TORCH)  # what calls compiled code in this process, and can be forked
 
 
 class Expectation(NamedTuple):
@@ -233,6 +239,20 @@ class Symptoms:
         return self.evaluate_at(primals, self.draw_delta(1))
 
     @cached_property
+    def shrinks_in_float64(self) -> bool:
+        """Whether the subject errs far less when it is fed with float64: it rounds in the precision that it gets."""
+        if self.precision == "float64" or not self.has_expected_shape:
+            return False
+        dtypes = {n: np.dtype(np.float64) for n, a in self.primals.items() if is_differentiable(a)}
+        wide = replace(self, dtypes={**self.dtypes, **dtypes}, numerics=Numerics.of("float64"))
+        trial = wide.evaluate_at(self.primals, self.delta)
+        if trial is None or np.shape(trial.actual) != self.expected.shape:
+            return False
+        wrong = self.refusal.wrong
+        own, finer = (float(np.linalg.norm(error[wrong])) for error in (self.refusal.error, trial.error))
+        return bool(np.isfinite(own)) and finer < AS_MANY_DIGITS * own
+
+    @cached_property
     def further(self) -> list[Symptoms]:
         """The symptoms at points of other values and with other deltas, where the subject is wrong too."""
         return [symptoms for symptoms in self._elsewhere if np.any(symptoms.refusal.wrong)]
@@ -296,9 +316,34 @@ class Symptoms:
         return None
 
     def _evaluate_in_shape(self, primals: Primals, k: int) -> Trial | None:
+        return self.evaluate_in_shape(primals, partial(self.draw_delta, 2 + k))
+
+    def evaluate_in_shape(self, primals: Primals, draw: Callable[[Output], Output]) -> Trial | None:
+        """Call the subject and the oracle at primals of another shape, of which nobody says that they take them.
+
+        Compiled code may end the process at such a shape, and a framework's too, so a copy of the process does it first
+        (not on JAX, whose threads a copy lacks, and not for code that runs in a process of its own).
+
+        Args:
+            primals: the primals.
+            draw: returns a delta like an output of the oracle.
+        """
+        at_risk = [r for r in (self.subject, self.oracle) if r.runtime in AT_RISK and not is_own_layer(r)]
+        # Finite differences evaluate the subject.
+        at_risk = [r for r in at_risk if r is self.subject or r.evaluate_perturbed is not None]
+
+        def evaluate_all() -> None:
+            given, delta = self.as_given(primals, draw(self._output_at(primals)))
+            for rule in at_risk:
+                result_or_none(partial(evaluate, rule, given, delta))
+
+        if at_risk and not survives(evaluate_all, TRIED_SECONDS):
+            return None
+        return self.evaluate_at(primals, draw(self._output_at(primals)))
+
+    def _output_at(self, primals: Primals) -> Output:
         y, _ = self.oracle(**primals)
-        like = y if isinstance(self.delta, tuple) else as_tuple(y)[0]
-        return self._evaluate(primals, self.draw_delta(2 + k, like))
+        return y if isinstance(self.delta, tuple) else as_tuple(y)[0]
 
     def always(self, relation: Relation) -> bool:
         """Return whether a relation holds at the refused call and in every experiment that could contradict it.

@@ -138,8 +138,11 @@ STORED_IN = ("float32", "float16", "bfloat16")
 
 
 def coarse_rounding(symptoms: Symptoms) -> str | None:
-    """Detect errors that are the rounding of a coarser precision, drawn anew when the inputs move."""
-    if not symptoms.has_expected_shape:
+    """Detect errors that are the rounding of a coarser precision, drawn anew when the inputs move.
+
+    They stay when the subject is fed with float64, since it computes in the coarser precision inside.
+    """
+    if not symptoms.has_expected_shape or symptoms.shrinks_in_float64:
         return None
     actual, expected = symptoms.refusal.actual, symptoms.expected
     for name in STORED_IN:
