@@ -456,9 +456,8 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
 def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     """Tell a solver that stops early from a wrong formula.
 
-    Question: is the error small and smooth nearby, does it stay when the subject is fed with a finer precision, and does
-    it jump by about its size, where the reference does not, as the primals move on: where the number of steps of an
-    iteration changes?
+    Question: is the error small and smooth nearby, does it stay if the subject is fed with a finer precision, and does it
+    jump by about its size where the reference does not: where the number of steps of an iteration changes?
     Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
     """
     reference = next(iter(comparison.references), None)

@@ -75,3 +75,61 @@ def test_a_solver_in_float32_that_stops_early_is_named():
     subject = oracles.manual(forward, lambda u, d: {"z": d / (1 + np.float32(0.5) * np.sin(u))})
     z = np.random.default_rng(3).standard_normal((3, 2)).astype(np.float32)
     assert "not converged" in refusal(subject, {"z": z}, oracles.torch_autograd(newton)).diagnosis
+
+
+def clamped(mask):
+    def backward(c, d):
+        x, y, W = c
+        return {"x": d @ W.T * (np.abs(x) <= 4 if mask else 1), "W": y.T @ d}
+
+    def forward(x, W):
+        y = np.clip(x, -4, 4)
+        return y @ W, (x, y, W)
+
+    return oracles.manual(forward, backward)
+
+
+def with_z_loss(share):
+    def forward(z):
+        m = z.max(1, keepdims=True)
+        e = np.exp(z - m)
+        s = e.sum(1, keepdims=True)
+        size = (np.log(s) + m)[:, 0]
+        return (e / s)[:, 0] + 1e-3 * size**2, (e / s, size)
+
+    def backward(c, d):
+        p, size = c
+        g = -p * p[:, :1] + share * 2e-3 * size[:, None] * p
+        g[:, 0] += p[:, 0]
+        return {"z": g * d[:, None]}
+
+    return oracles.manual(forward, backward)
+
+
+def test_what_is_nearly_linear_mixes_up_no_logits():
+    """sigmoid(x) lies within the bounds of a clamp, and log_softmax(z) has a log-sum-exp of 0: neither is the defect."""
+    rng = np.random.default_rng(0)
+    x = {"x": 4 * rng.standard_normal((3, 4)), "W": rng.standard_normal((4, 3))}
+    reference = oracles.torch_autograd(lambda x, W: x.clamp(-4, 4) @ W)
+    assert "the derivative 1 for clamp" in refusal(clamped(False), x, reference).diagnosis
+    assert oracles.check(clamped(True), x, [reference]).verdict == "agrees"
+    z = {"z": rng.standard_normal((8, 4))}
+    reference = oracles.torch_autograd(lambda z: z.softmax(1)[:, 0] + 1e-3 * z.logsumexp(1) ** 2)
+    assert "without the derivative through logsumexp" in refusal(with_z_loss(0), z, reference).diagnosis
+    assert oracles.check(with_z_loss(1), z, [reference]).verdict == "agrees"
+
+
+def test_logits_for_probabilities_is_named():
+    """Right control: sigmoid applied twice."""
+
+    def loss(z, t):
+        p = 1 / (1 + np.exp(-z))
+        return np.sum(-t * np.log(p) - (1 - t) * np.log(1 - p)), (p, t)
+
+    subject = oracles.manual(loss, lambda c, d: {"z": d * (1 / (1 + np.exp(-c[0])) - c[1])})
+    z = {"z": np.random.default_rng(1).standard_normal((3, 2)), "t": np.array([[0, 1], [1, 1], [0, 1]])}
+
+    def reference(z, t):
+        return torch.nn.functional.binary_cross_entropy_with_logits(z, t.to(z.dtype), reduction="sum")
+
+    assert "logits and probabilities" in refusal(subject, z, oracles.torch_autograd(reference)).diagnosis
