@@ -107,6 +107,8 @@ PART_WINDOW = 32
 
 # u to this power: an error above it leaves less than half of the digits.
 HALF_OF_THE_DIGITS = 0.5
+# Entries of delta that are kept one at a time, to see whether a subject errs without a sum: its stores round any of them.
+SINGLE_TERMS = 3
 # A framework whose own error is at least this share of the subject's loses as many digits: two bits are luck.
 AS_MANY_DIGITS = 1 / 4
 # Rounding in a coarser precision is off in most entries, a wrong formula often in a few: the share of the nonzero

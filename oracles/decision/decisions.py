@@ -46,6 +46,7 @@ from oracles.decision.precision import (
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
+from oracles.decision.single_terms import errs_without_sums
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.rule import Array, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
@@ -417,16 +418,19 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
     # At a kink every rounding error draws a new error of the gradient's own size.
     if numerics.store not in HALF_NAMES or _is_subgradient(comparison):
         return comparison
+    sufficient = []
     for coarser, defect, finer in _coarser_numerics(numerics):
         tolerances = attempt(partial(comparison.estimator.under(coarser).estimate, MORE_SAMPLES))
         # A long sum in low precision no longer grows from some term on, and loses up to its own size.
         if isinstance(tolerances, Raised) or np.any(error > np.maximum(tolerances[comparison.name], size)):
             continue
-        if is_rounding(comparison, numerics.store):
-            fix = f"{finer}, or declare numerics=oracles.{coarser!r}"
-            reason = f"{defect}: right with that, and not as {numerics}"
-            return _with_fix(_unstable(comparison, reason), fix, defect)
-    return comparison
+        sufficient.append((coarser, defect, f"{finer}, or declare numerics=oracles.{coarser!r}"))
+    if not sufficient or not is_rounding(comparison, numerics.store):
+        return comparison
+    # Both may suffice: sums of one term are exact in any accumulator, so what errs in them is stored.
+    stored = len(sufficient) < 2 or errs_without_sums(comparison) is not False
+    coarser, defect, fix = sufficient[0 if stored else -1]
+    return _with_fix(_unstable(comparison, f"{defect}: right with that, and not as {numerics}"), fix, defect)
 
 
 def _coarsest_tolerance(comparison: Comparison) -> Array:
@@ -456,8 +460,8 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
 def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     """Tell a solver that stops early from a wrong formula.
 
-    Question: is the error small and smooth nearby, does it stay if the subject is fed with a finer precision, and does it
-    jump by about its size where the reference does not: where the number of steps of an iteration changes?
+    Question: is the error small and smooth nearby, does it stay if the subject is fed with a finer precision, and does
+    it jump by about its size where the reference does not: where the number of steps of an iteration changes?
     Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
     """
     reference = next(iter(comparison.references), None)

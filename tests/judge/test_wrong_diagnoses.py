@@ -3,6 +3,7 @@
 import os
 import signal
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -107,7 +108,7 @@ def with_z_loss(share):
 
 
 def test_what_is_nearly_linear_mixes_up_no_logits():
-    """sigmoid(x) lies within the bounds of a clamp, and log_softmax(z) has a log-sum-exp of 0: neither is the defect."""
+    """sigmoid(x) lies within the bounds of a clamp, log_softmax(z) has a log-sum-exp of 0: neither is the defect."""
     rng = np.random.default_rng(0)
     x = {"x": 4 * rng.standard_normal((3, 4)), "W": rng.standard_normal((4, 3))}
     reference = oracles.torch_autograd(lambda x, W: x.clamp(-4, 4) @ W)
@@ -133,3 +134,35 @@ def test_logits_for_probabilities_is_named():
         return torch.nn.functional.binary_cross_entropy_with_logits(z, t.to(z.dtype), reduction="sum")
 
     assert "logits and probabilities" in refusal(subject, z, oracles.torch_autograd(reference)).diagnosis
+
+
+def product(tile, stored=False):
+    """Return x @ W, whose gradient by W is added up tile by tile in the dtype of the inputs, or stores d / 3 in it."""
+
+    def forward(x, W):
+        return (x.astype(np.float32) @ W.astype(np.float32) / 3).astype(x.dtype), (x, W)
+
+    def backward(c, d):
+        x, W = (a.astype(np.float32) for a in c)
+        scaled = d.astype(np.float32) / 3
+        scaled = scaled.astype(d.dtype).astype(np.float32) if stored else scaled
+        g = np.zeros(W.shape, d.dtype if tile else np.float32)
+        for s in range(0, len(x), tile or len(x)):
+            g = (g.astype(np.float32) + x[s : s + (tile or len(x))].T @ scaled[s : s + (tile or len(x))]).astype(g.dtype)
+        return {"x": (scaled @ W.T).astype(d.dtype), "W": g.astype(d.dtype)}
+
+    return oracles.manual(forward, backward)
+
+
+@pytest.mark.parametrize(("n", "tile"), [(500, 16), (500, 1), (64, 1)])
+def test_sums_in_bfloat16_are_no_stored_intermediates(n, tile):
+    rng = np.random.default_rng(11)
+    shapes = {"x": (n, 8), "W": (8, 6)}
+    primals = {k: rng.standard_normal(shape).astype(ml_dtypes.bfloat16) for k, shape in shapes.items()}
+    reference, once = oracles.torch_autograd(lambda x, W: x @ W / 3), oracles.Numerics("bfloat16")
+    refused = refusal(product(tile), primals, reference, numerics=once)
+    assert refused.diagnosis == "accumulates in bfloat16"
+    assert "accumulate in float32" in refused.evidence.fix
+    assert oracles.check(product(0), primals, [reference], numerics=once).verdict == "agrees"
+    stores = refusal(product(0, stored=True), primals, reference, numerics=once)
+    assert stores.diagnosis == "stores intermediates in bfloat16"
