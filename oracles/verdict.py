@@ -58,7 +58,7 @@ class Evidence:
         index: the entry's index in the array that the finding names.
         subject: the subject's value there; ``None`` if no number shows the defect.
         oracles: each oracle's value there, by the oracle's name.
-        tolerance: how far rounding could have moved this entry.
+        tolerance: how far this entry may be off: by rounding, and by what the oracle itself may be off.
         enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could compute it.
         refused: (number of refused entries, number of entries).
         reason: what is wrong, in words: "shape (3,), expected (1, 3)".

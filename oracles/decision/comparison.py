@@ -191,7 +191,7 @@ class Comparison:
         for oracle, ratio in self.ratios.items():
             worst = float(np.max(ratio, initial=0.0))
             if worst > 1 or by_all:
-                finding = Finding(self.name, oracle, verdict, refuses, worst, evidence=self._evidence(ratio, reason))
+                finding = Finding(self.name, oracle, verdict, refuses, worst, evidence=self._evidence(oracle, reason))
             else:
                 finding = Finding(self.name, oracle, Verdict.AGREES, ratio=worst)
             # An entry that is refused was judged, whatever the tolerance.
@@ -211,7 +211,8 @@ class Comparison:
         findings = self.findings(Verdict.VACUOUS, refuses=False, reason=reason)
         return [replace(f, unbounded=True) if f.verdict is Verdict.VACUOUS else f for f in findings]
 
-    def _evidence(self, ratio: Array, reason: str) -> Evidence:
+    def _evidence(self, oracle: str, reason: str) -> Evidence:
+        ratio = self.ratios[oracle]
         if not ratio.size:
             return Evidence(reason=reason)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
@@ -220,7 +221,7 @@ class Comparison:
             index,
             float(self.value[index]),
             self.values_at(index),
-            float(np.broadcast_to(self.tolerance, ratio.shape)[index]),
+            float(np.broadcast_to(self.tolerance_of(self.answers[oracle]), ratio.shape)[index]),
             enclosure_at(exact, index) if isinstance(exact, Enclosure) and exact.rounding is not None else None,
             (int(np.count_nonzero(ratio > 1)), ratio.size),
             reason,

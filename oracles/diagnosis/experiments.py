@@ -75,6 +75,7 @@ class Trial:
         answers: the oracle's outputs and cotangents by name.
         tolerances: computes the tolerance of each answer.
         pull_back: computes the oracle's cotangent at the same primals for another delta.
+        sharp: computes the tolerance of the examined array without jumps over a kink.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Trial:
     answers: Mapping[str, Array]
     tolerances: Callable[[], Mapping[str, Array]]
     pull_back: Callable[[Output], Expectation]
+    sharp: Callable[[], Array] | None = None
 
     @property
     def expected(self) -> Array:
@@ -94,6 +96,11 @@ class Trial:
     def tolerance(self) -> Array:
         """The tolerance of each entry of ``expected``."""
         return self.tolerances()[self.name]
+
+    @property
+    def sharp_tolerance(self) -> Array:
+        """The tolerance without jumps: near a kink any error of the entry's own size would fit."""
+        return self.tolerance if self.sharp is None else np.minimum(self.sharp(), self.tolerance)
 
     @property
     def error(self) -> Array:
@@ -420,6 +427,7 @@ class Symptoms:
             {n: midpoint(a) for n, a in answers.items()},
             cache(partial(self._tolerances_of_point, primals, delta, answers)),
             partial(self._pull_back, pullback, primals),
+            cache(partial(self._tolerance_without_jumps, primals, delta)),
         )
 
     def _tolerances_of_point(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
@@ -433,6 +441,12 @@ class Symptoms:
         unknown = {n: np.full(np.shape(midpoint(a)), np.inf) for n, a in answers.items() if n not in estimate}
         estimate |= unknown
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
+
+    def _tolerance_without_jumps(self, primals: Primals, delta: Output) -> Array:
+        """Return how far rounding in the backward alone moves an entry that jumps, and no bound on the others."""
+        estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)
+        backward = EXPERIMENT_MARGIN * self.margin * estimator.backward_tolerance(self.name)
+        return np.where(estimator.jumping(self.name), backward, np.inf)
 
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
         answer = pullback(delta)[self.name]

@@ -148,7 +148,9 @@ def product(tile, stored=False):
         scaled = scaled.astype(d.dtype).astype(np.float32) if stored else scaled
         g = np.zeros(W.shape, d.dtype if tile else np.float32)
         for s in range(0, len(x), tile or len(x)):
-            g = (g.astype(np.float32) + x[s : s + (tile or len(x))].T @ scaled[s : s + (tile or len(x))]).astype(g.dtype)
+            g = (g.astype(np.float32) + x[s : s + (tile or len(x))].T @ scaled[s : s + (tile or len(x))]).astype(
+                g.dtype
+            )
         return {"x": (scaled @ W.T).astype(d.dtype), "W": g.astype(d.dtype)}
 
     return oracles.manual(forward, backward)
@@ -166,3 +168,53 @@ def test_sums_in_bfloat16_are_no_stored_intermediates(n, tile):
     assert oracles.check(product(0), primals, [reference], numerics=once).verdict == "agrees"
     stores = refusal(product(0, stored=True), primals, reference, numerics=once)
     assert stores.diagnosis == "stores intermediates in bfloat16"
+
+
+def pinball(at_tie):
+    """Return max(0.9 r, −0.1 r) of r = y − q; the sides are swapped unless its derivative at a tie is given."""
+
+    def backward(c, d):
+        right = np.where(c == 0, at_tie, np.where(c > 0, 0.9, -0.1)) if at_tie else np.where(c > 0, 0.1, -0.9)
+        return {"y": d * right, "q": -d * right}
+
+    return oracles.manual(lambda y, q: (np.maximum(0.9 * (y - q), -0.1 * (y - q)), y - q), backward)
+
+
+def test_a_factor_of_delta_fits_every_entry():
+    """The errors are −1.3, −0.8 and −0.8 times delta, the first one at a tie: a mean of them is no factor."""
+    reference = oracles.torch_autograd(lambda y, q: torch.maximum(0.9 * (y - q), -0.1 * (y - q)))
+    primals = {"y": np.array([1.0, 2, 3]), "q": np.array([1.0, 2.5, 2])}
+    assert "× delta" not in refusal(pinball(0), primals, reference).diagnosis
+    assert oracles.check(pinball(0.4), primals, [reference]).verdict == "agrees"
+
+
+@pytest.mark.parametrize(("c", "words"), [(2 / np.pi**0.5, "a constant in the derivative"), (1, "an identity (skip)")])
+def test_a_skip_path_has_the_factor_one(c, words):
+    subject = oracles.manual(lambda x: (np.sin(x) - c * x, x), lambda x, d: {"x": d * np.cos(x)})
+    x = {"x": np.array([-1.0, 0, 0.5, 3])}
+    found = refusal(subject, x, oracles.torch_autograd(lambda x: torch.sin(x) - c * x)).diagnosis
+    assert f"the error is {c:.6g} × delta: {words}" in found
+
+
+def test_a_bound_of_zero_clips_nothing():
+    def backward(c, d):
+        x, a, b = c
+        return {"x": d * (a - 1) / x, "a": d * np.log(x), "b": -d * x}
+
+    subject = oracles.manual(lambda x, a, b: ((a - 1) * np.log(x) - b * x, (x, a, b)), backward)
+    primals = {"x": np.array([0.5, 1, 2]), "a": np.ones(3), "b": np.array([0.5, 1, 3])}
+    reference = oracles.torch_autograd(lambda x, a, b: (a - 1) * x.log() - b * x)
+    assert "clip" not in refusal(subject, primals, reference).diagnosis
+
+
+@pytest.mark.parametrize("against", ["torch", "finite differences", "the subject"])
+def test_the_printed_tolerance_is_that_of_the_ratio(against):
+    """A radius of the oracle is in both numbers: |error| = ratio · tolerance, in text, JSON and the script's entries."""
+    A = {"A": np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9.5]])}
+    subject = oracles.manual(lambda A: (np.linalg.det(A), A), lambda A, d: {"A": 0 * A})
+    oracle = {"torch": [oracles.torch_autograd(torch.linalg.det)], "the subject": []}
+    refused = refusal(subject, A, *oracle.get(against, [oracles.finite_difference(subject)]))
+    finding = refused.result.worst
+    error = abs(finding.evidence.subject - finding.evidence.oracles[finding.oracle])
+    assert abs(finding.evidence.tolerance * finding.ratio - error) <= 1e-12 * error
+    assert f"the tolerance here is {finding.evidence.tolerance:.2g}" in str(refused)
