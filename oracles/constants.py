@@ -107,7 +107,7 @@ PART_WINDOW = 32
 
 # u to this power: an error above it leaves less than half of the digits.
 HALF_OF_THE_DIGITS = 0.5
-# Entries of delta that are kept one at a time, to see whether a subject errs without a sum: its stores round any of them.
+# Entries of delta that are kept one at a time, to see whether a subject errs without a sum: stores round any of them.
 SINGLE_TERMS = 3
 # A framework whose own error is at least this share of the subject's loses as many digits: two bits are luck.
 AS_MANY_DIGITS = 1 / 4

@@ -92,7 +92,8 @@ class Finding:
             entries that rounding cannot move by their own size; 0 if there are none.
         evidence: the entry that shows it.
         judged: (number of judged entries, number of entries). An entry is not judged where the oracle has no finite
-            value and no limit ±∞, or where rounding alone can move the entry by its own size.
+            value and no limit ±∞, or where rounding alone can move the entry by its own size; of what is vacuous,
+            where it can by more than `RESOLUTION_LIMIT` of it.
         unknown: the indices of the first entries that are not judged.
         unbounded: whether no entry has a value of the oracle and a finite tolerance, so that any number would pass.
         is_output: whether an output was judged under a name of its user's: ``output.loss``, ``aux["accuracy"]``.
@@ -196,6 +197,7 @@ class Result:
             lines.append(f"  entries judged: {judged} of {entries}{unknown}")
         if self.detects_above:
             lines.append(f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused")
+        lines += [f"  {quantity}: {reason}" for quantity, reason in self.inconclusive_because.items()]
         unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
         lines += dict.fromkeys(f"  {f.quantity}: {f.evidence.reason}" for f in unstable)  # without repetitions
         if self.not_claimed:
@@ -233,6 +235,12 @@ class Result:
         conclusive = {f.quantity for f in self.findings if f.verdict is not Verdict.VACUOUS}
         cotangents = {f.quantity for f in self.findings if f.is_cotangent}
         return tuple(n for n, (k, total) in self.judged.items() if total and n in cotangents - conclusive)
+
+    @property
+    def inconclusive_because(self) -> dict[str, str]:
+        """Why nothing of a cotangent was judged, as far as an oracle says why."""
+        vacuous = [f for f in self.findings if f.quantity in self.inconclusive and f.evidence.reason]
+        return {f.quantity: f.evidence.reason for f in vacuous}
 
     @property
     def worst(self) -> Finding | None:

@@ -330,23 +330,40 @@ def _agreement(
     size = np.abs(expected)
     judged = judged_entries(name, expected, tolerance, estimator)
     count = int(np.count_nonzero(judged))
-    unknown = _first(~judged) if count < size.size else ()
-    detects_above = _detects_above(expected, tolerance, judged)
     finding = Finding(
         name,
         oracle,
         Verdict.AGREES,
         ratio=worst,
-        detects_above=detects_above,
+        detects_above=_detects_above(expected, tolerance, judged),
         judged=(count, size.size),
-        unknown=unknown,
+        unknown=_first(~judged) if count < size.size else (),
         unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
     )
     # One rounding in 8 bits is more than that.
-    if size.size == 0 or (count and detects_above <= max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))):
+    limit = max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))
+    if size.size == 0 or (count and finding.detects_above <= limit):
         return finding
-    is_kink = count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name)
-    return replace(finding, verdict=Verdict.KINK if is_kink else Verdict.VACUOUS, detects_above=0.0)
+    if count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name):
+        return replace(finding, verdict=Verdict.KINK, detects_above=0.0)
+    return _vacuous(finding, judged & (tolerance <= limit * size), estimator)
+
+
+def _vacuous(finding: Finding, judged: Array, estimator: ToleranceEstimator) -> Finding:
+    """Return the finding as VACUOUS, with the reason; judged are the entries that rounding moves by less."""
+    reason = f"rounding in {estimator.precision} may move every entry by its own size"
+    if finding.judged[0]:
+        reason = f"rounding in {estimator.precision} may move its median entry by {100 * finding.detects_above:.2g} %"
+    elif finding.quantity in estimator.primals and is_zero(estimator.delta):
+        reason = "delta is zero"
+    return replace(
+        finding,
+        verdict=Verdict.VACUOUS,
+        detects_above=0.0,
+        judged=(int(np.count_nonzero(judged)), judged.size),
+        unknown=_first(~judged),
+        evidence=Evidence(reason="" if finding.unbounded else reason),
+    )
 
 
 def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:

@@ -194,8 +194,10 @@ def require_conclusive(result: Result) -> Result:
     if any(f.unbounded for f in result.findings if f.quantity in result.inconclusive):
         raise Inconclusive(result)
     if result.inconclusive:
-        names = ", ".join(result.inconclusive)
-        warnings.warn(f"{result.subject}: nothing of the cotangent of {names} was judged", InconclusiveWarning, 3)
+        names, reasons = ", ".join(result.inconclusive), "; ".join(dict.fromkeys(result.inconclusive_because.values()))
+        because = f": {reasons}" if reasons else ""
+        text = f"{result.subject}: nothing of the cotangent of {names} was judged{because}"
+        warnings.warn(text, InconclusiveWarning, 3)
     return result
 
 

@@ -198,8 +198,7 @@ def test_a_skip_path_has_the_factor_one(c, words):
 
 def test_a_bound_of_zero_clips_nothing():
     def backward(c, d):
-        x, a, b = c
-        return {"x": d * (a - 1) / x, "a": d * np.log(x), "b": -d * x}
+        return {"x": d * (c[1] - 1) / c[0], "a": d * np.log(c[0]), "b": -d * c[0]}
 
     subject = oracles.manual(lambda x, a, b: ((a - 1) * np.log(x) - b * x, (x, a, b)), backward)
     primals = {"x": np.array([0.5, 1, 2]), "a": np.ones(3), "b": np.array([0.5, 1, 3])}
@@ -209,7 +208,7 @@ def test_a_bound_of_zero_clips_nothing():
 
 @pytest.mark.parametrize("against", ["torch", "finite differences", "the subject"])
 def test_the_printed_tolerance_is_that_of_the_ratio(against):
-    """A radius of the oracle is in both numbers: |error| = ratio · tolerance, in text, JSON and the script's entries."""
+    """A radius of the oracle is in both numbers: |error| = ratio · tolerance."""
     A = {"A": np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9.5]])}
     subject = oracles.manual(lambda A: (np.linalg.det(A), A), lambda A, d: {"A": 0 * A})
     oracle = {"torch": [oracles.torch_autograd(torch.linalg.det)], "the subject": []}
@@ -218,3 +217,19 @@ def test_the_printed_tolerance_is_that_of_the_ratio(against):
     error = abs(finding.evidence.subject - finding.evidence.oracles[finding.oracle])
     assert abs(finding.evidence.tolerance * finding.ratio - error) <= 1e-12 * error
     assert f"the tolerance here is {finding.evidence.tolerance:.2g}" in str(refused)
+
+
+def test_vacuous_by_resolution_says_so_and_counts_such_entries_as_not_judged():
+    """In float32 rounding moves the phase of sin(1e5 x) by about a tenth; in float64 the same is judged."""
+    subject = oracles.manual(lambda x: (np.sin(1e5 * x), x), lambda x, d: {"x": d * 1e5 * np.cos(1e5 * x)})
+    reference = [oracles.torch_autograd(lambda x: torch.sin(1e5 * x))]
+    x = np.linspace(20, 21, 50)
+    words = r"of x was judged: rounding in float32 may move its median entry by \d+ %"
+    with pytest.warns(oracles.InconclusiveWarning, match=words):
+        result = oracles.check(subject, {"x": x.astype(np.float32)}, reference)
+    assert result.verdict == "vacuous"
+    assert result.judged["x"][0] < 25
+    assert "x: rounding in float32 may move its median entry" in str(result)
+    right = oracles.check(subject, {"x": x}, reference)
+    assert right.verdict == "agrees"
+    assert right.judged["x"] == (50, 50)
