@@ -59,9 +59,12 @@ TRIGAMMA_ERROR = 2.0**-30
 
 # --- Time ---
 
-# A person waits for one check up to a minute, and as long for its diagnosis.
+# A person waits for one check up to a minute, and as long for its diagnosis. Of a shorter check the diagnosis takes so
+# many times what the judgement took, and that many seconds at least: most take less.
 CHECK_SECONDS = 60.0
 DIAGNOSIS_SECONDS = 60.0
+DIAGNOSIS_TIMES = 1.0
+LEAST_DIAGNOSIS_SECONDS = 15.0
 # Seconds without a word at a terminal: a small check ends within them. Then a line says what is done; it changes often
 # enough for a person to see that something happens.
 PATIENCE_SECONDS = 2.0
@@ -408,6 +411,8 @@ EXPERIMENT_MARGIN = 2.0
 # Seed of the deltas that are drawn here. It differs from every seed that the judge uses, so that the second delta is
 # never the refused one again.
 EXPERIMENT_SEED = 20_111
+# An output within this share of the reference's may approximate it, or the reverse: GELU by tanh is within 1e-3.
+APPROXIMATED = 2.0**-9
 # A candidate whose distance from the subject's answer is above this share of that answer, in norm, is dropped before
 # its tolerance is computed, which costs several evaluations. It only rejects: what remains must agree in every entry.
 ROUGH_AGREEMENT = 1 / 8

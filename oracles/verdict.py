@@ -171,6 +171,7 @@ class Result:
         cause: the exception that the subject raised, if any.
         reduced: by the refused array of a large point, the result at a smaller point that shows the same.
         shown: what the outputs are called, by the name that the judge has for them; none where it is the same.
+        seconds: how long the judgement took; infinite if unknown.
     """
 
     subject: str
@@ -182,6 +183,7 @@ class Result:
     cause: BaseException | None = field(default=None, repr=False, compare=False)
     reduced: Mapping[str, Result] = field(default_factory=dict, repr=False, compare=False)
     shown: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    seconds: float = field(default=inf, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Summarize: which oracle accepted which arrays, what would have been refused, and what was not judged."""

@@ -531,8 +531,17 @@ def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Compar
     coarse = _in_coarser_precision(comparison)
     if not coarse:
         return comparison
-    reason = f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
-    return _unstable(comparison, reason)
+    words = f"it is computed in {coarse} somewhere"
+    if not _is_the_subjects(comparison, coarse):
+        words = f"it, or the reference, is computed in {coarse} somewhere or approximates"
+    return _unstable(comparison, f"right up to {coarse}: {words}; declare precision={coarse!r}")
+
+
+def _is_the_subjects(comparison: Comparison, coarse: str) -> bool:
+    """Return whether an error is known to be the subject's: by ball arithmetic, two references, or its own cast."""
+    with np.errstate(over="ignore"):
+        is_cast = np.array_equal(comparison.value, comparison.value.astype(coarse).astype(np.float64))
+    return is_cast or EXACT in comparison.refusing or len(comparison.refusing) > 1
 
 
 def _in_coarser_precision(comparison: Comparison, *, confirmed: bool = False) -> str:

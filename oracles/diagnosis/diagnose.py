@@ -379,6 +379,7 @@ def symptoms_of(
         return None
     answer = expected[quantity]
     references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]
+    refusing_primal = {f.oracle for f in result.findings if f.refuses and f.quantity.startswith("output")}
     numerics = numerics or setting.numerics
     estimator = tolerance_at(references, primals, delta, numerics, fallback=setting.subject)
     tolerance = estimator.estimate(samples)[quantity]
@@ -391,7 +392,8 @@ def symptoms_of(
         delta=setting.delta,
         subject=setting.subject,
         oracle=oracle,
-        primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
+        primal_agrees=not refusing_primal,
+        primal_refused_by=len(refusing_primal),
         numerics=numerics,
         dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )

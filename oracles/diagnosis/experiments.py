@@ -172,6 +172,7 @@ class Symptoms:
         primals, delta: the point, floating arrays in float64.
         subject, oracle: the two rules.
         primal_agrees: whether the subject's output agrees with the oracle's.
+        primal_refused_by: how many oracles refuse the output.
         numerics: what the subject stores, accumulates and multiplies in.
         dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
@@ -194,6 +195,7 @@ class Symptoms:
     is_further: bool = False
     is_whole: bool = False
     contradicts_itself: bool = False
+    primal_refused_by: int = 0
 
     @property
     def precision(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oracles.constants import DIAGNOSIS_SECONDS, DOCUMENT_SCRIPT
+from oracles.constants import DIAGNOSIS_SECONDS, DIAGNOSIS_TIMES, DOCUMENT_SCRIPT, LEAST_DIAGNOSIS_SECONDS
 from oracles.decision.type_errors import CALL
 from oracles.diagnosis.experiments import result_or_none
 from oracles.lazy_modules import LazyModule
@@ -84,14 +84,15 @@ class Disagreement(_ResultError):
 
         Computed when it is first read, since it takes many evaluations and a search refuses many points.
         """
-        with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
+        seconds = _diagnosis_seconds(self.result)
+        with judging(), time_budget(seconds), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
             announce("diagnosing")
             try:
                 return in_words(str(diagnose.diagnosis_of(in_core(self.result))), self.result.shown)
             except OutOfTime:
-                return f"none was found within {DIAGNOSIS_SECONDS:g} s"
+                return f"none was found within {seconds:.0f} s; then the experiments were cut short"
 
     def to_json(self) -> str:
         """Return the report as JSON: verdict, evidence, diagnosis, findings, and the point as exact hex floats."""
@@ -137,6 +138,11 @@ class Disagreement(_ResultError):
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the report with pictures, or as text without Jinja2."""
         return str(html.refusal_fragment(self))
+
+
+def _diagnosis_seconds(result: Result) -> float:
+    """Return the time for a diagnosis: a few times that of the judgement, within bounds."""
+    return min(DIAGNOSIS_SECONDS, max(LEAST_DIAGNOSIS_SECONDS, DIAGNOSIS_TIMES * result.seconds))
 
 
 def require(result: Result) -> Result:

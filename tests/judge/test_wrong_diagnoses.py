@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -233,3 +235,63 @@ def test_vacuous_by_resolution_says_so_and_counts_such_entries_as_not_judged():
     right = oracles.check(subject, {"x": x}, reference)
     assert right.verdict == "agrees"
     assert right.judged["x"] == (50, 50)
+
+
+def test_words_leave_open_which_side_approximates():
+    """The reference is off by 3e-8 of its value; a second reference, or a gross error, tells whose fault it is."""
+    subject = oracles.manual(lambda x: (np.sin(x), x), lambda x, d: {"x": d * np.cos(x)})
+    x = {"x": np.linspace(0.1, 1, 5)}
+    near = oracles.torch_autograd(lambda x: x.sin() * (1 + 3e-8 * (7 * x).cos()))
+    assert "one approximates" in refusal(subject, x, near).diagnosis
+    far = oracles.torch_autograd(lambda x: x.sin() * (1 + 0.1 * (7 * x).cos()))
+    assert "look at the forward pass" in refusal(subject, x, far).diagnosis
+    wrong = oracles.manual(
+        lambda x: (np.sin(x) * (1 + 3e-8 * np.cos(7 * x)), x),
+        lambda x, d: {"x": d * (np.cos(x) * (1 + 3e-8 * np.cos(7 * x)) - 21e-8 * np.sin(x) * np.sin(7 * x))},
+    )
+    both = oracles.torch_autograd(torch.sin), replace(oracles.torch_autograd(torch.sin), name="another")
+    assert "look at the forward pass" in refusal(wrong, x, *both).diagnosis
+
+
+def test_a_density_of_torch_that_approximates_convicts_nobody():
+    special = pytest.importorskip("scipy.special")
+    k = {"k": np.array([0.5, 2, 10])}
+    subject = oracles.manual(
+        lambda k: (k - np.log(2 * np.pi) - np.log(special.i0(k)), k),
+        lambda k, d: {"k": d * (1 - special.i1(k) / special.i0(k))},
+    )
+
+    def density(k):
+        return torch.distributions.VonMises(0 * k, k, validate_args=False).log_prob(0 * k)
+
+    assert "or the reference" in refusal(subject, k, oracles.torch_autograd(density)).evidence.reason
+    in_float32 = oracles.manual(
+        lambda k: (np.sin(k), k), lambda k, d: {"k": (d * np.cos(k).astype(np.float32)).astype(np.float32) * 1.0}
+    )
+    cast = refusal(in_float32, {"k": np.linspace(0.1, 1, 8)}, oracles.torch_autograd(torch.sin))
+    assert "or the reference" not in str(cast)
+
+
+def test_a_diagnosis_takes_a_few_times_what_the_judgement_took(monkeypatch):
+    """A forward of 0.02 s: the diagnosis ends with its budget, and says that it was cut short; in time it finds one."""
+    monkeypatch.setattr("oracles.report.disagreement.LEAST_DIAGNOSIS_SECONDS", 0.0)
+
+    def slow(x):
+        time.sleep(0.02)
+        return np.sin(x), x
+
+    subject = oracles.manual(slow, lambda x, d: {"x": d * np.cos(x) * np.random.default_rng(3).random(x.shape)})
+    x = {"x": np.random.default_rng(0).standard_normal((3, 4))}
+    refused = refusal(subject, x, oracles.torch_autograd(torch.sin))
+    assert 0 < refused.result.seconds < 60
+    refused = oracles.Disagreement(replace(refused.result, seconds=0.01))
+    began = time.monotonic()
+    assert refused.diagnosis == "none was found within 0 s; then the experiments were cut short"
+    assert time.monotonic() - began < 10
+    factor = oracles.manual(slow, lambda x, d: {"x": 3 * d * np.cos(x)})
+    assert (
+        "every entry is 3 times"
+        in oracles.Disagreement(
+            replace(refusal(factor, x, oracles.torch_autograd(torch.sin)).result, seconds=30.0)
+        ).diagnosis
+    )
