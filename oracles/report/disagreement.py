@@ -167,10 +167,13 @@ class Inconclusive(_ResultError):
         names = ", ".join(self.result.inconclusive)
         unbounded = [f for f in self.result.findings if f.unbounded and f.quantity in self.result.inconclusive]
         reasons = dict.fromkeys(f.evidence.reason for f in unbounded if f.evidence.reason)
-        reason = "; ".join(reasons) or "no oracle has a finite value and a finite tolerance there"
+        # Finite differences that were cut short know nothing of the other entries.
+        about = tuple(f"{n}: " for n in self.result.inconclusive)
+        notes = [text for text in self.result.notes if text.startswith(about) and text.endswith("out of time")]
+        reason = "; ".join([*reasons, *notes]) or "no oracle has a finite value and a finite tolerance there"
         fix = (
             "give it more `seconds`, or a smaller point"
-            if reasons
+            if reasons or notes
             else "judge at another point, or against another reference"
         )
         title = f"{self.result.subject}: nothing is known of the cotangent of {names}: {reason}."

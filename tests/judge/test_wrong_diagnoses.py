@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 
 import oracles
+from oracles.properties import shapes_and_dtypes_exact
+from oracles.registry import Case
+from oracles.strategies import Point
+from oracles.verdict import Finding, Result
 
 torch = pytest.importorskip("torch")
 
@@ -295,3 +299,47 @@ def test_a_diagnosis_takes_a_few_times_what_the_judgement_took(monkeypatch):
             replace(refusal(factor, x, oracles.torch_autograd(torch.sin)).result, seconds=30.0)
         ).diagnosis
     )
+
+
+@pytest.mark.parametrize(
+    ("notes", "fix"),
+    [
+        (("x: 0 of 4 entries measured by finite differences, out of time",), "give it more `seconds`"),
+        (("not compared with itself in further calls, out of time",), "judge at another point"),
+        ((), "judge at another point"),
+    ],
+)
+def test_what_is_inconclusive_for_lack_of_time_asks_for_time(notes, fix):
+    finding = Finding("x", "finite difference", oracles.Verdict.VACUOUS, judged=(0, 4), unbounded=True)
+    assert f"Fix: {fix}" in str(oracles.Inconclusive(Result("f", "check", (finding,), notes=notes)))
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_formula_that_is_wrong_in_every_dtype_is_not_blamed_on_float16(everywhere):
+    def backward(x, d):
+        wrong = everywhere or x.dtype == np.float16
+        return {"x": (d * np.cos(x) * (1.5 if wrong else 1)).astype(x.dtype)}
+
+    subject = oracles.manual(lambda x: (np.sin(x), x), backward)
+    reference = oracles.torch_autograd(torch.sin)
+    case = Case(subject, {}, torch=torch.sin)
+    point = Point({"x": np.random.default_rng(0).standard_normal((3, 4))}, np.ones((3, 4)), "float64")
+    result = shapes_and_dtypes_exact(case, point, [reference])
+    finding = next(f for f in result.findings if f.refuses and f.oracle == reference.name)
+    assert ("in every dtype" in finding.evidence.reason) == everywhere
+    assert ("in float16 it gives another value" in finding.evidence.reason) != everywhere
+
+
+def test_a_lone_entry_is_tied_with_nothing():
+    """Right only where no two entries of x are equal: that is not said of one number."""
+    rng = np.random.default_rng(2)
+    x = rng.integers(0, 3, 8).astype(float)
+
+    def backward(c, d):
+        x, s = c
+        count = len(np.unique(x))
+        return {"s": np.asarray(d * x.sum() * count / x.size), "x": d * s * np.ones_like(x)}
+
+    subject = oracles.manual(lambda x, s: (s * x.sum(), (x, s)), backward)
+    primals = {"x": x, "s": np.asarray(1.5)}
+    assert "tie" not in refusal(subject, primals, oracles.torch_autograd(lambda x, s: s * x.sum())).diagnosis

@@ -166,7 +166,8 @@ def special_value_pattern(kind: str) -> Callable[[Symptoms], str | None]:
     """Return the pattern that only special values of one kind cause errors."""
 
     def description(symptoms: Symptoms) -> str | None:
-        if not symptoms.has_expected_shape:
+        # A lone entry is tied with nothing: all of it is wrong, or nothing.
+        if not symptoms.has_expected_shape or (kind == "ties" and symptoms.expected.size == 1):
             return None
         for values in _special_values(symptoms):
             if values.pattern == kind and _explains_all(symptoms, values):
