@@ -330,16 +330,12 @@ def test_a_formula_that_is_wrong_in_every_dtype_is_not_blamed_on_float16(everywh
     assert ("in float16 it gives another value" in finding.evidence.reason) != everywhere
 
 
-def test_a_lone_entry_is_tied_with_nothing():
-    """Right only where no two entries of x are equal: that is not said of one number."""
-    rng = np.random.default_rng(2)
-    x = rng.integers(0, 3, 8).astype(float)
-
-    def backward(c, d):
-        x, s = c
-        count = len(np.unique(x))
-        return {"s": np.asarray(d * x.sum() * count / x.size), "x": d * s * np.ones_like(x)}
-
-    subject = oracles.manual(lambda x, s: (s * x.sum(), (x, s)), backward)
-    primals = {"x": x, "s": np.asarray(1.5)}
-    assert "tie" not in refusal(subject, primals, oracles.torch_autograd(lambda x, s: s * x.sum())).diagnosis
+@pytest.mark.parametrize("n", [1, 4])
+def test_one_entry_shows_no_pattern_of_ties(n):
+    """Right control: among four entries, of which one is tied, the tie is the pattern."""
+    subject = oracles.manual(
+        lambda p, q: (p * q, (p, q)), lambda c, d: {"p": d * c[1] * np.where(c[0] == c[1], 3, 1), "q": d * c[0]}
+    )
+    primals = {"p": np.array([0.7, 1.5, -0.3, 2.0])[:n], "q": np.array([0.7, 0.2, 1.1, -1.0])[:n]}
+    found = refusal(subject, primals, oracles.torch_autograd(lambda p, q: p * q)).diagnosis
+    assert ("wrong only at ties" in found) == (n > 1)

@@ -166,8 +166,7 @@ def special_value_pattern(kind: str) -> Callable[[Symptoms], str | None]:
     """Return the pattern that only special values of one kind cause errors."""
 
     def description(symptoms: Symptoms) -> str | None:
-        # A lone entry is tied with nothing: all of it is wrong, or nothing.
-        if not symptoms.has_expected_shape or (kind == "ties" and symptoms.expected.size == 1):
+        if not symptoms.has_expected_shape:
             return None
         for values in _special_values(symptoms):
             if values.pattern == kind and _explains_all(symptoms, values):
