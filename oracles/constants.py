@@ -17,6 +17,15 @@ HALF_CONFIDENCE = 2.0
 # The share of its error that a step of a declared solver leaves. Without a reference the solver is differentiated, and
 # the derivative's error is about log τ / log ρ times the value's. 1/2 covers shares up to 0.7, through CONFIDENCE.
 STEP_SHARE = 0.5
+# Integers of at least this size among the constants of a code may stand for −∞ or +∞ (−1e4 in float16, −1e9, −1e30),
+# and are exact. Smaller ones, such as 0 and 1, are also values that functions saturate at.
+LARGE_CONSTANT = 1000.0
+# An array of more distinct ones is data.
+FEW_FILL_VALUES = 8
+# Sums of up to this many equal ones are exact too.
+FILL_VALUE_MULTIPLES = 16
+# By what share the primals move, to see whether the declared factor of a cotangent depends on their values.
+FACTOR_STEP = 2.0**-10
 # Two samples accept most right entries, at the price of two evaluations.
 FIRST_SAMPLES = 2
 # A cheap step before the many samples of a refusal.
@@ -102,6 +111,8 @@ LEAST_WINDOW = 3
 # there, but for some units in the last place: another order of its sums.
 MOST_RESAMPLED = 4096
 SAME_VALUE = 2.0**-40
+# A compiled form must equal so many plain calls, at different points, before it is called alone.
+CONFIRMED_CALLS = 3
 # Above so many inputs, what depends on no size is asked at a part of the point, of axes of about so many entries.
 PART_INPUTS = 2**14
 PART_WINDOW = 32
@@ -643,8 +654,8 @@ MOST_RECORDED = 256
 # How many of them are asked again, and how many calls that are not judged stand between them.
 REPEATED_CALLS = 6
 DECOY_CALLS = 3
-# How many calls of the longest duration that is allowed a point may take, if that is more than `CHECK_SECONDS`.
-CALLS_OF_A_POINT = 6
+# How many calls of the longest duration that is allowed a point may take, besides `CHECK_SECONDS`. Right ones take 12.
+CALLS_OF_A_POINT = 16
 # How long the loading of a subject may take at least, with packages that it imports.
 LOADING_SECONDS = 20.0
 # How long a process that has closed its connection to the judge has to end.

@@ -97,6 +97,7 @@ class Finding:
         unknown: the indices of the first entries that are not judged.
         unbounded: whether no entry has a value of the oracle and a finite tolerance, so that any number would pass.
         is_output: whether an output was judged under a name of its user's: ``output.loss``, ``aux["accuracy"]``.
+        open: how many entries could be anything of the size of the array's largest, as far as the oracle tells.
     """
 
     quantity: str
@@ -110,6 +111,7 @@ class Finding:
     unknown: tuple[Index, ...] = ()
     unbounded: bool = False
     is_output: bool = False
+    open: int = 0
 
     @property
     def is_cotangent(self) -> bool:
@@ -197,6 +199,8 @@ class Result:
         if entries:
             unknown = f"; not {', '.join(self.unknown)}" if self.unknown else ""
             lines.append(f"  entries judged: {judged} of {entries}{unknown}")
+        if self.mostly_open:
+            lines.append(f"  {self.open_text}")
         if self.detects_above:
             lines.append(f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused")
         lines += [f"  {quantity}: {reason}" for quantity, reason in self.inconclusive_because.items()]
@@ -243,6 +247,23 @@ class Result:
         """Why nothing of a cotangent was judged, as far as an oracle says why."""
         vacuous = [f for f in self.findings if f.quantity in self.inconclusive and f.evidence.reason]
         return {f.quantity: f.evidence.reason for f in vacuous}
+
+    @property
+    def mostly_open(self) -> dict[str, tuple[int, int]]:
+        """(number of open entries, number of entries) of the arrays of which most entries are open for each oracle."""
+        shares: dict[str, tuple[int, int]] = {}
+        for f in self.findings:
+            if f.oracle != SELF_CONSISTENCY:
+                open_here = f.open if f.verdict in (Verdict.AGREES, Verdict.VACUOUS) else 0
+                shares[f.quantity] = min(shares.get(f.quantity, (open_here, f.judged[1])), (open_here, f.judged[1]))
+        return {n: (k, total) for n, (k, total) in shares.items() if 2 * k > total}
+
+    @property
+    def open_text(self) -> str:
+        """Say of which arrays most entries are open; "" if of none."""
+        counts = [f"{k} of {total} entries of {n}" for n, (k, total) in self.mostly_open.items()]
+        reason = "rounding can move them by their own size, or no oracle knows them"
+        return f"{' and '.join(counts)} were not judged: {reason}" if counts else ""
 
     @property
     def worst(self) -> Finding | None:

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
+from oracles.constants import HALF_OF_THE_DIGITS, MOST_DIFFERENCES, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT
 from oracles.decision.neighbourhood import Neighbourhood
+from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import smallest_normal, unit_roundoff
 from oracles.rule import (
     Answer,
@@ -339,6 +340,7 @@ def _agreement(
         judged=(count, size.size),
         unknown=_first(~judged) if count < size.size else (),
         unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
+        open=_open_entries(oracle, expected, tolerance, judged, estimator),
     )
     # One rounding in 8 bits is more than that.
     limit = max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))
@@ -346,7 +348,7 @@ def _agreement(
         return finding
     if count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name):
         return replace(finding, verdict=Verdict.KINK, detects_above=0.0)
-    return _vacuous(finding, judged & (tolerance <= limit * size), estimator)
+    return _vacuous(finding, judged & ((size == 0) | (tolerance <= limit * size)), estimator)
 
 
 def _vacuous(finding: Finding, judged: Array, estimator: ToleranceEstimator) -> Finding:
@@ -374,6 +376,22 @@ def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
         relative = tolerance[measured] / size[measured]
     middle = relative.size // 2
     return float(np.partition(relative, middle)[middle]) if relative.size else 0.0
+
+
+def _open_entries(oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator) -> int:
+    """Return how many entries are not judged, and are not known to be small next to the array's largest.
+
+    An entry that rounding can move by its own size is known all the same where that is far below the others: a
+    probability that underflows. Where finite differences measure some entries of many, directions judge the others.
+    """
+    if np.all(judged) or is_zero(estimator.delta):
+        return 0
+    size = np.abs(expected)
+    largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
+    is_small = tolerance <= half_of_the_digits(estimator.precision) * largest
+    if oracle == DIFFERENCES and sum(map(np.size, estimator.primals.values())) > MOST_DIFFERENCES:
+        is_small |= np.isnan(expected)
+    return int(np.count_nonzero(~judged & ~is_small))
 
 
 def _first(entries: Array) -> tuple[Index, ...]:

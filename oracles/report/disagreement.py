@@ -186,14 +186,14 @@ class Inconclusive(_ResultError):
 
 
 class InconclusiveWarning(UserWarning):
-    """A whole cotangent passed a comparison that would have let an error of its own size pass."""
+    """A whole cotangent, or most of an array, passed a comparison that would have let an error of its own size pass."""
 
 
 def require_conclusive(result: Result) -> Result:
     """Return the result of `require`, and report a cotangent of which nothing was judged.
 
     Rounding alone may move every entry by its own size, or the delta is zero: then the result is returned with an
-    `InconclusiveWarning`.
+    `InconclusiveWarning`. So it is where most entries of an array, or a whole output, could be any numbers.
 
     Raises:
         Disagreement: as `require` does.
@@ -207,6 +207,8 @@ def require_conclusive(result: Result) -> Result:
         because = f": {reasons}" if reasons else ""
         text = f"{result.subject}: nothing of the cotangent of {names} was judged{because}"
         warnings.warn(text, InconclusiveWarning, 3)
+    elif result.mostly_open:
+        warnings.warn(f"{result.subject}: {result.open_text}", InconclusiveWarning, 3)
     return result
 
 

@@ -6,15 +6,18 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from oracles.adapters.conventions import declared
 from oracles.cli.stored_arrays import arrays_of
 from oracles.drawn_shapes import parse_shapes
-from oracles.numerics import precision_of
-from oracles.rule import Array, InvalidInput, is_differentiable
+from oracles.numerics import PRECISIONS, precision_of
+from oracles.options import did_you_mean
+from oracles.rule import Array, InvalidInput, Pullback, Rule, is_differentiable
 from oracles.untrusted.schema import require_valid
 from oracles.untrusted.wire import DTYPES
 
@@ -24,6 +27,7 @@ SPECIAL_SHARE = 0.2
 # How the magnitudes of real primals are drawn, by the number of the point.
 MAGNITUDES = (1.0, 1.0, 1.0, 0.05, 6.0)
 DEFAULT_POINTS = 3
+_DECLARATIONS = tuple(name for name in signature(declared).parameters if name != "rule")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class UntrustedCase:
     Attributes:
         shapes: as of ``oracles check --shapes``; an extent may be a name of ``extents``: ``z=n,3``.
         stored: the primals themselves, in place of shapes.
+        stored_in: the file that these are from.
         extents: the least and the largest extent by name, or those of which one is drawn.
         dtypes: the dtypes of the real primals.
         points: how many points are drawn in each dtype.
@@ -43,6 +48,7 @@ class UntrustedCase:
 
     shapes: str = ""
     stored: Mapping[str, Array] | None = None
+    stored_in: str = ""
     extents: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float64",)
     points: int = DEFAULT_POINTS
@@ -89,17 +95,43 @@ def cases_of(cases: str | Path | Sequence[Mapping[str, Any]]) -> list[UntrustedC
 
 def _case(contents: Mapping[str, Any]) -> UntrustedCase:
     options = {name: contents[name] for name in ("kinks", "precision") if name in contents}
+    _require_declarations(options, contents.get("declared", {}))
     wrt = tuple(contents["wrt"]) if "wrt" in contents else None
     shared = {"wrt": wrt, "options": options, "declared": contents.get("declared", {})}
     if "primals" in contents:
-        return _of_arrays(arrays_of(contents["primals"], "--primals"), shared)
+        return _of_arrays(arrays_of(contents["primals"], "--primals"), {**shared, "stored_in": contents["primals"]})
     extents, dtypes = contents.get("extents", {}), tuple(contents.get("dtypes", ("float64",)))
     unknown = [dtype for dtype in dtypes if dtype not in DTYPES or DTYPES[dtype].kind in "iub"]
     if unknown:
         raise InvalidInput(f"cases: dtypes: expected floating ones, got {unknown[0]!r}")
-    case = UntrustedCase(contents["shapes"], None, extents, dtypes, contents.get("points", DEFAULT_POINTS), **shared)
+    case = UntrustedCase(
+        contents["shapes"], None, "", extents, dtypes, contents.get("points", DEFAULT_POINTS), **shared
+    )
     parse_shapes(_with_extents(case, {name: bounds[0] for name, bounds in extents.items()}))  # an error now, not later
     return case
+
+
+def _identity(z: Array) -> tuple[Array, Pullback]:
+    return z, lambda delta: {"z": delta}
+
+
+def _require_declarations(options: Mapping[str, Any], declarations: Mapping[str, Any]) -> None:
+    """Require a known precision, and declarations that `oracles.declared` takes.
+
+    Raises:
+        InvalidInput: for others.
+    """
+    if "precision" in options and options["precision"] not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise InvalidInput(f"cases: precision: expected one of {known}, got {options['precision']!r}")
+    unknown = [name for name in declarations if name not in _DECLARATIONS]
+    if unknown:
+        near = did_you_mean(unknown[0], _DECLARATIONS)
+        raise InvalidInput(f"cases: declared: expected {', '.join(_DECLARATIONS)}, got {unknown[0]!r}{near}")
+    try:
+        declared(Rule(_identity), **declarations)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(f"cases: declared: {error}") from None
 
 
 def _of_arrays(arrays: Mapping[str, Array], shared: Mapping[str, Any]) -> UntrustedCase:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import threading
 import time
+import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,18 +24,23 @@ from oracles.adapters.conventions import declared
 from oracles.constants import CALLS_OF_A_POINT, CHECK_SECONDS, DECOY_CALLS, REPEATED_CALLS
 from oracles.decision.judge import judge
 from oracles.numerics import precision_of
+from oracles.outputs import like
 from oracles.point import check, declared_numerics
 from oracles.report.compared import number
 from oracles.report.disagreement import Disagreement, Inconclusive, InconclusiveWarning
 from oracles.rule import (
+    Array,
     Cotangents,
     InternalError,
     InvalidInput,
     Output,
+    Pullback,
     ReferenceFailed,
     Rule,
+    Runtime,
     as_tuple,
     is_differentiable,
+    map_delta,
 )
 from oracles.untrusted.cases import UntrustedCase, UntrustedPoint, cases_of, points_of
 from oracles.untrusted.forbidding import names_in, require_forbidden
@@ -50,11 +57,14 @@ from oracles.untrusted.remote import (
     named_values,
 )
 from oracles.untrusted.sandbox import Limits
+from oracles.untrusted.schema import require_valid
 from oracles.untrusted.statuses import Status
 from oracles.untrusted.template import Start
 from oracles.verdict import Result, Verdict
 
 _SUBJECT = re.compile(r"(?P<path>.*\.py):(?P<name>.+)", re.DOTALL)
+# Jobs of several threads wait for one another: the imports of references and filters of warnings are the process's.
+_ONE_JOB = threading.RLock()
 
 
 def judge_untrusted(
@@ -105,15 +115,40 @@ def judge_untrusted(
         >>> judged.status
         'PASSED'
     """
-    job = _job(subject, reference, cases, source, seconds, forbid, hidden, Limits(memory_mb, processes=processes))
-    job = replace(job, seed=secrets.randbits(63) if seed is None else seed, diagnosis=diagnosis)
-    began = time.monotonic()
-    if sandbox is not None:
-        judged = _judged(job, sandbox)
-    else:
-        with Sandbox() as own:
-            judged = _judged(job, own)
-    return replace(judged, seconds=time.monotonic() - began)
+    forbid, hidden = _as_list(forbid), _as_list(hidden)
+    drawn = secrets.randbits(63) if seed is None else seed
+    _require_types(
+        subject=subject, reference=reference, cases=cases, source=source, seconds=seconds, memory_mb=memory_mb,
+        processes=processes, forbid=forbid, seed=drawn, diagnosis=diagnosis,
+    )  # fmt: skip
+    with _ONE_JOB:
+        job = _job(subject, reference, cases, source, seconds, forbid, hidden, Limits(memory_mb, processes=processes))
+        job = replace(job, seed=drawn, diagnosis=diagnosis)
+        began = time.monotonic()
+        if sandbox is not None:
+            judged = _judged(job, sandbox)
+        else:
+            with Sandbox() as own:
+                judged = _judged(job, own)
+        return replace(judged, seconds=time.monotonic() - began)
+
+
+def _as_list(values: Any) -> Any:
+    """Return a list of one text or path, and of a tuple; anything else as it is."""
+    return [values] if isinstance(values, str | Path) else list(values) if isinstance(values, tuple) else values
+
+
+def _require_types(**arguments: Any) -> None:
+    """Require arguments of the types that a job of a batch has.
+
+    Raises:
+        InvalidInput: for the first other one.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None or name == "cases"}
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+    given["cases"] = str(cases) if isinstance(cases := given["cases"], str | Path) else _as_list(cases)
+    given["reference"] = _as_list(given["reference"])
+    require_valid(given, "job", "judge_untrusted: ")
 
 
 @dataclass(frozen=True)
@@ -149,8 +184,6 @@ def _job(
     """
     if not hasattr(os, "fork"):
         raise InvalidInput("judge_untrusted: this system cannot fork processes. Fix:    use Linux, or WSL on Windows")
-    if not seconds > 0:
-        raise InvalidInput(f"judge_untrusted: seconds: expected a positive number, got {seconds!r}")
     parts = _SUBJECT.fullmatch(subject)
     if source is None and (parts is None or not Path(parts["path"]).is_file()):
         raise InvalidInput(
@@ -159,10 +192,12 @@ def _job(
         )
     name = subject if source is not None or parts is None else parts["name"]
     path = "" if source is not None or parts is None else os.path.abspath(parts["path"])
-    text = source if source is not None else Path(path).read_text()
+    text = source if source is not None else _text_of(path)
     named = references_of(reference)
     packages, no_autograd = require_forbidden(tuple(forbid))
-    secret = [each.path for each in named if each.path] + [str(each) for each in hidden]
+    listed = cases_of(cases)
+    secret = [file for each in named for file in each.files] + [_hidden(each) for each in hidden]
+    secret += [each.stored_in for each in listed if each.stored_in]
     if isinstance(cases, str | Path):
         secret.append(str(cases))
     start = Start(
@@ -173,7 +208,25 @@ def _job(
     needed = tuple(n for n in used if n not in packages)
     rules = tuple(each.rule for each in named)
     texts = tuple(each.text for each in named)
-    return _Job(subject, texts, rules, tuple(cases_of(cases)), start, needed, text, seconds)
+    return _Job(subject, texts, rules, tuple(listed), start, needed, text, seconds)
+
+
+def _text_of(path: str) -> str:
+    try:
+        with tokenize.open(path) as file:  # in the encoding that its first lines name
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"judge_untrusted: subject: {path} cannot be read as Python's text: {error}") from None
+
+
+def _hidden(path: object) -> str:
+    """Return the absolute path of what is hidden; it may be a file that will be written."""
+    if not isinstance(path, str | Path):
+        raise InvalidInput(f"judge_untrusted: hidden: expected paths, got {path!r}. Fix:    hidden=['answers.json']")
+    full = Path(path).expanduser().absolute()
+    if not full.parent.exists():
+        raise InvalidInput(f"judge_untrusted: hidden: there is no folder {full.parent}, which {str(path)!r} is in")
+    return str(full)
 
 
 def _with_compiled(path: str) -> tuple[str, ...]:
@@ -276,7 +329,7 @@ def _checked_in_time(
     Raises:
         InvalidInput: if the job is invalid.
     """
-    seconds = max(CHECK_SECONDS, CALLS_OF_A_POINT * job.seconds)
+    seconds = CHECK_SECONDS + CALLS_OF_A_POINT * job.seconds
     began, answering = time.monotonic(), remote.answering_seconds
     outcome = _checked(job, remote, point, seconds)
     if time.monotonic() - began < seconds or isinstance(outcome, Disagreement | _Refused):
@@ -296,9 +349,10 @@ def _checked(
     Raises:
         InvalidInput: if the job is invalid: the subject has not answered yet.
     """
-    case, subject = job.cases[point.case], remote.rule(job.subject)
-    if case.declared:
-        subject = declared(subject, **case.declared)
+    case = job.cases[point.case]
+    subject = (
+        remote.asked(declared(remote.rule(job.subject), **case.declared)) if case.declared else remote.rule(job.subject)
+    )
     seed = int(np.random.default_rng((job.seed, point.case, point.point)).integers(2**31))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InconclusiveWarning)
@@ -343,6 +397,10 @@ def _require_all(result: Result, case: UntrustedCase, point: UntrustedPoint, rem
     """
     real = [n for n, a in point.primals.items() if is_differentiable(a)]
     wanted = case.wrt if case.wrt is not None else tuple(real)
+    unknown = [n for n in wanted if n not in point.primals]
+    if unknown:
+        primals = ", ".join(point.primals)
+        raise InvalidInput(f"cases: wrt: there is no primal {unknown[0]!r}; the primals are {primals}")
     missing = [n for n in wanted if n in result.not_claimed]
     if missing:
         raise _Refused(Status.WRONG_NUMERICS, f"there is no gradient of {', '.join(missing)}")
@@ -463,7 +521,7 @@ def _decoy(call: Call, rng: np.random.Generator) -> Call:
         n: (np.asarray(rng.standard_normal(a.shape)).astype(a.dtype) if is_differentiable(a) else a)
         for n, a in call.primals.items()
     }
-    return Call(call.case, primals, call.delta, {})
+    return Call(call.case, primals, call.delta, {}, call.asked)
 
 
 def _repeat(job: _Job, calls: Sequence[Call], process: Process, rng: np.random.Generator) -> None:
@@ -493,11 +551,18 @@ def _is_same_kind(a: Any, b: Any) -> bool:
 def _is_refused(job: _Job, call: Call, y: Output, cotangents: Cotangents) -> bool:
     """Return whether one answer is refused, under all that its case says."""
     case = job.cases[call.case]
-    answer = Rule(lambda **_: (y, lambda _: cotangents), job.subject)
+
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        # One answer is no function: as a constant its derivative would be zero, so it has no value anywhere else.
+        if all(np.array_equal(primals[n], a, equal_nan=is_differentiable(a)) for n, a in call.primals.items()):
+            return y, lambda _: cotangents
+        return map_delta(lambda part: np.full(np.shape(part), np.nan), y), lambda _: cotangents
+
+    answer = Rule(evaluate, job.subject, runtime=Runtime.OPAQUE)
     subject = declared(answer, **case.declared) if case.declared else answer
-    numerics = declared_numerics(case.options.get("precision"), None, precision_of(call.primals))
+    numerics = declared_numerics(case.options.get("precision"), None, precision_of(call.asked[0]))
     kinks = case.options.get("kinks", "any")
-    return judge(subject, call.primals, call.delta, job.references, numerics=numerics, kinks=kinks).refuses
+    return judge(subject, *call.asked, job.references, numerics=numerics, kinks=kinks).refuses
 
 
 def _answered(call: Call, y: Output) -> tuple[Output, Cotangents]:
@@ -508,4 +573,4 @@ def _answered(call: Call, y: Output) -> tuple[Output, Cotangents]:
     """
     parts = [value for name, value in call.values.items() if name.startswith("output[")]
     cotangents = {name: value for name, value in call.values.items() if not name.startswith("output[")}
-    return tuple(parts) if isinstance(y, tuple) else parts[0], cotangents
+    return like(y, parts), cotangents

@@ -7,14 +7,15 @@ its own: it is no module of the process afterwards, and a file that has changed 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oracles.cli.subjects import find_reference
 from oracles.options import FRAMEWORK_NAMES
@@ -25,11 +26,11 @@ _FILE = re.compile(r"(?P<path>.*\.py):(?P<name>.+)", re.DOTALL)
 
 
 class TrustedReference(NamedTuple):
-    """A reference, how it was named, and its file, which no subject may read."""
+    """A reference, how it was named, and the files that state it, which no subject may read."""
 
     text: str
     rule: Rule
-    path: str
+    files: tuple[str, ...]
 
 
 def references_of(reference: str | Sequence[str]) -> list[TrustedReference]:
@@ -80,9 +81,9 @@ def _imported(text: str) -> _Imported:
     files: list[str] = []
     with _own_modules(folder, files):
         found = find_reference(f"{framework}:{rest}", ModuleType("references"))
-        path = path or _path_of_module(rest)
-    reference = TrustedReference(text, found.rule, os.path.abspath(path) if path else "")
-    return _Imported(reference, {each: _state_of(each) for each in files})
+        files += filter(None, [path, _path_of_module(rest), _path_of_code(found.f)])
+    paths = tuple(dict.fromkeys(os.path.abspath(each) for each in files))
+    return _Imported(TrustedReference(text, found.rule, paths), {each: _state_of(each) for each in paths})
 
 
 @contextmanager
@@ -151,3 +152,11 @@ def _path_of_module(text: str) -> str:
     name, colon, _ = text.partition(":")
     module = sys.modules.get(name) if colon and name.partition(".")[0] not in FRAMEWORK_NAMES else None
     return getattr(module, "__file__", None) or ""
+
+
+def _path_of_code(f: Callable[..., Any]) -> str:
+    """Return the path of the file that a function is written in; "" for the frameworks' own."""
+    root = (getattr(f, "__module__", None) or "").partition(".")[0]
+    code = getattr(inspect.unwrap(f), "__code__", None)
+    file = getattr(code, "co_filename", "")
+    return file if root not in FRAMEWORK_NAMES and os.path.exists(file) else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import finalize
@@ -35,6 +36,7 @@ from oracles.constants import (
 )
 from oracles.evaluations import same_values
 from oracles.forked import describe_ending
+from oracles.outputs import Outputs
 from oracles.rule import (
     Array,
     Cotangents,
@@ -306,12 +308,20 @@ class Process:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A forward and one pullback that a subject was asked for at a point of a case, and what it answered."""
+    """A forward and one pullback that a subject was asked for at a point of a case, and what it answered.
+
+    Attributes:
+        case: the number of the case.
+        primals, delta: what the subject was given.
+        values: its answers, see `named_values`.
+        asked: primals and delta of the judge, which a declared convention has converted for the subject.
+    """
 
     case: int
     primals: Primals
     delta: Delta
     values: Mapping[str, Any]
+    asked: tuple[Primals, Delta]
 
 
 class RemoteSubject:
@@ -331,6 +341,7 @@ class RemoteSubject:
         self._process: Process | None = None
         self.last_output: Any = None
         self.case = 0
+        self._asked: tuple[Primals, Delta] | None = None
         self.calls: list[Call] = []
         self.answering_seconds = 0.0
         self.failure: SubjectFailed | None = None
@@ -357,6 +368,24 @@ class RemoteSubject:
         """Return the subject as a Rule, which anything but NumPy may compute."""
         return Rule(self._evaluate, name, runtime=Runtime.OPAQUE)
 
+    def asked(self, rule: Rule) -> Rule:
+        """Return a Rule made of `rule` that also remembers what it was asked itself, in the judge's convention."""
+
+        def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+            kept = {n: np.array(a) for n, a in primals.items()}
+            y, pull = rule.evaluate(**primals)
+
+            def pullback(delta: Delta) -> Cotangents:
+                self._asked = kept, map_delta(np.array, delta)
+                try:
+                    return pull(delta)
+                finally:
+                    self._asked = None
+
+            return y, pullback
+
+        return replace(rule, evaluate=evaluate)
+
     def _evaluate(self, /, **primals: Array) -> tuple[Output, Pullback]:
         process = self.process()
         answer, number = self._noted(lambda: process.forward(primals, self.seconds))
@@ -370,7 +399,8 @@ class RemoteSubject:
             self._write(answer, parts)
             cotangents = _values(answer)
             if len(self.calls) < MOST_RECORDED:
-                self.calls.append(Call(self.case, kept, copied, named_values(y, cotangents)))
+                asked = self._asked or (kept, copied)
+                self.calls.append(Call(self.case, kept, copied, named_values(y, cotangents), asked))
             return cotangents
 
         finalize(pullback, process.released.append, number)
@@ -424,7 +454,10 @@ def _same(a: Any, b: Any) -> bool:
 
 def _output_of(answer: Answer) -> Output:
     values = _values(answer)
-    parts = tuple(values[name] for name in sorted(values, key=lambda name: int(name) if name.isdigit() else -1))
+    numbered = {int(name): value for name, value in values.items() if re.fullmatch(r"\d{1,9}", name, re.ASCII)}
+    parts = tuple(numbered[i] for i in sorted(numbered))
+    if answer.names and len(answer.names) == len(parts):
+        return Outputs(parts, answer.names)
     return parts if answer.is_tuple else parts[0] if parts else Unreadable("nothing")  # type: ignore[return-value]
 
 

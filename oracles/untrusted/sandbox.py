@@ -7,14 +7,17 @@ Linux has all of it, for any user, where user namespaces are allowed. What a sys
   a scratch folder in memory, of limited size; a process namespace: a process sees and signals its descendants alone,
   and they all end with it.
 - Landlock: only listed paths can be opened, so neither the reference nor ``/proc`` can be read; no TCP.
+- A filter of system calls: no keys, queues, semaphores and shared memory that outlive the process that made them.
 - Resource limits on memory, processors' time, processes, open files and the size of files.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import platform
 import signal
 import struct
 import sys
@@ -23,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from oracles.constants import SCRATCH_MB
 
@@ -72,6 +76,33 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2
 _FILE_RIGHTS_BY_VERSION = (13, 14, 15, 15, 16)
 _NETWORK_VERSION, _SCOPE_VERSION = 4, 6
 _CAPABILITY_VERSION = 0x20080522
+# linux/keyctl.h, linux/seccomp.h, linux/audit.h, linux/bpf_common.h, and the tables of system calls.
+_JOIN_SESSION_KEYRING = 1
+_SET_SECCOMP, _SECCOMP_FILTER, _SECCOMP_ALLOW, _SECCOMP_ERRNO = 22, 2, 0x7FFF0000, 0x00050000
+_BPF_LOAD_WORD, _BPF_JUMP_EQUAL, _BPF_JUMP_GREATER_OR_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x35, 0x06
+_SECCOMP_OFFSET_OF_NUMBER, _SECCOMP_OFFSET_OF_MACHINE = 0, 4
+_X32_CALLS = 0x40000000  # the numbers of another interface of the same machine begin here
+
+
+class _Machine(NamedTuple):
+    """A kind of processor: its number in filters, and those of system calls.
+
+    Attributes:
+        number: of ``AUDIT_ARCH_…``.
+        keyctl: the call that changes keyrings.
+        lasting: the calls that make or find what outlives a process: keys, queues, semaphores, shared memory.
+    """
+
+    number: int
+    keyctl: int
+    lasting: tuple[int, ...]
+
+
+# add_key, request_key, keyctl, shmget, semget, msgget, mq_open
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, 250, (248, 249, 250, 29, 64, 68, 240)),
+    "aarch64": _Machine(0xC00000B7, 219, (217, 218, 219, 194, 190, 186, 180)),
+}
 _NOBODY = 65534
 MIB = 2**20
 
@@ -259,6 +290,7 @@ def restrict(limits: Limits, rules: int | None) -> set[Protection]:
     libc = _libc()
     _end_with_the_parent(libc)
     libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    _refuse_lasting_objects(libc)
     if rules is not None:
         _call(libc.syscall(_RESTRICT_SELF, rules, 0))
         protections.add(Protection.FILES)
@@ -266,6 +298,39 @@ def restrict(limits: Limits, rules: int | None) -> set[Protection]:
     header, none = struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24)
     libc.capset(header, none)
     return protections
+
+
+def _refuse_lasting_objects(libc: ctypes.CDLL) -> None:
+    """Take the keys of the judge's session from this process, and the system calls for what outlives a process.
+
+    A later subject would find it. A kernel or a processor without such a filter leaves it out.
+    """
+    machine = _MACHINES.get(platform.machine())
+    if machine is None:
+        return
+    libc.syscall(machine.keyctl, _JOIN_SESSION_KEYRING, None)
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+    contents = _filter_of(machine)
+    program = Program(len(contents) // 8, contents)
+    libc.prctl(_SET_SECCOMP, _SECCOMP_FILTER, ctypes.byref(program), 0, 0)
+
+
+def _filter_of(machine: _Machine) -> bytes:
+    """Return the steps of a filter: EPERM for the calls of another machine or interface, and for the lasting ones."""
+    refused = len(machine.lasting)
+    tests = [
+        (_BPF_LOAD_WORD, 0, 0, _SECCOMP_OFFSET_OF_MACHINE),
+        (_BPF_JUMP_EQUAL, 0, refused + 3, machine.number),
+        (_BPF_LOAD_WORD, 0, 0, _SECCOMP_OFFSET_OF_NUMBER),
+        (_BPF_JUMP_GREATER_OR_EQUAL, refused + 1, 0, _X32_CALLS),
+        *((_BPF_JUMP_EQUAL, refused - i, 0, number) for i, number in enumerate(machine.lasting)),
+        (_BPF_RETURN, 0, 0, _SECCOMP_ALLOW),
+        (_BPF_RETURN, 0, 0, _SECCOMP_ERRNO | errno.EPERM),
+    ]
+    return b"".join(struct.pack("=HBBI", *step) for step in tests)
 
 
 def _limit(limits: Limits) -> None:

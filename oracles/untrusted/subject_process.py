@@ -22,6 +22,7 @@ from oracles.backends.devices import Elsewhere
 from oracles.cli.subjects import adapt, find_target
 from oracles.constants import MOST_TEXT
 from oracles.nondeterminism import NAN_BYTE, fill_freed_memory
+from oracles.outputs import Outputs
 from oracles.rule import Array, Delta, Pullback, Rule, describe
 from oracles.untrusted.forbidding import Watch
 from oracles.untrusted.template import Start
@@ -131,7 +132,8 @@ def _send(connection: socket.socket, header: Mapping[str, Any], value: Any) -> N
             other[name] = "None" if part is None else describe(part)[:MOST_TEXT]
         else:
             arrays[name] = array
-    send_answer(connection, {**header, "is_tuple": is_tuple, "other": other}, arrays)
+    names = list(value.names) if isinstance(value, Outputs) else []
+    send_answer(connection, {**header, "is_tuple": is_tuple, "names": names, "other": other}, arrays)
 
 
 def _numbers(part: Any) -> Array | float | None:

@@ -98,14 +98,19 @@ class _Rules(NamedTuple):
     state: list[tuple[int, ...]]
 
 
-def _state_of(folder: str, listed: Iterable[str]) -> list[tuple[int, ...]]:
+def _state_of(folder: str, hidden: Iterable[str], listed: Iterable[str]) -> list[tuple[int, ...]]:
     """Return what changes where rules do not fit any more: they are about files, not about names.
 
     Args:
         folder: of the subject; another one of that name has other rules.
+        hidden: what it must not read; a link may lead to another file by now.
         listed: the folders whose entries are allowed one by one, in which there may be a new one.
     """
     state: list[tuple[int, ...]] = []
+    for path in hidden:
+        with suppress(OSError):
+            found = os.stat(path)
+            state.append((found.st_dev, found.st_ino))
     with suppress(OSError):
         state.append((os.stat(folder or os.sep).st_ino,))
     for path in listed:
@@ -178,7 +183,7 @@ class _Template:
     def rules_of(self, start: Start) -> int | None:
         """Return the rules of what a subject can open; subjects of one folder share them."""
         key = (start.folder, start.hidden, start.hidden_packages)
-        if key in self.rules and self.rules[key].state != _state_of(start.folder, self.rules[key].listed):
+        if key in self.rules and self.rules[key].state != _state_of(start.folder, start.hidden, self.rules[key].listed):
             _close(self.rules.pop(key).rules)
         if key not in self.rules:
             while len(self.rules) >= 16:  # each is an open descriptor
@@ -187,7 +192,7 @@ class _Template:
             roots = [*SYSTEM_PATHS, sys.prefix, sys.base_prefix, *filter(None, sys.path), start.folder]
             existing = [root for root in roots if root and os.path.exists(root)]
             readable, listable = paths_without(existing, (*start.hidden, *packages))
-            state = _state_of(start.folder, listable)
+            state = _state_of(start.folder, start.hidden, listable)
             rules = ruleset(readable, listable, (self.scratch, *DEVICES))
             self.rules[key] = _Rules(rules, listable, state)
         return self.rules[key].rules
@@ -202,9 +207,11 @@ def _silence() -> None:
 
 
 def _places_of(package: str) -> list[str]:
-    """Return the files and folders of a package."""
+    """Return the files and folders of a package: in those that Python imports from, and that it could."""
     found = []
-    for folder in filter(None, sys.path):
+    prefixes = {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}
+    others = (str(path) for prefix in prefixes for path in Path(prefix).glob("lib*/python*/*-packages"))
+    for folder in dict.fromkeys((*filter(None, sys.path), *others)):
         for path in (Path(folder, package), Path(folder, f"{package}.py"), *Path(folder).glob(f"{package}.*.so")):
             if path.exists():
                 found.append(str(path))
@@ -250,6 +257,10 @@ def _ended(pid: int, grace: float) -> int | None:
 
 def _empty(folder: str) -> None:
     """Remove what an earlier subject has left in a folder: paths that are longer than the system takes, too."""
+    os.chmod(folder, 0o700)
+    for name in os.listxattr(folder):
+        with suppress(OSError):
+            os.removexattr(folder, name)
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     token, count, before = secrets.token_hex(8), 0, [""]
     while (names := os.listdir(top)) and names != before:

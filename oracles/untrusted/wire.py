@@ -35,6 +35,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     **{name: np.dtype(getattr(ml_dtypes, name)) for name in sorted(EXTENSION_FLOATS)},
 }  # fmt: skip
 MOST_AXES = 32
+MOST_ENTRIES = 2**40
 # What stands for the dtype of a number of Python's, which has none.
 PYTHON_FLOAT = "float"
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -60,6 +61,7 @@ class Answer:
         kind: "ready", "output", "cotangents", or "raised".
         arrays: by name: of outputs "0", "1", …; of cotangents the primals' names. A float of Python's stays one.
         is_tuple: whether the output is a tuple.
+        names: what the outputs are called, if they are in a structure of the subject's.
         error: the type and the message of what the subject raised.
         other: what the subject returned that is no array, in words, by name.
         written: the arguments that the subject wrote into.
@@ -69,6 +71,7 @@ class Answer:
     kind: str
     arrays: Mapping[str, Array | float]
     is_tuple: bool = False
+    names: tuple[str, ...] = ()
     error: str = ""
     other: Mapping[str, str] | None = None
     written: tuple[str, ...] = ()
@@ -166,6 +169,8 @@ def _described(header: Any) -> list[tuple[str, str, tuple[int, ...]]]:
             raise Malformed("an array without name, dtype and shape")
         name, dtype, shape = each
         is_shape = isinstance(shape, list) and len(shape) <= MOST_AXES and all(map(_is_extent, shape))
+        # NumPy refuses an empty array whose other extents are too large.
+        is_shape = is_shape and math.prod(filter(None, shape)) < MOST_ENTRIES
         is_known = isinstance(dtype, str) and (dtype in DTYPES or (dtype == PYTHON_FLOAT and shape == []))
         if not (isinstance(name, str) and name.isprintable() and is_shape and is_known):
             raise Malformed("an array of unknown dtype or shape")
@@ -176,7 +181,7 @@ def _described(header: Any) -> list[tuple[str, str, tuple[int, ...]]]:
 
 
 def _is_extent(n: object) -> bool:
-    return type(n) is int and 0 <= n < 2**40
+    return type(n) is int and 0 <= n < MOST_ENTRIES
 
 
 def _answer(header: Mapping[str, Any], arrays: Mapping[str, Array | float]) -> Answer:
@@ -189,6 +194,7 @@ def _answer(header: Mapping[str, Any], arrays: Mapping[str, Array | float]) -> A
         kind,
         arrays,
         header.get("is_tuple") is True,
+        _texts(header.get("names", [])),
         _printable(error),
         {_printable(str(n)): _printable(text) for n, text in other.items()},
         _texts(header.get("written", [])),
