@@ -68,9 +68,12 @@ TRIGAMMA_ERROR = 2.0**-30
 
 # --- Time ---
 
-# A person waits for one check up to a minute, and as long for its diagnosis.
+# A person waits for one check up to a minute, and as long for its diagnosis. Of a shorter check the diagnosis takes so
+# many times what the judgement took, and that many seconds at least: most take less.
 CHECK_SECONDS = 60.0
 DIAGNOSIS_SECONDS = 60.0
+DIAGNOSIS_TIMES = 1.0
+LEAST_DIAGNOSIS_SECONDS = 15.0
 # Seconds without a word at a terminal: a small check ends within them. Then a line says what is done; it changes often
 # enough for a person to see that something happens.
 PATIENCE_SECONDS = 2.0
@@ -118,6 +121,8 @@ PART_WINDOW = 32
 
 # u to this power: an error above it leaves less than half of the digits.
 HALF_OF_THE_DIGITS = 0.5
+# Entries of delta that are kept one at a time, to see whether a subject errs without a sum: stores round any of them.
+SINGLE_TERMS = 3
 # A framework whose own error is at least this share of the subject's loses as many digits: two bits are luck.
 AS_MANY_DIGITS = 1 / 4
 # Rounding in a coarser precision is off in most entries, a wrong formula often in a few: the share of the nonzero
@@ -226,7 +231,10 @@ DOCUMENT_SCRIPT = 500_000
 # Seconds that ball arithmetic may take on one point of somebody's code, which runs in a process of its own. The slowest
 # points that were measured take some seconds.
 BALL_SECONDS = 60.0
-# Such processes at a time: `check` and a search judge one subject after another, each at several points.
+# Seconds that one call may take at shapes that nobody gave, which the diagnosis tries in a copy of the process first. A
+# call takes milliseconds; a copy of a process with many threads may hang.
+TRIED_SECONDS = 10.0
+# Processes of ball arithmetic at a time: `check` and a search judge one subject after another, each at several points.
 BALL_SERVERS = 2
 # Seconds without a question after which such a process ends by itself.
 IDLE_SECONDS = 60
@@ -426,6 +434,8 @@ EXPERIMENT_MARGIN = 2.0
 # Seed of the deltas that are drawn here. It differs from every seed that the judge uses, so that the second delta is
 # never the refused one again.
 EXPERIMENT_SEED = 20_111
+# An output within this share of the reference's may approximate it, or the reverse: GELU by tanh is within 1e-3.
+APPROXIMATED = 2.0**-9
 # A candidate whose distance from the subject's answer is above this share of that answer, in norm, is dropped before
 # its tolerance is computed, which costs several evaluations. It only rejects: what remains must agree in every entry.
 ROUGH_AGREEMENT = 1 / 8

@@ -472,5 +472,7 @@ def _refused_at_smaller_point(
         worst = max((f for f in result.findings if f.quantity == name), key=lambda f: f.gravity, default=None)
         if worst is not None and worst.refuses:
             reduced[name] = result
-            return comparison.findings(worst.verdict, reason=worst.evidence.reason)
+            findings = comparison.findings(worst.verdict, reason=worst.evidence.reason)
+            fix = worst.evidence.fix
+            return [replace(f, evidence=replace(f.evidence, fix=fix)) if f.refuses else f for f in findings]
     return []
