@@ -12,7 +12,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -94,19 +95,21 @@ def _own_modules(folder: str, files: list[str]) -> Iterator[None]:
         folder: the folder.
         files: their paths are added to it.
     """
-    before, paths, keeps_no_code = {*sys.modules}, list(sys.path), sys.dont_write_bytecode
+    before, paths = {*sys.modules}, list(sys.path)
     sys.path.insert(0, folder)
-    # Compiled code is taken for that of a file that was written again in the same second.
-    sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path[:], sys.dont_write_bytecode = paths, keeps_no_code
+        sys.path[:] = paths
         new = [name for name in sys.modules if name not in before and name.partition(".")[0] not in before]
         own = [name for name in new if _is_in(folder, sys.modules.get(name.partition(".")[0]))]
         for module in [sys.modules.pop(name) for name in own]:
-            files += filter(None, [getattr(module, "__file__", None)])
+            if file := getattr(module, "__file__", None):
+                files.append(file)
+                # It would be taken for the compiled form of a file that is written again in the same second.
+                with suppress(OSError, NotImplementedError):
+                    os.remove(cache_from_source(file))
 
 
 def _is_in(folder: str, module: ModuleType | None) -> bool:
