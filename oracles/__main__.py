@@ -26,7 +26,7 @@ pin_threads()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; without ``argv``, as a program of its own."""
     args = parse(argv)
-    return supervised(partial(_complete, args)) if argv is None else _complete(args)
+    return supervised(partial(_complete, args), args.command or "") if argv is None else _complete(args)
 
 
 def _complete(args: argparse.Namespace) -> int:

@@ -17,6 +17,15 @@ HALF_CONFIDENCE = 2.0
 # The share of its error that a step of a declared solver leaves. Without a reference the solver is differentiated, and
 # the derivative's error is about log τ / log ρ times the value's. 1/2 covers shares up to 0.7, through CONFIDENCE.
 STEP_SHARE = 0.5
+# Integers of at least this size among the constants of a code may stand for −∞ or +∞ (−1e4 in float16, −1e9, −1e30),
+# and are exact. Smaller ones, such as 0 and 1, are also values that functions saturate at.
+LARGE_CONSTANT = 1000.0
+# An array of more distinct ones is data.
+FEW_FILL_VALUES = 8
+# Sums of up to this many equal ones are exact too.
+FILL_VALUE_MULTIPLES = 16
+# By what share the primals move, to see whether the declared factor of a cotangent depends on their values.
+FACTOR_STEP = 2.0**-10
 # Two samples accept most right entries, at the price of two evaluations.
 FIRST_SAMPLES = 2
 # A cheap step before the many samples of a refusal.
@@ -59,9 +68,12 @@ TRIGAMMA_ERROR = 2.0**-30
 
 # --- Time ---
 
-# A person waits for one check up to a minute, and as long for its diagnosis.
+# A person waits for one check up to a minute, and as long for its diagnosis. Of a shorter check the diagnosis takes so
+# many times what the judgement took, and that many seconds at least: most take less.
 CHECK_SECONDS = 60.0
 DIAGNOSIS_SECONDS = 60.0
+DIAGNOSIS_TIMES = 1.0
+LEAST_DIAGNOSIS_SECONDS = 15.0
 # Seconds without a word at a terminal: a small check ends within them. Then a line says what is done; it changes often
 # enough for a person to see that something happens.
 PATIENCE_SECONDS = 2.0
@@ -99,6 +111,8 @@ LEAST_WINDOW = 3
 # there, but for some units in the last place: another order of its sums.
 MOST_RESAMPLED = 4096
 SAME_VALUE = 2.0**-40
+# A compiled form must equal so many plain calls, at different points, before it is called alone.
+CONFIRMED_CALLS = 3
 # Above so many inputs, what depends on no size is asked at a part of the point, of axes of about so many entries.
 PART_INPUTS = 2**14
 PART_WINDOW = 32
@@ -107,6 +121,8 @@ PART_WINDOW = 32
 
 # u to this power: an error above it leaves less than half of the digits.
 HALF_OF_THE_DIGITS = 0.5
+# Entries of delta that are kept one at a time, to see whether a subject errs without a sum: stores round any of them.
+SINGLE_TERMS = 3
 # A framework whose own error is at least this share of the subject's loses as many digits: two bits are luck.
 AS_MANY_DIGITS = 1 / 4
 # Rounding in a coarser precision is off in most entries, a wrong formula often in a few: the share of the nonzero
@@ -215,7 +231,10 @@ DOCUMENT_SCRIPT = 500_000
 # Seconds that ball arithmetic may take on one point of somebody's code, which runs in a process of its own. The slowest
 # points that were measured take some seconds.
 BALL_SECONDS = 60.0
-# Such processes at a time: `check` and a search judge one subject after another, each at several points.
+# Seconds that one call may take at shapes that nobody gave, which the diagnosis tries in a copy of the process first. A
+# call takes milliseconds; a copy of a process with many threads may hang.
+TRIED_SECONDS = 10.0
+# Processes of ball arithmetic at a time: `check` and a search judge one subject after another, each at several points.
 BALL_SERVERS = 2
 # Seconds without a question after which such a process ends by itself.
 IDLE_SECONDS = 60
@@ -415,6 +434,8 @@ EXPERIMENT_MARGIN = 2.0
 # Seed of the deltas that are drawn here. It differs from every seed that the judge uses, so that the second delta is
 # never the refused one again.
 EXPERIMENT_SEED = 20_111
+# An output within this share of the reference's may approximate it, or the reverse: GELU by tanh is within 1e-3.
+APPROXIMATED = 2.0**-9
 # A candidate whose distance from the subject's answer is above this share of that answer, in norm, is dropped before
 # its tolerance is computed, which costs several evaluations. It only rejects: what remains must agree in every entry.
 ROUGH_AGREEMENT = 1 / 8

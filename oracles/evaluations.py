@@ -97,7 +97,7 @@ def on_copies(subject: Rule) -> Rule:
 
     call_patterns = {name: guard(evaluate) for name, evaluate in subject.call_patterns.items()}
     evaluate = guard(subject.evaluate)
-    derived = subject.derivatives.wrapped(evaluate, on_copies)
+    derived = subject.derivatives.wrapped(evaluate, on_copies, in_place=True)
     return replace(subject, evaluate=evaluate, call_patterns=call_patterns, derived=derived)
 
 
@@ -231,6 +231,7 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             raise outcome.error
         y, pullback = outcome
         memory.add(key, call, named_outputs(as_tuple(y), {}), arguments, None)
+        answered: list[bytes] = []
 
         def remembered_pullback(delta: Delta) -> Cotangents:
             of_delta = _key({str(i): part for i, part in enumerate(_parts(delta))})
@@ -239,15 +240,17 @@ def remembered(subject: Rule, memory: Memory) -> Rule:
             given = copies_of_delta(delta)
             result = attempt(lambda: pullback(delta))
             if isinstance(result, Raised):
-                memory.add(key + of_delta, call, result.error, arguments, given)
+                if not answered:  # a forward may keep what it needs for one pullback, which frees it
+                    memory.add(key + of_delta, call, result.error, arguments, given)
                 raise result.error
+            answered.append(of_delta)
             if isinstance(result, Mapping):  # else the rule around this one says so
                 memory.add(key + of_delta, call, dict(result), arguments, given)
             return result
 
         return y, remembered_pullback
 
-    return replace(subject, evaluate=evaluate, derived=subject.derivatives.wrapped(evaluate, _unchanged))
+    return replace(subject, evaluate=evaluate, derived=subject.derivatives.wrapped(evaluate, _unchanged, in_place=True))
 
 
 def _unchanged(rule: Rule) -> Rule:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from oracles.constants import LADDER_POWERS, LONG_PRODUCT, MAX_EXTENT, POINTS_PER_CASE, TILED_SHARE
 from oracles.lazy_modules import LazyModule
 from oracles.options import LEAST_BLOCK
+from oracles.rule import InvalidInput
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -43,7 +44,14 @@ def widths(most: int | None = None, *, blocks: Sequence[int] = ()) -> st.SearchS
     Args:
         most: the largest extent; with it, no axis is longer.
         blocks: the block sizes of this axis; `tile_sizes` of them are drawn too. `Case.blocks` are those of every axis.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        InvalidInput: if ``most`` is below 2.
     """
+    _require_several("widths", most)
     return _extents(st.integers(1, most or MAX_EXTENT), most, blocks)
 
 
@@ -52,11 +60,31 @@ def rows(most: int | None = None, *, blocks: Sequence[int] = ()) -> st.SearchStr
 
     Args:
         most, blocks: as in `widths`.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        InvalidInput: as in `widths`.
     """
+    _require_several("rows", most)
     longest = most or MAX_EXTENT
     # Not by `one_of`: in a short run Hypothesis may take one of its branches nearly always.
     short = st.integers(1, longest + -(-longest // 5)).map(lambda n: n if n <= longest else 0)
     return _extents(short, most, blocks)
+
+
+def _require_several(where: str, most: object) -> None:
+    """Require a largest extent of which a search learns something: of one entry, no sum and no order is wrong.
+
+    Raises:
+        InvalidInput: if it is below 2.
+    """
+    if most is not None and (not isinstance(most, int) or most < 2):
+        raise InvalidInput(
+            f"{where}: most: expected the largest extent of the axis, at least 2, got {most!r}.\n"
+            f"Fix:    {where}()      # from 1 on; an axis that always has one entry is a 1 in the shape: real(1, n)"
+        )
 
 
 def _extents(short: st.SearchStrategy[int], most: int | None, blocks: Sequence[int]) -> st.SearchStrategy[int]:

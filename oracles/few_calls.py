@@ -1,8 +1,9 @@
 """The fewest calls of a subject that show whether its answers are consistent.
 
-A call of a large kernel may take a second. So `oracles.check` calls a subject six times, each with one pullback:
+A call of a large kernel may take a second. So `oracles.check` calls a subject six times, each with one pullback, and
+asks one of these twice:
 
-1. at the point;
+1. at the point; after all other calls, the pullback is asked again, with its cotangent transposed;
 2. there again, after freed memory was filled; the pullback is asked after the calls 3 to 5;
 3. at another point, with contiguous arrays that begin one entry into their memory;
 4. there, with arrays that have gaps;
@@ -15,7 +16,7 @@ a time, and name the defect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ from oracles.self_consistency import (
     check_call_pattern,
     compare_values,
     move_point,
+    note_asked_once,
     notes_of_aliasing,
     self_tolerance_at,
 )
@@ -65,6 +67,10 @@ class FirstCall:
         self._returned |= returned
         self._returned_before |= _copies(returned)
         return cotangents
+
+    def pullback_again(self, delta: Output) -> Cotangents:
+        """Return the cotangents that the same pullback gives a further time."""
+        return self._pullback(delta)
 
     @property
     def values(self) -> dict[str, Array]:
@@ -122,6 +128,27 @@ def answers_again(setting: Setting, call: FirstCall, second: tuple[Output, Pullb
 
     found = attempt(answers)
     return not isinstance(found, Raised) and all(_repeats(_arrays(a), call.values, setting) for a in found)
+
+
+def pulls_back_again(setting: Setting, call: FirstCall) -> bool:
+    """Return whether the pullback of the first call gives the same again, of a cotangent that is transposed in memory.
+
+    So a backward is found that writes into what its forward kept. One that frees it raises: that is no wrong answer, so
+    the pullback of a further call is asked instead.
+    """
+
+    def cotangents(pullback: Callable[[Output], Cotangents]) -> dict[str, Any]:
+        return dict(pullback(map_delta(transposed, setting.delta)))
+
+    found = attempt(lambda: cotangents(call.pullback_again))
+    if isinstance(found, Raised):
+        raised, subject = found.error, on_copies(setting.subject)
+        found = attempt(lambda: cotangents(subject(**setting.primals)[1]))
+        if isinstance(found, Raised):
+            return False
+        note_asked_once(raised)
+    expected = {n: a for n, a in call.values.items() if n in found}
+    return len(expected) == len(_arrays(found)) and _are_equal(_arrays(found), expected, _tolerance(setting))
 
 
 @np.errstate(all="ignore")  # the judge's own point: equal primals may lie outside the domain

@@ -16,6 +16,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from oracles.compiled import repeated
 from oracles.constants import (
     DIFFERENCE_NEARER,
     DIFFERENCE_PROBES,
@@ -33,7 +34,7 @@ from oracles.constants import (
     TINY_SIZE,
 )
 from oracles.notes import note
-from oracles.rule import Array, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
+from oracles.rule import Array, Derived, Enclosure, Output, Primals, Pullback, Rule, as_tuple, is_differentiable
 from oracles.stages import announce
 from oracles.time_budget import is_out_of_time
 
@@ -67,18 +68,19 @@ def finite_difference(
         most: how many entries are measured where not all are.
         up_to: of how many inputs every entry is measured.
     """
+    quick = repeated(rule)
 
     def evaluate(**primals: Array) -> tuple[Output, Pullback]:
         y, _ = rule(**primals)
 
         def pullback(delta: Output) -> dict[str, Enclosure]:
             measured = measured_entries(primals, most, up_to)
-            return {n: differences_at(entries, n, rule, primals, delta) for n, entries in measured.items()}
+            return {n: differences_at(entries, n, quick, primals, delta) for n, entries in measured.items()}
 
         return y, pullback
 
     return Rule(
-        evaluate, name, implementation=rule, adapt=partial(finite_difference, name=name, most=most, up_to=up_to)
+        evaluate, name, implementation=quick, adapt=partial(finite_difference, name=name, most=most, up_to=up_to)
     )
 
 
@@ -96,7 +98,7 @@ def remembering(rule: Rule) -> Rule:
             left[0] -= sum(np.asarray(part).nbytes for part in as_tuple(y))
         return known[key], lambda delta: {}
 
-    return replace(rule, evaluate=evaluate)
+    return replace(rule, evaluate=evaluate, derived=Derived(evaluate, primal=rule.derivatives.primal))
 
 
 def digest_of(*arrays: Array) -> bytes:

@@ -118,6 +118,38 @@ class ForkedServer:
         return status
 
 
+def survives(call: Callable[[], object], seconds: float) -> bool:
+    """Return whether a copy of this process survives a call, within a time; what the call returns or raises is lost.
+
+    Where the system cannot fork, nothing is known, and the answer is yes.
+    """
+    if not hasattr(os, "fork"):
+        return True
+    pipe, other_end = Pipe(duplex=False)
+    pid = fork()
+    if pid == 0:  # pragma: no cover: the copy
+        pipe.close()
+        _call_and_end(call, seconds)
+    other_end.close()
+    ended = pipe.poll(seconds)  # the copy holds the other end until it ends
+    pipe.close()
+    if not ended:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return _wait(pid, 0) == 0 and ended
+
+
+def _call_and_end(call: Callable[[], object], seconds: float) -> NoReturn:  # pragma: no cover: the copy
+    """Make a call and end the process; nothing of its own end is run."""
+    try:
+        _become_quiet()
+        signal.alarm(int(seconds) + 1)  # the process that waits may have ended before
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+            call()
+    finally:
+        os._exit(0)
+
+
 # Copies that were killed and whose end nobody has waited for: it takes milliseconds.
 _ENDING: list[int] = []
 

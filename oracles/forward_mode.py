@@ -73,8 +73,10 @@ def forward_mode(
     drawn = {tangents[n]: np.asarray(rng.standard_normal(np.shape(primals[n]))) for n in moving}
     along = {t: drawn[t].astype(primals[n].dtype) for n, t in tangents.items()}
     pushed = pushed_forward(subject, tangents, both=both)
+    if oracles:
+        _, oracles = subject.convention.aligned(subject, tuple(oracles), primals)
     rules = tuple(replace(t(tangents), name=o.name) for o in oracles if (t := o.derivatives.tangent) is not None)
-    point = {**primals, **along}
+    point = dict(pushed.convention.nearest_point({**primals, **along}))
     called = attempt(lambda: pushed(**point), reraise=(InvalidInput,))
     # What it raises is reported by the judge, which calls it again.
     names = () if isinstance(called, Raised) else core_names(len(as_tuple(called[0])) // 2)
@@ -100,7 +102,7 @@ def pushed_forward(rule: Rule, tangents: dict[str, str], *, both: bool) -> Rule:
     tangent = rule.derivatives.tangent
     if tangent is None:
         raise InvalidInput(
-            f"mode: {rule.name} has no forward mode.\\nFix: pass one:    oracles.manual(forward, backward, jvp=jvp)    "
+            f"mode: {rule.name} has no forward mode.\nFix: pass one:    oracles.manual(forward, backward, jvp=jvp)    "
             "# jvp(primals, tangents) -> (y, tangent of y)"
         )
     made = tangent(tangents)

@@ -23,11 +23,15 @@ from oracles.verdict import Finding, Setting, Verdict
 
 
 def padded(array: Array) -> Array:
-    """Return the same values with a gap: after every row, or after every entry of a vector."""
+    """Return the same values with a gap after every line of every axis, so that no two axes are one in memory.
+
+    A vector has a gap after every entry.
+    """
     if array.ndim == 0 or not array.size:
         return array
-    wide = np.zeros((*array.shape[:-1], array.shape[-1] + 1) if array.ndim > 1 else (*array.shape, 2), array.dtype)
-    values = wide[..., :-1] if array.ndim > 1 else wide[:, 0]
+    gaps = [n + 1 for n in array.shape[1:]] if array.ndim > 1 else [2]
+    wide = np.zeros((array.shape[0], *gaps), array.dtype)
+    values = wide[tuple(slice(n) for n in array.shape)] if array.ndim > 1 else wide[:, 0]
     values[...] = array
     return copied(values)  # which fills the gaps
 
@@ -69,9 +73,9 @@ class _Way:
 def check_layouts(setting: Setting) -> tuple[list[Finding], list[str]]:
     """Check that strided and expanded arguments give what contiguous ones give.
 
-    Three calls agree for most subjects: with padded primals and a padded cotangent, with transposed primals and an
-    expanded cotangent, and with contiguous arrays that begin one entry into their memory. Only if one does not, each
-    argument is given alone, so that the reason names it.
+    Four calls agree for most subjects: with padded primals and a padded cotangent, with transposed primals and an
+    expanded cotangent, with both transposed, and with contiguous arrays that begin one entry into their memory. Only if
+    one does not, each argument is given alone, so that the reason names it.
 
     Args:
         setting: the point and the subject, which is evaluated on copies.
@@ -91,6 +95,7 @@ def check_layouts(setting: Setting) -> tuple[list[Finding], list[str]]:
     ways = [
         (plain, {n: padded(a) for n, a in primals.items()}, map_delta(padded, delta)),
         (of_constant, {n: transposed(a) for n, a in primals.items()}, constant),
+        (plain, {n: transposed(a) for n, a in primals.items()}, map_delta(transposed, delta)),
         (plain, {n: shifted(a) for n, a in primals.items()}, map_delta(shifted, delta)),
     ]
     if not all(map(is_contiguous, (*setting.primals.values(), *as_tuple(setting.delta)))):

@@ -102,7 +102,7 @@ def in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int =
 
         return y, pull_back
 
-    return replace(subject, evaluate=evaluate)
+    return replace(subject, evaluate=evaluate, derived=None)
 
 
 def values_in_filled_memory(subject: Rule, primals: Primals, delta: Output, byte: int = NAN_BYTE) -> Cotangents:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import wraps
+from time import monotonic
 from typing import ParamSpec
 
 from oracles.verdict import Result
@@ -22,16 +23,17 @@ def note(text: str) -> None:
 
 
 def with_notes(judge: Callable[P, Result]) -> Callable[P, Result]:
-    """Decorate a function so that its result has the notes that were made while it ran."""
+    """Decorate a function so that its result has the notes that were made while it ran, and the time that it took."""
 
     @wraps(judge)
     def judge_with_notes(*args: P.args, **named: P.kwargs) -> Result:
         notes: list[str] = []
+        began = monotonic()
         token = _NOTES.set(notes)
         try:
             result = judge(*args, **named)
         finally:
             _NOTES.reset(token)
-        return replace(result, notes=tuple(dict.fromkeys((*result.notes, *notes)))) if notes else result
+        return replace(result, notes=tuple(dict.fromkeys((*result.notes, *notes))), seconds=monotonic() - began)
 
     return judge_with_notes

@@ -25,7 +25,7 @@ from oracles.decision.reduced_point import count_inputs, part_of
 from oracles.decision.type_errors import CALL, refuse_exception
 from oracles.derivatives import FORWARD, SECOND, joined, named_as, require_derivatives
 from oracles.evaluations import Memory, on_copies, remembered
-from oracles.few_calls import FirstCall, answers_again, few_calls_agree, second_call
+from oracles.few_calls import FirstCall, answers_again, few_calls_agree, pulls_back_again, second_call
 from oracles.finite_differences import finite_difference, remembering
 from oracles.forward_mode import forward_mode
 from oracles.invariance import invariance_result, require_invariances
@@ -244,14 +244,27 @@ def _judged(
             result = judge_at(d)
             agree = agree and result.refuses
         results.append(result)
-    if second and len(results) == 1:
-        agree = answers_again(setting, call, second)
-    if agree and call.is_unchanged and not memory.contradictions:
-        results[0] = replace(results[0], notes=(*results[0].notes, *call.notes()))
-    else:
-        results += _further_calls(results, setting, memory)
+    results = _with_own_answers(results, setting, memory, call, second, agree=agree)
     memory.close()
     return shown(_merge(results), plan.names, plan.unclaimed)
+
+
+def _with_own_answers(
+    results: list[Result], setting: Setting, memory: Memory, call: FirstCall, second: Called | None, *, agree: bool
+) -> list[Result]:
+    """Return the results, and that of the subject's comparison with itself where one of the few calls differs.
+
+    ``agree``: whether none of them differs so far.
+    """
+    if second and len(results) == 1:
+        agree = answers_again(setting, call, second)
+    agree = agree and call.is_unchanged
+    # What is refused already needs no further call.
+    if agree and second and not (is_out_of_time() or any(result.refuses for result in results)):
+        agree = pulls_back_again(setting, call)
+    if agree and not memory.contradictions:
+        return [replace(results[0], notes=(*results[0].notes, *call.notes())), *results[1:]]
+    return results + _further_calls(results, setting, memory)
 
 
 def _second_judged(first: Result, seed: int, has_reference: bool) -> Result:

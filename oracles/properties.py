@@ -207,7 +207,13 @@ def _values_in_float16(case: Case, point: Point, oracles: Sequence[Rule], actual
             return []  # most points: a judgement costs many evaluations
         result = judge(case.subject, primals, delta, oracles, kinks=case.kinks, property_name="shapes_and_dtypes_exact")
     errors = {} if own is None else {n: float(np.max(e, initial=0.0)) for n, e in own[1].items()}
-    return [_in_float16_alone(f) for f in result.findings if f.refuses and not _explained_by(f, errors)]
+    refused = [f for f in result.findings if f.refuses and not _explained_by(f, errors)]
+    if not refused:
+        return []
+    with np.errstate(all="ignore"):  # a formula that is wrong in any dtype is not wrong because of this one
+        finer, finer_delta = with_dtype(primals, point.dtype), with_dtype(delta, point.dtype)
+        anywhere = {f.quantity for f in judge(case.subject, finer, finer_delta, oracles).findings if f.refuses}
+    return [_of_float16(f, point.dtype if f.quantity in anywhere else "") for f in refused]
 
 
 def _errors_in_dtype(oracles: Sequence[Rule], primals: Primals, delta: Output) -> tuple[Cotangents, Cotangents] | None:
@@ -241,15 +247,17 @@ def _explained_by(finding: Finding, errors: Mapping[str, float]) -> bool:
     return abs(value - expected) <= REFERENCE_ERRORS * errors.get(finding.quantity, 0.0)
 
 
-def _in_float16_alone(finding: Finding) -> Finding:
-    """Return WRONG where a value in float16 is far off: the formula is right in a finer dtype, but it is not this one.
+def _of_float16(finding: Finding, elsewhere: str) -> Finding:
+    """Return WRONG where a value in float16 is far off, of which no rounding is the reason.
 
-    A formula that loses digits stays UNSTABLE.
+    A formula that loses digits stays UNSTABLE. ``elsewhere`` is the finer dtype in which the array is refused, too.
     """
     value, expected = finding.evidence.subject, next(iter(finding.evidence.oracles.values()), 0.0)
     if value is None or abs(value - expected) <= FAR_OFF_IN_FLOAT16 * abs(expected):
         return finding
     reason = "in float16 it gives another value, which no rounding explains"
+    if elsewhere:
+        reason = f"it gives another value in {elsewhere}, and so in float16: the formula is wrong in every dtype"
     return replace(finding, verdict=Verdict.WRONG, evidence=replace(finding.evidence, reason=reason))
 
 

@@ -138,7 +138,8 @@ def _with_built(case: Case, drawn: Instance, construction: Construction, label: 
         with _NoteOnError(rule.name, primals):
             return rule(**primals)
 
-    return _with_subject(case, replace(rule, evaluate=evaluate), instance, drawn)
+    derived = rule.derivatives.wrapped(evaluate, lambda made: made)
+    return _with_subject(case, replace(rule, evaluate=evaluate, derived=derived), instance, drawn)
 
 
 class _NoteOnError:

@@ -177,6 +177,14 @@ class Convention:
         """
         return subject, oracles
 
+    def of_pullback(self) -> Convention:
+        """Return the convention of the pullback as a subject, see `oracles.second_order`."""
+        return Convention()
+
+    def pulled_oracle(self, pulled: Rule, wrt: tuple[str, ...]) -> Rule:
+        """Return an oracle's pullback as a rule, with its outputs, the cotangents of ``wrt``, as the subject's are."""
+        return pulled
+
 
 class Structured(NamedTuple):
     """How to make a rule of the leaves of trees, see `oracles.structure`.
@@ -200,19 +208,26 @@ class Derived(NamedTuple):
             be differentiated twice.
         tangent: makes the Rule of the directional derivative, a function of the primals and of their tangents, of
             which it takes the names by primal. ``None`` if there is none.
+        primal: compiles the primal for the shapes of a point: what it returns takes primals, and returns the outputs.
+            ``None`` where a plain call is as fast.
     """
 
     evaluate: Evaluate
     second: Callable[[tuple[str, ...], tuple[str, ...]], Rule] | None = None
     tangent: Callable[[Mapping[str, str]], Rule] | None = None
+    primal: Callable[[Primals], Function] | None = None
 
-    def wrapped(self, evaluate: Evaluate, wrap: Callable[[Rule], Rule]) -> Derived:
-        """Return those of a rule that wraps another one, whose evaluation is ``evaluate``."""
+    def wrapped(self, evaluate: Evaluate, wrap: Callable[[Rule], Rule], *, in_place: bool = False) -> Derived:
+        """Return those of a rule that wraps another one, whose evaluation is ``evaluate``.
+
+        ``in_place`` says that it runs in the same process, on the same device.
+        """
         second, tangent = self.second, self.tangent
         return Derived(
             evaluate,
             None if second is None else lambda wrt, deltas: wrap(second(wrt, deltas)),
             None if tangent is None else lambda names: wrap(tangent(names)),
+            self.primal if in_place else None,
         )
 
 
@@ -283,14 +298,20 @@ class Rule:
 
 
 def _pull(pullback: Pullback, primals: Primals, label: str, delta: Delta) -> Cotangents:
-    """Call a pullback, and require a cotangent for primals alone."""
+    """Call a pullback, and require a cotangent for primals alone; Python's numbers become arrays of one number."""
     cotangents = call_foreign(pullback, delta)
     if not isinstance(cotangents, Mapping):
         raise InvalidInput(
             f"{label}: the pullback must return {{name: cotangent}}, got {describe(cotangents)}.\n{_fix_of(primals)}"
         )
     require_primals(cotangents, primals, label)
-    return cotangents
+    return {n: _as_array(g, primals[n]) for n, g in cotangents.items()}
+
+
+def _as_array(cotangent: Cotangent, primal: Array) -> Cotangent:
+    """Return a number of Python's as an array in the dtype of its primal, if that is one number; else the cotangent."""
+    is_number = type(cotangent) in (float, int) and np.shape(primal) == () and is_differentiable(primal)
+    return np.asarray(cotangent, np.asarray(primal).dtype) if is_number else cotangent
 
 
 def require_primals(cotangents: Mapping[str, Cotangent], primals: Primals, label: str) -> None:

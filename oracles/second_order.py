@@ -11,7 +11,7 @@ the second derivative, and their own error is part of the tolerance.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -22,8 +22,10 @@ from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, LEAST_HESSIA
 from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
 from oracles.notes import note
 from oracles.rule import (
+    Answer,
     Array,
     Convention,
+    Cotangent,
     Cotangents,
     Delta,
     Enclosure,
@@ -93,13 +95,14 @@ def second_order(
     """
     if not wrt:
         raise InvalidInput(f"order=2: {subject.name} claims no cotangent, so there is nothing to differentiate again")
+    subject, oracles = subject.convention.aligned(subject, tuple(oracles), primals) if oracles else (subject, ())
     names, (point, deltas) = tuple(wrt), _with_deltas(primals, delta)
     if not has_second_order(subject):
         point = with_dtype(point, np.float64)  # finite differences need its digits
     references = [oracle for oracle in oracles if oracle.reference is not None]
     return SecondOrder(
         differentiated(subject, names, deltas),
-        tuple(_as_oracle(oracle, names, deltas) for oracle in references),
+        tuple(_as_oracle(oracle, names, deltas, subject.convention) for oracle in references),
         point,
         tuple(f"∂L/∂{name}" for name in names),
     )
@@ -156,14 +159,18 @@ def differentiated(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) ->
     pulled = pulled_back(rule, wrt, deltas)
     measured = finite_difference(remembering(pulled), most=SECOND_MEASURED, up_to=SECOND_DIFFERENCES)
     differences = _Differences(pulled, measured)
-    return replace(pulled, evaluate=differences.evaluate, convention=_MeasuredByDifferences(differences))
+    convention = _MeasuredByDifferences(differences, rule.convention.of_pullback())
+    return replace(pulled, evaluate=differences.evaluate, derived=None, convention=convention)
 
 
-def _as_oracle(oracle: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
-    """Return the rule of an oracle's pullback; one that cannot be differentiated twice knows its own error."""
+def _as_oracle(oracle: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...], convention: Convention) -> Rule:
+    """Return the rule of an oracle's pullback in a subject's convention.
+
+    One that cannot be differentiated twice knows its own error.
+    """
     if oracle.derivatives.second is not None:
-        return differentiated(oracle, wrt, deltas)
-    return finite_difference(pulled_back(oracle, wrt, deltas), name=oracle.name)
+        return convention.pulled_oracle(differentiated(oracle, wrt, deltas), wrt)
+    return finite_difference(convention.pulled_oracle(pulled_back(oracle, wrt, deltas), wrt), name=oracle.name)
 
 
 def pulled_back(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
@@ -214,13 +221,33 @@ class _Differences:
 
 @dataclass(frozen=True)
 class _MeasuredByDifferences(Convention):
-    """Second derivatives that are measured: their error is that of reading them off the pullback."""
+    """Second derivatives that are measured: their error is that of reading them off the pullback.
+
+    Attributes:
+        differences: measures them.
+        declared: what the subject declares besides.
+    """
 
     differences: _Differences
+    declared: Convention = field(default_factory=Convention)
 
     def read_error(self, primals: Primals, delta: Delta, u: float) -> dict[str, Array]:
         """Return the radii of the finite differences."""
         return {n: e.radius for n, e in self.differences.at(primals, delta).items()}
+
+    def adjusted(
+        self, primals: Primals, cotangents: Mapping[str, Cotangent], answers: Mapping[str, Mapping[str, Answer]]
+    ) -> Mapping[str, Mapping[str, Answer]]:
+        """Return the oracles' answers as the subject declares them."""
+        return self.declared.adjusted(primals, cotangents, answers)
+
+    def tolerances(self, tolerances: Mapping[str, Array], values: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the tolerances as the subject declares them."""
+        return self.declared.tolerances(tolerances, values)
+
+    def nearest_point(self, primals: Primals) -> Primals:
+        """Return the point as the subject declares it."""
+        return self.declared.nearest_point(primals)
 
 
 def with_zeros(result: Result) -> Result:

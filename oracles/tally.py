@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -22,6 +23,17 @@ def most_inconclusive(points: int) -> int:
 def exceeds_vacuous_limit(vacuous: float, points: int) -> bool:
     """Return whether more points are inconclusive than `most_inconclusive`."""
     return vacuous > most_inconclusive(points)
+
+
+def inconclusive_oracles(points: Mapping[str, int], vacuous: Mapping[str, float]) -> list[str]:
+    """Return the oracles of one search with too many inconclusive points, given the numbers of both by oracle.
+
+    An oracle that judged no more points than one drawn case has may be inconclusive at all of them, where another one
+    judged the search: it stands in where that one has no value, and such points are few and alike.
+    """
+    many = [oracle for oracle in points if exceeds_vacuous_limit(vacuous[oracle], points[oracle])]
+    is_judged = any(oracle not in many and points[oracle] > POINTS_PER_CASE for oracle in points)
+    return [oracle for oracle in many if not (is_judged and points[oracle] <= POINTS_PER_CASE)]
 
 
 def describe_inconclusive(vacuous: float, points: int) -> str:

@@ -58,7 +58,7 @@ class Evidence:
         index: the entry's index in the array that the finding names.
         subject: the subject's value there; ``None`` if no number shows the defect.
         oracles: each oracle's value there, by the oracle's name.
-        tolerance: how far rounding could have moved this entry.
+        tolerance: how far this entry may be off: by rounding, and by what the oracle itself may be off.
         enclosure: (midpoint, radius) of the exact value there, where ball arithmetic could compute it.
         refused: (number of refused entries, number of entries).
         reason: what is wrong, in words: "shape (3,), expected (1, 3)".
@@ -92,10 +92,12 @@ class Finding:
             entries that rounding cannot move by their own size; 0 if there are none.
         evidence: the entry that shows it.
         judged: (number of judged entries, number of entries). An entry is not judged where the oracle has no finite
-            value and no limit ±∞, or where rounding alone can move the entry by its own size.
+            value and no limit ±∞, or where rounding alone can move the entry by its own size; of what is vacuous,
+            where it can by more than `RESOLUTION_LIMIT` of it.
         unknown: the indices of the first entries that are not judged.
         unbounded: whether no entry has a value of the oracle and a finite tolerance, so that any number would pass.
         is_output: whether an output was judged under a name of its user's: ``output.loss``, ``aux["accuracy"]``.
+        open: how many entries could be anything of the size of the array's largest, as far as the oracle tells.
     """
 
     quantity: str
@@ -109,6 +111,7 @@ class Finding:
     unknown: tuple[Index, ...] = ()
     unbounded: bool = False
     is_output: bool = False
+    open: int = 0
 
     @property
     def is_cotangent(self) -> bool:
@@ -170,6 +173,7 @@ class Result:
         cause: the exception that the subject raised, if any.
         reduced: by the refused array of a large point, the result at a smaller point that shows the same.
         shown: what the outputs are called, by the name that the judge has for them; none where it is the same.
+        seconds: how long the judgement took; infinite if unknown.
     """
 
     subject: str
@@ -181,6 +185,7 @@ class Result:
     cause: BaseException | None = field(default=None, repr=False, compare=False)
     reduced: Mapping[str, Result] = field(default_factory=dict, repr=False, compare=False)
     shown: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    seconds: float = field(default=inf, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Summarize: which oracle accepted which arrays, what would have been refused, and what was not judged."""
@@ -194,8 +199,11 @@ class Result:
         if entries:
             unknown = f"; not {', '.join(self.unknown)}" if self.unknown else ""
             lines.append(f"  entries judged: {judged} of {entries}{unknown}")
+        if self.mostly_open:
+            lines.append(f"  {self.open_text}")
         if self.detects_above:
             lines.append(f"  error / tolerance {self.ratio:.2g}; an error of {self.detects_above:.0e} would be refused")
+        lines += [f"  {quantity}: {reason}" for quantity, reason in self.inconclusive_because.items()]
         unstable = [f for f in self.findings if f.verdict is Verdict.UNSTABLE]
         lines += dict.fromkeys(f"  {f.quantity}: {f.evidence.reason}" for f in unstable)  # without repetitions
         if self.not_claimed:
@@ -233,6 +241,29 @@ class Result:
         conclusive = {f.quantity for f in self.findings if f.verdict is not Verdict.VACUOUS}
         cotangents = {f.quantity for f in self.findings if f.is_cotangent}
         return tuple(n for n, (k, total) in self.judged.items() if total and n in cotangents - conclusive)
+
+    @property
+    def inconclusive_because(self) -> dict[str, str]:
+        """Why nothing of a cotangent was judged, as far as an oracle says why."""
+        vacuous = [f for f in self.findings if f.quantity in self.inconclusive and f.evidence.reason]
+        return {f.quantity: f.evidence.reason for f in vacuous}
+
+    @property
+    def mostly_open(self) -> dict[str, tuple[int, int]]:
+        """(number of open entries, number of entries) of the arrays of which most entries are open for each oracle."""
+        shares: dict[str, tuple[int, int]] = {}
+        for f in self.findings:
+            if f.oracle != SELF_CONSISTENCY:
+                open_here = f.open if f.verdict in (Verdict.AGREES, Verdict.VACUOUS) else 0
+                shares[f.quantity] = min(shares.get(f.quantity, (open_here, f.judged[1])), (open_here, f.judged[1]))
+        return {n: (k, total) for n, (k, total) in shares.items() if 2 * k > total}
+
+    @property
+    def open_text(self) -> str:
+        """Say of which arrays most entries are open; "" if of none."""
+        counts = [f"{k} of {total} entries of {n}" for n, (k, total) in self.mostly_open.items()]
+        reason = "rounding can move them by their own size, or no oracle knows them"
+        return f"{' and '.join(counts)} were not judged: {reason}" if counts else ""
 
     @property
     def worst(self) -> Finding | None:

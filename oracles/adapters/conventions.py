@@ -16,14 +16,15 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from oracles.adapters.declared_derivatives import Linear, OfDerivative, with_outputs, with_own_deltas, with_own_outputs
 from oracles.adapters.gauges import GAUGES, Signs, named_by_position
 from oracles.backends.arrays import copied
 from oracles.backends.straight_through import StraightThrough, straight_through
-from oracles.constants import CONFIDENCE, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR, STEP_SHARE
+from oracles.constants import CONFIDENCE, FACTOR_STEP, KINK_ROUNDINGS, LAYOUT_AXES, NORMWISE_FACTOR, STEP_SHARE
 from oracles.evaluations import same_values
 from oracles.notes import note
 from oracles.numerics import Numerics, is_coarser, stores_of, unit_roundoff
-from oracles.outputs import like, names_of
+from oracles.outputs import OUTPUT, core_names, like, names_of
 from oracles.rule import (
     Answer,
     Array,
@@ -31,6 +32,7 @@ from oracles.rule import (
     Cotangent,
     Cotangents,
     Delta,
+    Derived,
     Enclosure,
     Evaluate,
     InvalidInput,
@@ -152,7 +154,102 @@ def _in_convention(rule: Rule, convention: Declaration, conversions: Mapping[str
         call_patterns={name: converted(each) for name, each in rule.call_patterns.items()},
         convention=convention,
         structured=wrapped(rule, evaluate, convention.of_rule),
+        derived=_derived(rule, evaluate, convention, conversions),
     )
+
+
+def _derived(rule: Rule, evaluate: Evaluate, convention: Declaration, conversions: Mapping[str, Conversion]) -> Derived:
+    """Return how to make the rules of what a declared rule derives: those of the rule, in the same convention."""
+    second, tangent = rule.derivatives.second, rule.derivatives.tangent
+    return Derived(
+        evaluate,
+        second and partial(_second, convention, conversions, second),
+        tangent and partial(_tangent, convention, conversions, tangent),
+    )
+
+
+def _second(
+    convention: Declaration,
+    conversions: Mapping[str, Conversion],
+    second: Callable[[tuple[str, ...], tuple[str, ...]], Rule],
+    wrt: tuple[str, ...],
+    deltas: tuple[str, ...],
+) -> Rule:
+    """Return the rule of a declared rule's pullback. Its outputs are cotangents, which the convention converts.
+
+    Raises:
+        InvalidInput: if the convention says nothing of a second derivative.
+    """
+    _require_no("order=2", fused=convention.fused, conjugate=convention.conjugate)
+    own, rule = second(wrt, deltas), convention.rule
+    if convention.output_dtype or any(_is_output(n) for n in conversions):
+        own = with_own_deltas(own, rule.evaluate, deltas, partial(_output_maps, conversions))
+    layout = {n: value for n, value in convention.layout.items() if not _is_output(n)}
+    outputs = core_names(len(wrt))
+    writes = (*convention.writes, *(deltas if "delta" in convention.writes else ()))
+    made = declared(
+        own,
+        layout=layout | {y: layout[n] for y, n in zip(outputs, wrt, strict=True) if n in layout},
+        symmetric=convention.symmetric,
+        writes=writes,
+        numerics=rule.numerics,
+    )
+    made = with_outputs(made, [convention.map_of_gradient(n, deltas) for n in wrt])
+    return replace(made, convention=convention.of_pullback())
+
+
+def _tangent(
+    convention: Declaration,
+    conversions: Mapping[str, Conversion],
+    tangent: Callable[[Mapping[str, str]], Rule],
+    tangents: Mapping[str, str],
+) -> Rule:
+    """Return the rule of a declared rule's directional derivative: tangents are converted as their primals are.
+
+    Raises:
+        InvalidInput: if the convention says nothing of a directional derivative.
+    """
+    _require_no("mode", fused=convention.fused, gauge=convention.gauge)
+    own, rule = tangent(tangents), convention.rule
+    if any(_is_output(n) for n in conversions):
+        own = with_own_outputs(own, rule.evaluate, [*tangents.values()], partial(_output_maps, conversions))
+    layout = {n: value for n, value in convention.layout.items() if not _is_output(n)}
+    symmetric = (*convention.symmetric, *(tangents[n] for n in convention.symmetric if n in tangents))
+    made = declared(
+        own,
+        layout=layout | {t: layout[n] for n, t in tangents.items() if n in layout},
+        symmetric=symmetric,
+        writes=[n for n in convention.writes if n.partition("[")[0] != "delta"],
+        output_dtype=convention.output_dtype or None,
+        numerics=rule.numerics,
+    )
+    return replace(made, convention=OfDerivative(replace(convention, kinks={}, symmetric=symmetric)))
+
+
+def _require_no(what: str, **declared_values: object) -> None:
+    """Require that nothing is declared which says nothing of a further derivative.
+
+    Raises:
+        InvalidInput: if something is.
+    """
+    named = [name for name, value in declared_values.items() if value]
+    if named:
+        raise InvalidInput(
+            f"{what}: declared({named[0]}=...) says what the cotangents of the subject are, and nothing of its own "
+            "second derivative or forward mode.\n"
+            f"Fix: leave {named[0]} out where you ask for these: adapt functions that follow no such convention"
+        )
+
+
+def _is_output(name: str) -> bool:
+    return re.split(r"[.[]", name)[0] == OUTPUT
+
+
+def _output_maps(conversions: Mapping[str, Conversion], y: Output) -> list[Linear | None]:
+    """Return the conversion of each output's cotangent to the subject's."""
+    named = zip(names_of(y), named_by_position(y), strict=True)
+    found = [conversions.get(name) or conversions.get(position) for name, (position, _) in named]
+    return [None if c is None else Linear(c.to, c.back) for c in found]
 
 
 @dataclass(frozen=True)
@@ -296,10 +393,60 @@ class Declaration(Convention):
             )
         signs = Signs({n: np.array(anchor[n]) for n in gauge}, gauge)
         own = signs.aligned(subject)
+        own = replace(own, derived=signs.derived(subject, own.evaluate))
         # Finite differences are those of the subject's own primal, whose signs must not change between two steps.
         return own, tuple(
             o.adapt(own) if o.adapt and isinstance(o.implementation, Rule) else signs.aligned(o) for o in oracles
         )
+
+    def of_pullback(self) -> Convention:
+        """Return the convention of the pullback: symmetric primals, and the accuracy. A step has no derivative."""
+        return OfDerivative(replace(self, kinks={}))
+
+    def pulled_oracle(self, pulled: Rule, wrt: tuple[str, ...]) -> Rule:
+        """Return an oracle's pullback with symmetrized gradients of symmetric primals."""
+        return with_outputs(pulled, [_symmetrizing if n in self.symmetric else None for n in wrt])
+
+    def map_of_gradient(self, name: str, deltas: Sequence[str]) -> Callable[[Primals], Linear] | None:
+        """Return what gives, at a point of the pullback, the map of the subject's cotangent to the reference's.
+
+        Args:
+            name: the primal.
+            deltas: the arguments of the pullback that are no primals.
+        """
+        if name not in self.scale and name not in self.symmetric:
+            return None
+
+        def at(arguments: Primals) -> Linear:
+            primals = {n: a for n, a in arguments.items() if n not in deltas}
+            factor = self._constant_factor(name, primals) if name in self.scale else 1.0
+
+            def divided(array: Array) -> Array:
+                scaled = (array / factor).astype(array.dtype) if factor != 1 else array
+                return symmetrized(scaled) if name in self.symmetric else scaled
+
+            return Linear(divided, divided)  # symmetric maps: each is its own transpose
+
+        return at
+
+    def _constant_factor(self, name: str, primals: Primals) -> float:
+        """Return the factor of a cotangent, which must not depend on the values of the floating primals.
+
+        Raises:
+            InvalidInput: if it does: then the subject's second derivative has a term more, which nothing declares.
+        """
+        scale = self.scale[name]
+        if not callable(scale):
+            return float(scale)
+        rng = np.random.default_rng(0)
+        moved = {n: _nearby(a, rng) if is_differentiable(a) else a for n, a in primals.items()}
+        factor = float(scale(**primals))
+        if float(scale(**moved)) != factor:
+            raise InvalidInput(
+                f"order=2: declared: scale of {name}: expected a factor of the shapes, got one of the values: its own "
+                "derivative is part of the subject's second one.\nFix: leave scale out where you ask for order=2"
+            )
+        return factor
 
     def at_kinks(self, name: str, primals: Primals) -> tuple[Array, Array]:
         """Return the mask of entries at a declared kink, and the derivatives declared there."""
@@ -560,6 +707,16 @@ def _symmetrized_answer(answer: Answer) -> Answer:
         return symmetrized(np.asarray(answer))
     rounding = None if answer.rounding is None else symmetrized(answer.rounding)
     return Enclosure(symmetrized(answer.mid), symmetrized(answer.radius), rounding)
+
+
+def _symmetrizing(primals: Primals) -> Linear:
+    return Linear(symmetrized, symmetrized)
+
+
+def _nearby(array: Array, rng: np.random.Generator) -> Array:
+    """Return the array with every entry moved by a small share of itself."""
+    moved: Array = (array * (1 + FACTOR_STEP * rng.uniform(0.5, 1.0, array.shape))).astype(array.dtype)
+    return moved
 
 
 def _require_symmetric(names: Sequence[str], primals: Primals) -> None:

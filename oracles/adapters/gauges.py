@@ -14,6 +14,8 @@ from oracles.rule import (
     Array,
     Cotangents,
     Delta,
+    Derived,
+    Evaluate,
     EvaluatePerturbed,
     Output,
     Perturbation,
@@ -51,7 +53,37 @@ class Signs:
 
             return _times(y, signs), pullback
 
-        return replace(rule, evaluate=evaluate, evaluate_perturbed=self._perturbed(rule), call_patterns={})
+        perturbed = self._perturbed(rule)
+        return replace(rule, evaluate=evaluate, evaluate_perturbed=perturbed, call_patterns={}, derived=None)
+
+    def derived(self, rule: Rule, evaluate: Evaluate) -> Derived:
+        """Return the derivatives of the aligned rule, whose evaluation is ``evaluate``.
+
+        The signs are locally constant, so the pullback G of the aligned rule is G(primals, delta D). A rule with
+        signs of its own at every point has no forward mode.
+        """
+        second = rule.derivatives.second
+
+        def aligned_second(wrt: tuple[str, ...], deltas: tuple[str, ...]) -> Rule:
+            assert second is not None
+            made = second(wrt, deltas)
+
+            def signed(arrays: Primals, y: Output, signs: Mapping[str, Array]) -> dict[str, Array]:
+                known = [n for n in deltas if n in arrays]
+                if len(known) < len(deltas):
+                    return dict(arrays)
+                parts = as_tuple(_times(like(y, [arrays[n] for n in deltas]), signs))
+                return {**arrays, **dict(zip(deltas, parts, strict=True))}
+
+            def evaluate_second(**arguments: Array) -> tuple[Output, Pullback]:
+                y = rule(**{n: a for n, a in arguments.items() if n not in deltas})[0]
+                signs = self.of(y)
+                gradients, pull = made.evaluate(**signed(arguments, y, signs))
+                return gradients, lambda w: signed(pull(w), y, signs)
+
+            return replace(made, evaluate=evaluate_second, evaluate_perturbed=None, call_patterns={}, derived=None)
+
+        return Derived(evaluate, second and aligned_second)
 
     def _perturbed(self, rule: Rule) -> EvaluatePerturbed | None:
         perturb = rule.evaluate_perturbed

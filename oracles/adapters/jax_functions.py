@@ -90,7 +90,7 @@ def _jax_rule(subject: _Function, trees: Trees) -> Rule:
         runtime=Runtime.JAX,
         implementation=f,
         structured=Structured(evaluate, partial(_jax_rule, subject)),
-        derived=Derived(evaluate, subject.second, subject.tangent),
+        derived=Derived(evaluate, subject.second, subject.tangent, partial(subject.compiled_primal, is_custom)),
         call_patterns={"jax.vjp": eager, "jax.vjp under jax.jit": jitted} if is_custom else {"jax.jit": jitted},
     )
 
@@ -158,6 +158,28 @@ class _Function:
             return _cotangents(primals, zip(floating, gradients, strict=True))
 
         return _BACKEND.tree_to_numpy(like(skeleton, parts)), pullback
+
+    def compiled_primal(self, own: bool, primals: Primals) -> Function:
+        """Return the primal in one compiled function, of primals of these shapes and integers; its own fwd or JAX's."""
+        floating, form = [n for n in primals if is_differentiable(primals[n])], list[ForeignArray]()
+
+        def outputs(arrays: Sequence[ForeignArray]) -> list[ForeignArray]:
+            names, moving = self._argument_order(primals), iter(arrays)
+            given = {n: next(moving) if is_differentiable(a) else _BACKEND.from_numpy(a) for n, a in primals.items()}
+            returned = self._call(self.f.fwd if own else self.f, self._arguments(given, names), names)
+            y = self._taken_apart(returned[0] if own else returned)
+            form[:] = [form_of(y)]
+            return list(as_tuple(y))
+
+        compiled = jax.jit(outputs)
+
+        def evaluate(**point: Array) -> Output:
+            with _BACKEND.context():
+                parts = compiled([_BACKEND.from_numpy(point[n]) for n in floating])
+            values: Output = _BACKEND.tree_to_numpy(like(form[0], parts))
+            return values
+
+        return evaluate
 
     def _of_floating(
         self, primals: Primals, form: list[ForeignArray], arrays: Sequence[ForeignArray]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from oracles.audit.comparisons import APPROX, Comparison, Composite, accepts, is_true, roundings
+from oracles.audit.in_place import is_in_place
 from oracles.audit.mutants import mutants
 from oracles.audit.operands import Question, is_same, question
 from oracles.audit.records import ByLine, Findings, Line
@@ -62,6 +63,7 @@ class Auditor:
         self.faults: Counter[str] = Counter()
         self.started, self.seconds = time.perf_counter(), 0.0
         self._state = _State()
+        self.is_recorded: Callable[[], bool] = bool  # by torch, once it is imported
 
     def begin(self, test_file: str) -> None:
         """Begin with a test, given the file that it stands in."""
@@ -73,8 +75,11 @@ class Auditor:
         return found
 
     def is_idle(self) -> bool:
-        """Return whether a comparison is none of a test's own: no test runs, or another comparison calls it."""
-        return not self.test_file or self._state.inside
+        """Return whether a comparison is none of a test's own: no test runs, or another comparison calls it.
+
+        What torch compiles or traces must be what it is without the audit.
+        """
+        return self.is_recorded() or not self.test_file or self._state.inside
 
     @contextmanager
     def comparing(self) -> Iterator[None]:
@@ -220,7 +225,7 @@ def _silence() -> Iterator[None]:
 def _calling_frame() -> FrameType:
     """Return the frame that called a comparison: the innermost one outside this package."""
     frame = inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith(_PACKAGES):
+    while frame is not None and (is_in_place(frame) or str(frame.f_globals.get("__name__", "")).startswith(_PACKAGES)):
         frame = frame.f_back
     if frame is None:
         raise LookupError("no frame has called the comparison")

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from oracles.audit.torchscript import scriptable
+
 Named: TypeAlias = Mapping[str, Any]
 # The tolerance of an entry, given the arguments by name, the largest expected magnitude and the dtype.
 Tolerance: TypeAlias = Callable[[Named, float, str], float]
@@ -138,19 +140,30 @@ def accepts(comparison: Comparison, call: Callable[[], object]) -> bool:
 
 def is_true(result: object) -> bool:
     """Return whether a comparison accepts, given its result: a truth value, or one for each entry."""
-    return result is not NotImplemented and bool(np.all(result))  # type: ignore[call-overload]
+    return isinstance(result, bool | np.generic | np.ndarray) and bool(np.all(result))
 
 
 class Replacement:
-    """Stands for a function that is none of Python's own, such as ``np.allclose``: equal to it, and shown as it.
+    """Stands for a built-in function of torch, ``torch.allclose`` or ``torch.equal``: equal to it, and shown as it.
 
-    NumPy and torch hand the original to ``__array_function__`` and ``__torch_function__``. Who looks up what to do for
-    ``np.allclose`` in a dict finds it under this one.
+    torch hands the original to ``__torch_function__``. Who looks up what to do for ``torch.allclose`` in a dict finds
+    it under this one. TorchScript, which must find a function, finds one that calls the original.
     """
 
     def __init__(self, original: Callable[..., Any], call: Callable[..., Any]) -> None:
         functools.update_wrapper(self, original)
         self._original, self._call = original, call
+
+    @property
+    def __class__(self) -> Any:
+        return types.FunctionType
+
+    @__class__.setter
+    def __class__(self, other: type) -> None:
+        raise TypeError("the type of a function stays")
+
+    def __prepare_scriptable__(self) -> Callable[..., Any]:
+        return scriptable(self._original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function that compares and audits."""
@@ -174,10 +187,3 @@ class Replacement:
 
     def __reduce__(self) -> str:
         return str(self._original.__name__)
-
-
-def replacement(original: Callable[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what stands in the place of a function, with its name, its documentation and its signature."""
-    if isinstance(original, types.FunctionType):
-        return functools.wraps(original)(call)
-    return Replacement(original, call)

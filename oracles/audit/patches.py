@@ -1,45 +1,60 @@
-"""Put the audited comparisons in the places of the functions, in modules that are loaded and in those that will be."""
+"""Let the functions that compare audit: those of modules that are loaded and of those that will be."""
 
 from __future__ import annotations
 
 import functools
 import importlib.abc
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from types import FunctionType, ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
 
 from oracles.audit.auditor import RAISED, Auditor
-from oracles.audit.comparisons import APPROX, COMPARISONS, COMPOSITES, Comparison, Composite, replacement
+from oracles.audit.comparisons import APPROX, COMPARISONS, COMPOSITES, Comparison, Composite, Replacement
+from oracles.audit.in_place import can_redirect, copied, redirect
 
-Function = Callable[..., Any]
+Function: TypeAlias = Callable[..., Any]
+# Returns what is called in the place of a function, given what does what it did.
+Make: TypeAlias = Callable[[Function], Function]
 
 
 class Patches(importlib.abc.MetaPathFinder):
-    """Functions that are replaced; torch and JAX are not imported for it, but patched when the suite imports them."""
+    """Functions that audit; torch and JAX are not imported for it, but patched when the suite imports them.
+
+    A function of Python's own gets other code. What stands for ``np.allclose`` calls such a function. In the place of
+    torch's built-in functions stands another object, see `Replacement`.
+    """
 
     def __init__(self, auditor: Auditor) -> None:
         self.auditor = auditor
         self.replaced: list[tuple[ModuleType, str, Function]] = []
-        self.by_module: dict[str, list[tuple[str, Callable[[Function], Function]]]] = {}
+        self.redirected: dict[FunctionType, Callable[[], None]] = {}
+        self.by_module: dict[str, list[tuple[str, Make]]] = {}
         for comparison in COMPARISONS:
             self._plan(comparison, functools.partial(compared, auditor, comparison))
         for composite in COMPOSITES:
             self._plan(composite, functools.partial(composed, auditor, composite))
-        self._plan(APPROX, functools.partial(approximated, auditor))
         self.pending = {*self.by_module}
 
-    def _plan(self, of: Comparison | Composite, make: Callable[[Function], Function]) -> None:
+    def _plan(self, of: Comparison | Composite, make: Make) -> None:
         for module in of.modules:
             self.by_module.setdefault(module, []).append((of.name, make))
 
     def install(self) -> None:
         """Patch the modules that are loaded, and watch for the others."""
         sys.meta_path.insert(0, self)
-        made: dict[int, Function] = {}
+        for comparing in {type(approx).__eq__ for approx in _approximations()}:
+            if can_redirect(comparing):
+                self._redirect(comparing, functools.partial(approximated, self.auditor))
         for name in [name for name in self.by_module if name in sys.modules]:
-            self._patch(sys.modules[name], made)
+            self._patch(sys.modules[name])
+        made = {id(original): getattr(module, name) for module, name, original in self.replaced}
         tops = {name.partition(".")[0] for name in self.by_module}
         for name, module in list(sys.modules.items()):
             if isinstance(module, ModuleType) and name.partition(".")[0] not in {*tops, "oracles", "_pytest"}:
@@ -48,12 +63,15 @@ class Patches(importlib.abc.MetaPathFinder):
                         self._replace(module, attribute, made[id(value)])
 
     def undo(self) -> None:
-        """Put the original functions back."""
+        """Put the original functions and their code back."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         for module, name, original in reversed(self.replaced):
             setattr(module, name, original)
+        for undo in self.redirected.values():
+            undo()
         self.replaced.clear()
+        self.redirected.clear()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find a module that is to be patched after it has been executed."""
@@ -64,16 +82,26 @@ class Patches(importlib.abc.MetaPathFinder):
         spec = next((s for finder in finders if (s := finder.find_spec(name, path, target)) is not None), None)
         if spec is None or spec.loader is None:
             return None
-        spec.loader = _Loader(spec.loader, lambda module: self._patch(module, {}))
+        spec.loader = _Loader(spec.loader, self._patch)
         return spec
 
-    def _patch(self, module: ModuleType, made: dict[int, Function]) -> None:
+    def _patch(self, module: ModuleType) -> None:
         self.pending.discard(module.__name__)
+        if module.__name__ == "torch":
+            self.auditor.is_recorded = functools.partial(_is_recorded, module)
         for name, make in self.by_module[module.__name__]:
             original = getattr(module, name, None)
-            if callable(original) and not isinstance(original, ModuleType) and not hasattr(original, "_is_audited"):
-                made.setdefault(id(original), make(original))
-                self._replace(module, name, made[id(original)])
+            if not callable(original) or isinstance(original, Replacement):
+                continue
+            function = inspect.unwrap(original)  # of np.allclose what NumPy calls where no operand has its own
+            if can_redirect(function):
+                self._redirect(function, make)
+            else:
+                self._replace(module, name, Replacement(original, make(original)))
+
+    def _redirect(self, function: FunctionType, make: Make) -> None:
+        if function not in self.redirected:
+            self.redirected[function] = redirect(function, make(copied(function)))
 
     def _replace(self, module: ModuleType, name: str, function: Function) -> None:
         self.replaced.append((module, name, getattr(module, name)))
@@ -102,10 +130,9 @@ class _Loader(importlib.abc.Loader):
         self.patch(module)
 
 
-def _marked(original: Function, call: Function) -> Function:
-    function = replacement(original, call)
-    function._is_audited = True  # type: ignore[attr-defined]
-    return function
+def _is_recorded(torch: ModuleType) -> bool:
+    """Return whether torch reads or records what is called, rather than runs it: torch.compile knows its answer."""
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def compared(auditor: Auditor, comparison: Comparison, original: Function) -> Function:
@@ -129,7 +156,7 @@ def compared(auditor: Auditor, comparison: Comparison, original: Function) -> Fu
             auditor.compared(comparison, ask, args, comparison.named(args, kwargs), result)
         return result
 
-    return _marked(original, call)
+    return call
 
 
 def composed(auditor: Auditor, composite: Composite, original: Function) -> Function:
@@ -142,42 +169,26 @@ def composed(auditor: Auditor, composite: Composite, original: Function) -> Func
         with auditor.composing(composite):
             return original(*args, **kwargs)
 
-    return _marked(original, call)
+    return call
 
 
 def approximated(auditor: Auditor, original: Function) -> Function:
-    """Return ``pytest.approx`` whose ``==`` asks again."""
+    """Return ``==`` of what ``pytest.approx`` returns, which compares as the original does, and then asks it again."""
 
-    def call(expected: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        approx = original(expected, *args, **kwargs)
-        named = dict(zip(("rel", "abs", "nan_ok"), args, strict=False)) | kwargs
-        approx.__class__ = _audited_class(type(approx))
-        approx._audit = (auditor, {**named, "expected": expected})
-        return approx
-
-    return _marked(original, call)
-
-
-_CLASSES: dict[Any, Any] = {}
-
-
-def _audited_class(base: Any) -> Any:
-    """Return the subclass of one of approx's classes whose ``==`` asks again."""
-    if base in _CLASSES:
-        return _CLASSES[base]
-
-    def equals(self: Any, actual: object) -> Any:
-        __tracebackhide__ = True
-        auditor, named = self._audit
+        approx, actual = (*args, *kwargs.values())
         if auditor.is_idle():
-            return base.__eq__(self, actual)
+            return original(approx, actual)
         with auditor.comparing():
-            result = base.__eq__(self, actual)
-        named = {**named, "actual": actual}
-        auditor.compared(APPROX, lambda mutant, expected: base.__eq__(self, mutant), (), named, result)
+            result = original(approx, actual)
+        named = {"actual": actual, "expected": approx.expected, "rel": approx.rel, "abs": approx.abs}
+        auditor.compared(APPROX, lambda mutant, expected: original(approx, mutant), (), named, result)
         return result
 
-    body = {"__eq__": equals, "__hash__": None, "__doc__": base.__doc__, "__module__": base.__module__}
-    _CLASSES[base] = type(base.__name__, (base,), {**body, "__qualname__": base.__qualname__})
-    return _CLASSES[base]
+    return call
+
+
+def _approximations() -> tuple[object, ...]:
+    """Return one of each class that ``pytest.approx`` returns."""
+    return tuple(pytest.approx(value) for value in (1.0, Decimal(1), [1.0], {"a": 1.0}, np.ones(1)))

@@ -206,7 +206,8 @@ def _jax_step() -> Callable[[JaxArray, JaxArray], JaxArray]:
         return value
 
     step: Any = jax.custom_jvp(value_of)
-    step.defjvp(lambda primals, tangents: (primals[1], tangents[0]))
+    # The step again, so that a derivative of the derivative passes through it too.
+    step.defjvp(lambda primals, tangents: (step(*primals), tangents[0]))
     result: Callable[[JaxArray, JaxArray], JaxArray] = step
     return result
 

@@ -7,8 +7,8 @@ campaigns share and none of them changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,28 +70,43 @@ class Saved(ExampleDatabase):
 class Forgiving(ExampleDatabase):
     """Another database, whose failures say nothing of a subject: what cannot be read is not replayed.
 
-    Results are not in it: whether these can be written, the store says.
+    Results are not in it: whether these can be written, the store says. A server that did not answer, for as long as it
+    is waited for, is not asked again.
     """
 
-    def __init__(self, database: ExampleDatabase, errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, database: ExampleDatabase, errors: tuple[type[Exception], ...], silent: tuple[type[Exception], ...] = ()
+    ) -> None:
         super().__init__()
-        self._database, self._errors = database, errors
+        self._database, self._errors, self._silent = database, errors, silent
+        self._is_silent = False
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            self._is_silent = isinstance(error, self._silent)
 
     def fetch(self, key: bytes) -> Iterable[bytes]:
         """Return the values of a key, or none."""
-        with suppress(*self._errors):
-            return tuple(self._database.fetch(key))
-        return ()
+        found: tuple[bytes, ...] = ()
+        if not self._is_silent:
+            with self._forgiving():
+                found = tuple(self._database.fetch(key))
+        return found
 
     def save(self, key: bytes, value: bytes) -> None:
         """Add a value to a key, if that is possible."""
-        with suppress(*self._errors):
-            self._database.save(key, value)
+        if not self._is_silent:
+            with self._forgiving():
+                self._database.save(key, value)
 
     def delete(self, key: bytes, value: bytes) -> None:
         """Remove a value of a key, if that is possible."""
-        with suppress(*self._errors):
-            self._database.delete(key, value)
+        if not self._is_silent:
+            with self._forgiving():
+                self._database.delete(key, value)
 
 
 def database_at(location: str) -> ExampleDatabase:
@@ -105,7 +120,7 @@ def database_at(location: str) -> ExampleDatabase:
         found = hypothesis_redis.RedisExampleDatabase(
             own, key_prefix=f"{PREFIX}example:".encode(), expire_after=KEPT_FOR
         )
-        return Forgiving(found, (OSError, redis.RedisError))
+        return Forgiving(found, (OSError, redis.RedisError), (OSError, redis.ConnectionError, redis.TimeoutError))
     of_store = Path(location) / FOLDER
     folder = of_store if of_store.is_dir() else Path(location)
     return Forgiving(DirectoryBasedExampleDatabase(folder), (OSError,))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import prod
 from typing import TextIO
 
@@ -28,7 +31,7 @@ from oracles.options import SearchOptions
 from oracles.process_state import judging
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.registry import BrokenCases, Entry, entries, entries_of
-from oracles.report.disagreement import Disagreement, number
+from oracles.report.disagreement import REPRODUCE, Disagreement, number
 from oracles.search import Search
 from oracles.tally import Tally
 
@@ -155,9 +158,17 @@ def _example(outcome: Outcome, error: Exception | None, unit: Unit, seed: int | 
         "dtype": unit.searched.dtype,
         "seed": seed,
         "size": size,
-        "text": failure.text,
+        "text": failure.text.replace(REPRODUCE, _how_to_reproduce(unit, script, seed)),
         "script": script,
     }
+
+
+def _how_to_reproduce(unit: Unit, script: str, seed: int | None) -> str:
+    """Return the last line of a report: a campaign has no exception that could be asked for its script."""
+    if script:
+        return "  reproduce: the script of this failure, in the report of the campaign by --json or --html"
+    again = f"oracles verify {unit.searched.layer}" + ("" if seed is None else f" --seed {seed}")
+    return f"  reproduce: {again}"
 
 
 def serve(lines: TextIO, answers: TextIO) -> None:
@@ -167,9 +178,24 @@ def serve(lines: TextIO, answers: TextIO) -> None:
     judge = Judging(Plan.from_json(first["plan"]), first["store"], first["examples_from"])
     answer({"code": judge.code})
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads what the code under judgement says
-    for line in lines:
+    for line in _while_there_is_a_worker(lines):
         record, example = judge.result(judge.plan.unit(json.loads(line)["number"]), _ticking(answer))
         answer({"record": record, "example": example})
+
+
+def _while_there_is_a_worker(lines: TextIO) -> Iterator[str]:
+    """Yield the lines of a worker; when it has ended, end this process at once, in mid-unit too."""
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        with suppress(OSError, ValueError):
+            for line in lines:
+                waiting.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield waiting.get()
 
 
 def _answering(answers: TextIO) -> Callable[[Json], None]:

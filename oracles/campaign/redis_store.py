@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from oracles.campaign.store import SCHEMA, StoreFailed, full, no_store, require_schema
+from oracles.campaign.store import SCHEMA, StoreFailed, StoreSilent, full, no_store, require_schema
 from oracles.campaign.units import Json, Lease, Plan
 from oracles.lazy_modules import LazyModule
 
@@ -127,7 +127,7 @@ class RedisStore:
                 raise full(self.location) from error
             raise StoreFailed(f"{self.location}: {error}") from error
         except (redis.exceptions.RedisError, OSError) as error:
-            raise StoreFailed(f"{self.location} does not answer: {error}") from error
+            raise StoreSilent(f"{self.location} does not answer: {error}") from error
 
     @staticmethod
     def _keys(plan: str) -> list[str]:

@@ -26,6 +26,10 @@ class StoreFailed(ValueError):
     """A store cannot be used: it is of another version, or does not answer."""
 
 
+class StoreSilent(StoreFailed):
+    """A store does not answer, and was waited for."""
+
+
 class StoreFull(StoreFailed):
     """There is no space for another result."""
 

@@ -7,12 +7,13 @@ from math import inf, isfinite
 
 from oracles.campaign.coverage_documents import coverage_of
 from oracles.campaign.store import Store, StoreFailed
-from oracles.campaign.units import Json
+from oracles.campaign.units import Json, is_unjudged, reason_of
+from oracles.constants import CAMPAIGN_ATTEMPTS
 from oracles.coverage import Coverage
 from oracles.options import did_you_mean
 from oracles.properties import ORACLE_PROPERTIES
 from oracles.report.disagreement import number
-from oracles.tally import describe_inconclusive, exceeds_vacuous_limit
+from oracles.tally import describe_inconclusive, inconclusive_oracles
 
 # Of the document. It counts up when a key changes its name or meaning.
 DOCUMENT_SCHEMA = 1
@@ -52,6 +53,7 @@ def summary(store: Store, code: str | None = None) -> Json:
         "apart": [{name: each[name] for name in ("code", "opened", "units", "versions")} for each in apart],
         "failures": collected.failures(examples),
         "inconclusive": collected.inconclusive(),
+        "given_up": collected.given_up(),
         "skipped": collected.skipped,
         "searches": collected.searches(),
         "worst": collected.worst(),
@@ -70,6 +72,7 @@ class _Collected:
         self._searches: dict[tuple[str, str, str], Json] = {}
         self._workers: dict[str, Json] = {}
         self._failures: dict[str, Json] = {}
+        self._reasons: dict[tuple[str, str, str], list[str]] = {}
         self._times: list[tuple[float, int, str | None]] = []
         self._started = inf
         self._out_of_time = self._repeated = 0
@@ -91,6 +94,8 @@ class _Collected:
         search["seconds"] += record["seconds"]
         for row in record["rows"]:
             self._add_row(search["oracles"].setdefault(row["oracle"], {"examples": 0, "vacuous": 0}), row)
+        if is_unjudged(record):
+            self._reasons.setdefault(key, []).append(reason_of(record))
         self._started = min(self._started, record["started"])
         self._out_of_time += record["out_of_time"]
         self._repeated += record["attempts"] > 0
@@ -140,11 +145,23 @@ class _Collected:
 
     def inconclusive(self) -> list[str]:
         """Return a line for each search against an oracle in which too many points were inconclusive."""
+        lines = []
+        for (layer, name, dtype), search in sorted(self._searches.items()):
+            points, vacuous = (
+                {oracle: row[key] for oracle, row in search["oracles"].items()} for key in ("examples", "vacuous")
+            )
+            for oracle in inconclusive_oracles(points, vacuous) if name in ORACLE_PROPERTIES else ():
+                described = describe_inconclusive(vacuous[oracle], points[oracle])
+                lines.append(f"{layer} by {oracle} in {dtype}, {name}: {described}")
+        return lines
+
+    def given_up(self) -> list[str]:
+        """Return a line for each search that was tried in a few units and never judged, with the last reason."""
         return [
-            f"{layer} by {oracle} in {dtype}, {name}: {describe_inconclusive(row['vacuous'], row['examples'])}"
-            for (layer, name, dtype), search in sorted(self._searches.items())
-            for oracle, row in search["oracles"].items()
-            if name in ORACLE_PROPERTIES and exceeds_vacuous_limit(row["vacuous"], row["examples"])
+            f"{layer}, {name}, {dtype}: nothing was judged in {len(reasons)} units: "
+            + reasons[-1].removeprefix(f"{layer}, {name}, {dtype}: ")
+            for (layer, name, dtype), reasons in sorted(self._reasons.items())
+            if len(reasons) >= CAMPAIGN_ATTEMPTS and not self._searches[layer, name, dtype]["points"]
         ]
 
     def searches(self) -> list[Json]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from oracles.constants import CAMPAIGN_ATTEMPTS, CAMPAIGN_LEASE_SECONDS
+from oracles.verdict import NOT_JUDGED
 
 Json: TypeAlias = dict[str, Any]
 # A search by seeds, or the examples that Hypothesis's databases hold.
@@ -115,6 +116,17 @@ class Plan:
         lists = {name: tuple(value) for name, value in document.items() if isinstance(value, Sequence | tuple)}
         lists = {name: value for name, value in lists.items() if not isinstance(document[name], str)}
         return cls(**{**document, **lists, "searches": tuple(Searched(**each) for each in document["searches"])})
+
+
+def is_unjudged(record: Json) -> bool:
+    """Return whether a search by seeds has judged nothing: no case could be drawn, or every process ended."""
+    return record["kind"] == "search" and not record["points"] and record["verdict"] in ("", NOT_JUDGED)
+
+
+def reason_of(record: Json) -> str:
+    """Return why a unit has judged nothing."""
+    skipped = "; ".join(f"{name}: {line}" for name, line in record["skipped"].items())
+    return record["headline"] or skipped or "no point was drawn"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from oracles.campaign.judging_process import Ended, JudgingProcess
 from oracles.campaign.locations import open_store
-from oracles.campaign.store import Store, StoreFailed
-from oracles.campaign.units import Json, Lease, Leasing, Plan, Unit, content_hash
+from oracles.campaign.store import Store, StoreFailed, StoreSilent
+from oracles.campaign.units import Json, Lease, Leasing, Plan, Searched, Unit, content_hash, is_unjudged
 from oracles.constants import CAMPAIGN_ATTEMPTS, CAMPAIGN_GRACE_SECONDS, CAMPAIGN_POLL_SECONDS
 from oracles.environment import pin_threads
 from oracles.verdict import NOT_JUDGED
@@ -67,7 +68,7 @@ class Worker:
         self.name, self.units = name, 0
         self._task, self._stopped = task, stopped
         self.process = JudgingProcess(task.plan, task.store, task.examples_from)
-        self._store: Store | None = None
+        self._unjudged: Counter[Searched] = Counter()
 
     def run(self) -> int:
         """Work until the budget is over or all units are done; return how many were recorded.
@@ -79,7 +80,7 @@ class Worker:
         store, task = open_store(self._task.store, create=False), self._task
         try:
             self._start()
-            while not self._stopped() and time.time() < task.deadline:
+            while not self._stopped() and time.time() < task.deadline and not self._has_given_up(*task.plan.searches):
                 lease = store.lease(task.plan, self.name, task.leasing.seconds)
                 if lease is not None:
                     self._do(store, lease)
@@ -125,7 +126,7 @@ class Worker:
         """Do the unit of a lease, or give it back."""
         plan, started = self._task.plan, time.time()
         unit = plan.unit(lease.number)
-        if store.is_recorded(plan.code, unit.key):
+        if self._has_given_up(unit.searched) or store.is_recorded(plan.code, unit.key):
             store.skip(lease)
             return
         wait = self._heartbeats(store, lease)
@@ -138,15 +139,29 @@ class Worker:
             record = {**answer["record"], "key": unit.key, "worker": self.name, "attempts": lease.attempts}
             record |= {"started": started, "finished": time.time()}
             self.units += store.record(lease, unit.key, record, answer["example"])
+            self._note(record, unit)
         except Ended as ended:
             store.give_back(lease, str(ended), counts=True)
         except _Stopped:
             self.process.end()
             store.give_back(lease, "the campaign was stopped", counts=False)
+        except StoreSilent:
+            raise  # it has been waited for: the lease ends by itself
         except BaseException:
             with suppress(StoreFailed):  # else the lease ends by itself
                 store.give_back(lease, "its worker failed", counts=False)
             raise
+
+    def _note(self, record: Json, unit: Unit) -> None:
+        """Count the units of a search that followed each other and judged nothing."""
+        if is_unjudged(record):
+            self._unjudged[unit.searched] += 1
+        elif unit.kind == "search":
+            self._unjudged[unit.searched] = 0
+
+    def _has_given_up(self, *searches: Searched) -> bool:
+        """Return whether further units of all these searches would judge nothing either."""
+        return all(self._unjudged[searched] >= CAMPAIGN_ATTEMPTS for searched in searches)
 
     def _heartbeats(self, store: Store, lease: Lease) -> Callable[[], None]:
         """Return a function that renews a lease now and then, and raises when the campaign ends."""

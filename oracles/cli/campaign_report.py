@@ -42,6 +42,7 @@ def status_lines(document: Json) -> Iterator[str]:
             f"{failure['diagnosis'] or failure['text'].partition(chr(10))[0]}"
         )
     yield from (f"  inconclusive: {line}" for line in document["inconclusive"])
+    yield from (f"  given up: {line}" for line in document["given_up"])
     yield from (f"  skipped: {name}: {line}" for name, line in document["skipped"].items())
 
 

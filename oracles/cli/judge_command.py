@@ -6,25 +6,22 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import IO, Any
 
+from oracles.cli.jobs import Job, earlier_judgements, jobs_from, jobs_in, require_other_file
 from oracles.cli.progress_line import progress_line
 from oracles.cli.workers import available_cores, run_in_workers
 from oracles.environment import require_writable, write_atomically
 from oracles.registry import Unusable
-from oracles.rule import InvalidInput
 from oracles.stages import announce
 from oracles.untrusted.judgement import Judgement
 from oracles.untrusted.judging import judge_untrusted
 from oracles.untrusted.remote import Sandbox
-from oracles.untrusted.schema import SCHEMAS, require_valid
+from oracles.untrusted.schema import SCHEMAS
 from oracles.untrusted.statuses import Status
-
-# A job with its number in the file, and the id that its judgement has.
-NumberedJob = tuple[int, Mapping[str, Any]]
+from oracles.user_code import attempt
 
 
 def judge_command(args: argparse.Namespace) -> int:
@@ -42,7 +39,7 @@ def judge_command(args: argparse.Namespace) -> int:
     if args.json is not None:
         require_writable("--json", args.json)
     if args.batch is not None:
-        return _judge_batch(args)
+        return _judge_stream(args) if args.batch == "-" else _judge_batch(args)
     for option in ("subject", "reference", "cases"):
         if not getattr(args, option):
             raise Unusable(
@@ -50,6 +47,9 @@ def judge_command(args: argparse.Namespace) -> int:
                 "Fix:    oracles judge --subject kernel.py:forward,backward --reference torch:reference.py:f "
                 "--cases cases.json"
             )
+    if args.json:
+        single = {name: getattr(args, name) for name in ("subject", "reference", "cases")}
+        require_other_file("--json", args.json, Job(0, single).files)
     with progress_line():
         announce("starting the processes of the subject")
         judged = judge_untrusted(
@@ -85,27 +85,46 @@ def _exit_status(statuses: Sequence[str]) -> int:
     return int(any(status != Status.PASSED for status in statuses))
 
 
+def _defaults(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says of jobs that say nothing else."""
+    options = {name: value for name, value in _options(args).items() if value not in (None, (), [])}
+    return {**options, "diagnosis": args.diagnosis}
+
+
+def _judge_stream(args: argparse.Namespace) -> int:
+    """Judge the jobs of the standard input one after the other; a line that is no job is not judged."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    hidden = (args.json,) if args.json else ()
+    with Sandbox() as sandbox:
+        statuses = [
+            _written(_judged(job, sandbox) if isinstance(job, Job) else job, sys.stdout)
+            for job in jobs_from(sys.stdin, "the standard input", _defaults(args), hidden)
+        ]
+    return _exit_status(statuses)
+
+
 def _judge_batch(args: argparse.Namespace) -> int:
-    """Judge the jobs of a file in several processes, or of the standard input one after the other."""
-    if args.batch == "-":
-        with Sandbox() as sandbox:
-            statuses = [
-                _written(_judged(job, sandbox), sys.stdout) for job in _jobs(sys.stdin, "the standard input", args)
-            ]
-        return _exit_status(statuses)
+    """Judge the jobs of a file in several processes."""
     if args.json is None:
         raise Unusable("--batch: expected a file for the judgements.\nFix:    --json judgements.jsonl")
+    require_other_file("--json", args.json, [args.batch])
     try:
-        with open(args.batch, encoding="utf-8") as file:
-            jobs = list(_jobs(file, args.batch, args))
+        with open(args.batch, encoding="utf-8-sig", errors="surrogateescape") as file:
+            jobs = jobs_in(file, args.batch, _defaults(args), (args.batch, args.json))
     except OSError as error:
         raise Unusable(f"--batch: {args.batch} cannot be read: {error.strerror}") from None
-    earlier = _earlier(args.json) if args.resume else []
-    done = {each["id"] for each in earlier}
-    waiting = [(number, job) for number, job in jobs if job.get("id", number) not in done]
-    statuses = [each["status"] for each in earlier]
+    require_other_file("--json", args.json, {path for job in jobs for path in job.files})
+    earlier = earlier_judgements(args.json) if args.resume else {}
+    # A judgement counts for the job that was judged: with other arguments or files it is another job.
+    kept = [earlier[job.id] for job in jobs if job.id in earlier and earlier[job.id].get("job") == job.hash]
+    done = {each["id"] for each in kept}
+    ids = {job.id for job in jobs}
+    others = [each for number, each in earlier.items() if number not in ids]
+    waiting = [job for job in jobs if job.id not in done]
+    statuses = [each["status"] for each in kept]
     # Lines are added as they come, so that an interrupt loses none. Half a line of an earlier run is not kept.
-    write_atomically(args.json, "".join(json.dumps(each) + "\n" for each in earlier))
+    write_atomically(args.json, "".join(json.dumps(each) + "\n" for each in (*others, *kept)))
     with open(args.json, "a", encoding="utf-8") as out, progress_line():
 
         def receive(document: dict[str, Any]) -> None:
@@ -118,13 +137,11 @@ def _judge_batch(args: argparse.Namespace) -> int:
     return _exit_status(statuses)
 
 
-def _run(jobs: Sequence[NumberedJob], processes: int, receive: Callable[[dict[str, Any]], None]) -> None:
+def _run(jobs: Sequence[Job], processes: int, receive: Callable[[dict[str, Any]], None]) -> None:
     """Judge jobs in processes of the judge's own, each of which keeps its sandbox."""
 
-    def lost(job: NumberedJob, how: str) -> None:
-        number, contents = job
-        judged = Judgement(Status.NOT_JUDGED, f"the judge's process ended: {how}", contents["subject"], ())
-        receive(judged.document(contents.get("id", number)))
+    def lost(job: Job, how: str) -> None:
+        receive(job.not_judged(f"the judge's process ended: {how}"))
 
     if processes == 1:
         for job in jobs:
@@ -138,53 +155,29 @@ def _sandbox() -> Sandbox:
     return Sandbox()
 
 
-def _work(job: NumberedJob, receive: Callable[[dict[str, Any]], None]) -> None:
+def _work(job: Job, receive: Callable[[dict[str, Any]], None]) -> None:
     receive(_judged(job, _sandbox()))
 
 
-def _judged(job: NumberedJob, sandbox: Sandbox) -> dict[str, Any]:
-    """Return the judgement of a job as JSON; whatever is wrong with the job itself is a reason not to judge."""
-    number, contents = job
-    arguments = {name: value for name, value in contents.items() if name != "id"}
-    try:
-        judged = judge_untrusted(**arguments, sandbox=sandbox)
-    except ValueError as error:  # arguments that do not fit, and files that cannot be read
-        judged = Judgement(Status.NOT_JUDGED, str(error), contents["subject"], ())
-    return judged.document(contents.get("id", number))
+def _judged(job: Job, sandbox: Sandbox) -> dict[str, Any]:
+    """Return the judgement of a job as JSON; whatever is raised for it is a reason not to judge it."""
+    named = job.hash  # before: a file that changes meanwhile makes it another job
+
+    def judged() -> Judgement:
+        try:
+            return judge_untrusted(**job.arguments, hidden=job.hidden, sandbox=sandbox)
+        except SystemExit as error:  # of a reference, which is imported here
+            raise RuntimeError(f"a reference ended the process: exit status {error.code}") from error
+
+    outcome = attempt(judged)
+    if isinstance(outcome, Judgement):
+        return outcome.document(job.id, named)
+    error = outcome.error
+    # A ValueError says itself what is wrong: arguments that do not fit, and files that cannot be read.
+    return job.not_judged(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
 def _written(document: dict[str, Any], out: IO[str]) -> str:
     out.write(json.dumps(document) + "\n")
     out.flush()
     return str(document["status"])
-
-
-def _jobs(lines: IO[str], name: str, args: argparse.Namespace) -> Iterator[NumberedJob]:
-    """Yield the jobs of a file, with the options of the command line where they say nothing else.
-
-    Raises:
-        InvalidInput: for a line that is no job; says which.
-    """
-    defaults = {name: value for name, value in _options(args).items() if value not in (None, (), [])}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            job = json.loads(line)
-        except ValueError as error:
-            raise InvalidInput(f"--batch: {name}, line {number}: no JSON: {error}") from None
-        require_valid(job, "job", f"--batch: {name}, line {number}: ")
-        yield number, {**defaults, "diagnosis": args.diagnosis, **job}
-
-
-def _earlier(path: str) -> list[dict[str, Any]]:
-    """Return the judgements that a file has, without what an interrupt has cut."""
-    if not Path(path).exists():
-        return []
-    judgements = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            judgements.append(json.loads(line))
-        except ValueError:
-            continue
-    return judgements

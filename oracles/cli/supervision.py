@@ -19,10 +19,17 @@ INTERRUPTED = 130
 READER_GONE = 141
 # Nothing is refused, and something was not judged since a package is missing: neither a pass nor a failure.
 EXIT_SKIPPED = 3
+# The commands that judge in processes of their own, and what to do if the first one is ended.
+ELSEWHERE = {
+    "campaign": "run the same command again: what is recorded is kept",
+    "judge": "run it again; of a batch, --resume keeps the judgements that are written",
+}
 
 
-def supervised(command: Callable[[], int]) -> int:
+def supervised(command: Callable[[], int], name: str = "") -> int:
     """Return the exit status of a command, which runs in a copy of this process; 1 if the copy ends by itself.
+
+    ``name`` is that of the command, which says whether the code under judgement runs in the copy.
 
     The copy shares the terminal and the process group, so it sees Ctrl-C itself, and decides what to do. An interrupt
     that another process sends to this one alone is passed on.
@@ -55,7 +62,7 @@ def supervised(command: Callable[[], int]) -> int:
         threading.Thread(target=_pass_on_interrupts, args=(pid,), daemon=True).start()
     reported = os.read(word, 16)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return _status(int(reported) if reported else None, ended)
+    return _status(int(reported) if reported else None, ended, name)
 
 
 def _pass_on_interrupts(pid: int) -> None:
@@ -71,7 +78,7 @@ def _end_with_the_other(lifeline: int, end: Callable[[int], None]) -> None:
     end(1)
 
 
-def _status(reported: int | None, ended: int) -> int:
+def _status(reported: int | None, ended: int, name: str) -> int:
     """Return the exit status, given the reported one and the one with which the process ended."""
     if reported is not None:
         return reported or (1 if ended else 0)
@@ -80,9 +87,16 @@ def _status(reported: int | None, ended: int) -> int:
     if ended in (-signal.SIGINT, -signal.SIGTERM):
         return 128 - ended
     how = f"killed by {signal.Signals(-ended).name}" if ended else "exit status 0"
-    print(
-        f"oracles: the code under judgement ended the process ({how}) before a verdict.\n"
-        "Fix:    judge it in a process of its own: oracles check ... --isolate",
-        file=sys.stderr,
-    )
+    print(_how_it_ended(how, name, was_killed=ended == -signal.SIGKILL), file=sys.stderr)
     return 1
+
+
+def _how_it_ended(how: str, name: str, *, was_killed: bool) -> str:
+    """Return who may have ended the process, and what to do."""
+    if name in ELSEWHERE:
+        return f"oracles: something ended the process of oracles {name} ({how}).\nFix:    {ELSEWHERE[name]}"
+    whose = "the code under judgement, or the system for want of memory," if was_killed else "the code under judgement"
+    return (
+        f"oracles: {whose} ended the process ({how}) before a verdict.\n"
+        "Fix:    judge it in a process of its own: oracles check ... --isolate"
+    )

@@ -10,8 +10,16 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from oracles.constants import HALF_OF_THE_DIGITS, NAMED_ENTRIES, NEAR_OVERFLOW, RESOLUTION_LIMIT, SECOND_SAMPLES
+from oracles.constants import (
+    HALF_OF_THE_DIGITS,
+    MOST_DIFFERENCES,
+    NAMED_ENTRIES,
+    NEAR_OVERFLOW,
+    RESOLUTION_LIMIT,
+    SECOND_SAMPLES,
+)
 from oracles.decision.neighbourhood import Neighbourhood
+from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import smallest_normal, unit_roundoff
 from oracles.rule import (
     Answer,
@@ -218,7 +226,7 @@ class Comparison:
         for oracle, ratio in self.ratios.items():
             worst = float(np.max(ratio, initial=0.0))
             if worst > 1 or by_all:
-                finding = Finding(self.name, oracle, verdict, refuses, worst, evidence=self._evidence(ratio, reason))
+                finding = Finding(self.name, oracle, verdict, refuses, worst, evidence=self._evidence(oracle, reason))
             else:
                 finding = Finding(self.name, oracle, Verdict.AGREES, ratio=worst)
             # An entry that is refused was judged, whatever the tolerance.
@@ -238,7 +246,8 @@ class Comparison:
         findings = self.findings(Verdict.VACUOUS, refuses=False, reason=reason)
         return [replace(f, unbounded=True) if f.verdict is Verdict.VACUOUS else f for f in findings]
 
-    def _evidence(self, ratio: Array, reason: str) -> Evidence:
+    def _evidence(self, oracle: str, reason: str) -> Evidence:
+        ratio = self.ratios[oracle]
         if not ratio.size:
             return Evidence(reason=reason)
         index = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
@@ -247,7 +256,7 @@ class Comparison:
             index,
             float(self.value[index]),
             self.values_at(index),
-            float(np.broadcast_to(self.tolerance, ratio.shape)[index]),
+            float(np.broadcast_to(self.tolerance_of(self.answers[oracle]), ratio.shape)[index]),
             enclosure_at(exact, index) if isinstance(exact, Enclosure) and exact.rounding is not None else None,
             (int(np.count_nonzero(ratio > 1)), ratio.size),
             reason,
@@ -356,23 +365,41 @@ def _agreement(
     size = np.abs(expected)
     judged = judged_entries(name, expected, tolerance, estimator)
     count = int(np.count_nonzero(judged))
-    unknown = _first(~judged) if count < size.size else ()
-    detects_above = _detects_above(expected, tolerance, judged)
     finding = Finding(
         name,
         oracle,
         Verdict.AGREES,
         ratio=worst,
-        detects_above=detects_above,
+        detects_above=_detects_above(expected, tolerance, judged),
         judged=(count, size.size),
-        unknown=unknown,
+        unknown=_first(~judged) if count < size.size else (),
         unbounded=not np.any(np.isfinite(tolerance) & ~np.isnan(expected)),
+        open=_open_entries(name, oracle, expected, tolerance, judged, estimator),
     )
     # One rounding in 8 bits is more than that.
-    if size.size == 0 or (count and detects_above <= max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))):
+    limit = max(RESOLUTION_LIMIT, 2 * unit_roundoff(estimator.precision))
+    if size.size == 0 or (count and finding.detects_above <= limit):
         return finding
-    is_kink = count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name)
-    return replace(finding, verdict=Verdict.KINK if is_kink else Verdict.VACUOUS, detects_above=0.0)
+    if count == 0 and not finding.unbounded and not is_zero(estimator.delta) and estimator.jumps(name):
+        return replace(finding, verdict=Verdict.KINK, detects_above=0.0)
+    return _vacuous(finding, judged & ((size == 0) | (tolerance <= limit * size)), estimator)
+
+
+def _vacuous(finding: Finding, judged: Array, estimator: ToleranceEstimator) -> Finding:
+    """Return the finding as VACUOUS, with the reason; judged are the entries that rounding moves by less."""
+    reason = f"rounding in {estimator.precision} may move every entry by its own size"
+    if finding.judged[0]:
+        reason = f"rounding in {estimator.precision} may move its median entry by {100 * finding.detects_above:.2g} %"
+    elif finding.quantity in estimator.primals and is_zero(estimator.delta):
+        reason = "delta is zero"
+    return replace(
+        finding,
+        verdict=Verdict.VACUOUS,
+        detects_above=0.0,
+        judged=(int(np.count_nonzero(judged)), judged.size),
+        unknown=_first(~judged),
+        evidence=Evidence(reason="" if finding.unbounded else reason),
+    )
 
 
 def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
@@ -383,6 +410,26 @@ def _detects_above(expected: Array, tolerance: Array, judged: Array) -> float:
         relative = tolerance[measured] / size[measured]
     middle = relative.size // 2
     return float(np.partition(relative, middle)[middle]) if relative.size else 0.0
+
+
+def _open_entries(
+    name: str, oracle: str, expected: Array, tolerance: Array, judged: Array, estimator: ToleranceEstimator
+) -> int:
+    """Return how many entries are not judged, and are not known to be small next to the array's largest.
+
+    An entry that rounding can move by its own size is known all the same where that is far below the others: a
+    probability that underflows. Where finite differences measure some entries of many, directions judge the others.
+    """
+    if np.all(judged) or is_zero(estimator.delta):
+        return 0
+    size = np.abs(expected)
+    largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
+    is_small = tolerance <= half_of_the_digits(estimator.precision) * largest
+    if oracle == DIFFERENCES and sum(map(np.size, estimator.primals.values())) > MOST_DIFFERENCES:
+        is_small |= np.isnan(expected)
+    # So it is where the subject's own values are measured, as its second derivatives may be.
+    is_small |= np.isinf(estimator.read_error.get(name, 0.0))
+    return int(np.count_nonzero(~judged & ~is_small))
 
 
 def _first(entries: Array) -> tuple[Index, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from oracles.constants import (
     ARBITER_INPUTS,
+    AS_MANY_DIGITS,
     ASKED_UNKNOWN,
     BEND_ENTRIES,
     BEYOND_SLOPES,
@@ -50,6 +51,7 @@ from oracles.decision.precision import (
 )
 from oracles.decision.reduced_point import with_samples_at_part
 from oracles.decision.repetition import change_of_answer
+from oracles.decision.single_terms import errs_without_sums
 from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
@@ -440,6 +442,7 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
     # A long sum in low precision no longer grows from some term on, and loses up to its own size.
     terms = max(map(np.size, (*comparison.estimator.primals.values(), *as_tuple(comparison.estimator.delta))))
     own_size = np.abs(comparison.expected) if terms * unit_roundoff(numerics.store) >= 1 else 0.0
+    sufficient = []
     for coarser, defect, finer in _coarser_numerics(numerics):
         under = replace(comparison, estimator=comparison.estimator.under(coarser))
         coarse = attempt(partial(under.with_samples, MORE_SAMPLES))
@@ -449,11 +452,13 @@ def coarser_numerics(comparison: Comparison) -> list[Finding] | Comparison:
         coarse = coarse.on_one_side(EVERYWHERE) if subgradient is False else coarse
         if np.any(error > np.maximum(coarse.tolerance, own_size)):
             continue
-        if is_rounding(comparison, numerics.store):
-            fix = f"{finer}, or declare numerics=oracles.{coarser!r}"
-            reason = f"{defect}: right with that, and not as {numerics}"
-            return _with_fix(_unstable(comparison, reason), fix, defect)
-    return comparison
+        sufficient.append((coarser, defect, f"{finer}, or declare numerics=oracles.{coarser!r}"))
+    if not sufficient or not is_rounding(comparison, numerics.store):
+        return comparison
+    # Both may suffice: sums of one term are exact in any accumulator, so what errs in them is stored.
+    stored = len(sufficient) < 2 or errs_without_sums(comparison) is not False
+    coarser, defect, fix = sufficient[0 if stored else -1]
+    return _with_fix(_unstable(comparison, f"{defect}: right with that, and not as {numerics}"), fix, defect)
 
 
 def _coarsest_tolerance(comparison: Comparison) -> Array:
@@ -483,8 +488,8 @@ def _coarser_numerics(numerics: Numerics) -> list[tuple[Numerics, str, str]]:
 def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     """Tell a solver that stops early from a wrong formula.
 
-    Question: is the error small and smooth nearby, and does it jump by about its size, where the reference does not, as
-    the primals move on: where the number of steps of an iteration changes?
+    Question: is the error small and smooth nearby, does it stay if the subject is fed with a finer precision, and does
+    it jump by about its size where the reference does not: where the number of steps of an iteration changes?
     Consequence: UNSTABLE. The subject should solve further, or declare ``solved_to``.
     """
     reference = next(iter(comparison.references), None)
@@ -492,7 +497,7 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     if comparison.estimator.precision in HALF_NAMES:
         return comparison
     # What is right in a coarser precision has the rounding of that, which may jump, too.
-    if reference is None or _in_coarser_precision(comparison, confirmed=True):
+    if reference is None or _in_coarser_precision(comparison, confirmed=True) or _shrinks(comparison, reference):
         return comparison
     primals, delta = comparison.estimator.primals, comparison.estimator.delta
 
@@ -511,12 +516,25 @@ def not_converged(comparison: Comparison) -> list[Finding] | Comparison:
     return _with_fix(findings, f"solve further, or declare {declaration(share)}", in_words(name, share))
 
 
-def _compared(comparison: Comparison, reference: Rule, primals: Primals, delta: Output) -> Compared:
-    """Return error and expected value at another point."""
+def _compared(
+    comparison: Comparison, reference: Rule, primals: Primals, delta: Output, precision: str = ""
+) -> Compared:
+    """Return error and expected value at another point, the subject in its own precision or another one."""
     name, setting = comparison.name, comparison.setting
-    own, own_delta = (with_dtype(tree, setting.precision) for tree in (dict(primals), delta))
+    own, own_delta = (with_dtype(tree, precision or setting.precision) for tree in (dict(primals), delta))
     expected = np.asarray(values_of(reference, primals, delta)[name], np.float64)
     return Compared(np.asarray(values_of(setting.subject, own, own_delta)[name], np.float64) - expected, expected)
+
+
+def _shrinks(comparison: Comparison, reference: Rule) -> bool:
+    """Return whether the error shrinks in a finer precision: that of an iteration stays, that of rounding does not."""
+    point, refused = comparison.estimator, comparison.refused
+    finer = "longdouble" if point.precision == "float64" else "float64"
+    compared = attempt(partial(_compared, comparison, reference, point.primals, point.delta, finer))
+    if isinstance(compared, Raised) or compared.error.shape != refused.shape:
+        return False
+    own = np.linalg.norm((comparison.value - comparison.expected)[refused])
+    return bool(np.linalg.norm(compared.error[refused]) < AS_MANY_DIGITS * own)
 
 
 def wrong_formula(comparison: Comparison) -> list[Finding] | Comparison:
@@ -541,8 +559,17 @@ def right_in_coarser_precision(comparison: Comparison) -> list[Finding] | Compar
     coarse = _in_coarser_precision(comparison)
     if not coarse:
         return comparison
-    reason = f"right up to {coarse}: it is computed in {coarse} somewhere; declare precision={coarse!r}"
-    return _unstable(comparison, reason)
+    words = f"it is computed in {coarse} somewhere"
+    if not _is_the_subjects(comparison, coarse):
+        words = f"it, or the reference, is computed in {coarse} somewhere or approximates"
+    return _unstable(comparison, f"right up to {coarse}: {words}; declare precision={coarse!r}")
+
+
+def _is_the_subjects(comparison: Comparison, coarse: str) -> bool:
+    """Return whether an error is known to be the subject's: by ball arithmetic, two references, or its own cast."""
+    with np.errstate(over="ignore"):
+        is_cast = np.array_equal(comparison.value, comparison.value.astype(coarse).astype(np.float64))
+    return is_cast or EXACT in comparison.refusing or len(comparison.refusing) > 1
 
 
 def _in_coarser_precision(comparison: Comparison, *, confirmed: bool = False) -> str:

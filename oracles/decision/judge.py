@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
+from oracles.compiled import repeated
 from oracles.constants import (
     ASKED_UNKNOWN,
     DIRECTIONS,
@@ -304,12 +305,13 @@ def _with_differences(
         return answers
     differences: dict[str, Answer] = {}
     primals, delta = with_dtype(dict(setting.primals), np.float64), with_dtype(setting.delta, np.float64)
+    subject = repeated(setting.subject)
     for name in names & primals.keys():
         known = [is_known(*value_and_radius(values[name])) for values in answers.values() if name in values]
         unknown = ~np.any(known, axis=0) & np.isfinite(primals[name])
         if 0 < np.count_nonzero(unknown) <= ASKED_UNKNOWN:
             entries = np.flatnonzero(unknown)
-            slopes = attempt(partial(differences_at, entries, name, setting.subject, primals, delta))
+            slopes = attempt(partial(differences_at, entries, name, subject, primals, delta))
             if not isinstance(slopes, Raised):
                 differences[name] = slopes
     return {**answers, DIFFERENCES: differences} if differences else answers
@@ -470,5 +472,7 @@ def _refused_at_smaller_point(
         worst = max((f for f in result.findings if f.quantity == name), key=lambda f: f.gravity, default=None)
         if worst is not None and worst.refuses:
             reduced[name] = result
-            return comparison.findings(worst.verdict, reason=worst.evidence.reason)
+            findings = comparison.findings(worst.verdict, reason=worst.evidence.reason)
+            fix = worst.evidence.fix
+            return [replace(f, evidence=replace(f.evidence, fix=fix)) if f.refuses else f for f in findings]
     return []

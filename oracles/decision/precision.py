@@ -46,7 +46,7 @@ from oracles.rule import (
 )
 from oracles.tolerance import values_of
 from oracles.user_code import Raised, attempt
-from oracles.verdict import Evidence, Finding, Setting, Verdict
+from oracles.verdict import EXACT, Evidence, Finding, Setting, Verdict
 
 COARSER = ("float32", "bfloat16", "float16")
 # A framework raises these if it does not compute in the subject's precision, or not at all.
@@ -353,9 +353,13 @@ def _errs_at_normal_numbers(comparison: Comparison, subnormal: Array) -> bool:
 
 
 def _is_right(value: Array, comparison: Comparison, refused: Array) -> bool:
+    """Return whether values are right in the refused entries; an infinite tolerance shows nothing."""
+    exact = comparison.answers.get(EXACT)
+    tolerance = comparison.tolerance if exact is None else comparison.tolerance_of(exact)
     with np.errstate(invalid="ignore"):
         distance = np.where(value == comparison.expected, 0.0, np.abs(value - comparison.expected))
-        return bool(np.all((np.isfinite(distance) & (distance <= comparison.tolerance))[refused]))
+        within = np.isfinite(distance) & np.isfinite(tolerance) & (distance <= tolerance)
+        return bool(np.all((within | (distance == 0))[refused]))
 
 
 def _shrinks(value: Array, comparison: Comparison, refused: Array) -> bool:

@@ -134,12 +134,9 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("added_primal", functions.added_primal),
     ("added_constant", errors.added_constant),
     ("added_array", errors.added_array),
-    ("logits_for_probabilities", functions.logits_for_probabilities),
     ("detached_term", terms.detached_term),
     ("derivative_missing", partial(terms.edited_derivative, Edit.IDENTITY, "the derivative 1 for")),
     ("value_for_derivative", partial(terms.edited_derivative, Edit.VALUE, "the value in place of the derivative of")),
-    ("known_factor", factors.known_factor),
-    ("primal_changed", primal_changed),
     ("primal_transposed", partial(own_operations.mistake, Kind.TRANSPOSED)),
     ("derivative_missing", partial(own_operations.mistake, Kind.ONE)),
     ("value_for_derivative", partial(own_operations.mistake, Kind.VALUE)),
@@ -147,6 +144,10 @@ PATTERNS: tuple[tuple[str, Pattern], ...] = (
     ("formula_at_input", partial(own_operations.mistake, Kind.FORMULA_AT_INPUT)),
     ("derivative_twice", partial(own_operations.mistake, Kind.TWICE)),
     ("sign_inside", partial(own_operations.mistake, Kind.NEGATED)),
+    # The derivative at another primal may be that at this one by coincidence: of a clamp, or of what is nearly linear.
+    ("logits_for_probabilities", functions.logits_for_probabilities),
+    ("known_factor", factors.known_factor),
+    ("primal_changed", primal_changed),
     ("block_diagonal", deltas.block_diagonal),
     ("clipped", locations.clipped),
     ("saturated", locations.special_value_pattern("saturated")),
@@ -378,6 +379,7 @@ def symptoms_of(
         return None
     answer = expected[quantity]
     references = [o for o in setting.oracles if o.evaluate_perturbed is not None] or [oracle]
+    refusing_primal = {f.oracle for f in result.findings if f.refuses and f.quantity.startswith("output")}
     numerics = numerics or setting.numerics
     estimator = tolerance_at(references, primals, delta, numerics, fallback=setting.subject)
     tolerance = estimator.estimate(samples)[quantity]
@@ -390,7 +392,8 @@ def symptoms_of(
         delta=setting.delta,
         subject=setting.subject,
         oracle=oracle,
-        primal_agrees=not any(f.refuses and f.quantity.startswith("output") for f in result.findings),
+        primal_agrees=not refusing_primal,
+        primal_refused_by=len(refusing_primal),
         numerics=numerics,
         dtypes={n: np.asarray(a).dtype for n, a in setting.primals.items()},
     )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from oracles.constants import (
+    AS_MANY_DIGITS,
     EXPERIMENT_MARGIN,
     EXPERIMENT_SAMPLES,
     EXPERIMENT_SEED,
@@ -28,9 +29,12 @@ from oracles.constants import (
     ROUGH_AGREEMENT,
     ROUGH_TOLERANCE,
     TERM_UNCERTAINTIES,
+    TRIED_SECONDS,
     WHOLE_MARGIN,
 )
 from oracles.decision.comparison import value_and_radius
+from oracles.exact.isolation import is_own_layer
+from oracles.forked import survives
 from oracles.numerics import NARROW, Numerics
 from oracles.rule import (
     Array,
@@ -40,6 +44,7 @@ from oracles.rule import (
     Primals,
     Pullback,
     Rule,
+    Runtime,
     as_tuple,
     is_differentiable,
     is_real,
@@ -49,6 +54,7 @@ from oracles.tolerance import named_outputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 
 T = TypeVar("T")
+AT_RISK = (Runtime.NUMPY, Runtime.TORCH)  # what calls compiled code in this process, and can be forked
 
 
 class Expectation(NamedTuple):
@@ -69,6 +75,7 @@ class Trial:
         answers: the oracle's outputs and cotangents by name.
         tolerances: computes the tolerance of each answer.
         pull_back: computes the oracle's cotangent at the same primals for another delta.
+        sharp: computes the tolerance of the examined array without jumps over a kink.
     """
 
     name: str
@@ -78,6 +85,7 @@ class Trial:
     answers: Mapping[str, Array]
     tolerances: Callable[[], Mapping[str, Array]]
     pull_back: Callable[[Output], Expectation]
+    sharp: Callable[[], Array] | None = None
 
     @property
     def expected(self) -> Array:
@@ -88,6 +96,11 @@ class Trial:
     def tolerance(self) -> Array:
         """The tolerance of each entry of ``expected``."""
         return self.tolerances()[self.name]
+
+    @property
+    def sharp_tolerance(self) -> Array:
+        """The tolerance without jumps: near a kink any error of the entry's own size would fit."""
+        return self.tolerance if self.sharp is None else np.minimum(self.sharp(), self.tolerance)
 
     @property
     def error(self) -> Array:
@@ -159,6 +172,7 @@ class Symptoms:
         primals, delta: the point, floating arrays in float64.
         subject, oracle: the two rules.
         primal_agrees: whether the subject's output agrees with the oracle's.
+        primal_refused_by: how many oracles refuse the output.
         numerics: what the subject stores, accumulates and multiplies in.
         dtypes: the dtypes in which the subject was given the primals; by default that of the store.
         is_further: whether these are the symptoms at one of the further points of others.
@@ -181,6 +195,7 @@ class Symptoms:
     is_further: bool = False
     is_whole: bool = False
     contradicts_itself: bool = False
+    primal_refused_by: int = 0
 
     @property
     def precision(self) -> str:
@@ -231,6 +246,20 @@ class Symptoms:
         rng = np.random.default_rng(EXPERIMENT_SEED + 1)
         primals = {n: _shuffle(np.asarray(a), rng) for n, a in self.primals.items()}
         return self.evaluate_at(primals, self.draw_delta(1))
+
+    @cached_property
+    def shrinks_in_float64(self) -> bool:
+        """Whether the subject errs far less when it is fed with float64: it rounds in the precision that it gets."""
+        if self.precision == "float64" or not self.has_expected_shape:
+            return False
+        dtypes = {n: np.dtype(np.float64) for n, a in self.primals.items() if is_differentiable(a)}
+        wide = replace(self, dtypes={**self.dtypes, **dtypes}, numerics=Numerics.of("float64"))
+        trial = wide.evaluate_at(self.primals, self.delta)
+        if trial is None or np.shape(trial.actual) != self.expected.shape:
+            return False
+        wrong = self.refusal.wrong
+        own, finer = (float(np.linalg.norm(error[wrong])) for error in (self.refusal.error, trial.error))
+        return bool(np.isfinite(own)) and finer < AS_MANY_DIGITS * own
 
     @cached_property
     def further(self) -> list[Symptoms]:
@@ -296,9 +325,34 @@ class Symptoms:
         return None
 
     def _evaluate_in_shape(self, primals: Primals, k: int) -> Trial | None:
+        return self.evaluate_in_shape(primals, partial(self.draw_delta, 2 + k))
+
+    def evaluate_in_shape(self, primals: Primals, draw: Callable[[Output], Output]) -> Trial | None:
+        """Call the subject and the oracle at primals of another shape, of which nobody says that they take them.
+
+        Compiled code may end the process at such a shape, and a framework's too, so a copy of the process does it first
+        (not on JAX, whose threads a copy lacks, and not for code that runs in a process of its own).
+
+        Args:
+            primals: the primals.
+            draw: returns a delta like an output of the oracle.
+        """
+        at_risk = [r for r in (self.subject, self.oracle) if r.runtime in AT_RISK and not is_own_layer(r)]
+        # Finite differences evaluate the subject.
+        at_risk = [r for r in at_risk if r is self.subject or r.evaluate_perturbed is not None]
+
+        def evaluate_all() -> None:
+            given, delta = self.as_given(primals, draw(self._output_at(primals)))
+            for rule in at_risk:
+                result_or_none(partial(evaluate, rule, given, delta))
+
+        if at_risk and not survives(evaluate_all, TRIED_SECONDS):
+            return None
+        return self.evaluate_at(primals, draw(self._output_at(primals)))
+
+    def _output_at(self, primals: Primals) -> Output:
         y, _ = self.oracle(**primals)
-        like = y if isinstance(self.delta, tuple) else as_tuple(y)[0]
-        return self._evaluate(primals, self.draw_delta(2 + k, like))
+        return y if isinstance(self.delta, tuple) else as_tuple(y)[0]
 
     def always(self, relation: Relation) -> bool:
         """Return whether a relation holds at the refused call and in every experiment that could contradict it.
@@ -375,6 +429,7 @@ class Symptoms:
             {n: midpoint(a) for n, a in answers.items()},
             cache(partial(self._tolerances_of_point, primals, delta, answers)),
             partial(self._pull_back, pullback, primals),
+            cache(partial(self._tolerance_without_jumps, primals, delta)),
         )
 
     def _tolerances_of_point(self, primals: Primals, delta: Output, answers: Mapping[str, Any]) -> Mapping[str, Array]:
@@ -388,6 +443,12 @@ class Symptoms:
         unknown = {n: np.full(np.shape(midpoint(a)), np.inf) for n, a in answers.items() if n not in estimate}
         estimate |= unknown
         return {n: estimate[n] + a.radius if isinstance(a, Enclosure) else estimate[n] for n, a in answers.items()}
+
+    def _tolerance_without_jumps(self, primals: Primals, delta: Output) -> Array:
+        """Return how far rounding in the backward alone moves an entry that jumps, and no bound on the others."""
+        estimator = tolerance_at([self.oracle], primals, delta, self.numerics, fallback=self.subject)
+        backward = EXPERIMENT_MARGIN * self.margin * estimator.backward_tolerance(self.name)
+        return np.where(estimator.jumping(self.name), backward, np.inf)
 
     def _pull_back(self, pullback: Pullback, primals: Primals, delta: Output) -> Expectation:
         answer = pullback(delta)[self.name]

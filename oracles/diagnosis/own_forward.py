@@ -18,6 +18,7 @@ import numpy as np
 from oracles.constants import OWN_AGREEMENT
 from oracles.diagnosis.pullbacks import NotRecordable
 from oracles.diagnosis.recorded_arrays import Operation, Tape
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.numpy_arrays import perturbed_array
 from oracles.rule import (
     Array,
@@ -321,12 +322,12 @@ def record(rule: Rule, primals: Primals, perturbation: Perturbation | None = Non
 
 
 def _record(rule: Rule, primals: Primals, perturbation: Perturbation | None, tape: Tape) -> Graph:
-    arrays, leaves = dict(primals), {}
+    arrays, leaves, fills = dict(primals), {}, FillValues()
     for name, array in primals.items():
         if is_differentiable(array):
             plain = np.array(array, np.float64)
             if perturbation is not None and perturbation.forward:
-                plain = perturbed_array(plain, perturbation)
+                plain = perturbed_array(plain, perturbation, fills)
             arrays[name] = tape.leaf(plain, "primal")
             leaves[name] = tape.operations[-1]
     with np.errstate(all="ignore"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from oracles.constants import FREED_ENTRIES
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.jaxpr_equations import Equation, Kernel, Value
 from oracles.perturbation.jaxpr_kernels import fill, integer_bound
 from oracles.perturbation.jaxpr_operands import option_product, perturb_all, perturb_as, run_guarded
@@ -29,9 +30,10 @@ from oracles.perturbation.jaxpr_reading import (
     fold,
     is_constant,
     needed,
+    note_constants,
     split,
 )
-from oracles.perturbation.random_signs import Perturb
+from oracles.perturbation.random_signs import Perturb, keeping
 from oracles.rule import Array
 from oracles.user_code import Raised, attempt
 
@@ -75,6 +77,8 @@ class Program:
         n = len(closed.jaxpr.invars)
         self._reading = Reading(closed.jaxpr, closed.consts, range(n - n_options, n))
         self._n_outputs = n_outputs
+        self._fills = FillValues()
+        note_constants(closed, self._fills)
         self.calls_back = contains(closed.jaxpr, "pure_callback")
         self.moves = [v.is_floating for v in self._reading.outputs[:n_outputs]]
         self._plain = _Calls(self._reading, n_outputs)
@@ -97,6 +101,8 @@ class Program:
         is that of the plain run, perturbed.
         """
         stages = (PRIMAL, RESIDUAL, PULLBACK) if forward else (PULLBACK,)
+        if self._fills:
+            perturb = keeping(perturb, self._fills)
         # A callback may raise anything outside of its domain; the guarded run shows other causes.
         result = attempt(lambda: self._calls(stages).run(arrays, deltas, perturb)[:2])
         if not isinstance(result, Raised) and all(map(_are_finite, result)):

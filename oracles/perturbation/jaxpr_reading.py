@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.jaxpr_equations import Equation, Value
 from oracles.perturbation.jaxpr_kernels import fill
 from oracles.perturbation.jaxpr_primitives import ALIASES, CALLS, CONTROL, PRIMITIVES
@@ -39,6 +40,31 @@ def contains(jaxpr: Jaxpr, *primitives: str) -> bool:
         eqn.primitive.name in primitives or any(contains(inner, *primitives) for inner in jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
+
+
+def note_constants(closed: Any, fills: FillValues) -> None:
+    """Add the large constants of a jaxpr and of those inside it, and their products with its other constants."""
+    factors: list[float] = []
+    _note_constants(closed, fills, factors)
+    for factor in dict.fromkeys(factors):
+        fills.scale(factor)
+
+
+def _note_constants(jaxpr: Any, fills: FillValues, factors: list[float]) -> None:
+    """Add the large constants of a jaxpr, closed or not, and list the numbers that something is multiplied with."""
+    for constant in getattr(jaxpr, "consts", ()):
+        fills.add(constant)
+    for eqn in jaxpr.eqns:
+        name, numbers = eqn.primitive.name, [np.asarray(v.val) for v in eqn.invars if hasattr(v, "val")]
+        if name not in ("add", "sub"):  # what is added to a whole array fills nothing
+            for number in numbers:
+                fills.add(number)
+        if name in ("mul", "div"):
+            factors += [float(number) for number in numbers if number.dtype.kind in "fiu" and not number.ndim]
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns"):
+                    _note_constants(inner, fills, factors)
 
 
 def run_equation(equation: Any, values: Sequence[Any]) -> Any:

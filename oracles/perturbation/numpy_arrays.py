@@ -5,11 +5,13 @@ Without a reference, the perturbed code of a subject shows how far rounding can 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.numpy_lengths import NORMWISE, PRODUCTS, extents, length_of_function, length_of_ufunc
 from oracles.perturbation.sign_pool import drawn_signs
 from oracles.rule import (
@@ -58,15 +60,33 @@ class PerturbedArray(np.ndarray[Any, Any]):
     """
 
     perturbation: Perturbation
+    fills: FillValues  # the large constants that have met arrays of this evaluation
 
     def __array_finalize__(self, parent: object) -> None:
         if isinstance(parent, PerturbedArray):
-            self.perturbation = parent.perturbation
+            self.perturbation, self.fills = parent.perturbation, parent.fills
+
+    def __setitem__(self, index: Value, value: Value) -> None:
+        self._note_constants((value,))
+        super().__setitem__(index, value)
+
+    def _note_constants(self, values: Iterable[Value]) -> None:
+        for value in values:
+            if isinstance(value, tuple | list):
+                self._note_constants(value)
+            elif isinstance(value, float | int | np.ndarray | np.generic) and not isinstance(value, PerturbedArray):
+                self.fills.add(value)
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Value, out: Value = None, **options: Value
     ) -> Value:
         operands = list(map(_plain, inputs))
+        # What is added to a whole array fills nothing.
+        self._note_constants(x for x in inputs if np.ndim(x) or ufunc not in (np.add, np.subtract))
+        if ufunc in (np.multiply, np.divide):
+            for factor in inputs:
+                if np.ndim(factor) == 0 and np.asarray(factor).dtype.kind in "fiu":
+                    self.fills.scale(float(factor))
         if ufunc.__name__ not in _EXACT or (ufunc.__name__ in _ROUNDS_COMPLEX and np.iscomplexobj(operands[0])):
             length = length_of_ufunc(ufunc, method, operands, options)
             size = self.perturbation.of_length(length, ufunc.__name__ in PRODUCTS)
@@ -83,6 +103,7 @@ class PerturbedArray(np.ndarray[Any, Any]):
         return self._wrapped(result)
 
     def __array_function__(self, function: Value, types: Value, args: Value, kwargs: Value) -> Value:
+        self._note_constants((*args, *kwargs.values()))
         if function.__name__ not in _MOVING:
             length = length_of_function(function, args, kwargs)
             size = self.perturbation.of_length(length, function.__name__ in PRODUCTS)
@@ -113,7 +134,8 @@ class PerturbedArray(np.ndarray[Any, Any]):
     def _perturbed(self, x: Value, size: RoundingErrors) -> Value:
         if not isinstance(x, PerturbedArray) or x.dtype.kind not in "fc":
             return _plain(x)
-        values, absolute = _plain(x), self.perturbation.absolute
+        given = values = _plain(x)
+        absolute = self.perturbation.absolute
         signs = self._signs(x.shape)
         if x.dtype.kind == "c":
             signs = signs + 1j * self._signs(x.shape)
@@ -122,7 +144,7 @@ class PerturbedArray(np.ndarray[Any, Any]):
             values = values * (1.0 + size.own * signs)
             if size.common and signs.size:
                 values = values * (1.0 + size.common * signs.flat[0])
-        return values + absolute * signs if absolute else values
+        return self.fills.restored(given, values + absolute * signs if absolute else values)
 
     def _signs(self, shape: tuple[int, ...]) -> Array:
         return drawn_signs(self.perturbation.rng, shape)
@@ -134,7 +156,7 @@ class PerturbedArray(np.ndarray[Any, Any]):
         if isinstance(result, np.ndarray | np.inexact) and result.dtype.kind in "fc":
             array = np.asarray(_plain(result))
             wrapped = np.array(array, np.complex128 if array.dtype.kind == "c" else np.float64).view(PerturbedArray)
-            wrapped.perturbation = self.perturbation
+            wrapped.perturbation, wrapped.fills = self.perturbation, self.fills
             return wrapped
         return _plain(result)
 
@@ -160,12 +182,15 @@ def _plain(x: Value) -> Value:
     return x.view(np.ndarray) if isinstance(x, PerturbedArray) else x
 
 
-def perturbed_array(array: Array, perturbation: Perturbation) -> Array:
-    """Return a floating array as a `PerturbedArray` in float64; integers as they are."""
+def perturbed_array(array: Array, perturbation: Perturbation, fills: FillValues | None = None) -> Array:
+    """Return a floating array as a `PerturbedArray` in float64; integers as they are.
+
+    Those of one evaluation share ``fills``.
+    """
     if not is_differentiable(array):
         return array
     result = np.array(array, np.float64).view(PerturbedArray)
-    result.perturbation = perturbation
+    result.perturbation, result.fills = perturbation, FillValues() if fills is None else fills
     return result
 
 
@@ -181,12 +206,13 @@ def _evaluate_perturbed(
     rule: Rule, primals: Primals, delta: Delta, perturbation: Perturbation
 ) -> tuple[tuple[Array, ...], Cotangents]:
     def evaluate() -> tuple[tuple[Array, ...], Cotangents]:
+        fills = FillValues()
         with np.errstate(all="ignore"):
-            arrays = (
-                {n: perturbed_array(a, perturbation) for n, a in primals.items()} if perturbation.forward else primals
-            )
+            arrays = dict(primals)
+            if perturbation.forward:
+                arrays = {n: perturbed_array(a, perturbation, fills) for n, a in primals.items()}
             y, pullback = rule(**arrays)
-            seeds = tuple(perturbed_array(np.asarray(d), perturbation) for d in as_tuple(delta))
+            seeds = tuple(perturbed_array(np.asarray(d), perturbation, fills) for d in as_tuple(delta))
             cotangents = dict(pullback(seeds if isinstance(delta, tuple) else seeds[0]))
         return tuple(_value(part) for part in as_tuple(y)), {n: _value(g) for n, g in cotangents.items()}
 

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from oracles.constants import COMMON_SIGNS, CONFIDENCE, HALF_CONFIDENCE, SIGN_POOL, SMALL_SIGN_POOL
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.jaxpr_kernels import integer_bound
 from oracles.perturbation.sign_pool import sign_pool, window
 from oracles.rule import Array, Perturbation, RoundingErrors
@@ -143,6 +144,21 @@ def perturber(perturbation: Perturbation) -> Perturb:
         return x if floors is None else np.asarray(x + window(floors, state // 2, size).reshape(shape))
 
     return perturb
+
+
+def keeping(perturb: Perturb, fills: FillValues) -> Perturb:
+    """Return a function that perturbs as another one does, and leaves the large constants of a code as they are."""
+
+    def keep(
+        x: Array,
+        shape: Sequence[int] | None = None,
+        terms: int = 1,
+        unless_exact: bool = False,
+        product: bool = False,
+    ) -> Array:
+        return fills.restored(x, perturb(x, shape, terms, unless_exact, product))
+
+    return keep
 
 
 def _are_exact(x: Array, relative: float) -> bool:

@@ -36,6 +36,9 @@ PRODUCTS = frozenset(_PRODUCT_NAMES.split())
 # Backward stable by norm, as in `oracles.perturbation.numpy_lengths`; scaling and squaring is so for ordinary matrices.
 _NORMWISE_NAMES = "_linalg_eigh linalg_eig _linalg_svd linalg_qr linalg_pinv linalg_lstsq linalg_matrix_exp geqrf"
 NORMWISE = frozenset(_NORMWISE_NAMES.split())
+# Kernels whose result has errors of its own, relative to its norm and not to its entries: the exponential of a small
+# matrix is off by a rounding of the 1 on its diagonal in every entry.
+NORMWISE_RESULT = frozenset(("linalg_matrix_exp",))
 
 
 def reduction_length(name: str, pointwise: bool, args: Sequence[Value]) -> int:

@@ -23,9 +23,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from oracles.constants import CONFIDENCE, SIGN_POOL, TRIGAMMA_ERROR
 from oracles.lazy_modules import Tensor, torch
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.sign_pool import sign_pool
 from oracles.perturbation.torch_lengths import (
     NORMWISE,
+    NORMWISE_RESULT,
     PRODUCTS,
     convolution_backward_lengths,
     reduction_length,
@@ -60,6 +62,11 @@ EXACT_OPERATIONS = frozenset((
 # fmt: on
 # Exact operations that round all the same: the modulus and the direction of a complex number.
 _ROUNDS_COMPLEX = frozenset(("abs", "sgn", "sign"))
+# Operations with a number that is written into tensors; others take integers for sizes and places too.
+_FILLING_NAMES = """
+full full_like new_full fill masked_fill scalar_tensor constant_pad_nd where clamp clamp_min clamp_max mul div
+"""
+_FILLING = frozenset(_FILLING_NAMES.split())
 # Fused operations. Rounding happens inside them, so they are decomposed into operations that can be perturbed.
 FUSED = """
 native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward native_batch_norm
@@ -106,6 +113,9 @@ class PerturbedOperations:
         # The numbers of the sums, by the memory that they are in, and how far another evaluation of each lies from it.
         self._sums: dict[Any, int] = {}
         self._recomputed: dict[int, Tensor] = {}
+        # The large constants of the code, which a recording keeps for its replays.
+        self._fills = FillValues() if recording is None else recording.fills
+        self._known_constants: set[Any] = set()
 
     def run(self, operation: Operation, args: tuple[Value, ...], kwargs: Mapping[str, Value], mode: Mode) -> Value:
         """Run one operation; a decomposed one runs under ``mode``, which perturbs its parts."""
@@ -116,6 +126,7 @@ class PerturbedOperations:
             with mode:
                 return decomposition(*args, **kwargs)
         values = [*args, *kwargs.values()]
+        self._note_constants(name.rstrip("_"), values)  # those of a forward that is not perturbed, too
         plan: list[Value] | None = None
         number, length = 0, 0
         if not exact:
@@ -134,6 +145,22 @@ class PerturbedOperations:
         if recording and arguments:
             recording.add(Step(operation, plan, length, number, *arguments), result)
         return result
+
+    def _note_constants(self, name: str, values: Sequence[Value]) -> None:
+        """Note the large constants among the arguments of an operation: numbers, and tensors that do not descend."""
+        for value in values:
+            is_number = isinstance(value, float) or (name in _FILLING and type(value) is int)
+            if is_number and name not in ("add", "sub", "rsub"):  # what is added to a whole array fills nothing
+                self._fills.add(value)
+                if name in ("mul", "div"):
+                    self._fills.scale(value)
+        for x in tensors_in(values):
+            memory = memory_of(x)
+            if memory is None or memory in self._descending or memory in self._known_constants:
+                continue
+            self._known_constants.add(memory)
+            if x.dtype.is_floating_point:
+                self._fills.add(x.detach().to("cpu", torch.float64).resolve_neg().numpy())
 
     def run_again(self, step: Step, args: Sequence[Value], kwargs: Mapping[str, Value]) -> Value:
         """Run a recorded operation on other arguments."""
@@ -165,6 +192,8 @@ class PerturbedOperations:
         in_place = name.endswith("_") and not name.endswith("__")
         size = self._perturbation.of_length(length, name.rstrip("_") in PRODUCTS)
         result = self._on_perturbed(operation, args, kwargs, plan, size, in_place)
+        if name in NORMWISE_RESULT:
+            result = self._by_norm(result, result, self._plan(result), size)
         if name == "polygamma" and args[0] == 1:
             # Beyond rounding, in float64 as in every other dtype; of a smaller perturbation it is a smaller share.
             share = min(1.0, self._perturbation.relative / (CONFIDENCE * torch.finfo(torch.float64).eps / 2))
@@ -255,6 +284,7 @@ class PerturbedOperations:
             return type(value)([self._perturbed(v, p, size) for v, p in zip(value, plan, strict=True)])
         # Kernels that are called here read what is conjugated or negated lazily as it lies in memory.
         value, absolute = value.resolve_conj().resolve_neg(), self._perturbation.absolute
+        given = value
         if value.is_complex():
             # The rounding of a product is relative to the modulus, not to the real and imaginary part.
             real = value.real.dtype
@@ -267,7 +297,14 @@ class PerturbedOperations:
             number, *geometry = plan.recomputed
             difference = self._recomputed[number].as_strided(*geometry)
             value = value.addcmul(difference, self._signs(plan, value.dtype, value.device))
-        return value
+        return self._with_fills(given, value)
+
+    def _with_fills(self, x: Tensor, moved: Tensor) -> Tensor:
+        """Return perturbed entries, but those of x that equal a large constant of the code as they are."""
+        if not self._fills or x.is_complex():
+            return moved
+        sizes = torch.from_numpy(self._fills.magnitudes).to(x.device, x.dtype)
+        return torch.where(torch.isin(x.abs(), sizes), x, moved)
 
     def _by_norm(self, value: Value, moved: Value, plan: Value, size: RoundingErrors) -> Value:
         """Return a perturbed matrix with rounding of its typical entry added to each one; anything else as it is."""
@@ -363,7 +400,7 @@ def replay(
         recording: the operations.
         perturbation, given, careful: as for `perturbed_operands`.
     """
-    operations = PerturbedOperations(perturbation, given, careful)
+    operations = PerturbedOperations(perturbation, given, careful, recording)
     with torch.inference_mode():
         return recording.replay(given, operations.run_again)
 
@@ -482,7 +519,8 @@ def _decompositions() -> Mapping[Operation, Operation]:
 def _softmax(x: Tensor, dim: int, _half_to_float: bool) -> Tensor:
     # Attention in blocks evaluates it so. Then the rounding of x shows where a probability is almost 1 as well.
     largest = x.amax(dim, keepdim=True)
-    return (x - (largest + (x - largest).exp().sum(dim, keepdim=True).log())).exp()
+    # In this order, since −1e30 absorbs the logarithm.
+    return ((x - largest) - (x - largest).exp().sum(dim, keepdim=True).log()).exp()
 
 
 def _softmax_backward(delta: Tensor, y: Tensor, dim: int, _dtype: Value) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from oracles.constants import UNRECORDED_EVALUATIONS
 from oracles.lazy_modules import Tensor, torch
+from oracles.perturbation.fill_values import FillValues
 from oracles.perturbation.torch_lengths import tensors_in
 from oracles.rule import Primals
 
@@ -98,11 +99,13 @@ class Recording:
         steps: the operations, in their order.
         outputs: what the evaluation returned, as placeholders.
         is_usable: whether no operation hands values to Python, and every tensor is an array in memory.
+        fills: the large constants of the code.
     """
 
     steps: list[Step] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     is_usable: bool = True
+    fills: FillValues = field(default_factory=FillValues)
     _count: int = 0
     _slots: dict[Any, int] = field(default_factory=dict)  # by memory and geometry
     _owners: dict[Any, int] = field(default_factory=dict)  # by memory: the slot of some tensor in it

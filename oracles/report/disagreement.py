@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oracles.constants import DIAGNOSIS_SECONDS, DOCUMENT_SCRIPT
+from oracles.constants import DIAGNOSIS_SECONDS, DIAGNOSIS_TIMES, DOCUMENT_SCRIPT, LEAST_DIAGNOSIS_SECONDS
 from oracles.decision.type_errors import CALL
 from oracles.diagnosis.experiments import result_or_none
 from oracles.lazy_modules import LazyModule
@@ -84,14 +84,15 @@ class Disagreement(_ResultError):
 
         Computed when it is first read, since it takes many evaluations and a search refuses many points.
         """
-        with judging(), time_budget(DIAGNOSIS_SECONDS), warnings.catch_warnings():
+        seconds = _diagnosis_seconds(self.result)
+        with judging(), time_budget(seconds), warnings.catch_warnings():
             # The experiments may divide by zero. Under pytest's "error" filter that would raise inside the subject.
             warnings.simplefilter("ignore")
             announce("diagnosing")
             try:
                 return in_words(str(diagnose.diagnosis_of(in_core(self.result))), self.result.shown)
             except OutOfTime:
-                return f"none was found within {DIAGNOSIS_SECONDS:g} s"
+                return f"none was found within {seconds:.0f} s; then the experiments were cut short"
 
     def to_json(self) -> str:
         """Return the report as JSON: verdict, evidence, diagnosis, findings, and the point as exact hex floats."""
@@ -139,6 +140,11 @@ class Disagreement(_ResultError):
         return str(html.refusal_fragment(self))
 
 
+def _diagnosis_seconds(result: Result) -> float:
+    """Return the time for a diagnosis: a few times that of the judgement, within bounds."""
+    return min(DIAGNOSIS_SECONDS, max(LEAST_DIAGNOSIS_SECONDS, DIAGNOSIS_TIMES * result.seconds))
+
+
 def require(result: Result) -> Result:
     """Return the result, or raise a `Disagreement` if it refuses the subject.
 
@@ -161,10 +167,13 @@ class Inconclusive(_ResultError):
         names = ", ".join(self.result.inconclusive)
         unbounded = [f for f in self.result.findings if f.unbounded and f.quantity in self.result.inconclusive]
         reasons = dict.fromkeys(f.evidence.reason for f in unbounded if f.evidence.reason)
-        reason = "; ".join(reasons) or "no oracle has a finite value and a finite tolerance there"
+        # Finite differences that were cut short know nothing of the other entries.
+        about = tuple(f"{n}: " for n in self.result.inconclusive)
+        notes = [text for text in self.result.notes if text.startswith(about) and text.endswith("out of time")]
+        reason = "; ".join([*reasons, *notes]) or "no oracle has a finite value and a finite tolerance there"
         fix = (
             "give it more `seconds`, or a smaller point"
-            if reasons
+            if reasons or notes
             else "judge at another point, or against another reference"
         )
         title = f"{self.result.subject}: nothing is known of the cotangent of {names}: {reason}."
@@ -177,14 +186,14 @@ class Inconclusive(_ResultError):
 
 
 class InconclusiveWarning(UserWarning):
-    """A whole cotangent passed a comparison that would have let an error of its own size pass."""
+    """A whole cotangent, or most of an array, passed a comparison that would have let an error of its own size pass."""
 
 
 def require_conclusive(result: Result) -> Result:
     """Return the result of `require`, and report a cotangent of which nothing was judged.
 
     Rounding alone may move every entry by its own size, or the delta is zero: then the result is returned with an
-    `InconclusiveWarning`.
+    `InconclusiveWarning`. So it is where most entries of an array, or a whole output, could be any numbers.
 
     Raises:
         Disagreement: as `require` does.
@@ -194,8 +203,12 @@ def require_conclusive(result: Result) -> Result:
     if any(f.unbounded for f in result.findings if f.quantity in result.inconclusive):
         raise Inconclusive(result)
     if result.inconclusive:
-        names = ", ".join(result.inconclusive)
-        warnings.warn(f"{result.subject}: nothing of the cotangent of {names} was judged", InconclusiveWarning, 3)
+        names, reasons = ", ".join(result.inconclusive), "; ".join(dict.fromkeys(result.inconclusive_because.values()))
+        because = f": {reasons}" if reasons else ""
+        text = f"{result.subject}: nothing of the cotangent of {names} was judged{because}"
+        warnings.warn(text, InconclusiveWarning, 3)
+    elif result.mostly_open:
+        warnings.warn(f"{result.subject}: {result.open_text}", InconclusiveWarning, 3)
     return result
 
 

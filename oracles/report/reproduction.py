@@ -193,7 +193,7 @@ def _comparison(compared: Compared, primals: Sequence[str]) -> str:
         name=_text(compared.name),
         oracle=_text(compared.oracle.name),
         subject=_literal(compared.actual),
-        tolerance=_literal(compared.tolerance),
+        tolerance=_literal(np.asarray(compared.tolerance + compared.radius)),
     )
     return values + _oracle_code(compared.oracle, compared.name, compared.expected, primals) + _TAIL
 

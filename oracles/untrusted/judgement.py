@@ -48,11 +48,12 @@ class Judgement:
         """Whether the subject is right at every point that was judged."""
         return self.status is Status.PASSED
 
-    def document(self, job: str | int | None = None) -> dict[str, Any]:
-        """Return it in the types of JSON, as `oracles.untrusted.schema.JUDGEMENT` has it."""
+    def document(self, number: str | int | None = None, job: str | None = None) -> dict[str, Any]:
+        """Return it in the types of JSON, as `oracles.untrusted.schema.JUDGEMENT` has it, given a job's id and hash."""
         return {
-            "schema": SCHEMA_VERSION, "id": job, "subject": self.subject, "reference": list(self.reference),
-            "status": str(self.status), "reason": self.reason, "verdict": self.verdict, "diagnosis": self.diagnosis,
+            "schema": SCHEMA_VERSION, "id": number, "job": job, "subject": self.subject,
+            "reference": list(self.reference), "status": str(self.status), "reason": self.reason,
+            "verdict": self.verdict, "diagnosis": self.diagnosis,
             "points": [dict(point) for point in self.points], "calls": self.calls,
             "protections": list(self.protections), "seed": self.seed, "seconds": round(self.seconds, 4),
             "versions": installed_versions(),

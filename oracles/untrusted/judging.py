@@ -29,14 +29,18 @@ from oracles.point import check, declared_numerics
 from oracles.report.compared import number
 from oracles.report.disagreement import Disagreement, Inconclusive, InconclusiveWarning
 from oracles.rule import (
+    Array,
     Cotangents,
     InternalError,
     InvalidInput,
     Output,
+    Pullback,
     ReferenceFailed,
     Rule,
+    Runtime,
     as_tuple,
     is_differentiable,
+    map_delta,
 )
 from oracles.untrusted.cases import UntrustedCase, UntrustedPoint, cases_of, points_of
 from oracles.untrusted.forbidding import names_in, require_forbidden
@@ -547,7 +551,14 @@ def _is_same_kind(a: Any, b: Any) -> bool:
 def _is_refused(job: _Job, call: Call, y: Output, cotangents: Cotangents) -> bool:
     """Return whether one answer is refused, under all that its case says."""
     case = job.cases[call.case]
-    answer = Rule(lambda **_: (y, lambda _: cotangents), job.subject)
+
+    def evaluate(**primals: Array) -> tuple[Output, Pullback]:
+        # One answer is no function: as a constant its derivative would be zero, so it has no value anywhere else.
+        if all(np.array_equal(primals[n], a, equal_nan=is_differentiable(a)) for n, a in call.primals.items()):
+            return y, lambda _: cotangents
+        return map_delta(lambda part: np.full(np.shape(part), np.nan), y), lambda _: cotangents
+
+    answer = Rule(evaluate, job.subject, runtime=Runtime.OPAQUE)
     subject = declared(answer, **case.declared) if case.declared else answer
     numerics = declared_numerics(case.options.get("precision"), None, precision_of(call.asked[0]))
     kinks = case.options.get("kinks", "any")

@@ -78,6 +78,7 @@ JUDGEMENT: Mapping[str, Any] = {
     "properties": {
         "schema": {"const": SCHEMA_VERSION},
         "id": {"type": ["string", "integer", "null"]},
+        "job": {"type": ["string", "null"]},
         "subject": {"type": "string"},
         "reference": _NAMES,
         "status": {"enum": [str(status) for status in Status]},
@@ -92,7 +93,7 @@ JUDGEMENT: Mapping[str, Any] = {
         "versions": {"type": "object", "additionalProperties": {"type": "string"}},
     },
     "required": [
-        "schema", "id", "subject", "reference", "status", "reason", "verdict", "diagnosis", "points", "calls",
+        "schema", "id", "job", "subject", "reference", "status", "reason", "verdict", "diagnosis", "points", "calls",
         "protections", "seed", "seconds", "versions",
     ],
     "additionalProperties": False,

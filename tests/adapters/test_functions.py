@@ -285,3 +285,33 @@ def test_our_own_layers_agree_as_pairs():
     for loss, target in ((SoftmaxCrossEntropy(), np.array([0, 1, 1])), (HalfSquaredError(), RNG.random((3, 4)))):
         pair = oracles.manual(lambda y, f=loss, t=target: f.forward(y, t), lambda c, d, f=loss: f.backward(c, d))
         assert oracles.check(pair, {"y": RNG.standard_normal((3, 4))}).verdict is Verdict.AGREES
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_the_cotangent_of_a_number_may_be_a_number_of_pythons(dtype):
+    point = {"a": np.array(1.5, dtype), "z": np.array([1.0, -2.0, 0.5], dtype)}
+    square = [oracles.torch_autograd(lambda a, z: (a * z * z).sum())]
+
+    def squares(factor, kind):
+        return oracles.manual(
+            lambda a, z: ((a * z * z).sum(), (a, z)),
+            lambda c, d: {"a": kind(factor * d * (c[1] ** 2).sum()), "z": 2 * d * c[0] * c[1]},
+        )
+
+    for kind in (float, np.asarray, lambda x: x):
+        assert oracles.check(squares(1, kind), point, square).verdict is Verdict.AGREES
+        assert oracles.check(squares(1, kind), point).verdict is Verdict.AGREES
+        with pytest.raises(Disagreement):
+            oracles.check(squares(2, kind), point, square)
+    constant = oracles.manual(lambda a, z: ((z * z).sum() + 3 * a, z), lambda z, d: {"a": 3 * float(d), "z": 2 * d * z})
+    assert oracles.check(constant, point).verdict is Verdict.AGREES
+
+
+def test_a_number_of_pythons_is_no_cotangent_of_an_array():
+    for z in (np.array([1.5]), np.array([[1.0, 2.0]])):
+        subject = oracles.manual(lambda z: ((z * z).sum(), z), lambda z, d: {"z": float((2 * d * z).sum())})
+        with pytest.raises(Disagreement, match="expected"):
+            oracles.check(subject, {"z": z})
+    subject = oracles.manual(lambda z: (z * z, z), lambda z, d: {"z": bool(2 * d * z)})
+    with pytest.raises(Disagreement):
+        oracles.check(subject, {"z": np.array(1.5)})

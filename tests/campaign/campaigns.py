@@ -38,6 +38,7 @@ from oracles.strategies import real
 class Right: pass
 class Wrong: pass
 class Deadly: pass
+class Undrawable: pass
 
 
 def forward(z):
@@ -62,6 +63,11 @@ def right(draw):
 @oracles.oracle_for(Wrong)
 def wrong(draw):
     return case(draw, lambda cache, delta: {"z": 3 * cache * delta})
+
+
+@oracles.oracle_for(Undrawable)
+def undrawable(draw):
+    raise LookupError("no case can be drawn")
 
 
 def dies(cache, delta):

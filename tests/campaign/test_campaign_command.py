@@ -54,6 +54,34 @@ def test_a_place_without_a_store_is_said_in_one_line(view, capsys, tmp_path):
     assert not (tmp_path / FILE).exists()
 
 
+KILLED = """
+import os, sys
+from oracles.cli.supervision import supervised
+sys.exit(supervised(lambda: os.kill(os.getpid(), int(sys.argv[2])), sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
+@pytest.mark.parametrize(
+    ("name", "number", "said", "not_said"),
+    [
+        ("campaign", signal.SIGKILL, "run the same command again", "code under judgement"),
+        ("judge", signal.SIGKILL, "--resume", "code under judgement"),
+        ("check", signal.SIGKILL, "--isolate", "--resume"),
+        ("verify", signal.SIGSEGV, "the code under judgement ended the process", "memory"),
+    ],
+)
+def test_a_killed_command_says_what_to_do(name, number, said, not_said):
+    command = [sys.executable, "-c", KILLED, name, str(int(number))]
+    process = subprocess.run(
+        command, capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert process.returncode == 1
+    assert said in process.stderr
+    assert not_said not in process.stderr
+    assert number.name in process.stderr
+
+
 class Folder:
     """A folder with cases, in which the command runs."""
 

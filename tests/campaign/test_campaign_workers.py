@@ -10,14 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-from campaigns import CASES, PROPERTIES, ROOT, Campaign, wait_for
+from campaigns import CASES, PROPERTIES, ROOT, Campaign, RedisServer, require_redis, wait_for
 
 from oracles.campaign import worker as worker_module
 from oracles.campaign.engines import run_here
+from oracles.campaign.locations import open_store
+from oracles.campaign.page import campaign_page
 from oracles.campaign.sqlite_store import SqliteStore
 from oracles.campaign.store import StoreFull
 from oracles.campaign.summary import summary
 from oracles.campaign.worker import OtherCode, Worker
+from oracles.cli.campaign_command import status_of
+from oracles.cli.campaign_report import status_lines
+from oracles.constants import CAMPAIGN_ATTEMPTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -102,6 +107,79 @@ def test_a_unit_that_kills_every_process_is_not_judged_and_the_others_are(tmp_pa
     (failure,) = summary(campaign.store)["failures"]
     assert (failure["subject"], failure["verdict"]) == ("Deadly", "not judged")
     assert "SIGSEGV" in failure["text"]
+    assert summary(campaign.store)["given_up"] == []  # one unit
+
+
+@pytest.mark.parametrize("layer", ["Undrawable", "Deadly"])
+def test_a_search_that_judges_nothing_is_given_up_and_the_status_says_why(tmp_path, layer):
+    campaign = Campaign(tmp_path, [layer, "Right"], properties=PROPERTIES[1:], rounds=6)
+    assert Worker(campaign.task(), "w").run() == 2 + CAMPAIGN_ATTEMPTS + 6
+    assert campaign.store.outstanding(campaign.plan) == 0
+    document = summary(campaign.store)
+    (line,) = document["given_up"]
+    assert line.startswith(f"{layer}, {PROPERTIES[1]}, float64: nothing was judged in {CAMPAIGN_ATTEMPTS} units: ")
+    assert {"Undrawable": "no case can be drawn", "Deadly": "SIGSEGV"}[layer] in line
+    assert f"  given up: {line}" in list(status_lines(document))
+    assert status_of(document) == 1
+
+
+def test_a_campaign_of_which_every_search_judges_nothing_ends(tmp_path):
+    campaign = Campaign(tmp_path, ["Undrawable"], rounds=None)
+    began = time.monotonic()
+    units = Worker(campaign.task(seconds=1000.0), "w").run()
+    assert units == len(PROPERTIES) * (1 + CAMPAIGN_ATTEMPTS)
+    assert time.monotonic() - began < 500
+    assert len(summary(campaign.store)["given_up"]) == len(PROPERTIES)
+    pytest.importorskip("jinja2")
+    assert "given up: Undrawable" in campaign_page(summary(campaign.store))
+
+
+LONE_WORKER = """
+import json, sys, threading, time
+from oracles.campaign.units import Plan
+from oracles.campaign.worker import Task, Worker
+store, plan = sys.argv[1:]
+worker = Worker(Task(store, Plan.from_json(json.loads(plan)), 1e12), "w")
+threading.Thread(target=worker.run).start()
+while worker.process.pid is None:
+    time.sleep(0.02)
+print(worker.process.pid, flush=True)
+"""
+
+
+def is_there(pid):
+    """Whether a process is there, and has not ended without anybody who asks for its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes in /proc")
+@pytest.mark.parametrize("where", ["sqlite", "redis"])
+def test_a_process_that_judges_ends_with_its_worker(tmp_path, monkeypatch, where):
+    """In mid-unit, and where its examples are in a server that is gone too."""
+    monkeypatch.setenv("PAUSE", "100")
+    campaign, server = Campaign(tmp_path, ["Right"], properties=PROPERTIES[1:]), None
+    location = campaign.location
+    if where == "redis":
+        require_redis()
+        (tmp_path / "redis").mkdir()
+        server = RedisServer(tmp_path / "redis").start()
+        location = server.url
+    store = open_store(location)
+    store.open_plan(campaign.plan, campaign.about)
+    plan = json.dumps(campaign.plan.to_json())
+    worker = subprocess.Popen([sys.executable, "-c", LONE_WORKER, location, plan], stdout=subprocess.PIPE, text=True)
+    pid = int(worker.stdout.readline())
+    # The unit that searches, which is in work for long.
+    wait_for(lambda: list(store.records(campaign.plan.code)) and store.leased(campaign.plan.code))
+    assert is_there(pid)
+    if server is not None:
+        server.kill()
+    worker.kill()
+    worker.communicate()
+    wait_for(lambda: not is_there(pid), seconds=20)
 
 
 def test_a_full_disk_stops_the_workers_and_loses_nothing(tmp_path, monkeypatch):
@@ -155,6 +233,8 @@ def test_a_failure_is_shrunk_once_and_replayed_elsewhere_without_a_search(tmp_pa
     Worker(found.task(), "w").run()
     (failure,) = summary(found.store)["failures"]
     assert (failure["verdict"], failure["units"], failure["size"]) == ("wrong", 2, 2)  # two rows of one entry
+    assert "exception" not in failure["text"]
+    assert failure["text"].splitlines()[-1].startswith("  reproduce: the script of this failure")
     assert [len(each["seeds"]) - each["seeds_done"] for each in found.records.values() if each["failure"]] == [1, 1]
     script = tmp_path / "script.py"
     script.write_text(failure["script"])

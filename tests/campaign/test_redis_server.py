@@ -6,7 +6,7 @@ import time
 import pytest
 from campaigns import ABOUT, PLAN, RedisServer, finish, numbers, require_redis
 
-from oracles.campaign.examples import Saved, databases
+from oracles.campaign.examples import Forgiving, Saved, databases
 from oracles.campaign.locations import open_store
 from oracles.campaign.store import StoreFull
 
@@ -63,6 +63,25 @@ def test_examples_are_in_redis_and_a_shared_database_is_only_read(server, tmp_pa
     replayed.delete(b"key", b"own")
     assert list(of_shared.fetch(b"key")) == [b"shared"]
     assert list(own.fetch(b"key")) == []
+
+
+def test_a_database_that_does_not_answer_is_asked_once():
+    asked = []
+
+    class Gone(Saved):
+        def fetch(self, key):
+            asked.append(key)
+            raise ConnectionError
+
+        def save(self, key, value):
+            asked.append(key)
+            raise PermissionError
+
+    database = Forgiving(Gone(), (OSError,), (ConnectionError,))
+    database.save(b"key", b"value")
+    assert list(database.fetch(b"key")) == list(database.fetch(b"key")) == []
+    database.save(b"key", b"value")
+    assert len(asked) == 2  # a refusal by a server that answers, and the first silence
 
 
 def test_a_database_that_does_not_answer_has_no_examples(tmp_path):

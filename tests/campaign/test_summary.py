@@ -125,6 +125,45 @@ def test_the_page_has_what_was_found_and_escapes_names(document):
     assert 'aria-label="40 points and 1 failures after 10 s"' in page
 
 
+def judged_by(name, points, vacuous):
+    row = {"oracle": name, "verdict": "agrees", "worst_ratio": 0.5, "worst_seed": 3, "detects_above": 1e-15}
+    return {**row, "examples": points, "vacuous": vacuous}
+
+
+# The points of each oracle, how many of them are inconclusive, and whose are too many.
+INCONCLUSIVE = [
+    ({"torch": (400, 0), "finite difference": (1, 1)}, []),
+    ({"torch": (400, 0), "finite difference": (4, 4)}, []),
+    ({"torch": (400, 0), "finite difference": (5, 5)}, ["finite difference"]),
+    ({"torch": (400, 0), "exact": (300, 200)}, ["exact"]),
+    ({"torch": (400, 400), "finite difference": (1, 1)}, ["finite difference", "torch"]),
+    ({"torch": (3, 3), "jax": (3, 0)}, ["torch"]),
+    ({"finite difference": (1, 1)}, ["finite difference"]),
+    ({"finite difference": (400, 30)}, []),
+]
+
+
+@pytest.mark.parametrize(("points", "expected"), INCONCLUSIVE)
+def test_few_inconclusive_points_count_where_no_other_oracle_has_judged(empty, points, expected):
+    rows = [judged_by(name, *counts) for name, counts in points.items()]
+    lease = empty.lease(PLAN, "w", 60)
+    empty.record(lease, "key", record(PLAN, 4, rows=rows), None)
+    lines = summary(empty)["inconclusive"]
+    assert sorted(line.partition(" by ")[2].partition(" in ")[0] for line in lines) == expected
+
+
+def test_a_layer_without_a_judged_point_is_shown(empty):
+    pytest.importorskip("jinja2")
+    for number in (3, 4):
+        lease = empty.lease(PLAN, "w", 60)
+        nothing = record(PLAN, number, points=0, rows=[], coverage=coverage_document(Coverage()), verdict="not judged")
+        empty.record(lease, str(number), nothing, None)
+    document = summary(empty)
+    assert "Linear" in campaign_page(document)
+    assert "Linear" in "\n".join(report_lines(document))
+    assert document["given_up"] == []  # two units of two searches
+
+
 def test_progress_is_drawn_in_few_steps(empty):
     for number in range(3 * PROGRESS):
         lease = empty.lease(PLAN, "w", 60) or Lease(PLAN.name, 99, "none")

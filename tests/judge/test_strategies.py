@@ -13,6 +13,7 @@ from oracles.adapters.functions import manual
 from oracles.coverage import Coverage
 from oracles.extents import SHORT, LongAxes, Schedule, boundary_sizes, drawing, ladder, shorter, tile_sizes
 from oracles.registry import Case, entries
+from oracles.rule import InvalidInput
 from oracles.search import run_search
 from oracles.strategies import (
     LAYOUTS,
@@ -366,3 +367,11 @@ def test_from_a_fresh_process_the_same_bits():
     }
     assert len(runs) == 1
     assert len(runs.pop().strip()) == 64
+
+
+@pytest.mark.parametrize("strategy", [rows, widths])
+@pytest.mark.parametrize("most", [1, 0, -3, 2.5])
+def test_an_axis_of_at_most_one_entry_is_invalid(strategy, most):
+    with pytest.raises(InvalidInput, match=f"{strategy.__name__}: most: expected the largest extent"):
+        strategy(most)
+    strategy(2)

@@ -5,7 +5,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from oracles import manual, torch_autograd
 from oracles.constants import SIGN_SIZES
+from oracles.decision.judge import judge
 from oracles.perturbation.torch_operations import FUSED, perturbed_operands
 from oracles.rule import Perturbation
 
@@ -129,3 +131,19 @@ def test_complex_numbers_move_by_a_share_of_their_modulus():
     least, most = SIGN_SIZES
     for part in (moved.real.abs() * 2**10, moved.imag.abs() * 2**10):
         assert torch.all((part > least - 2.0**-10) & (part < most + 2.0**-10))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1 + 2e-3])
+def test_exponential_of_a_small_matrix_rounds_by_its_norm(factor):
+    def skew(w, stack):
+        zero = 0 * w[0]
+        return stack([stack([zero, -w[2], w[1]]), stack([w[2], zero, -w[0]]), stack([-w[1], w[0], zero])])
+
+    def rotation(w):
+        angle, k = np.sqrt(w @ w), skew(w, np.stack)
+        return np.eye(3) + np.sin(angle) / angle * k + factor * (1 - np.cos(angle)) / angle**2 * k @ k, w
+
+    reference = torch_autograd(lambda w: torch.matrix_exp(skew(w, torch.stack)))
+    subject = manual(rotation, lambda w, delta: {"w": None})
+    result = judge(subject, {"w": np.array([1e-3, 2e-3, -1e-3])}, np.ones((3, 3)), [reference], only=["output"])
+    assert result.refuses == (factor != 1)

@@ -1,5 +1,6 @@
 """``pytest --oracles-audit`` in another project: what its comparisons let through, and that its results stay."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from projects import ROOT, outcomes
 
 from oracles.audit.comparisons import COMPARISONS, COMPOSITES
+from oracles.audit.in_place import copied, redirect
 from oracles.audit.mutants import MUTANTS, Entries, mutants
 from oracles.audit.operands import is_same, operand_of, question
 from oracles.audit.records import NO_COMPARISON, Findings, Line, weakness
@@ -404,6 +406,180 @@ def test_nothing_of_the_run_changes(project):
     assert reason(document, "test_operands_of_other_types") is None
 
 
+KEEPER = "import numpy as np\n\nKEPT = np.testing.assert_allclose, np.allclose\n"
+USES = (
+    HEAD
+    + """
+import copy
+import functools
+import inspect
+import multiprocessing
+import pickle
+import types
+
+from keeper import KEPT
+
+IN_PLACE = [np.testing.assert_allclose, np.testing.assert_array_equal, np.testing.assert_equal, np.allclose, np.isclose]
+IN_PLACE += [np.array_equal, pytest.approx]
+APPROX = [pytest.approx(value) for value in (1.0, [1.0], {"a": 1.0}, np.ones(2))]
+
+
+@pytest.mark.parametrize("function", IN_PLACE)
+def test_a_function_is_pickled_by_its_name(function):
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert copy.deepcopy(function) is function
+
+
+@pytest.mark.parametrize("approx", APPROX)
+def test_what_is_expected_is_copied(approx):
+    for again in (pickle.loads(pickle.dumps(approx)), copy.deepcopy(approx), copy.copy(approx)):
+        assert type(again) is type(approx)
+        assert repr(again) == repr(approx)
+    assert vars(approx).keys() == {"expected", "abs", "rel", "nan_ok"}
+
+
+def test_who_has_kept_a_function_has_the_same_one():
+    assert KEPT == (np.testing.assert_allclose, np.allclose)
+    assert KEPT[0] is np.testing.assert_allclose is assert_allclose
+    KEPT[0](A, A.copy(), rtol=0.1)
+
+
+def test_a_function_is_one_of_pythons_own():
+    assert type(assert_allclose) is types.FunctionType
+    assert list(inspect.signature(assert_allclose).parameters)[:4] == ["actual", "desired", "rtol", "atol"]
+    assert inspect.getfullargspec(assert_allclose).args[:2] == ["actual", "desired"]
+    assert inspect.getsource(assert_allclose).startswith("def assert_allclose")
+    assert assert_allclose.__defaults__[0] == 1e-7
+    assert {*vars(assert_allclose)} <= {"__wrapped__", "__signature__"}
+    assert functools.wraps(assert_allclose)(lambda: 0).__name__ == "assert_allclose"
+
+
+def test_a_wrong_call_has_the_same_message():
+    for function in (assert_allclose, np.allclose):
+        with pytest.raises(TypeError, match=r"missing \\d required positional argument") as caught:
+            function()
+        assert "audit" not in str(caught.value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        assert_allclose(A, A, other=1)
+
+
+def test_a_type_with_functions_of_its_own_is_given_the_function():
+    class Mine:
+        def __array_function__(self, function, types, args, kwargs):
+            return function is np.allclose
+
+    assert np.allclose(Mine(), 3)
+
+
+def test_a_process():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(np.allclose, (1.0, 1.0))
+        pool.apply(assert_allclose, (1.0, 1.0))
+"""
+)
+USES_OF_TORCH = """
+import copy
+import inspect
+import pickle
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch import allclose
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+ONES = torch.ones(2), torch.ones(2)
+
+
+@pytest.mark.parametrize("function", [torch.allclose, torch.equal, assert_close, gradcheck])
+def test_a_function_is_pickled_by_its_name(function):
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert copy.deepcopy(function) is function
+
+
+def test_no_signature_of_what_is_built_in():
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(torch.allclose)
+    with pytest.raises(TypeError):
+        inspect.getsource(torch.equal)
+
+
+def compared(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, 0.5, atol=0.25) and torch.equal(a, b) and allclose(a, b)
+
+
+class Module(torch.nn.Module):
+    def forward(self, a, b):
+        if torch.allclose(a, b):
+            return a.sin()
+        return b
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+def test_torchscript(tmp_path):
+    script = torch.jit.script(compared)
+    script.save(str(tmp_path / "script.pt"))
+    for function in (script, torch.jit.load(str(tmp_path / "script.pt"))):
+        assert function(*ONES)
+        assert not function(torch.ones(2), torch.zeros(2))
+    assert torch.equal(torch.jit.script(Module())(*ONES), ONES[0].sin())
+
+
+@pytest.mark.filterwarnings("error")
+def test_compiled():
+    torch.compile(lambda a, b: (assert_close(a, b), np.allclose(a, b)), backend="eager")(*ONES)
+    assert torch.equal(torch.compile(Module(), backend="eager")(*ONES), ONES[0].sin())
+    assert torch.compile(compared, backend="eager")(*ONES)
+    with pytest.raises(Exception, match="[Dd]ata"):
+        torch.compile(Module(), backend="eager", fullgraph=True)(torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.filterwarnings("error", "ignore:.torch.jit")
+def test_traced():
+    assert torch.jit.trace(Module(), ONES)(*ONES).tolist() == ONES[0].sin().tolist()
+    nodes = []
+
+    def of_a_tracer(a, b):
+        nodes.append(torch.allclose(a, b))
+        return nodes[0]
+
+    graph = torch.fx.symbolic_trace(of_a_tracer).graph
+    assert [node.op for node in graph.nodes] == ["placeholder", "placeholder", "call_function", "output"]
+
+
+def test_a_type_with_functions_of_its_own_is_given_the_function():
+    table = {torch.allclose: 7}
+
+    class Mine:
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            return table[function]
+
+    assert torch.allclose(Mine(), torch.ones(2)) == 7
+
+
+def test_jit_of_jax():
+    with pytest.raises(jax.errors.TracerArrayConversionError):
+        jax.jit(lambda z: np.allclose(z, z + 1))(np.ones(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "passed"), [(USES, 16), (USES_OF_TORCH, 10)])
+def test_who_uses_a_function_sees_no_difference(project, text, passed):
+    """Pickled, copied, inspected, compiled, kept in a container: with the audit as without it."""
+    if text is USES_OF_TORCH:
+        pytest.importorskip("torch")
+        pytest.importorskip("jax")
+    (project.site / "keeper.py").write_text(KEEPER)
+    project.write("test_theirs.py", text)
+    without, with_ = project.pytest("-p", "keeper"), project.pytest("-p", "keeper", "--oracles-audit")
+    assert with_.returncode == without.returncode == 0, without.stdout + with_.stdout
+    assert outcomes(with_)["passed"] == outcomes(without)["passed"] == passed
+
+
 FAULT = """
 from oracles.audit import auditor
 
@@ -564,6 +740,70 @@ def test_without_the_option_nothing_is_replaced(project):
                   "    assert not any(name.startswith('oracles.audit') for name in sys.modules)\n"
                   "    assert not hasattr(numpy.allclose, '_is_audited')\n")  # fmt: skip
     assert project.pytest().returncode == 0
+
+
+BASE = 10
+
+
+def made():
+    base = BASE
+
+    def every_kind(a, /, b=2, *rest, c, d=4, **others):
+        return base, a, b, rest, c, d, others
+
+    def by_name(a, b=2, *, c=3):
+        return base, a, b, c
+
+    def nothing():
+        return base
+
+    return every_kind, by_name, nothing
+
+
+CALLS = [
+    (0, (1,), {"c": 3}),
+    (0, (1, 5, 6, 7), {"c": 3, "d": 5, "e": 6}),
+    (0, (), {"c": 3}),  # a is missing
+    (0, (1,), {}),  # c is missing
+    (1, (1,), {}),
+    (1, (1, 5), {"c": 7}),
+    (1, (), {"b": 1, "a": 3}),
+    (1, (1, 2, 3), {}),  # too many
+    (1, (1,), {"e": 1}),  # no such name
+    (2, (), {}),
+]
+
+
+def result(function, args, kwargs):
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("which", "args", "kwargs"), CALLS)
+def test_a_function_with_other_code_takes_the_same_calls_and_gets_its_own_code_back(which, args, kwargs):
+    function, untouched, seen = made()[which], made()[which], []
+    code, original, names = function.__code__, copied(function), {*globals()}
+    expected = result(untouched, args, kwargs)
+
+    def call(*args, **kwargs):
+        seen.append(1)
+        return original(*args, **kwargs)
+
+    undo = redirect(function, call)
+    assert function.__code__ is not code
+    assert result(function, args, kwargs) == expected
+    assert seen
+    assert inspect.signature(function) == inspect.signature(untouched)
+    assert inspect.getsource(function) == inspect.getsource(untouched)
+    undo()
+    assert function.__code__ is code
+    assert vars(function) == {}
+    assert {*globals()} == names
+    seen.clear()
+    assert result(function, args, kwargs) == expected
+    assert seen == []
 
 
 def entries(values, kind="f"):

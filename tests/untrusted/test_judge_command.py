@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from subjects import REFERENCE, SILU, edited
 
@@ -85,6 +86,128 @@ def test_jobs_from_the_standard_input(folder, capsys, monkeypatch):
     assert main(["judge", "--batch", "-"]) == 1
     statuses = [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()]
     assert statuses == ["PASSED", "WRONG_NUMERICS"]
+
+
+INVALID = [
+    job("a", SILU, cases=[{**CASE, "declared": {"no_such": 1}}]),
+    job("b", SILU, cases=[{**CASE, "precision": "float99"}]),
+    job("c", SILU, cases=[{**CASE, "declared": {"scale": "much"}}]),
+    job("d", SILU, reference="torch:exits.py:f"),
+    job("e", SILU, reference="torch:raises.py:f"),
+    job("f", SILU, cases="no.json"),
+    job("g", SILU, forbid=["no.such.package"]),
+]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_whatever_a_job_raises_is_its_judgement_and_the_others_are_judged(folder, processes):
+    (folder / "exits.py").write_text("raise SystemExit(0)\n")
+    (folder / "raises.py").write_text("raise KeyError('no')\n")
+    (folder / "jobs.jsonl").write_text(lines([*INVALID, job("right", SILU)]))
+    assert main(["judge", "--batch", "jobs.jsonl", "--json", "out.jsonl", "--jobs", str(processes)]) == 2
+    judgements = {each["id"]: each for each in map(json.loads, (folder / "out.jsonl").read_text().splitlines())}
+    assert [*judgements] == [each["id"] for each in INVALID] + ["right"] or processes > 1
+    statuses = {name: each["status"] for name, each in judgements.items()}
+    assert statuses == {**{each["id"]: "NOT_JUDGED" for each in INVALID}, "right": "PASSED"}
+    assert "no_such" in judgements["a"]["reason"]
+    assert "float99" in judgements["b"]["reason"]
+    assert all(each["reason"] for each in judgements.values())
+
+
+BAD_LINES = ["{", "12", '{"id": 1}', "[" * 100_000, "\udcff"]
+
+
+def test_a_line_of_the_standard_input_that_is_no_job_is_not_judged_and_the_others_are(folder, capsys, monkeypatch):
+    text = lines([job("a", SILU)]) + "\n" + "".join(f"{line}\n" for line in BAD_LINES) + lines([job("b", WRONG)])
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["judge", "--batch", "-"]) == 2
+    judgements = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for each in judgements:
+        require_valid(each, "judgement", "")
+    numbers = list(range(3, 3 + len(BAD_LINES)))
+    assert [each["id"] for each in judgements] == ["a", *numbers, "b"]
+    expected = ["PASSED", *["NOT_JUDGED"] * len(numbers), "WRONG_NUMERICS"]
+    assert [each["status"] for each in judgements] == expected
+    assert all(f"line {number}" in each["reason"] for number, each in zip(numbers, judgements[1:-1], strict=True))
+
+
+def test_two_jobs_of_one_id_are_refused(folder, capsys):
+    without = {name: value for name, value in job(0, SILU).items() if name != "id"}
+    (folder / "jobs.jsonl").write_text(lines([job(2, SILU), without]))
+    with pytest.raises(SystemExit) as leaving:
+        main(["judge", "--batch", "jobs.jsonl", "--json", "out.jsonl"])
+    assert leaving.value.code == 2
+    assert "lines 1 and 2 have the same id, 2" in capsys.readouterr().err
+
+
+CHANGES = {
+    "nothing": (lambda folder: None, []),
+    "the subject": (lambda folder: (folder / "own.py").write_text(WRONG), ["file"]),
+    "the reference": (lambda folder: (folder / "reference.py").write_text(REFERENCE + "\n"), ["file", "text", "named"]),
+    "the cases": (lambda folder: (folder / "cases.json").write_text(json.dumps({"cases": [CASE, CASE]})), ["named"]),
+    "the primals": (lambda folder: np.savez(folder / "primals.npz", z=np.full((2, 3), 0.25)), ["primals"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_job_that_has_changed_is_judged_again(folder, name):
+    change, again = CHANGES[name]
+    (folder / "own.py").write_text(SILU)
+    np.savez(folder / "primals.npz", z=np.full((2, 3), 0.5))
+    of_file = {key: value for key, value in job("file", "").items() if key != "source"}
+    jobs = [
+        {**of_file, "subject": "own.py:forward,backward"},
+        job("text", SILU),
+        job("named", SILU, cases="cases.json"),
+        job("primals", SILU, reference="torch:torch.nn.functional.silu", cases=[{"primals": "primals.npz"}]),
+    ]
+    (folder / "jobs.jsonl").write_text(lines(jobs))
+    arguments = ["judge", "--batch", "jobs.jsonl", "--json", "out.jsonl", "--jobs", "1"]
+    assert main(arguments) == 0
+    first = {json.loads(line)["id"]: line for line in (folder / "out.jsonl").read_text().splitlines()}
+    change(folder)
+    assert main([*arguments, "--resume"]) == int(name == "the subject")
+    second = {json.loads(line)["id"]: line for line in (folder / "out.jsonl").read_text().splitlines()}
+    assert second.keys() == first.keys()
+    assert [each for each in first if first[each] != second[each]] == again
+    (folder / "jobs.jsonl").write_text(lines([job("text", WRONG)]))
+    assert main([*arguments, "--resume"]) == 1  # of this job alone; the judgements of the others stay
+    assert len((folder / "out.jsonl").read_text().splitlines()) == len(jobs)
+
+
+@pytest.mark.parametrize("line", ["12", "{}", '{"id": 1, "status": "PASSED"}', "text"])
+def test_a_file_that_has_no_judgements_is_refused(folder, capsys, line):
+    (folder / "jobs.jsonl").write_text(lines([job(1, SILU)]))
+    (folder / "out.jsonl").write_text(f"{line}\n")
+    with pytest.raises(SystemExit) as leaving:
+        main(["judge", "--batch", "jobs.jsonl", "--json", "out.jsonl", "--resume"])
+    assert leaving.value.code == 2
+    assert "out.jsonl, line 1: no judgement" in capsys.readouterr().err
+    assert (folder / "out.jsonl").read_text() == f"{line}\n"
+
+
+@pytest.mark.parametrize("name", ["jobs.jsonl", "./jobs.jsonl", "linked.jsonl", "reference.py", "cases.json"])
+def test_no_input_is_overwritten(folder, capsys, name):
+    (folder / "jobs.jsonl").write_text(lines([job(1, SILU), job(2, SILU, cases="cases.json")]))
+    (folder / "linked.jsonl").hardlink_to(folder / "jobs.jsonl")
+    before = (folder / name).read_text()
+    with pytest.raises(SystemExit) as leaving:
+        main(["judge", "--batch", "jobs.jsonl", "--json", name])
+    assert leaving.value.code == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert (folder / name).read_text() == before
+
+
+@pytest.mark.skipif(not landlock_version(), reason="needs Landlock")
+def test_no_subject_reads_the_jobs_and_the_judgements(folder):
+    reads = edited("import numpy as np", "import numpy as np\nopen({name!r}).read()")
+    names = ["jobs.jsonl", "out.jsonl"]
+    jobs = [job(name, reads.replace("{name!r}", repr(str(folder / name)))) for name in names]
+    (folder / "jobs.jsonl").write_text(lines([job("first", SILU), *jobs]))
+    assert main(["judge", "--batch", "jobs.jsonl", "--json", "out.jsonl", "--jobs", "1"]) == 1
+    judgements = {each["id"]: each for each in map(json.loads, (folder / "out.jsonl").read_text().splitlines())}
+    assert [judgements[name]["status"] for name in ("first", *names)] == ["PASSED", "RUNTIME_ERROR", "RUNTIME_ERROR"]
+    assert all("Permission" in judgements[name]["reason"] for name in names)
 
 
 USAGE = {

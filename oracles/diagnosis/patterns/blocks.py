@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from oracles.constants import BLOCK_SIZES, EXPERIMENT_SEED, MOST_ENLARGED_ENTRIES, WRONG_SHARE
 from oracles.diagnosis.experiments import Symptoms, Trial, midpoint, result_or_none
-from oracles.rule import Array, as_tuple
+from oracles.rule import Array, Output, as_tuple
 
 
 class Hypothesis(NamedTuple):
@@ -93,12 +94,13 @@ def resized_trial(symptoms: Symptoms, n: int, other: int) -> Trial | None:
     if sum(a.size for a in primals.values()) > MOST_ENLARGED_ENTRIES:
         return None
     # The output may have another extent than the primals: that of a convolution is shorter.
-    answer = result_or_none(lambda: symptoms.oracle(**primals)[0])
-    if answer is None:
-        return None
-    rng = np.random.default_rng((EXPERIMENT_SEED, other))
-    parts = tuple(np.asarray(rng.standard_normal(midpoint(part).shape)) for part in as_tuple(answer))
-    return symptoms.evaluate_at(primals, parts if isinstance(answer, tuple) else parts[0])
+    return result_or_none(partial(symptoms.evaluate_in_shape, primals, partial(_drawn_like, other)))
+
+
+def _drawn_like(seed: int, output: Output) -> Output:
+    rng = np.random.default_rng((EXPERIMENT_SEED, seed))
+    parts = tuple(np.asarray(rng.standard_normal(midpoint(part).shape)) for part in as_tuple(output))
+    return parts if isinstance(output, tuple) else parts[0]
 
 
 def resize(array: Array, n: int, other: int) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
@@ -14,7 +16,16 @@ from oracles.constants import (
     TERM_UNCERTAINTIES,
 )
 from oracles.decision.precision import point_on_a_line
-from oracles.diagnosis.experiments import Axes, Symptoms, Trial, added_factor, agrees, axes_text, axis_subsets
+from oracles.diagnosis.experiments import (
+    Axes,
+    Symptoms,
+    Trial,
+    added_factor,
+    agrees,
+    axes_text,
+    axis_subsets,
+    least_squares_factor,
+)
 from oracles.numerics import unit_roundoff
 from oracles.rule import Array, as_tuple
 
@@ -47,23 +58,30 @@ def added_array(symptoms: Symptoms) -> str | None:
         if np.unique(np.abs(array)).size < 2 and not name.startswith("delta"):
             continue
         factor = added_factor(symptoms.refusal.error, array, symptoms.tolerance)
-        if factor is None:
+        if factor is None or not symptoms.always(partial(_is_added, name, *factor, attrgetter("tolerance"))):
             continue
-        c, uncertainty = factor
-        if symptoms.always(partial(_is_added, name=name, c=c, uncertainty=uncertainty)):
-            meaning = ""
-            if name == symptoms.name:
-                meaning = ": a weight decay term in the gradient"
-            elif name == "delta":
-                meaning = ": an identity (skip) term is " + ("missing" if c < 0 else "too many")
-            return f"the error is {float(c):.6g} × {name}{meaning}"
+        # Near a kink a wide tolerance lets a mean of different factors pass for one.
+        c, uncertainty = least_squares_factor(symptoms.refusal.error, array, symptoms.refusal.sharp_tolerance)
+        if symptoms.always(partial(_is_added, name, c, uncertainty, attrgetter("sharp_tolerance"))):
+            return f"the error is {float(c):.6g} × {name}{_meaning(symptoms, name, float(c), float(uncertainty))}"
     return None
 
 
-def _is_added(trial: Trial, name: str, c: Array, uncertainty: Array) -> bool:
+def _meaning(symptoms: Symptoms, name: str, c: float, uncertainty: float) -> str:
+    if name == symptoms.name:
+        return ": a weight decay term in the gradient"
+    if name != "delta":
+        return ""
+    if abs(abs(c) - 1) > uncertainty:
+        return ": a constant in the derivative is missing, or too many"
+    return ": an identity (skip) term is " + ("missing" if c < 0 else "too many")
+
+
+def _is_added(name: str, c: Array, uncertainty: Array, tolerance_of: Callable[[Trial], Array], trial: Trial) -> bool:
+    if not np.any(trial.wrong):
+        return False
     array = _summands(trial)[name]
-    tolerance = trial.tolerance + uncertainty * np.abs(array)
-    return bool(np.any(trial.wrong)) and agrees(trial.error, c * array, tolerance)
+    return agrees(trial.error, c * array, tolerance_of(trial) + uncertainty * np.abs(array))
 
 
 def _summands(trial: Trial) -> dict[str, Array]:
@@ -138,8 +156,11 @@ STORED_IN = ("float32", "float16", "bfloat16")
 
 
 def coarse_rounding(symptoms: Symptoms) -> str | None:
-    """Detect errors that are the rounding of a coarser precision, drawn anew when the inputs move."""
-    if not symptoms.has_expected_shape:
+    """Detect errors that are the rounding of a coarser precision, drawn anew when the inputs move.
+
+    They stay when the subject is fed with float64, since it computes in the coarser precision inside.
+    """
+    if not symptoms.has_expected_shape or symptoms.shrinks_in_float64:
         return None
     actual, expected = symptoms.refusal.actual, symptoms.expected
     for name in STORED_IN:

@@ -343,7 +343,8 @@ def clipped(symptoms: Symptoms) -> str | None:
     # Several equal largest entries show the bound; a single one may be below it, and the other trial's above.
     if np.count_nonzero(magnitudes == bound) <= 1 and other is not None:
         bound = max(bound, float(np.max(np.abs(other.actual), initial=0.0)))
-    if not symptoms.always(partial(_is_clipped, bound=bound)):
+    # A bound of 0 clips nothing: the cotangent is zero here.
+    if not bound or not symptoms.always(partial(_is_clipped, bound=bound)):
         return None
     return f"it is the oracle's value clipped to ±{bound:.6g}: gradient clipping inside the layer"
 

@@ -91,11 +91,11 @@ def not_converged(symptoms: Symptoms) -> str | None:
     """Detect the error of an iteration that stops at a tolerance: see `oracles.decision.iterations`.
 
     Such an error is in most entries, also where the primal is smaller. A bound from which on an entry is replaced
-    (a function that saturates) leaves the others right.
+    (a function that saturates) leaves the others right. It stays in a finer precision, where lost digits come back.
     """
     if not symptoms.has_expected_shape or not _is_small(symptoms.refusal) or _is_rounded(symptoms):
         return None
-    if not _are_most_wrong([symptoms.refusal]):
+    if not _are_most_wrong([symptoms.refusal]) or symptoms.shrinks_in_float64:
         return None
     name = stops_early(symptoms.primals, symptoms.delta, partial(_compare_at, symptoms))
     if not name or not _follows(symptoms, name) or not _are_most_wrong(_with_smaller_primal(symptoms, name)):

@@ -22,8 +22,12 @@ def tie_between_operands(symptoms: Symptoms) -> str | None:
     floating = list(floating_primals(symptoms).items())
     for i, (first, p) in enumerate(floating):
         for second, q in floating[i + 1 :]:
-            # A lone number equals an entry of another primal by chance.
-            if p.shape == q.shape and symptoms.in_all_trials(partial(_is_wrong_only_at_ties, first, second)):
+            # A lone number equals an entry of another primal by chance, and one entry shows no pattern.
+            if (
+                p.shape == q.shape
+                and p.size > 1
+                and symptoms.in_all_trials(partial(_is_wrong_only_at_ties, first, second))
+            ):
                 trial = _without_ties(symptoms, first, second)
                 if trial is not None and _is_right(trial):
                     where = describe_wrong_entries(symptoms)
