@@ -216,7 +216,8 @@ def references_lose_as_much(comparison: Comparison) -> list[Finding] | Compariso
     refused entry? Where a square overflows float16, or underflows, it does so for everybody.
     Consequence: UNSTABLE, without a refusal.
     """
-    if precision_of(comparison.setting.primals) == "float64":
+    # At a kink balls follow another branch than everybody: nothing is lost.
+    if precision_of(comparison.setting.primals) == "float64" or _is_subgradient(comparison):
         return comparison
     names = references_err_as_much(comparison)
     if not names:

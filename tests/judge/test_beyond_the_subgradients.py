@@ -251,3 +251,11 @@ def test_rounding_across_ties_is_no_excuse_for_a_factor(dtype):
     assert not refuses
     for factor in (0.5, 0.0):
         assert verdict_of(row_maximum(factor), {"x": x}, [reference]) == (Verdict.WRONG, True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_choice_of_the_reference_at_a_kink_loses_no_digits(dtype):
+    """Ball arithmetic follows another branch of max(z, 0) at 0 than torch and the subject."""
+    subject = oracles.manual(lambda z: (np.maximum(z, 0), z), lambda z, d: {"z": d * (z > 0)})
+    point = {"z": np.array([0.0, 1.0, -2.0, 0.0], dtype)}
+    assert verdict_of(subject, point, [oracles.torch_autograd(torch.relu)]) == (Verdict.AGREES, False)
