@@ -426,7 +426,7 @@ def _with_own_primal(
         return findings
     # An error beyond a tolerance was decided, at a kink too.
     known = {f.quantity for f in findings if f.verdict is Verdict.AGREES or f.refuses or f.ratio > 1}
-    known |= {f.quantity for f in findings if 2 * f.judged[0] > f.judged[1]}
+    known |= {f.quantity for f in findings if 2 * f.open <= f.judged[1]}
     unknown = {f.quantity for f in findings if f.quantity in primals and np.size(primals[f.quantity])} - known
     wide = with_dtype(dict(primals), np.float64)
     if not unknown or count_inputs(primals) > MOST_DIFFERENCES:
