@@ -209,8 +209,8 @@ def needs_all_or_nothing(ctx, d, z, W):
         (lambda c, d, z, W: (d.mul_(1) @ W.T, z.T @ d, d.add_(1).sum(0, keepdim=True) - 3), "delta[0]", "written into"),
         (
             lambda c, d, z, W: (d @ W.T, z.mul_(2).T @ d / 2, d.sum(0, keepdim=True)),
-            "the call",
-            "modified by an inplace",
+            "the primal z",
+            "z was written into",
         ),
         (lambda c, d, z, W: (d @ W.T, (z.view(-1).view(4, 3)) @ d, d.sum(0, keepdim=True)), "W", None),
     ],
