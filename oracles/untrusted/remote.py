@@ -384,7 +384,7 @@ class RemoteSubject:
 
             return y, pullback
 
-        return replace(rule, evaluate=evaluate)
+        return replace(rule, evaluate=evaluate, derived=None)
 
     def _evaluate(self, /, **primals: Array) -> tuple[Output, Pullback]:
         process = self.process()
