@@ -11,21 +11,20 @@ the second derivative, and their own error is part of the tolerance.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from oracles.adapters.declared_derivatives import OfDerivative
 from oracles.constants import DIFFERENCES_KEPT, HESSIAN_DIRECTIONS, LEAST_HESSIAN, SECOND_DIFFERENCES, SECOND_MEASURED
 from oracles.finite_differences import DIFFERENCES, digest_of, directional_derivative, finite_difference, remembering
 from oracles.notes import note
 from oracles.rule import (
-    Answer,
     Array,
     Convention,
-    Cotangent,
     Cotangents,
     Delta,
     Enclosure,
@@ -159,7 +158,7 @@ def differentiated(rule: Rule, wrt: tuple[str, ...], deltas: tuple[str, ...]) ->
     pulled = pulled_back(rule, wrt, deltas)
     measured = finite_difference(remembering(pulled), most=SECOND_MEASURED, up_to=SECOND_DIFFERENCES)
     differences = _Differences(pulled, measured)
-    convention = _MeasuredByDifferences(differences, rule.convention.of_pullback())
+    convention = _MeasuredByDifferences(rule.convention.of_pullback(), differences)
     return replace(pulled, evaluate=differences.evaluate, derived=None, convention=convention)
 
 
@@ -220,34 +219,18 @@ class _Differences:
 
 
 @dataclass(frozen=True)
-class _MeasuredByDifferences(Convention):
+class _MeasuredByDifferences(OfDerivative):
     """Second derivatives that are measured: their error is that of reading them off the pullback.
 
     Attributes:
         differences: measures them.
-        declared: what the subject declares besides.
     """
 
     differences: _Differences
-    declared: Convention = field(default_factory=Convention)
 
     def read_error(self, primals: Primals, delta: Delta, u: float) -> dict[str, Array]:
         """Return the radii of the finite differences."""
         return {n: e.radius for n, e in self.differences.at(primals, delta).items()}
-
-    def adjusted(
-        self, primals: Primals, cotangents: Mapping[str, Cotangent], answers: Mapping[str, Mapping[str, Answer]]
-    ) -> Mapping[str, Mapping[str, Answer]]:
-        """Return the oracles' answers as the subject declares them."""
-        return self.declared.adjusted(primals, cotangents, answers)
-
-    def tolerances(self, tolerances: Mapping[str, Array], values: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the tolerances as the subject declares them."""
-        return self.declared.tolerances(tolerances, values)
-
-    def nearest_point(self, primals: Primals) -> Primals:
-        """Return the point as the subject declares it."""
-        return self.declared.nearest_point(primals)
 
 
 def with_zeros(result: Result) -> Result:
