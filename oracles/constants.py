@@ -139,6 +139,8 @@ ONE_FACTOR_SPREAD = 0.25
 PRECISION_SHRINKAGE = 2.0**-23
 # Long double has 11 bits more than float64, which may not be enough for all digits that cancel: 5 are left to chance.
 FINER_SHRINKAGE = 2.0**-6
+# An error that shrinks by this much more than the unit roundoff is not rounding's: random signs account for far less.
+SHRINKAGE_OF_ROUNDING = 2.0**-30
 
 # --- Entries that are judged (oracles/decision/comparison.py) ---
 

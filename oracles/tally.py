@@ -78,6 +78,11 @@ class Tally:
     coverage: Coverage = field(default_factory=Coverage)
     skipped: dict[str, Missing] = field(default_factory=dict)
 
+    @property
+    def inconclusive(self) -> list[str]:
+        """The oracles with too many inconclusive points, see `inconclusive_oracles`."""
+        return inconclusive_oracles(self.examples, {oracle: self.vacuous.get(oracle, 0) for oracle in self.examples})
+
     def add(self, result: Result) -> None:
         """Count one judged point."""
         self.points += 1

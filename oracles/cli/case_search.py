@@ -22,7 +22,7 @@ from oracles.registry import Case, Unusable, entries_for
 from oracles.report.disagreement import Disagreement, Json
 from oracles.search import Search
 from oracles.stages import announce
-from oracles.tally import Tally, describe_inconclusive, exceeds_vacuous_limit, points_out_of_time
+from oracles.tally import Tally, describe_inconclusive, points_out_of_time
 from oracles.verdict import SKIPPED, Verdict
 
 
@@ -91,11 +91,10 @@ def search_cases(
 def _inconclusive(search: Search) -> list[str]:
     """Return a text for each oracle for which too many points were inconclusive."""
     tally = search.tally
-    counts = [(oracle, tally.vacuous.get(oracle, 0), points) for oracle, points in tally.examples.items()]
     return [
-        f"by {oracle} in {search.dtype}, {search.property_name}: {describe_inconclusive(vacuous, points)}"
-        for oracle, vacuous, points in counts
-        if exceeds_vacuous_limit(vacuous, points)
+        f"by {oracle} in {search.dtype}, {search.property_name}: "
+        + describe_inconclusive(tally.vacuous[oracle], tally.examples[oracle])
+        for oracle in tally.inconclusive
     ]
 
 
@@ -117,7 +116,7 @@ def _rows_of_search(tallies: Sequence[Tally]) -> list[Json]:
         own = [tally for tally in tallies if oracle in tally.examples]
         detectable = [error for tally in own for error in tally.detects_above.get(oracle, ())]
         worst = float(max(tally.worst_ratio[oracle] for tally in own))
-        unclear = any(exceeds_vacuous_limit(tally.vacuous.get(oracle, 0), tally.examples[oracle]) for tally in own)
+        unclear = any(oracle in tally.inconclusive for tally in own)
         rows.append(
             {
                 "oracle": oracle,

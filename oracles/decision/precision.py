@@ -17,6 +17,7 @@ from oracles.constants import (
     LEAST_BEND,
     ONE_FACTOR_SPREAD,
     PRECISION_SHRINKAGE,
+    SHRINKAGE_OF_ROUNDING,
     SPREAD_ENTRIES,
     SPREAD_SHARE,
     STEP_IN_ROUNDINGS,
@@ -363,10 +364,15 @@ def _is_right(value: Array, comparison: Comparison, refused: Array) -> bool:
 
 
 def _shrinks(value: Array, comparison: Comparison, refused: Array) -> bool:
-    """Return whether the largest error in a refused entry is far smaller in a finer precision: digits were lost."""
+    """Return whether the largest error in a refused entry is far smaller in a finer precision: digits were lost.
+
+    Rounding shrinks about as much as the unit roundoff does. What shrinks far more is none, such as memory that was
+    never written.
+    """
     with np.errstate(invalid="ignore"):
         own, finer = (np.max(np.abs(v - comparison.expected)[refused], initial=0.0) for v in (comparison.value, value))
-    return bool(np.isfinite(own) and finer <= own * FINER_SHRINKAGE)
+    least = SHRINKAGE_OF_ROUNDING * unit_roundoff(value.dtype) / unit_roundoff(precision_of(comparison.setting.primals))
+    return bool(np.isfinite(own) and own * least <= finer <= own * FINER_SHRINKAGE)
 
 
 def _special_entries(setting: Setting, refused: Array) -> tuple[Array, Array]:

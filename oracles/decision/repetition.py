@@ -10,6 +10,7 @@ import numpy as np
 from oracles.backends.arrays import copied
 from oracles.decision.comparison import Comparison, half_of_the_digits
 from oracles.evaluations import copies_of, copies_of_delta
+from oracles.nondeterminism import values_in_filled_memory
 from oracles.options import HALF_NAMES
 from oracles.rule import Array, Delta, Primals, Runtime, as_tuple, is_differentiable
 from oracles.tolerance import values_of
@@ -20,12 +21,13 @@ from oracles.verdict import Setting
 def change_of_answer(comparison: Comparison) -> tuple[str, str]:
     """Return why a refused array is right, or another one, when the subject is called again; with a fix.
 
-    The subject is called with copies of the same arrays, and with contiguous ones if any is not. Two empty strings if
-    it gives the same answer.
+    The subject is called with copies of the same arrays, and with contiguous ones if any is not. Freed memory is filled
+    before, since memory that the subject never writes may hold the same in a second call. Two empty strings if it gives
+    the same answer.
     """
     setting = comparison.setting
     for reason, fix, primals, delta in _calls(setting):
-        values = attempt(partial(values_of, setting.subject, primals, delta))
+        values = attempt(partial(values_in_filled_memory, setting.subject, primals, delta))
         if not isinstance(values, Raised) and _is_another(values.get(comparison.name), comparison):
             # NumPy adds in another order along another axis: in 16 bits that alone gives another sum.
             if fix and setting.precision in HALF_NAMES and _is_same_in_float64(comparison, primals, delta):

@@ -78,7 +78,7 @@ def test_a_registered_class_is_drawn_and_an_instance_follows_the_contract(layer,
 
 
 def test_too_many_inconclusive_points_of_drawn_cases_are_no_pass(capsys, folder, monkeypatch):
-    monkeypatch.setattr("oracles.cli.case_search.exceeds_vacuous_limit", lambda vacuous, points: True)
+    monkeypatch.setattr("oracles.tally.exceeds_vacuous_limit", lambda vacuous, points: True)
     (folder / "scale.py").write_text(LAYER)
     assert main(["check", "scale.py:Scale", "--examples", "5", "--json", "out.json"]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()[:-1]  # the very last says how to reproduce
