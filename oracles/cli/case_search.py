@@ -93,7 +93,7 @@ def _inconclusive(search: Search) -> list[str]:
     tally = search.tally
     return [
         f"by {oracle} in {search.dtype}, {search.property_name}: "
-        + describe_inconclusive(tally.vacuous[oracle], tally.examples[oracle])
+        + describe_inconclusive(tally.vacuous.get(oracle, 0), tally.examples[oracle])
         for oracle in tally.inconclusive
     ]
 

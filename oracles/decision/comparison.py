@@ -424,7 +424,7 @@ def _open_entries(
         return 0
     size = np.abs(expected)
     largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
-    is_small = tolerance <= half_of_the_digits(estimator.precision) * largest
+    is_small = tolerance <= RESOLUTION_LIMIT * largest
     if oracle == DIFFERENCES and sum(map(np.size, estimator.primals.values())) > MOST_DIFFERENCES:
         is_small |= np.isnan(expected)
     # So it is where the subject's own values are measured, as its second derivatives may be.

@@ -121,11 +121,18 @@ def test_gradients_in_another_kind_of_tree():
     for make in (lambda W, g, b: Other(b, W, g), lambda W, g, b: (W, g, b), lambda W, g, b: {"b": b, "g": g, "W": W}):
         assert oracles.check(as_pair(form._replace(make=make)), point(form), [torch_reference(form)]).verdict is AGREES
     numbers = {"xs": [np.array(2.0), np.array(3.0)]}
-    product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), lambda xs, d: {"xs": [float(d * xs[1]), float(d * xs[0])]})
-    with pytest.raises(oracles.Disagreement):  # Python's numbers have no dtype
-        oracles.check(product, numbers, [oracles.torch_autograd(lambda xs: xs[0] * xs[1])])
-    product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), lambda xs, d: [d * xs[1], d * xs[0]])
-    assert oracles.check(product, numbers, [oracles.torch_autograd(lambda xs: xs[0] * xs[1])]).verdict is AGREES
+    reference = oracles.torch_autograd(lambda xs: xs[0] * xs[1])
+    for backward in (
+        lambda xs, d: [d * xs[1], d * xs[0]],
+        lambda xs, d: {
+            "xs": [float(d * xs[1]), float(d * xs[0])]
+        },  # Python's numbers are those of an array without axes
+    ):
+        product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), backward)
+        assert oracles.check(product, numbers, [reference]).verdict is AGREES
+    wrong = oracles.manual(lambda xs: (xs[0] * xs[1], xs), lambda xs, d: {"xs": [float(d * xs[0]), float(d * xs[1])]})
+    with pytest.raises(oracles.Disagreement):
+        oracles.check(wrong, numbers, [reference])
 
 
 @pytest.mark.parametrize("adapter", ["manual", "jax_function"])
