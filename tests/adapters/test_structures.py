@@ -124,9 +124,7 @@ def test_gradients_in_another_kind_of_tree():
     reference = oracles.torch_autograd(lambda xs: xs[0] * xs[1])
     for backward in (
         lambda xs, d: [d * xs[1], d * xs[0]],
-        lambda xs, d: {
-            "xs": [float(d * xs[1]), float(d * xs[0])]
-        },  # Python's numbers are those of an array without axes
+        lambda xs, d: {"xs": [float(d * xs[1]), float(d * xs[0])]},  # numbers of Python
     ):
         product = oracles.manual(lambda xs: (xs[0] * xs[1], xs), backward)
         assert oracles.check(product, numbers, [reference]).verdict is AGREES
