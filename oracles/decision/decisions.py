@@ -56,6 +56,7 @@ from oracles.finite_differences import DIFFERENCES
 from oracles.numerics import Numerics, accumulator_of, is_coarser, precision_of, unit_roundoff
 from oracles.options import HALF_NAMES
 from oracles.rule import Array, Convention, Enclosure, Output, Primals, Rule, as_tuple, with_dtype
+from oracles.time_budget import is_out_of_time
 from oracles.tolerance import ToleranceEstimator, named_outputs, perturb_inputs, tolerance_at, values_of
 from oracles.user_code import Raised, attempt
 from oracles.verdict import EXACT, Finding, Verdict
@@ -771,6 +772,8 @@ def _beyond_all_slopes(comparison: Comparison) -> list[Finding]:
     middle, radius = np.zeros(value.shape), np.full(value.shape, np.inf)
     tolerance = np.array(comparison.tolerance)
     for k in np.flatnonzero(asked)[:ASKED_UNKNOWN].tolist():
+        if is_out_of_time():
+            break
         slopes = slopes_nearby(primal, point.primals, point.delta, comparison.name, k)
         if slopes is None:
             continue
