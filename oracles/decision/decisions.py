@@ -28,6 +28,7 @@ from oracles.constants import (
     LAST_SAMPLES,
     LEAST_LOSS,
     MORE_SAMPLES,
+    MOST_DIFFERENCES,
     RESAMPLED_SHARE,
     SECOND_SAMPLES,
     UNBOUNDED_SHARE,
@@ -49,7 +50,7 @@ from oracles.decision.precision import (
     references_err_as_much,
     right_up_to,
 )
-from oracles.decision.reduced_point import with_samples_at_part
+from oracles.decision.reduced_point import count_inputs, with_samples_at_part
 from oracles.decision.repetition import change_of_answer
 from oracles.decision.single_terms import errs_without_sums
 from oracles.finite_differences import DIFFERENCES
@@ -797,7 +798,8 @@ def _not_judged(comparison: Comparison) -> Array:
         return nothing
     unknown = comparison.unknown & np.isfinite(np.asarray(setting.primals[comparison.name], np.float64))
     if not comparison.references:
-        return unknown
+        # Of many inputs few entries are measured, and directions judge the others.
+        return unknown if count_inputs(setting.primals) <= MOST_DIFFERENCES else nothing
     unknown &= np.isfinite(value)  # as the reference, which has no number there
     expected, _ = value_and_radius(comparison.answers[comparison.references[0].name])
     with np.errstate(invalid="ignore"):
