@@ -77,13 +77,14 @@ _TORCH = """
 # The reference states the primal only; PyTorch derives the rest, in float64.
 import torch
 
-torch.set_default_dtype(torch.float64)
-
 {source}
 
 leaves = {{n: torch.tensor(a.astype(np.float64) if is_real(a) else a) for n, a in primals.items()}}
 leaves = {{n: t.requires_grad_(t.is_floating_point()) for n, t in leaves.items()}}
+default = torch.get_default_dtype()
+torch.set_default_dtype(torch.float64)  # of what the reference makes
 y = {call}({arguments})
+torch.set_default_dtype(default)
 ys = tuple(y) if isinstance(y, (tuple, list)) else (y,)
 if name in leaves:
     seeds = [torch.tensor(d.astype(np.float64)) for d in delta]

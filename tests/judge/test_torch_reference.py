@@ -120,8 +120,9 @@ def test_what_a_reference_makes_is_float64_where_a_primal_is(name):
         lambda z, n: (z * np.sqrt(n + 1.0) * 0.1, n), lambda n, delta: {"z": delta * np.sqrt(n + 1.0) * 0.1}
     )
     point = {"z": np.random.default_rng(0).standard_normal((4, 3)), "n": np.arange(3)}
+    before = torch.get_default_dtype()
     assert oracles.check(roots, point, [oracles.torch_autograd(ROOTS[name])]).verdict == "agrees"
-    assert torch.get_default_dtype() == torch.float32
+    assert torch.get_default_dtype() == before
     off = oracles.manual(
         lambda z, n: (z * np.sqrt(n + 1.0) * 0.1, n),
         lambda n, delta: {"z": delta * np.sqrt(n + 1.0) * float(np.float32(0.1))},
