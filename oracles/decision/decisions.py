@@ -772,7 +772,9 @@ def _beyond_all_slopes(comparison: Comparison) -> list[Finding]:
     primal, point, value = _measured_primal(comparison), comparison.estimator, comparison.value
     middle, radius = np.zeros(value.shape), np.full(value.shape, np.inf)
     tolerance = np.array(comparison.tolerance)
-    for k in np.flatnonzero(asked)[:ASKED_UNKNOWN].tolist():
+    # Of more inputs fewer entries, so that it costs no more than at a small point.
+    most = max(1, ASKED_UNKNOWN * MOST_DIFFERENCES // max(MOST_DIFFERENCES, count_inputs(point.primals)))
+    for k in np.flatnonzero(asked)[:most].tolist():
         if is_out_of_time():
             break
         slopes = slopes_nearby(primal, point.primals, point.delta, comparison.name, k)
