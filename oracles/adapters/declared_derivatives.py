@@ -131,13 +131,7 @@ def with_own_deltas(
 
         return value, pulled
 
-    return replace(
-        rule,
-        evaluate=partial(converted, rule.evaluate),
-        evaluate_perturbed=None,
-        call_patterns={n: partial(converted, way) for n, way in rule.call_patterns.items()},
-        derived=None,
-    )
+    return _through(rule, converted)
 
 
 def with_own_outputs(
@@ -159,6 +153,11 @@ def with_own_outputs(
         both = [*ways, *ways] if len(as_tuple(parts)) == 2 * len(ways) else [None] * len(as_tuple(parts))
         return one_or_tuple(_mapped([w and w.back for w in both], parts)), pullback
 
+    return _through(rule, converted)
+
+
+def _through(rule: Rule, converted: Callable[..., tuple[Output, Pullback]]) -> Rule:
+    """Return a rule of which each way to evaluate it goes through ``converted(way, **primals)``."""
     return replace(
         rule,
         evaluate=partial(converted, rule.evaluate),
