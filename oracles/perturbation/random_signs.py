@@ -149,14 +149,8 @@ def perturber(perturbation: Perturbation) -> Perturb:
 def keeping(perturb: Perturb, fills: FillValues) -> Perturb:
     """Return a function that perturbs as another one does, and leaves the large constants of a code as they are."""
 
-    def keep(
-        x: Array,
-        shape: Sequence[int] | None = None,
-        terms: int = 1,
-        unless_exact: bool = False,
-        product: bool = False,
-    ) -> Array:
-        return fills.restored(x, perturb(x, shape, terms, unless_exact, product))
+    def keep(x: Array, *how: Any, **named: Any) -> Array:
+        return fills.restored(x, perturb(x, *how, **named))
 
     return keep
 
